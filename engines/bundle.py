@@ -1,0 +1,102 @@
+"""The engine bundle on disk: a folder with `manifest.json` beside the files of its graphs.
+
+Engines are code. Nothing of a bundle is handed to a runtime before its hash was found right.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import stat
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from jukebox_deploy.contract import GraphKind, GraphSpec
+from jukebox_deploy.engines.manifest import FileRecord, Manifest, manifest_from_json, manifest_to_json
+from jukebox_deploy.errors import EngineError
+from jukebox_deploy.files import sha256_of_file, write_json_atomic
+
+MANIFEST_NAME = "manifest.json"
+_MANIFEST_LIMIT = 64 * 2**20  # bytes; a released model needs about a hundredth of it
+
+
+@dataclass(frozen=True)
+class EngineBundle:
+    """An opened bundle."""
+
+    folder: Path
+    manifest: Manifest
+
+    @property
+    def graphs(self) -> dict[str, GraphSpec]:
+        """The tables of the graphs, by name."""
+        return {name: entry.spec for name, entry in self.manifest.graphs.items()}
+
+    def graph_path(self, kind: GraphKind, level: int) -> Path:
+        """The `.onnx` or `.engine` file of a graph; `EngineError` if the bundle lacks it."""
+        return self.folder / self.manifest.graph(kind, level).file
+
+
+def write_manifest(folder: Path, manifest: Manifest) -> Manifest:
+    """Hash the files that the graphs name and write `manifest.json`, whole or not at all.
+
+    Returns the manifest with `files` filled in. Write it last: a folder without it is no bundle.
+    """
+    names = sorted({name for entry in manifest.graphs.values() for name in entry.files})
+    records = {name: FileRecord(sha256_of_file(folder / name), (folder / name).stat().st_size) for name in names}
+    written = dataclasses.replace(manifest, files=records)
+    data = manifest_to_json(written)
+    manifest_from_json(json.loads(json.dumps(data)))  # what cannot be read back is not written
+    write_json_atomic(folder / MANIFEST_NAME, data)
+    return written
+
+
+def open_bundle(path: str | Path, verify_hashes: bool = True) -> EngineBundle:
+    """Read the manifest of a folder and check every file that it names.
+
+    `verify_hashes=False` leaves out the hashes, for a look at a bundle that is not going to run.
+    Raises `EngineError` with one sentence for the first thing that is wrong.
+    """
+    folder = Path(path)
+    try:
+        manifest = manifest_from_json(_read_manifest(folder))
+        for name, record in manifest.files.items():
+            _check_file(folder, name, record, verify_hashes)
+    except EngineError as error:
+        raise EngineError(f"{folder}: {error}") from error
+    return EngineBundle(folder, manifest)
+
+
+def _read_manifest(folder: Path) -> Any:
+    path = folder / MANIFEST_NAME
+    try:
+        if not path.is_file():
+            raise EngineError(f"there is no {MANIFEST_NAME}, so this is no engine bundle. Make one with `export`.")
+        if path.stat().st_size > _MANIFEST_LIMIT:
+            raise EngineError(f"{MANIFEST_NAME} has {path.stat().st_size} bytes, which no manifest needs.")
+        return json.loads(path.read_bytes())
+    except (ValueError, RecursionError) as error:
+        raise EngineError(f"{MANIFEST_NAME} is not JSON ({error}). Export or build the bundle again.") from error
+    except OSError as error:
+        raise EngineError(f"{MANIFEST_NAME} cannot be read ({error}).") from error
+
+
+def _check_file(folder: Path, name: str, record: FileRecord, verify_hash: bool) -> None:
+    path = folder / name
+    try:
+        if not path.resolve().is_relative_to(folder.resolve()):
+            raise EngineError(f"{name} is a link that leaves the bundle. Copy the file into the bundle.")
+        found = path.stat()
+        if not stat.S_ISREG(found.st_mode):
+            raise EngineError(f"{name} is not a file. Export or build the bundle again.")
+        if found.st_size != record.bytes:
+            raise EngineError(
+                f"{name} has {found.st_size} bytes, the manifest says {record.bytes}. Copy it or build it again."
+            )
+        if verify_hash and sha256_of_file(path) != record.sha256:
+            raise EngineError(f"{name} is not the file of the manifest: its SHA-256 differs. Copy or build it again.")
+    except FileNotFoundError:
+        raise EngineError(f"{name} is missing. Copy it or build it again.") from None
+    except (OSError, RuntimeError) as error:  # RuntimeError: a link to itself
+        raise EngineError(f"{name} cannot be read ({error}).") from error

@@ -1,0 +1,202 @@
+"""A look at every ONNX graph before a runtime's parser sees it.
+
+A cache that breaks one of these rules is copied at every step by ONNX Runtime, refused by TensorRT,
+or, worst, silently read after it was overwritten (measured; design, section 3). Weights are not read.
+All violations are reported together.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Iterator, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from jukebox_deploy.contract import Dimension, GraphSpec, TensorSpec, numpy_dtype
+from jukebox_deploy.errors import EngineError
+
+UPDATE_OPERATOR = "TensorScatter"
+CACHE_AXIS = 2  # of [B, H, S, D]
+CACHE_RANK = 4
+CACHE_DTYPES = ("float32", "float16", "bfloat16")
+STANDARD_DOMAINS = ("", "ai.onnx")
+
+
+def check_graph_file(path: Path, spec: GraphSpec, weight_files: Collection[str] = ()) -> None:
+    """Load an `.onnx` file without its weights and check it; `EngineError` lists all violations.
+
+    `weight_files`: the files beside it that its weights may come from.
+    """
+    import onnx
+    from google.protobuf.message import DecodeError
+
+    try:
+        model = onnx.load(path, load_external_data=False)
+    except (DecodeError, OSError) as error:
+        raise EngineError(f"{path} is not a readable ONNX file ({error}). Export again.") from error
+    if violations := find_violations(model, spec, weight_files):
+        listed = "\n".join(f"  - {violation}" for violation in violations)
+        raise EngineError(f"{path.name} does not follow the rules of its table:\n{listed}\nExport it again.")
+
+
+def find_violations(model: Any, spec: GraphSpec, weight_files: Collection[str] = ()) -> list[str]:
+    """Every rule that an `onnx.ModelProto` breaks, in sentences."""
+    uses = _Uses.of(model)
+    violations = [
+        *_check_values("input", model.graph.input, {t.input_name: t for t in spec.inputs}),
+        *_check_values("output", model.graph.output, {t.output_name: t for t in spec.outputs}),
+        *_check_operators(uses),
+        *_check_weight_files(model, weight_files),
+    ]
+    in_place = [state for state in spec.states if state.in_place]
+    for state in in_place:
+        violations += _check_cache_table(state)
+        violations += _check_cache_update(state, uses)
+    violations += _check_undeclared_updates(uses, in_place)
+    return violations
+
+
+@dataclass
+class _Uses:
+    """Who reads and who writes each tensor, sub-graphs included."""
+
+    nodes: list[Any] = field(default_factory=list)
+    nested: list[Any] = field(default_factory=list)  # nodes inside loops, branches and functions
+    readers: dict[str, list[Any]] = field(default_factory=dict)
+    writers: dict[str, Any] = field(default_factory=dict)
+
+    @staticmethod
+    def of(model: Any) -> _Uses:
+        uses = _Uses()
+        for node in model.graph.node:
+            uses._add(node, nested=False)
+        for function in model.functions:
+            for node in function.node:
+                uses._add(node, nested=True)
+        return uses
+
+    def _add(self, node: Any, nested: bool) -> None:
+        (self.nested if nested else self.nodes).append(node)
+        for name in node.input:
+            self.readers.setdefault(name, []).append(node)
+        for name in node.output:
+            self.writers[name] = node
+        for inner in _nodes_of_subgraphs(node):
+            self._add(inner, nested=True)
+
+
+def _nodes_of_subgraphs(node: Any) -> Iterator[Any]:
+    for attribute in node.attribute:
+        yield from attribute.g.node
+        for graph in attribute.graphs:
+            yield from graph.node
+
+
+def _check_values(side: str, values: Sequence[Any], expected: dict[str, TensorSpec]) -> Iterator[str]:
+    """Names, order, dtypes and dimensions of the inputs or outputs."""
+    found = [value.name for value in values]
+    if found != list(expected):
+        missing = [name for name in expected if name not in found]
+        extra = [name for name in found if name not in expected]
+        detail = f"missing {missing}, unknown {extra}" if missing or extra else f"the order is {found}"
+        yield f"the {side}s are not those of the table: {detail}."
+    for value in values:
+        if value.name in expected:
+            yield from _check_value(side, value, expected[value.name])
+
+
+def _check_value(side: str, value: Any, tensor: TensorSpec) -> Iterator[str]:
+    from onnx import TensorProto, helper
+
+    kind = value.type.tensor_type
+    wanted = helper.np_dtype_to_tensor_dtype(numpy_dtype(tensor.dtype))
+    if kind.elem_type != wanted:
+        names = TensorProto.DataType
+        yield f"{side} {value.name!r} has dtype {names.Name(kind.elem_type)}, expected {names.Name(wanted)}."
+    dims = [_dimension(d) for d in kind.shape.dim]
+    if dims != list(tensor.dims):
+        yield f"{side} {value.name!r} has dimensions {dims}, expected {list(tensor.dims)}."
+
+
+def _dimension(dimension: Any) -> Dimension | None:
+    """A dimension as tables spell it; `None` if the graph does not say it."""
+    if dimension.WhichOneof("value") == "dim_value":
+        return int(dimension.dim_value)
+    return str(dimension.dim_param).replace(" ", "") or None
+
+
+def _check_operators(uses: _Uses) -> Iterator[str]:
+    """Only standard operators: vendor ones tie the graph to one runtime."""
+    odd = {
+        f"{node.domain}.{node.op_type}" for node in (*uses.nodes, *uses.nested) if node.domain not in STANDARD_DOMAINS
+    }
+    if odd:
+        yield f"the operators {sorted(odd)} are not standard ONNX, which TensorRT cannot parse."
+
+
+def _check_weight_files(model: Any, allowed: Collection[str]) -> Iterator[str]:
+    """External weights come from listed files only, whose hashes were checked."""
+    found = {
+        entry.value for tensor in model.graph.initializer for entry in tensor.external_data if entry.key == "location"
+    }
+    if odd := sorted(found - set(allowed)):
+        yield f"weights come from {odd}, which the manifest does not list for this graph (listed: {sorted(allowed)})."
+
+
+def _check_cache_table(state: TensorSpec) -> Iterator[str]:
+    if len(state.dims) != CACHE_RANK:
+        yield f"cache {state.name!r} has {len(state.dims)} dimensions, an update in place needs {CACHE_RANK}."
+    elif not isinstance(state.dims[CACHE_AXIS], int):
+        yield f"cache {state.name!r} has a dynamic length {state.dims[CACHE_AXIS]!r}; it must be a number."
+    if state.dtype not in CACHE_DTYPES:
+        yield f"cache {state.name!r} has dtype {state.dtype}, an update in place needs one of {list(CACHE_DTYPES)}."
+
+
+def _check_cache_update(state: TensorSpec, uses: _Uses) -> Iterator[str]:
+    """`past` -> one TensorScatter -> `present`, and nothing else may touch `past`."""
+    past, present = state.input_name, state.output_name
+    readers = uses.readers.get(past, [])
+    updates = [node for node in readers if _updates(node, past)]
+    for node in readers:
+        if node not in updates:
+            yield f"{past!r} is read by {_label(node)}; only its update may read it, for it is overwritten in place."
+    if len(updates) != 1:
+        yield f"{past!r} feeds {len(updates)} updates, expected exactly one {UPDATE_OPERATOR}."
+    writer = uses.writers.get(present)
+    if writer is None or writer not in updates:
+        found = _label(writer) if writer else "nothing"
+        yield f"{present!r} is written by {found}, expected the {UPDATE_OPERATOR} that reads {past!r}."
+    for node in updates:
+        yield from _check_update_node(state, node, uses)
+
+
+def _check_update_node(state: TensorSpec, node: Any, uses: _Uses) -> Iterator[str]:
+    from onnx import helper
+
+    attributes = {a.name: helper.get_attribute_value(a) for a in node.attribute}
+    axis, mode = attributes.get("axis", -2), attributes.get("mode", b"linear").decode()
+    if axis not in (CACHE_AXIS, CACHE_AXIS - CACHE_RANK):
+        yield f"the update of {state.name!r} is along axis {axis}, expected {CACHE_AXIS}."
+    if mode != "linear":
+        yield f"the update of {state.name!r} has mode {mode!r}, expected 'linear': compute the index in the graph."
+    if node in uses.nested:
+        yield f"the update of {state.name!r} lies in a loop, branch or function, where it cannot be in place."
+    if any(_updates(reader, state.output_name) for reader in uses.readers.get(state.output_name, [])):
+        yield f"cache {state.name!r} is updated twice; gather what is to be written and update it once."
+
+
+def _updates(node: Any, name: str) -> bool:
+    """Whether a node updates that tensor, and does not also read it."""
+    return node.op_type == UPDATE_OPERATOR and node.input[0] == name and name not in node.input[1:]
+
+
+def _check_undeclared_updates(uses: _Uses, in_place: Sequence[TensorSpec]) -> Iterator[str]:
+    """An update of anything but a declared cache cannot be in place."""
+    known = {name for state in in_place for name in (state.input_name, state.output_name)}
+    for node in (*uses.nodes, *uses.nested):
+        if node.op_type == UPDATE_OPERATOR and node.input[0] not in known:
+            yield f"{_label(node)} updates {node.input[0]!r}, which is no cache input of the table."
+
+
+def _label(node: Any) -> str:
+    return f"{node.op_type} {node.name!r}" if node.name else str(node.op_type)

@@ -1,0 +1,310 @@
+"""The ONNX Runtime backend, on CPU or (by option) on CUDA.
+
+All tensors of a prior are bound once, states and outputs to the same memory in every run: the
+caches are updated in place, and a step allocates and copies nothing of them.
+"""
+
+from __future__ import annotations
+
+import importlib.metadata
+import os
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from types import TracebackType
+from typing import Any, Self
+
+import numpy as np
+
+from jukebox_deploy.config import JukeboxConfig
+from jukebox_deploy.contract import (
+    GraphKind,
+    GraphSpec,
+    Role,
+    TensorSpec,
+    check_feeds,
+    numpy_dtype,
+)
+from jukebox_deploy.engines.slots import SlotBuffer, SlotSession, buffer_count
+from jukebox_deploy.errors import EngineError
+
+SMALL_WEIGHTS = 16 << 20
+"""Below this many bytes of weights a step is too short for a second thread to pay."""
+
+LARGE_WEIGHTS = 512 << 20
+"""Above this, graphs other than the step keep their weights memory-mapped instead of packing them."""
+
+
+@dataclass(frozen=True)
+class OnnxRuntimeOptions:
+    """How sessions are made."""
+
+    provider: str = "cpu"  # "cpu" or "cuda"
+    threads: int | None = None  # None: one for small models, else all cores
+    device: int = 0  # number of the GPU
+
+    def __post_init__(self) -> None:
+        if self.provider not in ("cpu", "cuda"):
+            raise EngineError(f"ONNX Runtime: unknown provider {self.provider!r}; choose cpu or cuda.")
+
+
+def import_onnxruntime() -> Any:
+    """The `onnxruntime` module; `EngineError` says what to install, or what is installed twice."""
+    try:
+        import onnxruntime
+    except ImportError:
+        raise EngineError(
+            "ONNX Runtime is not installed. Install it with: pip install 'jukebox-deploy[cpu]' "
+            "(or jukebox-deploy[cuda] for NVIDIA GPUs)."
+        ) from None
+    wheels = [name for name in ("onnxruntime", "onnxruntime-gpu") if _installed(name)]
+    if len(wheels) > 1:
+        raise EngineError(
+            "both onnxruntime and onnxruntime-gpu are installed, and they overwrite each other's files. "
+            "Run: pip uninstall -y onnxruntime onnxruntime-gpu, then install one of them again."
+        )
+    return onnxruntime
+
+
+def _installed(wheel: str) -> bool:
+    try:
+        importlib.metadata.version(wheel)
+    except importlib.metadata.PackageNotFoundError:
+        return False
+    return True
+
+
+def _weight_bytes(path: Path) -> int:
+    """Bytes of the files that a graph's weights lie in."""
+    import onnx
+    from onnx.external_data_helper import ExternalDataInfo, uses_external_data
+
+    model = onnx.load(path, load_external_data=False)
+    return sum(
+        int(ExternalDataInfo(tensor).length or 0) for tensor in model.graph.initializer if uses_external_data(tensor)
+    )
+
+
+def open_session(path: Path, options: OnnxRuntimeOptions, *, pack_weights: bool = True) -> Any:
+    """An `InferenceSession` on a graph; `EngineError` with the runtime's own words if it refuses.
+
+    Without `pack_weights` large weights stay memory-mapped: quick to open, and no copy of them.
+    """
+    runtime = import_onnxruntime()
+    session_options = runtime.SessionOptions()
+    session_options.log_severity_level = 3
+    weights = _weight_bytes(path)
+    threads = options.threads or (1 if weights < SMALL_WEIGHTS else os.cpu_count() or 1)
+    session_options.intra_op_num_threads = threads
+    session_options.inter_op_num_threads = 1
+    # Sessions take turns in one process: threads of an idle one must not spin against the other's.
+    session_options.add_session_config_entry("session.force_spinning_stop", "1")
+    if not pack_weights and weights > LARGE_WEIGHTS:
+        session_options.add_session_config_entry("session.disable_prepacking", "1")
+    try:
+        return runtime.InferenceSession(str(path), session_options, providers=_providers(runtime, options))
+    except Exception as error:  # the runtime raises many kinds, all with a readable text
+        raise EngineError(f"ONNX Runtime cannot open {path.name}: {error}") from error
+
+
+def _providers(runtime: Any, options: OnnxRuntimeOptions) -> list[Any]:
+    if options.provider == "cpu":
+        return ["CPUExecutionProvider"]
+    if "CUDAExecutionProvider" not in runtime.get_available_providers():
+        raise EngineError(
+            "this ONNX Runtime has no CUDA provider. Run: pip uninstall -y onnxruntime, "
+            "then pip install 'jukebox-deploy[cuda]'."
+        )
+    return [("CUDAExecutionProvider", {"device_id": options.device})]
+
+
+class OnnxRuntimeRunner:
+    """A stateless graph."""
+
+    def __init__(self, spec: GraphSpec, session: Any) -> None:
+        self.spec = spec
+        self._session = session
+
+    def __call__(self, feeds: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
+        """Arrays by input name -> arrays by output name."""
+        check_feeds(self.spec, feeds)
+        names = [t.output_name for t in self.spec.outputs]
+        return dict(zip(names, self._session.run(names, dict(feeds)), strict=True))
+
+
+class HostBuffer:
+    """A tensor in host memory, page-aligned and lazily zero."""
+
+    def __init__(self, spec: TensorSpec, slots: int) -> None:
+        shape, dtype = spec.shape({"B": slots}), numpy_dtype(spec.dtype)
+        size = spec.bytes({"B": slots})
+        memory = np.zeros(size + 4096, np.uint8)
+        start = -memory.ctypes.data % 4096
+        self.array = memory[start : start + size].view(dtype).reshape(shape)
+
+    @property
+    def address(self) -> int:
+        """Where the tensor begins."""
+        return int(self.array.ctypes.data)
+
+    def write(self, slot: int, value: np.ndarray) -> None:
+        """Put the value of one slot."""
+        self.array[slot] = value
+
+    def read(self, slot: int) -> np.ndarray:
+        """A copy of the value of one slot."""
+        return self.array[slot].copy()
+
+    def copy_from(self, other: HostBuffer, slots: range) -> None:
+        """Take over the first rows of another buffer as these slots."""
+        self.array[slots.start : slots.stop] = other.array[: len(slots)]
+
+
+class DeviceBuffer:
+    """A tensor in the memory of a device, reached through ONNX Runtime's own copies."""
+
+    def __init__(self, spec: TensorSpec, slots: int, device: tuple[str, int]) -> None:
+        runtime = import_onnxruntime()
+        array = np.zeros(spec.shape({"B": slots}), numpy_dtype(spec.dtype))
+        self._value = runtime.OrtValue.ortvalue_from_numpy(array, *device)
+
+    @property
+    def address(self) -> int:
+        """Where the tensor begins, on its device."""
+        return int(self._value.data_ptr())
+
+    def write(self, slot: int, value: np.ndarray) -> None:
+        """Put the value of one slot."""
+        array = self._value.numpy().copy()
+        array[slot] = value
+        self._value.update_inplace(array)
+
+    def read(self, slot: int) -> np.ndarray:
+        """A copy of the value of one slot."""
+        row: np.ndarray = self._value.numpy()[slot]
+        return row.copy()
+
+    def copy_from(self, other: DeviceBuffer, slots: range) -> None:
+        """Take over the first rows of another buffer as these slots."""
+        array = self._value.numpy().copy()
+        array[slots.start : slots.stop] = other._value.numpy()[: len(slots)]
+        self._value.update_inplace(array)
+
+
+@dataclass(frozen=True)
+class _Graph:
+    spec: GraphSpec
+    session: Any
+
+
+class OnnxRuntimeSession(SlotSession):
+    """The slots of a prior, bound once to step and prefill."""
+
+    def __init__(self, step: _Graph, prefill: _Graph, slots: int, device: tuple[str, int]) -> None:
+        super().__init__(step.spec, prefill.spec, slots)
+        self._device = device
+        self._prefill = prefill
+        self._step = step
+        self._buffers = {t.name: [self._allocate(t) for _ in range(buffer_count(t))] for t in step.spec.tensors}
+        # A prefill of some slots must not touch the other slots' states: it writes these beside them.
+        self._scratch = {
+            t.name: self._allocate(t) for t in prefill.spec.tensors if t.role is Role.STATE and not t.in_place
+        }
+        self._step_bindings = [self._bind_step(current) for current in (0, 1)]
+        self._prefill_bindings: dict[tuple[range, int], Any] = {}
+
+    def _allocate(self, spec: TensorSpec) -> HostBuffer | DeviceBuffer:
+        on_host = self._device[0] == "cpu"
+        return HostBuffer(spec, self.slots) if on_host else DeviceBuffer(spec, self.slots, self._device)
+
+    def _current(self, name: str, current: int) -> HostBuffer | DeviceBuffer:
+        buffers = self._buffers[name]
+        return buffers[current % len(buffers)]
+
+    def _buffer(self, spec: TensorSpec) -> SlotBuffer:
+        return self._current(spec.name, self.current)
+
+    def _bind_step(self, current: int) -> Any:
+        binding = self._step.session.io_binding()
+        sizes = {"B": self.slots}
+        for spec in self.spec.inputs:
+            self._bind(binding.bind_input, spec.input_name, spec, sizes, self._current(spec.name, current).address)
+        for spec in self.spec.outputs:
+            address = self._current(spec.name, 1 - current).address
+            self._bind(binding.bind_output, spec.output_name, spec, sizes, address)
+        return binding
+
+    def _bind_prefill(self, slots: range, current: int) -> Any:
+        binding = self._prefill.session.io_binding()
+        sizes = {"B": len(slots)}
+        for spec in self._prefill.spec.inputs:
+            address = self._slot_address(spec, slots.start, current)
+            self._bind(binding.bind_input, spec.input_name, spec, sizes, address)
+        for spec in self._prefill.spec.outputs:
+            in_place = self._slot_address(spec, slots.start, current)
+            address = in_place if spec.in_place else self._scratch[spec.name].address
+            self._bind(binding.bind_output, spec.output_name, spec, sizes, address)
+        return binding
+
+    def _slot_address(self, spec: TensorSpec, slot: int, current: int) -> int:
+        """Where a slot begins in its current buffer; slots are the outermost axis."""
+        return self._current(spec.name, current).address + slot * spec.bytes({"B": 1})
+
+    def _bind(self, bind: Any, name: str, spec: TensorSpec, sizes: dict[str, int], address: int) -> None:
+        bind(name, *self._device, numpy_dtype(spec.dtype), spec.shape(sizes), address)
+
+    def _run_prefill(self, slots: range) -> None:
+        key = (slots, self.current)
+        if key not in self._prefill_bindings:
+            self._prefill_bindings[key] = self._bind_prefill(slots, self.current)
+        self._prefill.session.run_with_iobinding(self._prefill_bindings[key])
+        for name, scratch in self._scratch.items():
+            self._current(name, self.current).copy_from(scratch, slots)  # type: ignore[arg-type]  # same kind
+
+    def _run_step(self) -> None:
+        self._step.session.run_with_iobinding(self._step_bindings[self.current])
+
+
+class OnnxRuntimeEngine:
+    """An `Engine` over ONNX files. Only opened graphs take memory."""
+
+    def __init__(
+        self,
+        config: JukeboxConfig,
+        graphs: Mapping[str, GraphSpec],
+        files: Mapping[str, Path],
+        options: OnnxRuntimeOptions | None = None,
+    ) -> None:
+        """`files`: the ONNX file of each graph, its hash already checked by whoever read the manifest."""
+        self.config = config
+        self.graphs = graphs
+        self._files = files
+        self._options = options or OnnxRuntimeOptions()
+
+    def _open(self, kind: GraphKind, level: int) -> _Graph:
+        name = f"{kind}_{level}"
+        if name not in self.graphs:
+            raise EngineError(f"the bundle has no graph {name!r}; it has {sorted(self.graphs)}. Export it.")
+        session = open_session(self._files[name], self._options, pack_weights=kind is GraphKind.STEP)
+        return _Graph(self.graphs[name], session)
+
+    def runner(self, kind: GraphKind, level: int) -> OnnxRuntimeRunner:
+        """Open a stateless graph."""
+        graph = self._open(kind, level)
+        if graph.spec.states:
+            raise EngineError(f"{graph.spec.name} has states; open it as a prior session.")
+        return OnnxRuntimeRunner(graph.spec, graph.session)
+
+    def prior_session(self, level: int, slots: int) -> OnnxRuntimeSession:
+        """Open step and prefill of a prior."""
+        device = (self._options.provider, self._options.device if self._options.provider != "cpu" else 0)
+        step, prefill = self._open(GraphKind.STEP, level), self._open(GraphKind.PREFILL, level)
+        return OnnxRuntimeSession(step, prefill, slots, device)
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        """Sessions are released with the runners and sessions that own them."""

@@ -1,0 +1,1 @@
+"""From models to ONNX graphs: the functions that become graphs, tracing, weights, validation."""

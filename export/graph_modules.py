@@ -1,0 +1,156 @@
+"""The functions that become graphs: each takes and gives tensors in the order of its table.
+
+They hold a model and name its tensors; all arithmetic lives in the models. The eager engine runs
+the very same modules.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+from torch import Tensor, nn
+
+from jukebox_deploy.attention_patterns import AttentionPattern
+from jukebox_deploy.contract import GraphKind, GraphSpec
+from jukebox_deploy.models.cached_attention import KeyValue
+from jukebox_deploy.models.prior import Choice, Prior, Window
+from jukebox_deploy.models.vqvae import VQVAE
+
+Named = dict[str, Tensor]
+"""Tensors by their names in the table, without `past_` or `present_`."""
+
+
+class GraphModule(nn.Module):
+    """A function over named tensors, called with them in the order of its table."""
+
+    def __init__(self, spec: GraphSpec) -> None:
+        super().__init__()
+        self.spec = spec
+
+    def compute(self, tensors: Named) -> Mapping[str, Tensor]:
+        """Inputs and states by name -> outputs and states by name."""
+        raise NotImplementedError
+
+    def forward(self, *tensors: Tensor) -> tuple[Tensor, ...]:
+        """Inputs in the order of `spec.inputs` -> outputs in the order of `spec.outputs`."""
+        named = dict(zip((t.name for t in self.spec.inputs), tensors, strict=True))
+        results = self.compute(named)
+        return tuple(results[t.name] for t in self.spec.outputs)
+
+
+class VqvaeEncodeGraph(GraphModule):
+    """Audio -> codes."""
+
+    def __init__(self, spec: GraphSpec, vqvae: VQVAE) -> None:
+        super().__init__(spec)
+        self.vqvae = vqvae
+
+    def compute(self, tensors: Named) -> Mapping[str, Tensor]:
+        """See `declare_vqvae_encode`."""
+        return {"codes": self.vqvae.encode(tensors["audio"], self.spec.level)}
+
+
+class VqvaeDecodeGraph(GraphModule):
+    """Codes -> audio."""
+
+    def __init__(self, spec: GraphSpec, vqvae: VQVAE) -> None:
+        super().__init__(spec)
+        self.vqvae = vqvae
+
+    def compute(self, tensors: Named) -> Mapping[str, Tensor]:
+        """See `declare_vqvae_decode`."""
+        return {"audio": self.vqvae.decode(tensors["codes"], self.spec.level)}
+
+
+class PriorGraph(GraphModule):
+    """A graph of a prior."""
+
+    def __init__(self, spec: GraphSpec, prior: Prior) -> None:
+        super().__init__(spec)
+        self.prior = prior
+
+
+class ConditionGraph(PriorGraph):
+    """Labels, timing bins, upper codes -> start row and conditioning rows."""
+
+    def compute(self, tensors: Named) -> Mapping[str, Tensor]:
+        """See `declare_condition`."""
+        labels = {name: tensor for name, tensor in tensors.items() if name != "upper_codes"}
+        start, conditioning = self.prior.condition(labels, tensors.get("upper_codes"))
+        results = {"start": start, "conditioning": conditioning}
+        return {name: tensor for name, tensor in results.items() if tensor is not None}
+
+
+class LyricsGraph(PriorGraph):
+    """Lyric tokens -> keys and values of the cross layers."""
+
+    def compute(self, tensors: Named) -> Mapping[str, Tensor]:
+        """See `declare_lyrics`."""
+        return _named_caches("cross_key", "cross_value", self.prior.encode_lyrics(tensors["lyric_tokens"]))
+
+
+def _named_caches(key: str, value: str, caches: Mapping[int, KeyValue]) -> Named:
+    named = {f"{key}_{layer}": cache.key for layer, cache in caches.items()}
+    return named | {f"{value}_{layer}": cache.value for layer, cache in caches.items()}
+
+
+class _WindowGraph(PriorGraph):
+    """A graph that works on the slots' windows."""
+
+    def window(self, tensors: Named) -> Window:
+        """Gather a window from named tensors."""
+        caches: dict[int, KeyValue] = {}
+        lyrics: dict[int, KeyValue] = {}
+        for layer, module in enumerate(self.prior.core.transformer.typed_layers()):
+            if module.attention.pattern is AttentionPattern.CROSS:
+                lyrics[layer] = KeyValue(tensors[f"cross_key_{layer}"], tensors[f"cross_value_{layer}"])
+            else:
+                caches[layer] = KeyValue(tensors[f"key_{layer}"], tensors[f"value_{layer}"])
+        return Window(
+            codes=tensors["codes"],
+            position=tensors["position"],
+            known_end=tensors["known_end"],
+            start=tensors.get("start"),
+            conditioning=tensors.get("conditioning"),
+            caches=caches,
+            lyrics=lyrics,
+        )
+
+
+class PrefillGraph(_WindowGraph):
+    """One block of known codes -> filled caches."""
+
+    def compute(self, tensors: Named) -> Mapping[str, Tensor]:
+        """See `declare_prefill`."""
+        position, caches = self.prior.prefill(self.window(tensors))
+        return {"position": position} | _named_caches("key", "value", caches)
+
+
+class StepGraph(_WindowGraph):
+    """One code for every slot."""
+
+    def compute(self, tensors: Named) -> Mapping[str, Tensor]:
+        """See `declare_step`."""
+        choice = Choice(**{name: tensors[name] for name in Choice._fields})
+        result = self.prior.step(self.window(tensors), choice)
+        named = {name: getattr(result, name) for name in ("codes", "position", "finite", "logits")}
+        return named | _named_caches("key", "value", result.caches)
+
+
+_VQVAE_GRAPHS = {GraphKind.VQVAE_ENCODE: VqvaeEncodeGraph, GraphKind.VQVAE_DECODE: VqvaeDecodeGraph}
+_PRIOR_GRAPHS: dict[GraphKind, type[PriorGraph]] = {
+    GraphKind.CONDITION: ConditionGraph,
+    GraphKind.LYRICS: LyricsGraph,
+    GraphKind.PREFILL: PrefillGraph,
+    GraphKind.STEP: StepGraph,
+}
+
+
+def graph_module(spec: GraphSpec, model: VQVAE | Prior) -> GraphModule:
+    """The function of a graph over its model (the VQ-VAE, or the prior of its level)."""
+    module: GraphModule
+    if isinstance(model, VQVAE):
+        module = _VQVAE_GRAPHS[spec.kind](spec, model)
+    else:
+        module = _PRIOR_GRAPHS[spec.kind](spec, model)
+    return module.eval().requires_grad_(False)

@@ -1,0 +1,86 @@
+"""Is the graph the model? Structure by ONNX's own checks, numbers by comparison, misses are errors."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+
+from jukebox_deploy.contract import GraphSpec, Precision
+from jukebox_deploy.errors import ExportError, ParityError
+
+TOLERANCES: dict[Precision, float] = {Precision.FP32: 1e-5, Precision.FP16: 1e-2, Precision.BF16: 8e-2}
+"""Largest allowed error of a tensor, relative to its largest value, where both sides compute in that precision."""
+
+
+@dataclass(frozen=True)
+class TensorParity:
+    """How far one tensor is off."""
+
+    tensor: str
+    largest_error: float  # absolute; for integers and flags the share of unequal elements
+    relative_error: float  # over the largest expected value
+    tolerance: float  # of the relative error
+
+    @property
+    def holds(self) -> bool:
+        """Whether the error is within the tolerance (a NaN is not)."""
+        return self.relative_error <= self.tolerance
+
+
+def check_structure(path: Path, spec: GraphSpec) -> None:
+    """ONNX's checker and strict shape inference on a saved graph, and its names against the table.
+
+    Raises `ExportError`.
+    """
+    import onnx
+
+    try:
+        onnx.checker.check_model(str(path))
+        model = onnx.load(path, load_external_data=False)
+        onnx.shape_inference.infer_shapes(model, check_type=True, strict_mode=True)
+    except (onnx.checker.ValidationError, onnx.shape_inference.InferenceError) as error:
+        raise ExportError(f"{spec.name}: the exported graph is not valid ONNX: {error}") from error
+    _check_names(spec, "inputs", [v.name for v in model.graph.input], [t.input_name for t in spec.inputs])
+    _check_names(spec, "outputs", [v.name for v in model.graph.output], [t.output_name for t in spec.outputs])
+
+
+def _check_names(spec: GraphSpec, what: str, found: list[str], expected: list[str]) -> None:
+    if found != expected:
+        odd = sorted(set(found) ^ set(expected)) or "their order"
+        raise ExportError(f"{spec.name}: the exported graph's {what} differ from the table in {odd}.")
+
+
+def compare(
+    expected: Mapping[str, np.ndarray], found: Mapping[str, np.ndarray], precision: Precision
+) -> list[TensorParity]:
+    """Compare arrays of the same names; integers and flags must be equal."""
+    return [_compare(name, array, found[name], TOLERANCES[precision]) for name, array in expected.items()]
+
+
+def _compare(name: str, expected: np.ndarray, found: np.ndarray, tolerance: float) -> TensorParity:
+    if expected.shape != found.shape:
+        raise ParityError(f"{name}: expected shape {expected.shape}, found {found.shape}.")
+    if expected.dtype == bool or np.issubdtype(expected.dtype, np.integer):
+        unequal = float(np.mean(expected != found)) if expected.size else 0.0
+        return TensorParity(name, unequal, unequal, 0.0)
+    wide = np.float32 if expected.dtype.itemsize < 4 else expected.dtype
+    error = float(np.max(np.abs(expected.astype(wide) - found.astype(wide)), initial=0.0))
+    largest = float(np.max(np.abs(expected.astype(wide)), initial=0.0))
+    return TensorParity(name, error, error / max(largest, 1e-6), tolerance)
+
+
+def require_parity(graph: str, where: str, rows: Sequence[TensorParity]) -> None:
+    """Raise `ParityError` with a line per tensor that misses its tolerance."""
+    misses = [row for row in rows if not row.holds]
+    if not misses:
+        return
+    lines = [
+        f"  {row.tensor}: error {row.largest_error:.3g}, relative {row.relative_error:.3g}, allowed {row.tolerance:.3g}"
+        for row in misses
+    ]
+    raise ParityError(
+        f"{graph} disagrees with the model at {where} in {len(misses)} of {len(rows)} tensors:\n" + "\n".join(lines)
+    )

@@ -1,0 +1,98 @@
+"""Which keys a position may see, by name, and the order in which layers use these patterns.
+
+Pure arithmetic (no torch), so that the graph declarations, the cost formulas and the engines can
+use it too. Source: specification sections 5 to 7; paper section 5.1 ("factored attention").
+"""
+
+from __future__ import annotations
+
+from enum import StrEnum
+
+from jukebox_deploy.errors import ConfigError
+
+
+class AttentionPattern(StrEnum):
+    """The set of key positions `j` that the query at position `i` attends to.
+
+    With blocks of length `c`: `block(i) = i // c`.
+    """
+
+    DENSE = "dense"  # all j <= i
+    BLOCK = "block"  # the same block, j <= i
+    COLUMN = "column"  # the same offset in every block, j <= i
+    PREVIOUS_BLOCK = "previous_block"  # all of block(i) - 1; nothing in block 0
+    SUMMARY = "summary"  # a null key, then the last position of every earlier block
+    SPREAD_SUMMARY = "spread_summary"  # `spread` null keys, then the last `spread` of every block
+    CROSS = "cross"  # all positions of the lyric encoder
+    PRIME = "prime"  # all j <= i within the lyric prefix
+
+
+_BLOCK, _COLUMN, _PREVIOUS = AttentionPattern.BLOCK, AttentionPattern.COLUMN, AttentionPattern.PREVIOUS_BLOCK
+_FACTORED = (_BLOCK, _COLUMN, _PREVIOUS)
+
+
+class AttentionOrder(StrEnum):
+    """The order in which the layers of a stack use the patterns (specification section 6).
+
+    The number after each name is the one that original hyper-parameters use.
+    """
+
+    DENSE = "dense"  # 0
+    BLOCK_COLUMN = "block_column"  # 1
+    FACTORED = "factored"  # 2: block, column, previous block, and again
+    BLOCK_SUMMARY = "block_summary"  # 3
+    BLOCK_SPREAD_SUMMARY = "block_spread_summary"  # 4
+    BLOCK_SUMMARY_TWO_BLOCKS = "block_summary_two_blocks"  # 5
+    FACTORED_CROSS_EVERY_4 = "factored_cross_every_4"  # 6
+    FACTORED_CROSS_EVERY_16 = "factored_cross_every_16"  # 7
+    FACTORED_CROSS_EVERY_10 = "factored_cross_every_10"  # 8
+    FACTORED_DENSE = "factored_dense"  # 9
+    FACTORED_LATE_CROSS = "factored_late_cross"  # 10: nine layers, then cross every 10
+    FACTORED_CROSS_AND_DENSE = "factored_cross_and_dense"  # 11
+    FACTORED_PRIME_AND_DENSE = "factored_prime_and_dense"  # 12
+
+
+ORDER_NUMBERS: dict[int, AttentionOrder] = dict(enumerate(AttentionOrder))
+"""The numbers of the original hyper-parameters (`attn_order`)."""
+
+_CYCLES: dict[AttentionOrder, tuple[AttentionPattern, ...]] = {
+    AttentionOrder.DENSE: (AttentionPattern.DENSE,),
+    AttentionOrder.BLOCK_COLUMN: (_BLOCK, _COLUMN),
+    AttentionOrder.FACTORED: _FACTORED,
+    AttentionOrder.BLOCK_SUMMARY: (_BLOCK, AttentionPattern.SUMMARY),
+    AttentionOrder.BLOCK_SPREAD_SUMMARY: (_BLOCK, AttentionPattern.SPREAD_SUMMARY),
+    AttentionOrder.BLOCK_SUMMARY_TWO_BLOCKS: (_BLOCK, AttentionPattern.SUMMARY, _BLOCK, _BLOCK),
+    AttentionOrder.FACTORED_CROSS_EVERY_4: (*_FACTORED, AttentionPattern.CROSS),
+    AttentionOrder.FACTORED_CROSS_EVERY_16: (*_FACTORED * 5, AttentionPattern.CROSS),
+    AttentionOrder.FACTORED_CROSS_EVERY_10: (*_FACTORED * 3, AttentionPattern.CROSS),
+    AttentionOrder.FACTORED_DENSE: (*_FACTORED, AttentionPattern.DENSE),
+    AttentionOrder.FACTORED_LATE_CROSS: (*_FACTORED * 3, *(*_FACTORED * 3, AttentionPattern.CROSS) * 7),
+}
+
+_LYRIC_PATTERN = {
+    AttentionOrder.FACTORED_CROSS_AND_DENSE: AttentionPattern.CROSS,
+    AttentionOrder.FACTORED_PRIME_AND_DENSE: AttentionPattern.PRIME,
+}
+
+
+def layer_pattern(order: AttentionOrder, layer: int) -> AttentionPattern:
+    """The pattern of one layer, counted from 0."""
+    if order in _CYCLES:
+        cycle = _CYCLES[order]
+        return cycle[layer % len(cycle)]
+    # Every 16th layer is special; it replaces its layer of the cycle, which does not shift.
+    if layer % 16 != 15:
+        return _FACTORED[layer % 3]
+    return AttentionPattern.DENSE if layer % 3 == 2 else _LYRIC_PATTERN[order]
+
+
+def layer_patterns(order: AttentionOrder, depth: int) -> tuple[AttentionPattern, ...]:
+    """The patterns of all layers of a stack."""
+    return tuple(layer_pattern(order, layer) for layer in range(depth))
+
+
+def exact_division(number: int, divisor: int, what: str) -> int:
+    """`number / divisor`, or a `ConfigError` that names `what` when there is a remainder."""
+    if divisor <= 0 or number % divisor:
+        raise ConfigError(f"{what}: {number} is not a multiple of {divisor}; change one of the two.")
+    return number // divisor

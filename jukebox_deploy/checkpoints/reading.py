@@ -1,0 +1,153 @@
+"""Reads checkpoint files without ever running code from them.
+
+torch's files are pickles; they are read by torch's restricted reader and by nothing else. Files of
+gigabytes are mapped where their format allows it (safetensors, zip), and otherwise read whole.
+"""
+
+from __future__ import annotations
+
+import pickle
+import re
+import struct
+from collections.abc import Mapping
+from contextlib import nullcontext
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors import SafetensorError, safe_open
+from torch import Tensor
+
+from jukebox_deploy.checkpoints.safetensors_writer import DTYPE_NAMES
+from jukebox_deploy.checkpoints.tensors import TensorInfo
+from jukebox_deploy.errors import CheckpointError
+
+_DTYPES = {name: dtype for dtype, name in DTYPE_NAMES.items()}
+_ZIP_MAGIC = b"PK\x03\x04"
+_NUMPY_CODES = {"f8": "d", "f4": "f", "f2": "e", "i8": "q", "i4": "i", "i2": "h", "i1": "b", "u1": "B", "b1": "?"}
+_GLOBAL = re.compile(r"GLOBAL (\S+) was not an allowed|whose module (\S+) is blocked")
+
+
+class _NumpyDtype:
+    """Stands in for `numpy.dtype` in a pickle, so that nothing of NumPy is called."""
+
+    def __init__(self, code: str = "", *_: object) -> None:
+        self.code = code
+
+    def __setstate__(self, _: object) -> None:
+        """The state tells the byte order, which is little-endian wherever checkpoints come from."""
+
+
+def _numpy_scalar(dtype: _NumpyDtype, data: bytes) -> float | int | bool:
+    """Stands in for NumPy's maker of scalars: a plain number."""
+    (number,) = struct.unpack("<" + _NUMPY_CODES[dtype.code], data)
+    return number  # type: ignore[no-any-return]
+
+
+# Metrics and settings beside the weights may be NumPy scalars (specification 15.1).
+_ALLOWED_GLOBALS = [
+    (_NumpyDtype, "numpy.dtype"),
+    (_numpy_scalar, "numpy.core.multiarray.scalar"),
+    (_numpy_scalar, "numpy._core.multiarray.scalar"),
+]
+
+
+def read_torch_file(path: Path, *, values: bool = True) -> Any:
+    """The object in a `.pth.tar`, `.pt` or `.bin` file of torch, zip or the older format.
+
+    Zip files are mapped, not read. With `values=False` the tensors of older files have shapes and
+    dtypes but no values, which takes no memory. Raises `CheckpointError` for files that are missing,
+    truncated, damaged, something else, or that need more than the restricted reader gives.
+    """
+    path = check_file(path)
+    with path.open("rb") as file:
+        is_zip = file.read(4) == _ZIP_MAGIC
+    # In a zip file the values are mapped, which costs nothing until they are touched.
+    skipping = nullcontext() if values or is_zip else torch.serialization.skip_data()
+    try:
+        with torch.serialization.safe_globals(_ALLOWED_GLOBALS), skipping:
+            return torch.load(path, map_location="cpu", weights_only=True, mmap=is_zip)
+    except pickle.UnpicklingError as error:
+        raise CheckpointError(_refusal(path, str(error))) from error
+    except Exception as error:  # a damaged pickle can make the reader fail in any way
+        reason = str(error).split("\n")[0][:200] or type(error).__name__
+        raise CheckpointError(
+            f"{path}: not a whole checkpoint of torch: it is truncated, damaged or something else ({reason}). "
+            "Get the file again and compare its size."
+        ) from error
+
+
+def _refusal(path: Path, message: str) -> str:
+    if found := _GLOBAL.search(message):
+        return (
+            f"{path}: refused, because this file asks to run {found[1] or found[2]!r} while it is read. "
+            "A checkpoint needs only tensors, numbers, strings, lists and dictionaries. "
+            "If you trust the file, load and save it again with torch, keeping only these."
+        )
+    return (
+        f"{path}: refused by the restricted reader: the file is damaged, or holds more than tensors and plain values "
+        f"({message.split(chr(10))[-1][:200]}). Get the file again."
+    )
+
+
+def check_file(path: Path) -> Path:
+    """The path, or `CheckpointError` if there is no readable, non-empty file."""
+    path = Path(path)
+    if not path.is_file():
+        raise CheckpointError(f"{path}: no such file." if not path.exists() else f"{path}: not a file.")
+    try:
+        with path.open("rb") as file:
+            if not file.read(1):
+                raise CheckpointError(f"{path}: the file is empty. Get it again.")
+    except OSError as error:
+        raise CheckpointError(f"{path}: cannot be read ({error.strerror}).") from error
+    return path
+
+
+def state_tensors(path: Path, state: Any) -> dict[str, Tensor]:
+    """Check that `state` is a dictionary from names to plain tensors of weights.
+
+    Raises `CheckpointError` that names `path` and what was found instead.
+    """
+    if not isinstance(state, Mapping) or not state:
+        raise CheckpointError(f"{path}: expected a dictionary of tensors, found {type(state).__name__}.")
+    for name, tensor in state.items():
+        if not isinstance(name, str) or not isinstance(tensor, Tensor):
+            raise CheckpointError(f"{path}: {name!r} is no tensor but {type(tensor).__name__}. Not a state of a model.")
+        if tensor.layout is not torch.strided or tensor.device.type != "cpu" or tensor.dtype not in DTYPE_NAMES:
+            raise CheckpointError(
+                f"{path}: {name} is a tensor of {tensor.dtype}, {tensor.layout}; expected plain floating point."
+            )
+    return dict(state)
+
+
+class SafetensorsFile:
+    """The tensors of a safetensors file, mapped; values are read when a tensor is used."""
+
+    def __init__(self, path: Path) -> None:
+        """Raises `CheckpointError` for files that are missing, truncated, damaged or something else."""
+        self.path = check_file(path)
+        try:
+            self._file = safe_open(self.path, framework="pt")
+            self._infos = {name: self._info(name) for name in self._file.keys()}  # noqa: SIM118  # no mapping
+        except SafetensorError as error:
+            raise CheckpointError(
+                f"{path}: not a whole safetensors file: it is truncated, damaged or something else ({error}). "
+                "Get or make it again."
+            ) from error
+
+    @property
+    def infos(self) -> Mapping[str, TensorInfo]:
+        """Shape and dtype of every tensor, by name."""
+        return self._infos
+
+    def load(self, name: str) -> Tensor:
+        """One tensor; its memory is the mapped file."""
+        tensor: Tensor = self._file.get_tensor(name)
+        return tensor
+
+    def _info(self, name: str) -> TensorInfo:
+        part = self._file.get_slice(name)
+        if (dtype := part.get_dtype()) not in _DTYPES:
+            raise CheckpointError(f"{self.path}: {name} has elements of type {dtype}, expected {list(_DTYPES)}.")
+        return TensorInfo(tuple(part.get_shape()), _DTYPES[dtype])

@@ -1,0 +1,85 @@
+"""Named tensors whose values are fetched one at a time, so that gigabytes can stream."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Protocol
+
+import torch
+from torch import Tensor
+
+from jukebox_deploy.errors import CheckpointError
+
+
+@dataclass(frozen=True)
+class TensorInfo:
+    """What is known of a tensor before its values are read."""
+
+    shape: tuple[int, ...]
+    dtype: torch.dtype
+
+    @property
+    def bytes(self) -> int:
+        """Size of the values."""
+        return math.prod(self.shape) * self.dtype.itemsize
+
+
+class TensorSource(Protocol):
+    """Tensors in a file, in memory, or made up on the way."""
+
+    @property
+    def infos(self) -> Mapping[str, TensorInfo]:
+        """Shape and dtype of every tensor, by name."""
+
+    def load(self, name: str) -> Tensor:
+        """The values of one tensor, on the CPU. Keep no reference longer than needed."""
+
+
+@dataclass(frozen=True)
+class TensorTable:
+    """Tensors that are in memory, or mapped into it."""
+
+    tensors: Mapping[str, Tensor]
+
+    @property
+    def infos(self) -> Mapping[str, TensorInfo]:
+        """Shape and dtype of every tensor, by name."""
+        return {name: TensorInfo(tuple(t.shape), t.dtype) for name, t in self.tensors.items()}
+
+    def load(self, name: str) -> Tensor:
+        """One of the tensors."""
+        return self.tensors[name]
+
+
+@dataclass(frozen=True)
+class RenamedTensors:
+    """A publisher's tensors under our names.
+
+    `names` gives, for each of ours, theirs: the first of them that is there is read, and the others
+    that are there must be equal to it (`check_tied`).
+    """
+
+    source: TensorSource
+    names: Mapping[str, tuple[str, ...]]
+
+    @property
+    def infos(self) -> Mapping[str, TensorInfo]:
+        """Shape and dtype of every tensor, by our name."""
+        return {name: self.source.infos[self._present(name)[0]] for name in self.names}
+
+    def load(self, name: str) -> Tensor:
+        """The values of one tensor, by our name. `CheckpointError` where tied tensors differ."""
+        first, *others = self._present(name)
+        tensor = self.source.load(first)
+        for other in others:
+            if not torch.equal(tensor, self.source.load(other)):
+                raise CheckpointError(
+                    f"{first} and {other} differ, but this model has one matrix for both "
+                    "(tied output). The file belongs to another model, or is damaged."
+                )
+        return tensor
+
+    def _present(self, name: str) -> list[str]:
+        return [theirs for theirs in self.names[name] if theirs in self.source.infos]

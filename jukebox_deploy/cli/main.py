@@ -1,0 +1,142 @@
+"""The entry point: commands that are imported when they run, and the one place where errors become sentences."""
+
+from __future__ import annotations
+
+import errno
+import importlib
+import signal
+import traceback
+from dataclasses import dataclass
+from typing import Any
+
+import click
+
+from jukebox_deploy import __version__
+from jukebox_deploy.errors import JukeboxError
+
+
+@dataclass(frozen=True)
+class CommandEntry:
+    """Where a command lives, and its line in the overview."""
+
+    target: str  # module:attribute
+    summary: str
+
+    def load(self) -> click.Command:
+        """Import the command."""
+        module, _, attribute = self.target.partition(":")
+        command: click.Command = getattr(importlib.import_module(module), attribute)
+        return command
+
+
+COMMANDS: dict[str, CommandEntry] = {
+    name: CommandEntry(f"jukebox_deploy.cli.{name.replace('-', '_')}_command:command", summary)
+    for name, summary in {
+        "import": "Read released checkpoints into a checkpoint bundle.",
+        "export": "Turn a checkpoint bundle into checked ONNX graphs.",
+        "export-weights": "Write a checkpoint bundle in a released layout.",
+        "build": "Build an engine bundle from exported graphs.",
+        "sample": "Make music with an engine bundle.",
+        "verify": "Compare an engine bundle with PyTorch, graph by graph.",
+        "bench": "Measure tokens per second against PyTorch.",
+        "inspect": "Show what is in a bundle, a graph or a song.",
+        "presets": "List the known models with their sizes.",
+    }.items()
+}
+"""All commands by name, in the order in which a user meets them."""
+
+OPTIONAL_PACKAGES = {
+    "onnxruntime": "cpu",
+    "tensorrt": "tensorrt",
+    "tensorrt_rtx": "tensorrt-rtx",
+    "polygraphy": "tensorrt",
+}
+"""The extra that installs each package that the bare installation lacks."""
+
+
+class Interrupted(click.ClickException):
+    """The sentence after Ctrl-C."""
+
+    exit_code = 128 + signal.SIGINT
+
+
+def failure_of(error: BaseException) -> click.ClickException | None:
+    """The sentence for an error that has one; `None` for those that are bugs or are handled by click."""
+    match error:
+        case JukeboxError():
+            return click.ClickException(str(error))
+        case KeyboardInterrupt():
+            return Interrupted(
+                "interrupted. No half-written file is left; run the same command again, `sample` with --resume."
+            )
+        case ModuleNotFoundError() if (package := (error.name or "").partition(".")[0]) in OPTIONAL_PACKAGES:
+            extra = OPTIONAL_PACKAGES[package]
+            return click.ClickException(f"this needs the package {package}: pip install 'jukebox-deploy[{extra}]'.")
+        case OSError(errno=errno.ENOSPC):
+            return click.ClickException(f"the disk is full{_of_file(error)}. Make room and run the same command again.")
+        case BrokenPipeError():
+            return None
+        case OSError():
+            return click.ClickException(f"{error.strerror or error}{_of_file(error)}.")
+    return None
+
+
+def _of_file(error: OSError) -> str:
+    return f": {error.filename}" if error.filename else ""
+
+
+class LazyGroup(click.Group):
+    """A group that imports a command only to run it or to show its help."""
+
+    def __init__(self, *args: Any, entries: dict[str, CommandEntry], **kwargs: Any) -> None:
+        super().__init__(*args, **kwargs)
+        self.entries = entries
+        # Placeholders, from which click suggests a name after a misspelt one.
+        self.commands = {name: click.Command(name, help=entry.summary) for name, entry in entries.items()}
+
+    def list_commands(self, ctx: click.Context) -> list[str]:
+        """The names in the order of the table."""
+        return list(self.entries)
+
+    def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
+        """Import one command."""
+        entry = self.entries.get(cmd_name)
+        return entry.load() if entry else None
+
+    def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
+        """Write the overview from the table, without importing anything."""
+        with formatter.section("Commands"):
+            formatter.write_dl([(name, entry.summary) for name, entry in self.entries.items()])
+
+    def invoke(self, ctx: click.Context) -> Any:
+        """Run a command; what goes wrong on purpose or by the machine's state becomes one sentence."""
+        try:
+            return super().invoke(ctx)
+        except (Exception, KeyboardInterrupt) as error:
+            failure = failure_of(error)
+            if failure is None:
+                raise
+            if ctx.params["debug"]:
+                traceback.print_exc()
+            raise failure from error
+
+
+@click.group(
+    cls=LazyGroup,
+    entries=COMMANDS,
+    context_settings={"help_option_names": ["-h", "--help"]},
+    epilog="jukebox-deploy COMMAND -h shows the options of a command.",
+)
+@click.version_option(__version__, prog_name="jukebox-deploy")
+@click.option("--debug", is_flag=True, help="Show the traceback of an error.")
+def cli(debug: bool) -> None:
+    """Jukebox checkpoints in, music out through exported engines."""
+
+
+def main() -> None:
+    """Run the command line and exit."""
+    cli(prog_name="jukebox-deploy")
+
+
+if __name__ == "__main__":
+    main()

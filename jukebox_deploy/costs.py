@@ -1,0 +1,172 @@
+"""What a model costs, from its configuration alone: bytes, floating-point operations, tokens per second.
+
+Pure arithmetic. Source: specification section 14; the tests hold its tables against these formulas.
+"""
+
+from __future__ import annotations
+
+from enum import StrEnum
+from functools import cache
+
+from jukebox_deploy.attention_patterns import AttentionPattern
+from jukebox_deploy.config import JukeboxConfig, PriorConfig, TransformerConfig, VQVAEConfig
+from jukebox_deploy.contract import ITEM_BYTES, Precision, Role
+from jukebox_deploy.graphs import GraphOptions, declare_step
+from jukebox_deploy.parameter_counts import (
+    attention_layers,
+    count_parameters,
+    count_weights,
+    lyric_attention_layers,
+    lyric_head_layers,
+    mlp_layers,
+    norm_parameters,
+    prior_parameters,
+)
+
+# Bytes
+
+
+class WeightStorage(StrEnum):
+    """How the weights of a prior are kept in memory (specification 14.2)."""
+
+    HALF = "half"  # all numbers in 16 bits
+    HALF_LINEAR = "half_linear"  # 16 bits for the weights of the transformers' linear layers, 32 for the rest
+    SINGLE = "single"  # all numbers in 32 bits
+
+
+def weight_bytes(config: PriorConfig, storage: WeightStorage) -> int:
+    """Bytes of all weights of a prior."""
+    total = prior_parameters(config).total
+    if storage is WeightStorage.SINGLE:
+        return 4 * total
+    if storage is WeightStorage.HALF:
+        return 2 * total
+    stacks = [config.transformer]
+    if config.lyrics and config.lyrics.encoder:
+        stacks.append(config.lyrics.encoder)
+    layers = lyric_head_layers(config)
+    for stack in stacks:
+        layers += attention_layers(stack) + lyric_attention_layers(stack) + mlp_layers(stack)
+    return 4 * total - 2 * count_weights(layers)
+
+
+def position_bytes(config: TransformerConfig, precision: Precision) -> int:
+    """Bytes of the key and the value of one position in one layer."""
+    return 2 * config.state_width * ITEM_BYTES[precision.dtype]
+
+
+def sufficient_positions(config: TransformerConfig, pattern: AttentionPattern) -> int:
+    """Positions that a layer must keep to sample a whole context (specification 7.1).
+
+    Raises `ConfigError` for patterns that cannot be sampled.
+    """
+    if pattern is AttentionPattern.PRIME:
+        return min(config.prime_span, config.context)
+    return config.cache_length(pattern)
+
+
+def sufficient_cache_bytes(config: TransformerConfig, precision: Precision) -> int:
+    """Cache bytes per slot when each layer keeps only what its pattern needs (specification 14.3, ii)."""
+    positions = sum(sufficient_positions(config, pattern) for pattern in config.patterns)
+    return positions * position_bytes(config, precision)
+
+
+def full_cache_bytes(config: TransformerConfig, precision: Precision) -> int:
+    """Cache bytes per slot when every layer keeps the whole context (specification 14.3, i)."""
+    cross = config.patterns.count(AttentionPattern.CROSS)
+    positions = (config.depth - cross) * config.context + cross * config.encoder_tokens
+    return positions * position_bytes(config, precision)
+
+
+def allocated_cache_bytes(config: PriorConfig, precision: Precision) -> int:
+    """Cache bytes per slot that the exported step asks for, lyric keys and values included."""
+    spec = declare_step(config, GraphOptions(precision))
+    lyrics = [t for t in spec.tensors if t.role is Role.INPUT and t.name.startswith("cross_")]
+    return sum(tensor.bytes({"B": 1}) for tensor in [*spec.states, *lyrics] if tensor.in_place or tensor in lyrics)
+
+
+def step_bytes(config: PriorConfig, slots: int, precision: Precision) -> int:
+    """Bytes that a step of all slots cannot avoid to move, on average over a window.
+
+    The stack's weights and the output matrix (in float32) once; per slot the keys and values that its
+    attentions look at, and those it writes.
+    """
+    stack = config.transformer
+    layers = attention_layers(stack) + mlp_layers(stack)
+    weights = (count_parameters(layers) + stack.depth * 2 * norm_parameters(stack.width)) * ITEM_BYTES[precision.dtype]
+    output = config.bins * stack.width * ITEM_BYTES["float32"]
+    written = stack.depth - stack.patterns.count(AttentionPattern.CROSS)
+    moved = sum(mean_visible_keys(stack, pattern) for pattern in stack.patterns) + written
+    return weights + output + slots * round(moved * position_bytes(stack, precision))
+
+
+# Floating-point operations, two for each multiplication with its addition
+
+
+def visible_keys(config: TransformerConfig, pattern: AttentionPattern, position: int) -> int:
+    """Number of keys that the query at a position attends to (specification section 5)."""
+    c, spread = config.block_length, config.spread
+    block, offset = divmod(position, c)
+    match pattern:
+        case AttentionPattern.DENSE:
+            return position + 1
+        case AttentionPattern.BLOCK:
+            return offset + 1
+        case AttentionPattern.COLUMN:
+            return block + 1
+        case AttentionPattern.PREVIOUS_BLOCK:
+            return c if block else 0
+        case AttentionPattern.SUMMARY | AttentionPattern.SPREAD_SUMMARY:
+            keys = spread if pattern is AttentionPattern.SPREAD_SUMMARY else 1
+            own = max(0, offset + 1 - (c - keys)) if block < config.block_count - 1 else 0
+            return keys + block * keys + own
+        case AttentionPattern.CROSS:
+            return config.encoder_tokens
+        case AttentionPattern.PRIME:
+            return min(position + 1, config.prime_span)
+
+
+@cache
+def mean_visible_keys(config: TransformerConfig, pattern: AttentionPattern) -> float:
+    """Number of keys per query, averaged over the context."""
+    return sum(visible_keys(config, pattern, i) for i in range(config.context)) / config.context
+
+
+def weight_flops(config: PriorConfig) -> int:
+    """Operations of one token in the linear layers and the output matrix (specification 14.4)."""
+    layers = attention_layers(config.transformer) + mlp_layers(config.transformer)
+    return 2 * (count_weights(layers) + config.bins * config.transformer.width)
+
+
+def attention_flops(config: TransformerConfig, position: int) -> int:
+    """Operations of one token at a position between queries, keys and values."""
+    return 4 * config.state_width * sum(visible_keys(config, pattern, position) for pattern in config.patterns)
+
+
+def mean_attention_flops(config: TransformerConfig) -> float:
+    """`attention_flops` averaged over the context."""
+    return 4 * config.state_width * sum(mean_visible_keys(config, pattern) for pattern in config.patterns)
+
+
+# Time
+
+
+def tokens_per_second(config: VQVAEConfig, level: int) -> float:
+    """Codes of one level per second of audio."""
+    return config.sample_rate / config.hop_length(level)
+
+
+def system_tokens_per_second(config: VQVAEConfig) -> float:
+    """Codes of all levels per second of audio; 7235 for the released models."""
+    return sum(tokens_per_second(config, level) for level in range(config.levels))
+
+
+def window_seconds(config: JukeboxConfig, prior: PriorConfig) -> float:
+    """Length of a prior's window."""
+    return prior.window / tokens_per_second(config.vqvae, prior.level)
+
+
+def audio_second_flops(config: JukeboxConfig, prior: PriorConfig) -> float:
+    """Operations of a prior per second of audio: each token generated once, no prefill."""
+    per_token = weight_flops(prior) + mean_attention_flops(prior.transformer)
+    return per_token * tokens_per_second(config.vqvae, prior.level)

@@ -1,0 +1,81 @@
+"""What the runtime asks of an engine; every backend gives this and the runtime knows no more.
+
+An `Engine` opens the graphs of one bundle. Stateless graphs are called with arrays. The step and
+the prefill of a prior belong together: they share the buffers of its slots, which a `PriorSession`
+owns.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from types import TracebackType
+from typing import Protocol, Self
+
+import numpy as np
+
+from jukebox_deploy.config import JukeboxConfig
+from jukebox_deploy.contract import GraphKind, GraphSpec
+
+
+class GraphRunner(Protocol):
+    """A stateless graph, ready to run."""
+
+    @property
+    def spec(self) -> GraphSpec:
+        """The graph's table."""
+
+    def __call__(self, feeds: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
+        """Run once: arrays by input name -> arrays by output name. `EngineError` for wrong feeds."""
+
+
+class PriorSession(Protocol):
+    """The slots of one prior: buffers, and the two graphs that work on them.
+
+    Tensors go by their names in the table, without `past_` or `present_`; `key_0` is the state
+    that the next run will read.
+    """
+
+    @property
+    def spec(self) -> GraphSpec:
+        """The table of the step."""
+
+    @property
+    def slots(self) -> int:
+        """Number of slots, `B`."""
+
+    def write(self, tensor: str, slot: int, value: np.ndarray) -> None:
+        """Put the value of one slot (the tensor's shape without `B`) into its buffer."""
+
+    def read(self, tensor: str, slot: int) -> np.ndarray:
+        """A copy of one slot's value (the tensor's shape without `B`)."""
+
+    def prefill(self, slots: range) -> None:
+        """Work through one block of known codes for each of these neighbouring slots."""
+
+    def step(self, count: int) -> None:
+        """Run the step `count` times for all slots."""
+
+
+class Engine(Protocol):
+    """The graphs of a bundle on some backend."""
+
+    @property
+    def config(self) -> JukeboxConfig:
+        """The model."""
+
+    @property
+    def graphs(self) -> Mapping[str, GraphSpec]:
+        """The tables of the graphs at hand, by name."""
+
+    def runner(self, kind: GraphKind, level: int) -> GraphRunner:
+        """Open a stateless graph; `EngineError` if the bundle lacks it."""
+
+    def prior_session(self, level: int, slots: int) -> PriorSession:
+        """Open step and prefill of a prior with buffers for that many slots."""
+
+    def __enter__(self) -> Self: ...
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        """Release everything that was opened."""

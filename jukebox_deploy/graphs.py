@@ -1,0 +1,213 @@
+"""The table of graphs: every tensor that crosses a graph's border is spelled here and nowhere else.
+
+Symbols: `B` slots, `T` codes of a stretch of audio. The step and the prefill share their buffers:
+same names, same memory. The column caches are `[B, H, c*m, D]` to the step and `[B, H*c, m, D]` to
+the prefill, which is the same memory read with another shape (design, section 3).
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from jukebox_deploy.attention_patterns import AttentionPattern
+from jukebox_deploy.config import JukeboxConfig, PriorConfig, TransformerConfig, VQVAEConfig
+from jukebox_deploy.contract import (
+    Dimension,
+    DimensionRange,
+    GraphKind,
+    GraphSpec,
+    Precision,
+    Role,
+    TensorSpec,
+)
+
+
+@dataclass(frozen=True)
+class GraphOptions:
+    """Choices that change the tables."""
+
+    precision: Precision = Precision.FP32
+    slots: tuple[int, int, int] = (1, 4, 16)  # minimum, optimum, maximum of B
+    logits: bool = False  # the step also gives its logits
+
+
+_INT, _LONG, _FLOAT = "int32", "int64", "float32"
+
+
+def _input(name: str, dtype: str, *dims: Dimension) -> TensorSpec:
+    return TensorSpec(name, dtype, dims, Role.INPUT)
+
+
+def _output(name: str, dtype: str, *dims: Dimension) -> TensorSpec:
+    return TensorSpec(name, dtype, dims, Role.OUTPUT)
+
+
+def _state(name: str, dtype: str, *dims: Dimension, in_place: bool = False) -> TensorSpec:
+    return TensorSpec(name, dtype, dims, Role.STATE, in_place)
+
+
+def _slot_range(options: GraphOptions) -> DimensionRange:
+    return DimensionRange("B", *options.slots)
+
+
+def _time_range(config: VQVAEConfig, level: int) -> DimensionRange:
+    """Stretches from one code to about a minute, tuned for about three seconds."""
+    per_second = config.sample_rate // config.hop_length(level)
+    return DimensionRange("T", 1, 3 * per_second, 60 * per_second)
+
+
+def declare_vqvae_encode(config: VQVAEConfig, level: int, options: GraphOptions) -> GraphSpec:
+    """Audio `[B, 1, hop*T]` in [-1, 1] -> codes `[B, T]`."""
+    hop = config.hop_length(level)
+    tensors = (_input("audio", _FLOAT, "B", 1, f"{hop}*T"), _output("codes", _LONG, "B", "T"))
+    return GraphSpec(
+        GraphKind.VQVAE_ENCODE, level, tensors, (_slot_range(options), _time_range(config, level))
+    )
+
+
+def declare_vqvae_decode(config: VQVAEConfig, level: int, options: GraphOptions) -> GraphSpec:
+    """Codes `[B, T]` -> audio `[B, 1, hop*T]`."""
+    hop = config.hop_length(level)
+    tensors = (_input("codes", _LONG, "B", "T"), _output("audio", _FLOAT, "B", 1, f"{hop}*T"))
+    return GraphSpec(
+        GraphKind.VQVAE_DECODE, level, tensors, (_slot_range(options), _time_range(config, level))
+    )
+
+
+def declare_condition(prior: PriorConfig, options: GraphOptions) -> GraphSpec | None:
+    """Labels, timing bins and upper codes of a window -> start row and conditioning rows.
+
+    `None` for a prior that is conditioned on nothing.
+    """
+    tensors: list[TensorSpec] = []
+    if prior.labels:
+        tensors += [_input("artist", _LONG, "B"), _input("genres", _LONG, "B", prior.labels.genre_slots)]
+    if prior.timing:
+        tensors += [
+            _input("total_bin", _LONG, "B"),
+            _input("absolute_bins", _LONG, "B", prior.window),
+            _input("relative_bins", _LONG, "B", prior.window),
+        ]
+    if prior.conditioner:
+        tensors.append(_input("upper_codes", _LONG, "B", prior.window // prior.conditioner.upsampling))
+    if not tensors:
+        return None
+    width = prior.transformer.width
+    if prior.labels:
+        tensors.append(_output("start", _FLOAT, "B", width))
+    if prior.has_conditioning:
+        tensors.append(_output("conditioning", _FLOAT, "B", prior.transformer.context, width))
+    return GraphSpec(GraphKind.CONDITION, prior.level, tuple(tensors), (_slot_range(options),))
+
+
+def _cross_layers(config: TransformerConfig) -> list[int]:
+    return [i for i, pattern in enumerate(config.patterns) if pattern is AttentionPattern.CROSS]
+
+
+def declare_lyrics(prior: PriorConfig, options: GraphOptions) -> GraphSpec | None:
+    """Lyric tokens of a window -> keys and values of the cross-attention layers.
+
+    `None` for a prior without a separate lyric encoder.
+    """
+    if prior.lyrics is None or prior.lyrics.encoder is None:
+        return None
+    tensors = [_input("lyric_tokens", _LONG, "B", prior.lyrics.tokens)]
+    tensors += _cross_tensors(prior.transformer, Role.OUTPUT, options.precision)
+    return GraphSpec(GraphKind.LYRICS, prior.level, tuple(tensors), (_slot_range(options),))
+
+
+def _cross_tensors(config: TransformerConfig, role: Role, precision: Precision) -> list[TensorSpec]:
+    """The lyric keys and values of each cross layer, `[B, H, L, D]`."""
+    dims = ("B", config.heads, config.encoder_tokens, config.head_width)
+    return [
+        TensorSpec(f"cross_{what}_{layer}", precision.dtype, dims, role)
+        for layer in _cross_layers(config)
+        for what in ("key", "value")
+    ]
+
+
+def _cache_dims(config: TransformerConfig, pattern: AttentionPattern, kind: GraphKind) -> tuple[Dimension, ...]:
+    heads, length, width = config.heads, config.cache_length(pattern), config.head_width
+    if kind is GraphKind.PREFILL and pattern is AttentionPattern.COLUMN:
+        return ("B", heads * config.block_length, config.block_count, width)
+    return ("B", heads, length, width)
+
+
+def _cache_tensors(config: TransformerConfig, kind: GraphKind, precision: Precision) -> list[TensorSpec]:
+    """One key and one value cache per layer that has one (specification 7.1)."""
+    return [
+        _state(f"{what}_{layer}", precision.dtype, *_cache_dims(config, pattern, kind), in_place=True)
+        for layer, pattern in enumerate(config.patterns)
+        if pattern is not AttentionPattern.CROSS
+        for what in ("key", "value")
+    ]
+
+
+def _window_tensors(prior: PriorConfig) -> list[TensorSpec]:
+    """What a slot knows of its window, shared by prefill and step.
+
+    `known_end`: positions below it hold given codes. `window_end`: positions from it on are left
+    alone. `codes` are ids of the stack's vocabulary, lyrics first where they share the sequence.
+    """
+    context = prior.transformer.context
+    tensors = [
+        _state("position", _LONG, "B"),
+        _input("known_end", _LONG, "B"),
+    ]
+    if prior.labels:
+        tensors.append(_input("start", _FLOAT, "B", prior.transformer.width))
+    if prior.has_conditioning:
+        tensors.append(_input("conditioning", _FLOAT, "B", context, prior.transformer.width))
+    return tensors
+
+
+def declare_prefill(prior: PriorConfig, options: GraphOptions) -> GraphSpec:
+    """One block of known codes -> filled caches; `position` moves on by a block, at most to `known_end`."""
+    config = prior.transformer
+    tensors = [_input("codes", _INT, "B", config.context), *_window_tensors(prior)]
+    tensors += _cross_tensors(config, Role.INPUT, options.precision)
+    tensors += _cache_tensors(config, GraphKind.PREFILL, options.precision)
+    return GraphSpec(GraphKind.PREFILL, prior.level, tuple(tensors), (_slot_range(options),))
+
+
+def declare_step(prior: PriorConfig, options: GraphOptions) -> GraphSpec:
+    """One code for each slot: `codes[position]` is chosen unless known, then `position` moves on by one.
+
+    `uniform` holds one number in [0, 1) for each position. `top_k` 0 and `top_p` 0 mean no filter,
+    `temperature` 0 means the most likely code. `finite` turns false when a logit is not a number.
+    """
+    config = prior.transformer
+    tensors = [
+        _state("codes", _INT, "B", config.context),
+        *_window_tensors(prior),
+        _input("window_end", _LONG, "B"),
+        _input("uniform", _FLOAT, "B", config.context),
+        _input("temperature", _FLOAT, "B"),
+        _input("top_k", _LONG, "B"),
+        _input("top_p", _FLOAT, "B"),
+        _output("finite", "bool", "B"),
+    ]
+    if options.logits:
+        tensors.append(_output("logits", _FLOAT, "B", prior.bins))
+    tensors += _cross_tensors(config, Role.INPUT, options.precision)
+    tensors += _cache_tensors(config, GraphKind.STEP, options.precision)
+    return GraphSpec(GraphKind.STEP, prior.level, tuple(tensors), (_slot_range(options),))
+
+
+def declare_graphs(config: JukeboxConfig, options: GraphOptions | None = None) -> dict[str, GraphSpec]:
+    """All graphs of a system by name, the VQ-VAE's first, then prior by prior."""
+    options = options or GraphOptions()
+    graphs: list[GraphSpec | None] = []
+    for level in range(config.vqvae.levels):
+        graphs += [
+            declare_vqvae_encode(config.vqvae, level, options),
+            declare_vqvae_decode(config.vqvae, level, options),
+        ]
+    for prior in config.priors:
+        graphs += [
+            declare_condition(prior, options),
+            declare_lyrics(prior, options),
+            declare_prefill(prior, options),
+            declare_step(prior, options),
+        ]
+    return {graph.name: graph for graph in graphs if graph is not None}

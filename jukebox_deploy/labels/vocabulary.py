@@ -1,0 +1,204 @@
+"""Names of artists and genres, and the ids that the models know them by (specification section 11).
+
+The released lists are not part of this project; `vocabulary_files` reads them from the user's own.
+"""
+
+from __future__ import annotations
+
+import difflib
+import re
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field
+from typing import Any, Self
+
+from jukebox_deploy.config import LabelConfig, LabelRules
+from jukebox_deploy.errors import LabelError
+
+UNKNOWN_ID = 0
+"""The id that stands for every name a model does not know."""
+
+_EXPLICIT_IDS = re.compile(r"#\d+(?:[\s,]+#\d+)*", re.ASCII)
+
+
+def normalise(name: str) -> str:
+    """Lower-case; everything outside a-z and 0-9 becomes one `_`, none at the ends."""
+    return re.sub(r"[^a-z0-9]+", "_", name.lower()).strip("_")
+
+
+def canonical(name: str, rules: LabelRules) -> str:
+    """A name as the lists of these rules spell it."""
+    return normalise(name) if rules is LabelRules.WORDS else name.lower()
+
+
+@dataclass(frozen=True)
+class UnknownName:
+    """A name without an id. The model gets id 0; `str()` gives a warning for the user."""
+
+    kind: str  # "artist" or "genre"
+    name: str
+    close: tuple[str, ...] = ()  # known names that look alike, best first
+    has_list: bool = True
+
+    def __str__(self) -> str:
+        if not self.has_list:
+            return (
+                f"There is no list of {self.kind} names, so {self.name!r} is taken as unknown (id 0). "
+                f"Import one with the checkpoint, or give an id such as #12."
+            )
+        hint = f" Close names: {', '.join(map(repr, self.close))}." if self.close else ""
+        return f"The model does not know the {self.kind} {self.name!r} and takes it as unknown (id 0).{hint}"
+
+
+@dataclass(frozen=True)
+class NameMatch:
+    """The ids of an artist (one) or of genres (one or more), and the names that had none."""
+
+    ids: tuple[int, ...]
+    unknown: tuple[UnknownName, ...] = ()
+
+
+@dataclass(frozen=True)
+class NameLists:
+    """Name -> id for artists and genres under one set of rules. Names are lower-case."""
+
+    artists: Mapping[str, int] = field(default_factory=dict)
+    genres: Mapping[str, int] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
+class ModelVocabulary:
+    """The lists as one prior uses them. `LabelError` when they hold ids that its tables lack."""
+
+    labels: LabelConfig
+    names: NameLists
+
+    def __post_init__(self) -> None:
+        _check_range("artist", self.names.artists, self.labels.artists)
+        _check_range("genre", self.names.genres, self.labels.genres)
+
+    def artist(self, name: str) -> NameMatch:
+        """The id of an artist's name, or of `#12`. `LabelError` for ids outside the table."""
+        explicit = _explicit_ids("artist", name, self.labels.artists)
+        if len(explicit) > 1:
+            raise LabelError(f"A song has one artist, found {len(explicit)} in {name!r}.")
+        return NameMatch(explicit) if explicit else self._match("artist", [name], self.names.artists)
+
+    def genres(self, text: str) -> NameMatch:
+        """The ids of a genre, of the words of a genre (rules "v2"), or of ids such as `#3 #17`.
+
+        `LabelError` for more genres than the model has slots and for ids outside the table.
+        """
+        match = NameMatch(_explicit_ids("genre", text, self.labels.genres))
+        if not match.ids:
+            words = normalise(text).split("_") if self.labels.rules is LabelRules.WORDS else [text]
+            self._check_slots(len(words), text)
+            match = self._match("genre", words, self.names.genres)
+        self._check_slots(len(match.ids), text)
+        return match
+
+    def artist_name(self, artist: int) -> str:
+        """All names of an id, sorted and joined with `_`; `#12` if it has none."""
+        return _joined_names(artist, self.names.artists)
+
+    def genre_name(self, genre: int) -> str:
+        """All names of an id, sorted and joined with `_`; `#12` if it has none."""
+        return _joined_names(genre, self.names.genres)
+
+    def _check_slots(self, count: int, text: str) -> None:
+        if count > self.labels.genre_slots:
+            raise LabelError(
+                f"The genre {text!r} has {count} parts, the model takes at most {self.labels.genre_slots}. "
+                "Leave some out."
+            )
+
+    def _match(self, kind: str, names: Iterable[str], known: Mapping[str, int]) -> NameMatch:
+        ids, unknown = [], []
+        for name in names:
+            key = canonical(name, self.labels.rules)
+            ids.append(known.get(key, UNKNOWN_ID))
+            # Nothing at all, or "unknown", is a choice and needs no warning.
+            if key not in known and key.strip() not in ("", "unknown"):
+                unknown.append(UnknownName(kind, name, _close_names(key, known), has_list=bool(known)))
+        return NameMatch(tuple(ids), tuple(unknown))
+
+
+@dataclass(frozen=True)
+class Vocabulary:
+    """The lists of both rule sets, as far as they are at hand.
+
+    A system may need both: the upsamplers of 1b_lyrics use "v2", its top prior "v3". The empty
+    vocabulary, `Vocabulary()`, takes ids such as `#12` and nothing else.
+    """
+
+    lists: Mapping[LabelRules, NameLists] = field(default_factory=dict)
+
+    def for_model(self, labels: LabelConfig) -> ModelVocabulary:
+        """The lists for a prior with these labels; `LabelError` when they do not fit its tables."""
+        return ModelVocabulary(labels, self.lists.get(labels.rules, NameLists()))
+
+    def to_json(self) -> dict[str, Any]:
+        """Plain JSON data: `{"v2": {"artists": {name: id}, "genres": {name: id}}, "v3": ...}`."""
+        return {
+            rules.value: {"artists": dict(names.artists), "genres": dict(names.genres)}
+            for rules, names in self.lists.items()
+        }
+
+    @classmethod
+    def from_json(cls, data: Any, where: str = "vocabulary") -> Self:
+        """The reverse of `to_json`; `LabelError` names what is wrong in `where`."""
+        lists = {}
+        for key, names in parse_object(data, where).items():
+            if key not in set(LabelRules):
+                raise LabelError(f"{where}: {key!r} is none of the rules {[r.value for r in LabelRules]}.")
+            if sorted(parse_object(names, f"{where}.{key}")) != ["artists", "genres"]:
+                raise LabelError(f"{where}.{key}: expected artists and genres, found {sorted(names)}.")
+            lists[LabelRules(key)] = NameLists(
+                *(parse_names(names[kind], f"{where}.{key}.{kind}") for kind in ("artists", "genres"))
+            )
+        return cls(lists)
+
+
+def parse_object(data: Any, where: str) -> dict[str, Any]:
+    """Check that JSON data is an object; `LabelError` names `where` it stands."""
+    if not isinstance(data, dict):
+        raise LabelError(f"{where}: expected an object, found {type(data).__name__}.")
+    return data
+
+
+def parse_names(data: Any, where: str) -> dict[str, int]:
+    """Check that JSON data is an object of name -> id and lower-case its names; else `LabelError`."""
+    names = parse_object(data, where)
+    for name, number in names.items():
+        if type(number) is not int or number < 0:
+            raise LabelError(f"{where}: the id of {name!r} must be a whole number from 0, found {number!r}.")
+    return {name.lower(): number for name, number in names.items()}
+
+
+def _check_range(kind: str, names: Mapping[str, int], rows: int) -> None:
+    outside = {name: number for name, number in names.items() if number >= rows}
+    if outside:
+        name, number = next(iter(outside.items()))
+        raise LabelError(
+            f"The list of {kind} names does not belong to this model: its table has ids 0 to {rows - 1}, "
+            f"the list has {len(outside)} beyond, such as {name!r} with {number}."
+        )
+
+
+def _explicit_ids(kind: str, text: str, rows: int) -> tuple[int, ...]:
+    """The numbers of a text such as `#3 #17`; none if it is something else."""
+    if not _EXPLICIT_IDS.fullmatch(text.strip()):
+        return ()
+    ids = tuple(int(part) for part in re.findall(r"\d+", text))
+    for number in ids:
+        if number >= rows:
+            raise LabelError(f"There is no {kind} #{number}: the model has #0 to #{rows - 1}.")
+    return ids
+
+
+def _close_names(key: str, known: Mapping[str, int]) -> tuple[str, ...]:
+    candidates = [name for name, number in known.items() if number != UNKNOWN_ID]
+    return tuple(difflib.get_close_matches(key, candidates, n=3))
+
+
+def _joined_names(number: int, names: Mapping[str, int]) -> str:
+    return "_".join(sorted(name for name, other in names.items() if other == number)) or f"#{number}"

@@ -1,0 +1,118 @@
+"""Read lists of artists and genres from the user's own files (specification section 11).
+
+Two layouts are known: the four `name;id` lists of OpenAI's source tree, and the tokenizer files of
+a Hugging Face checkpoint.
+"""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from jukebox_deploy.config import LabelRules
+from jukebox_deploy.errors import LabelError
+from jukebox_deploy.labels.vocabulary import NameLists, Vocabulary, parse_names, parse_object
+
+_OPENAI_FOLDERS = ("", "jukebox/data/ids", "data/ids")
+_HUGGING_FACE_SUFFIX = ".v2"  # marks the names of the rules "v2"; those of "v3" have no mark
+_HUGGING_FACE_FILES = ("artists.json", "genres.json", "vocab.json")
+
+
+def read_vocabulary(path: Path) -> Vocabulary:
+    """Read the lists at `path`: OpenAI's source tree or folder of ids, or Hugging Face's tokenizer.
+
+    `path` may also be one of Hugging Face's files; the others are looked for beside it.
+    `LabelError` if there are none, only some, or broken ones.
+    """
+    folder = path.parent if path.name in _HUGGING_FACE_FILES else path
+    for candidate in (folder / part for part in _OPENAI_FOLDERS):
+        if any((candidate / _openai_file(rules, "artist")).is_file() for rules in LabelRules):
+            return read_openai_folder(candidate)
+    if any((folder / name).is_file() for name in _HUGGING_FACE_FILES):
+        return read_hugging_face_folder(folder)
+    raise LabelError(
+        f"{path}: no lists of artists and genres here. Expected OpenAI's v2_artist_ids.txt, v2_genre_ids.txt, "
+        "v3_artist_ids.txt and v3_genre_ids.txt, or Hugging Face's artists.json and genres.json."
+    )
+
+
+def read_openai_folder(folder: Path) -> Vocabulary:
+    """Read `v2_artist_ids.txt` and so on; a rule set may be missing, but not half of one."""
+    lists = {}
+    for rules in LabelRules:
+        paths = [folder / _openai_file(rules, kind) for kind in ("artist", "genre")]
+        if any(path.is_file() for path in paths):
+            lists[rules] = NameLists(*(read_openai_list(path) for path in paths))
+    return Vocabulary(lists)
+
+
+def read_openai_list(path: Path) -> dict[str, int]:
+    """Read lines of `name;id` (UTF-8). Names are lower-cased, the later of two equal names wins."""
+    names: dict[str, int] = {}
+    for number, line in enumerate(_read_text(path).split("\n"), start=1):
+        line = line.rstrip("\r")
+        if not line:
+            continue
+        name, separator, id_text = line.rpartition(";")
+        if not separator or not re.fullmatch(r"\s*\d+\s*", id_text, re.ASCII):
+            raise LabelError(f"{path}, line {number}: expected name;id, found {line!r}.")
+        names[name.lower()] = int(id_text)
+    return names
+
+
+def read_hugging_face_folder(folder: Path) -> Vocabulary:
+    """Read `artists.json` and `genres.json`, or else `vocab.json` with both inside.
+
+    Names of the rules "v2" end in `.v2` there; the mark is taken off.
+    """
+    if (folder / "artists.json").is_file() or (folder / "genres.json").is_file():
+        artists, genres = (parse_names(_read_json(folder / f), str(folder / f)) for f in _HUGGING_FACE_FILES[:2])
+    else:
+        path = folder / "vocab.json"
+        data = parse_object(_read_json(path), str(path))
+        artists, genres = (_part(data, kind, path) for kind in ("artists", "genres"))
+    lists = {rules: NameLists(_of_rules(artists, rules), _of_rules(genres, rules)) for rules in LabelRules}
+    return Vocabulary({rules: names for rules, names in lists.items() if names.artists or names.genres})
+
+
+def _openai_file(rules: LabelRules, kind: str) -> str:
+    return f"{rules.value}_{kind}_ids.txt"
+
+
+def _part(data: dict[str, Any], kind: str, path: Path) -> dict[str, int]:
+    """One list of a `vocab.json`, under the plain name or that of `JukeboxTokenizer.get_vocab`."""
+    for key in (kind, f"{kind}_encoder"):
+        if key in data:
+            return parse_names(data[key], f"{path}, {key}")
+    raise LabelError(f"{path}: expected a list {kind!r}, found {sorted(data)[:5]}.")
+
+
+def _of_rules(names: Mapping[str, int], rules: LabelRules) -> dict[str, int]:
+    """The names of one rule set in a list that holds both, without their mark."""
+    marked = rules is LabelRules.WORDS
+    return {
+        name.removesuffix(_HUGGING_FACE_SUFFIX) if marked else name: number
+        for name, number in names.items()
+        if name.endswith(_HUGGING_FACE_SUFFIX) is marked
+    }
+
+
+def _read_text(path: Path) -> str:
+    try:
+        return path.read_text(encoding="utf-8-sig")
+    except FileNotFoundError:
+        raise LabelError(f"{path}: this list is missing; put it beside the others.") from None
+    except UnicodeDecodeError as error:
+        raise LabelError(f"{path}: not UTF-8 text ({error}).") from error
+    except OSError as error:
+        raise LabelError(f"{path}: cannot be read ({error}).") from error
+
+
+def _read_json(path: Path) -> Any:
+    try:
+        return json.loads(_read_text(path))
+    except json.JSONDecodeError as error:
+        raise LabelError(f"{path}: not JSON ({error}).") from error

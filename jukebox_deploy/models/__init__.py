@@ -1,0 +1,1 @@
+"""The networks as PyTorch modules: VQ-VAE, priors and their conditioners."""

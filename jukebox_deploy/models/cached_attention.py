@@ -1,0 +1,194 @@
+"""Attention of the newest positions over caches that know their pattern.
+
+A cache is `[B, H, S, D]` with a fixed, pattern-aware `S` (specification 7.1; design, section 3). It
+goes in, gets the new keys at an index that depends on the position, and comes out as the same
+memory. The same formulas serve a step (one query) and a prefill (one block of queries, beginning at
+a block's start); only the column pattern looks at its cache in another shape while prefilling.
+"""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from typing import NamedTuple
+
+import torch
+from torch import Tensor
+
+from jukebox_deploy.attention_patterns import AttentionPattern
+from jukebox_deploy.models.attention import AttentionGeometry, attend
+
+
+class KeyValue(NamedTuple):
+    """The keys and values of one layer, `[B, H, S, D]` each."""
+
+    key: Tensor
+    value: Tensor
+
+
+class Address(NamedTuple):
+    """Where the current positions of each slot live in the caches of one pattern."""
+
+    write: Tensor  # [B] index of the first entry to write
+    row: Tensor | None = None  # [B*H] which stretch of the cache to read; None for all of it
+    visible: Tensor | None = None  # [B, 1, Q, R] entries that a query may see; None for all
+    gate: Tensor | None = None  # [B, 1, 1, 1] false where nothing may be seen
+
+
+@torch.library.custom_op("jukebox_deploy::cache_update", mutates_args=())
+def cache_update(past: Tensor, update: Tensor, index: Tensor) -> Tensor:
+    """`past` `[B, H, S, D]` with `update` `[B, H, L, D]` at `index` `[B]`: ONNX `TensorScatter`.
+
+    This is what a graph contains; eager code writes in place (`write_cache`).
+    """
+    return write_cache(past.clone(), update, index)
+
+
+@cache_update.register_fake
+def _(past: Tensor, update: Tensor, index: Tensor) -> Tensor:
+    return torch.empty_like(past)
+
+
+def write_cache(past: Tensor, update: Tensor, index: Tensor) -> Tensor:
+    """Write `update` `[B, H, L, D]` into `past` `[B, H, S, D]` from entry `index` `[B]` on; returns `past`.
+
+    The result shares the memory of `past`, in eager code as in every engine.
+    """
+    if torch.compiler.is_exporting():
+        return torch.ops.jukebox_deploy.cache_update(past, update, index)
+    slots = torch.arange(past.shape[0], device=past.device)[:, None]
+    entries = index[:, None] + torch.arange(update.shape[2], device=past.device)
+    past[slots, :, entries] = update.transpose(1, 2)
+    return past
+
+
+class CachePattern(ABC):
+    """How one attention pattern uses its cache. `position` `[B]` is the first of the new positions."""
+
+    def __init__(self, geometry: AttentionGeometry, heads: int) -> None:
+        self.geometry = geometry
+        self.heads = heads
+
+    @abstractmethod
+    def locate(self, position: Tensor, queries: int) -> Address:
+        """Where `queries` positions from `position` `[B]` on are written and what they read."""
+
+    def fold(self, tensor: Tensor) -> Tensor:
+        """Bring new keys, values or queries `[B, H, Q, D]` into the cache's layout."""
+        return tensor
+
+    def select(self, cache: Tensor, row: Tensor | None) -> Tensor:
+        """The part of the cache that is read, `[B, H, R, D]`."""
+        return cache
+
+    def _causal(self, first: Tensor, queries: int, keys: int) -> Tensor:
+        """`[B, 1, Q, R]`, true where entry `j <= first + i`."""
+        last = first[:, None] + torch.arange(queries, device=first.device)
+        return torch.arange(keys, device=first.device) <= last[:, None, :, None]
+
+    def _select_row(self, cache: Tensor, rows: int, row: Tensor | None) -> Tensor:
+        """Of `rows` equal stretches of each head's cache, the one that `row` `[B*H]` names."""
+        if row is None:
+            return cache
+        slots, heads, length, width = cache.shape
+        stretches = cache.reshape(slots * heads * rows, length // rows, width)
+        return stretches.index_select(0, row).unflatten(0, (slots, heads))
+
+    def _row(self, offset: Tensor, rows: int) -> Tensor:
+        """Index `[B*H]` of stretch `offset` `[B]` of every head, counted over all slots and heads."""
+        pairs = torch.arange(offset.shape[0] * self.heads, device=offset.device).view(-1, self.heads)
+        return (pairs * rows + offset[:, None]).flatten()
+
+
+class _DenseCache(CachePattern):
+    """All positions, in order."""
+
+    def locate(self, position: Tensor, queries: int) -> Address:
+        return Address(position, visible=self._causal(position, queries, self.geometry.context))
+
+
+class _BlockCache(CachePattern):
+    """The current block."""
+
+    def locate(self, position: Tensor, queries: int) -> Address:
+        offset = position % self.geometry.block_length
+        return Address(offset, visible=self._causal(offset, queries, self.geometry.block_length))
+
+
+class _ColumnCache(CachePattern):
+    """All positions, column by column, so that a step reads one contiguous stretch."""
+
+    def locate(self, position: Tensor, queries: int) -> Address:
+        c, m = self.geometry.block_length, self.geometry.block_count
+        offset, block = position % c, position // c
+        return Address(offset * m + block, self._row(offset, c), self._causal(block, 1, m))
+
+    def select(self, cache: Tensor, row: Tensor | None) -> Tensor:
+        return self._select_row(cache, self.geometry.block_length, row)
+
+
+class _ColumnBlockCache(CachePattern):
+    """The memory of `_ColumnCache` as `[B, H*c, m, D]`: a block writes entry `block` of every column."""
+
+    def locate(self, position: Tensor, queries: int) -> Address:
+        block = position // self.geometry.block_length
+        return Address(block, visible=self._causal(block, 1, self.geometry.block_count))
+
+    def fold(self, tensor: Tensor) -> Tensor:
+        return tensor.flatten(1, 2).unsqueeze(2)
+
+
+class _PreviousBlockCache(CachePattern):
+    """A ring of two blocks: one being written, one being read."""
+
+    def locate(self, position: Tensor, queries: int) -> Address:
+        c = self.geometry.block_length
+        block = position // c
+        # In block 0 the other half holds whatever the slot's last song left there.
+        gate = (block > 0)[:, None, None, None]
+        return Address(position % (2 * c), self._row((block + 1) % 2, 2), gate=gate)
+
+    def select(self, cache: Tensor, row: Tensor | None) -> Tensor:
+        return self._select_row(cache, 2, row)
+
+
+class _PrimeCache(CachePattern):
+    """The lyric prefix; later positions are written to a block at the end that nobody reads."""
+
+    def locate(self, position: Tensor, queries: int) -> Address:
+        c, span = self.geometry.block_length, self.geometry.prime_span
+        unread = -(-span // c) * c
+        write = torch.where(position < span, position, unread)
+        return Address(write, visible=self._causal(position, queries, span))
+
+    def select(self, cache: Tensor, row: Tensor | None) -> Tensor:
+        return cache[:, :, : self.geometry.prime_span]
+
+
+_STEP: dict[AttentionPattern, type[CachePattern]] = {
+    AttentionPattern.DENSE: _DenseCache,
+    AttentionPattern.BLOCK: _BlockCache,
+    AttentionPattern.COLUMN: _ColumnCache,
+    AttentionPattern.PREVIOUS_BLOCK: _PreviousBlockCache,
+    AttentionPattern.PRIME: _PrimeCache,
+}
+_PREFILL = _STEP | {AttentionPattern.COLUMN: _ColumnBlockCache}
+
+
+def cache_patterns(
+    geometry: AttentionGeometry, heads: int, queries: int
+) -> dict[AttentionPattern, CachePattern]:
+    """The patterns as a step (`queries` 1) or a prefill (a block of queries) uses them."""
+    kinds = _STEP if queries == 1 else _PREFILL
+    return {pattern: kind(geometry, heads) for pattern, kind in kinds.items()}
+
+
+def cached_attention(
+    pattern: CachePattern, address: Address, query: Tensor, new: KeyValue, past: KeyValue
+) -> tuple[Tensor, KeyValue]:
+    """Write the new keys and values, then attend: `[B, H, Q, D]` and the caches that go out."""
+    present = KeyValue(*(write_cache(p, pattern.fold(n), address.write) for p, n in zip(past, new, strict=True)))
+    key, value = (pattern.select(cache, address.row) for cache in present)
+    result = attend(pattern.fold(query), key, value, address.visible).reshape(query.shape)
+    if address.gate is not None:
+        result = torch.where(address.gate, result, 0.0)
+    return result, present

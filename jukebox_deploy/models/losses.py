@@ -1,0 +1,196 @@
+"""The losses that a VQ-VAE learns from: waveform, spectrum, commitment.
+
+The waveform terms are divided by constants of the data set ("bandwidths"), so that their weights
+mean the same for every data set. Source: specification section 3; paper sections 3.1 and 3.2.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from jukebox_deploy.errors import AudioError, ConfigError
+from jukebox_deploy.models.vqvae import Reconstruction
+
+
+@dataclass(frozen=True)
+class Bandwidths:
+    """Constants of a data set, estimated once before training."""
+
+    l1: float  # mean absolute sample
+    l2: float  # variance of the samples
+    spectral: float  # mean Frobenius norm of an example's magnitude spectrogram (`SPECTRAL`)
+
+
+@dataclass(frozen=True)
+class SpectrogramSettings:
+    """A short-time Fourier transform, in samples."""
+
+    transform: int  # n_fft
+    hop: int
+    window: int
+
+
+SPECTRAL = SpectrogramSettings(2048, 256, 1536)
+"""For the spectral loss and spectral convergence."""
+
+MULTISPECTRAL = (
+    SpectrogramSettings(2048, 240, 1200),
+    SpectrogramSettings(1024, 120, 600),
+    SpectrogramSettings(512, 50, 240),
+)
+"""For the multispectral loss."""
+
+_QUIET = 0.002  # spectra with a smaller norm have no convergence
+
+
+@dataclass(frozen=True)
+class LossSettings:
+    """Weights of the terms. The defaults are those of the released VQ-VAE ("lmix")."""
+
+    l1: float = 0.0
+    l2: float = 1.0
+    linf: float = 0.02
+    linf_samples: int = 2048  # how many of the worst samples count
+    spectral: float = 0.0
+    spectral_convergence: bool = False  # relative: spectral convergence in place of the spectral loss
+    multispectral: float = 1.0
+    commit: float = 0.02
+
+    def __post_init__(self) -> None:
+        if not any((self.l1, self.l2, self.linf)):
+            raise ConfigError("loss: the weights of l1, l2 and linf are all 0; give at least one of them.")
+
+
+@dataclass(frozen=True)
+class LossReport:
+    """The loss and its parts; all tensors are scalars, tuples have one per level."""
+
+    total: Tensor
+    reconstruction: tuple[Tensor, ...]
+    spectral: tuple[Tensor, ...]
+    multispectral: tuple[Tensor, ...]
+    commit: Tensor  # summed over the levels
+    l1: Tensor  # of level 0, as are the next three
+    l2: Tensor
+    linf: Tensor
+    spectral_convergence: Tensor
+
+
+def l1_loss(target: Tensor, output: Tensor, bandwidths: Bandwidths) -> Tensor:
+    """Mean absolute error of `[B, 1, T]`, a scalar."""
+    return (output - target).abs().mean() / bandwidths.l1
+
+
+def l2_loss(target: Tensor, output: Tensor, bandwidths: Bandwidths) -> Tensor:
+    """Mean squared error of `[B, 1, T]`, a scalar."""
+    return (output - target).square().mean() / bandwidths.l2
+
+
+def linf_loss(target: Tensor, output: Tensor, bandwidths: Bandwidths, samples: int) -> Tensor:
+    """Mean of the `samples` largest squared errors of each example of `[B, 1, T]`, a scalar.
+
+    Raises `AudioError` where the audio is shorter than that.
+    """
+    errors = (output - target).square().flatten(1)
+    if errors.shape[1] < samples:
+        raise AudioError(f"linf loss: needs {samples} samples per example, found {errors.shape[1]}.")
+    return errors.topk(samples, dim=1).values.mean() / bandwidths.l2
+
+
+def magnitude_spectrogram(audio: Tensor, settings: SpectrogramSettings) -> Tensor:
+    """Magnitudes of the channels' mean: `[B, C, T] -> [B, transform/2 + 1, frames]`.
+
+    Raises `AudioError` where the audio is too short to be reflected at its ends.
+    """
+    if audio.shape[-1] <= settings.transform // 2:
+        raise AudioError(f"spectrogram: needs more than {settings.transform // 2} samples, found {audio.shape[-1]}.")
+    window = torch.hann_window(settings.window, device=audio.device, dtype=audio.dtype)
+    spectrum = torch.stft(
+        audio.mean(dim=1),
+        settings.transform,
+        hop_length=settings.hop,
+        win_length=settings.window,
+        window=window,
+        center=True,
+        pad_mode="reflect",
+        return_complex=True,
+    )
+    return spectrum.abs()
+
+
+def spectral_distance(target: Tensor, output: Tensor, settings: SpectrogramSettings = SPECTRAL) -> Tensor:
+    """Frobenius norm of the difference of the spectrograms: `[B, C, T]` twice -> `[B]`."""
+    difference = magnitude_spectrogram(target, settings) - magnitude_spectrogram(output, settings)
+    return _frobenius(difference)
+
+
+def multispectral_distance(target: Tensor, output: Tensor) -> Tensor:
+    """Mean spectral distance over three resolutions: `[B, C, T]` twice -> `[B]`."""
+    distances = [spectral_distance(target, output, settings) for settings in MULTISPECTRAL]
+    return torch.stack(distances).mean(dim=0)
+
+
+def spectral_convergence(target: Tensor, output: Tensor) -> Tensor:
+    """Spectral distance relative to the target's norm, 0 for quiet targets: `[B, C, T]` twice -> `[B]`."""
+    spectrogram = magnitude_spectrogram(target, SPECTRAL)
+    norm = _frobenius(spectrogram)
+    distance = _frobenius(spectrogram - magnitude_spectrogram(output, SPECTRAL))
+    return torch.where(norm > _QUIET, distance / norm.clamp(min=_QUIET), torch.zeros_like(norm))
+
+
+def reconstruction_loss(target: Tensor, output: Tensor, settings: LossSettings, bandwidths: Bandwidths) -> Tensor:
+    """Weighted sum of the waveform terms for `[B, 1, T]`, a scalar; terms of weight 0 are skipped."""
+    terms: tuple[tuple[float, Callable[[], Tensor]], ...] = (
+        (settings.l1, lambda: l1_loss(target, output, bandwidths)),
+        (settings.l2, lambda: l2_loss(target, output, bandwidths)),
+        (settings.linf, lambda: linf_loss(target, output, bandwidths, settings.linf_samples)),
+    )
+    return torch.stack([weight * term() for weight, term in terms if weight]).sum()
+
+
+def _frobenius(spectrogram: Tensor) -> Tensor:
+    """Norm per example: `[B, F, frames] -> [B]`."""
+    norm: Tensor = torch.linalg.vector_norm(spectrogram, dim=(1, 2))
+    return norm
+
+
+def _spectral_term(target: Tensor, output: Tensor, settings: LossSettings, bandwidths: Bandwidths) -> Tensor:
+    if settings.spectral_convergence:
+        return spectral_convergence(target, output).mean()
+    return spectral_distance(target, output).mean() / bandwidths.spectral
+
+
+def vqvae_loss(
+    target: Tensor, reconstruction: Reconstruction, settings: LossSettings, bandwidths: Bandwidths
+) -> LossReport:
+    """The whole training loss for audio `[B, 1, T]`; levels are summed, not averaged.
+
+    Raises `AudioError` where the audio is too short for a term.
+    """
+    outputs = reconstruction.audio
+    waveform = tuple(reconstruction_loss(target, output, settings, bandwidths) for output in outputs)
+    spectral = tuple(_spectral_term(target, output, settings, bandwidths) for output in outputs)
+    multispectral = tuple(multispectral_distance(target, output).mean() / bandwidths.spectral for output in outputs)
+    commit = torch.stack(reconstruction.commit_losses).sum()
+    total = (
+        torch.stack(waveform).sum()
+        + settings.spectral * torch.stack(spectral).sum()
+        + settings.multispectral * torch.stack(multispectral).sum()
+        + settings.commit * commit
+    )
+    finest = outputs[0].detach()
+    return LossReport(
+        total,
+        waveform,
+        spectral,
+        multispectral,
+        commit,
+        l1=l1_loss(target, finest, bandwidths),
+        l2=l2_loss(target, finest, bandwidths),
+        linf=linf_loss(target, finest, bandwidths, settings.linf_samples),
+        spectral_convergence=spectral_convergence(target, finest).mean(),
+    )

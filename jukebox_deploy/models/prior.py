@@ -1,0 +1,230 @@
+"""The priors: an autoregressive core over codes, and what it is conditioned on.
+
+State goes in and comes out; a prior holds weights only. Source: specification sections 8 to 10.
+"""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from jukebox_deploy.models.cached_attention import KeyValue
+from jukebox_deploy.models.conditioners import LabelConditioner, UpsamplerConditioner
+from jukebox_deploy.models.token_choice import choose_codes, logits_are_finite
+from jukebox_deploy.models.transformer import Caches, LayerNorm, Projection, Transformer
+
+
+class Window(NamedTuple):
+    """What a slot knows of its window; tensors as declared for the step."""
+
+    codes: Tensor  # [B, n] ids of the stack's vocabulary
+    position: Tensor  # [B]
+    known_end: Tensor  # [B]
+    start: Tensor | None  # [B, W]
+    conditioning: Tensor | None  # [B, n, W]
+    caches: Caches
+    lyrics: Caches
+
+
+class Choice(NamedTuple):
+    """How a step chooses, `[B]` each except `uniform` `[B, n]`."""
+
+    window_end: Tensor
+    uniform: Tensor
+    temperature: Tensor
+    top_k: Tensor
+    top_p: Tensor
+
+
+class StepResult(NamedTuple):
+    """What a step gives; the names are those of its table."""
+
+    codes: Tensor
+    position: Tensor
+    finite: Tensor
+    logits: Tensor
+    caches: dict[int, KeyValue]
+
+
+class AutoregressiveCore(nn.Module):
+    """Embeddings, stack and output matrix. Position `i` holds token `i - 1` and predicts token `i`."""
+
+    start_token: nn.Parameter | None
+
+    def __init__(
+        self, bins: int, transformer: Transformer, width: int, *, start_token: bool, output: str, init_scale: float = 1.0
+    ) -> None:
+        """`output`: "tied" to the embedding, a matrix of its "own", or "none" (encode only)."""
+        super().__init__()
+        self.transformer = transformer
+        self.token_embedding = nn.Embedding(bins, width)
+        self.position_embedding = nn.Parameter(torch.empty(transformer.geometry.context, width))
+        self.start_token = nn.Parameter(torch.empty(1, width)) if start_token else None
+        self.output = nn.Linear(width, bins, bias=False) if output == "own" else None
+        nn.init.normal_(self.token_embedding.weight, std=0.02 * init_scale)
+        nn.init.normal_(self.position_embedding, std=0.01 * init_scale)
+        if self.start_token is not None:
+            nn.init.normal_(self.start_token, std=0.01 * init_scale)
+
+    def start_row(self, start: Tensor | None, batch: int) -> Tensor:
+        """The row `[B, W]` in front of the first token: the labels' or the learned one."""
+        if start is not None:
+            return start
+        assert self.start_token is not None
+        return self.start_token.expand(batch, -1)
+
+    def embed(self, tokens: Tensor, start: Tensor | None, conditioning: Tensor | None) -> Tensor:
+        """Input of the stack for whole sequences: tokens `[B, T]` -> `[B, T, W]`."""
+        length = tokens.shape[1]
+        first = self.start_row(start, tokens.shape[0])[:, None]
+        rows = torch.cat([first, self.token_embedding(tokens[:, :-1])], dim=1)
+        rows = rows + self.position_embedding[:length]
+        return rows if conditioning is None else rows + conditioning[:, :length]
+
+    def hidden(
+        self,
+        tokens: Tensor,
+        start: Tensor | None,
+        conditioning: Tensor | None = None,
+        encoder_states: Tensor | None = None,
+    ) -> Tensor:
+        """The stack's output `[B, T, W]` for whole sequences of tokens `[B, T]`."""
+        hidden: Tensor = self.transformer(self.embed(tokens, start, conditioning), encoder_states)
+        return hidden
+
+    def embed_window(self, window: Window, position: Tensor, queries: int) -> tuple[Tensor, Tensor | None]:
+        """Input rows of the stack at `position`..., and the conditioning rows in them; `[B, Q, W]` each."""
+        batch, context = window.codes.shape
+        positions = position[:, None] + torch.arange(queries, device=position.device)
+        tokens = window.codes.gather(1, (positions - 1).clamp(min=0))
+        first = self.start_row(window.start, batch)[:, None]
+        rows = torch.where((positions == 0)[..., None], first, self.token_embedding(tokens))
+        rows = rows + F.embedding(positions, self.position_embedding)
+        if window.conditioning is None:
+            return rows, None
+        flat = positions + torch.arange(batch, device=position.device)[:, None] * context
+        conditioning = F.embedding(flat, window.conditioning.flatten(0, 1))
+        return rows + conditioning, conditioning
+
+    def logits(self, hidden: Tensor) -> Tensor:
+        """`[..., W]` -> `[..., V]`, float32."""
+        weight = self.token_embedding.weight if self.output is None else self.output.weight
+        return F.linear(hidden, weight)
+
+
+class LyricEncoder(nn.Module):
+    """A causal core over lyric tokens; state `i` has seen the tokens before `i` (specification 10)."""
+
+    def __init__(self, core: AutoregressiveCore, encoder_width: int, width: int, vocabulary: int) -> None:
+        super().__init__()
+        self.core = core
+        self.projection = Projection(encoder_width, width, std=0.02)
+        self.norm = LayerNorm(width)
+        self.output = nn.Linear(width, vocabulary, bias=False)
+
+    def forward(self, lyric_tokens: Tensor) -> Tensor:
+        """Tokens `[B, L]` -> encoder states `[B, L, W]`."""
+        states: Tensor = self.norm(self.projection(self.core.hidden(lyric_tokens, None)))
+        return states
+
+
+class PriorParts(NamedTuple):
+    """The modules a prior is assembled from; `None` for what it lacks."""
+
+    core: AutoregressiveCore
+    labels: LabelConditioner | None
+    conditioner: UpsamplerConditioner | None
+    lyric_encoder: LyricEncoder | None
+
+
+class Prior(nn.Module):
+    """A top prior or an upsampler."""
+
+    def __init__(self, parts: PriorParts, *, lyric_prefix: int, readds_conditioning: bool) -> None:
+        """`lyric_prefix`: lyric positions in front of the music. `readds_conditioning`: after the stack."""
+        super().__init__()
+        self.core = parts.core
+        self.labels = parts.labels
+        self.conditioner = parts.conditioner
+        self.lyric_encoder = parts.lyric_encoder
+        self.lyric_prefix = lyric_prefix
+        self.readds_conditioning = readds_conditioning
+
+    def condition(
+        self, labels: dict[str, Tensor], upper_codes: Tensor | None = None
+    ) -> tuple[Tensor | None, Tensor | None]:
+        """Labels (names as in the `condition` table) and upper codes -> start row and conditioning rows.
+
+        `[B, W]` and `[B, n, W]`, either `None` where the model has none.
+        """
+        start, conditioning = self.labels(**labels) if self.labels is not None else (None, None)
+        if self.conditioner is not None:
+            conditioning = self.conditioner(upper_codes)
+        if conditioning is not None and self.lyric_prefix:
+            conditioning = F.pad(conditioning, (0, 0, self.lyric_prefix, 0))
+        return start, conditioning
+
+    def forward(
+        self,
+        tokens: Tensor,
+        start: Tensor | None = None,
+        conditioning: Tensor | None = None,
+        encoder_states: Tensor | None = None,
+    ) -> Tensor:
+        """Logits `[B, T, V]` of whole sequences of ids `[B, T]`, teacher-forced."""
+        hidden = self.core.hidden(tokens, start, conditioning, encoder_states)
+        if self.readds_conditioning and conditioning is not None:
+            hidden = hidden + conditioning[:, : tokens.shape[1]]
+        return self.core.logits(hidden)
+
+    def encode_lyrics(self, lyric_tokens: Tensor) -> dict[int, KeyValue]:
+        """Lyric tokens `[B, L]` -> keys and values `[B, H, L, D]` of the cross layers, by layer."""
+        assert self.lyric_encoder is not None
+        return self.core.transformer.lyric_key_values(self.lyric_encoder(lyric_tokens))
+
+    def prefill(self, window: Window) -> tuple[Tensor, dict[int, KeyValue]]:
+        """One block of known codes: the new `position` `[B]` and the caches that go out.
+
+        `position` must be a block's start. Rows beyond `known_end` are computed from whatever the
+        codes hold there; every cache entry they write is written again before it is read.
+        """
+        block = self.core.transformer.geometry.block_length
+        context = self.core.transformer.geometry.context
+        position = window.position.clamp(max=context - block)
+        rows, _ = self.core.embed_window(window, position, block)
+        _, caches = self.core.transformer.forward_cached(rows, position, window.caches, window.lyrics)
+        return torch.minimum(window.position + block, window.known_end), caches
+
+    def step(self, window: Window, choice: Choice) -> StepResult:
+        """One position of every slot; slots at their `window_end` idle (their codes stay)."""
+        last = self.core.transformer.geometry.context - 1
+        position = window.position.clamp(max=last)
+        rows, conditioning = self.core.embed_window(window, position, 1)
+        hidden, caches = self.core.transformer.forward_cached(rows, position, window.caches, window.lyrics)
+        if self.readds_conditioning and conditioning is not None:
+            hidden = hidden + conditioning
+        logits = self.core.logits(hidden[:, 0])
+        uniform = choice.uniform.gather(1, position[:, None])[:, 0]
+        drawn = choose_codes(logits, uniform, choice.temperature, choice.top_k, choice.top_p)
+        fixed = (window.position < window.known_end) | (window.position >= choice.window_end)
+        column = position[:, None]
+        given = window.codes.gather(1, column)
+        code = torch.where(fixed[:, None], given, drawn[:, None].to(window.codes.dtype))
+        codes = window.codes.scatter(1, column, code)
+        moved = torch.where(window.position < choice.window_end, window.position + 1, window.position)
+        return StepResult(codes, moved, logits_are_finite(logits), logits, caches)
+
+    def lyric_attention(
+        self, tokens: Tensor, start: Tensor | None, conditioning: Tensor | None, lyric_tokens: Tensor, layer: int
+    ) -> Tensor:
+        """Weights `[B, H, music positions, lyric tokens]` with which a layer looks at the lyrics.
+
+        Source: specification 12.6.
+        """
+        states = None if self.lyric_encoder is None else self.lyric_encoder(lyric_tokens)
+        rows = self.core.embed(tokens, start, conditioning)
+        weights = self.core.transformer.lyric_attention(rows, states, layer)
+        return weights[:, :, self.lyric_prefix :, : lyric_tokens.shape[1]]

@@ -1,0 +1,255 @@
+"""The transformer stack: whole sequences for training, caches in and caches out for sampling.
+
+Source: specification section 4; paper section 5.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import NamedTuple
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from jukebox_deploy.attention_patterns import AttentionPattern
+from jukebox_deploy.models.attention import (
+    AttentionGeometry,
+    attend,
+    attention_weights,
+    causal_mask,
+    full_attention,
+)
+from jukebox_deploy.models.cached_attention import (
+    Address,
+    CachePattern,
+    KeyValue,
+    cache_patterns,
+    cached_attention,
+)
+
+Caches = Mapping[int, KeyValue]
+"""Keys and values by layer."""
+
+
+class Projection(nn.Module):
+    """`x @ weight + bias` with the weight stored `(in, out)`, as checkpoints have it."""
+
+    def __init__(self, inputs: int, outputs: int, std: float, dtype: torch.dtype = torch.float32) -> None:
+        super().__init__()
+        self.weight = nn.Parameter(torch.empty(inputs, outputs, dtype=dtype))
+        self.bias = nn.Parameter(torch.zeros(outputs, dtype=dtype))
+        nn.init.normal_(self.weight, std=std) if std else nn.init.zeros_(self.weight)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """`[..., in]` -> `[..., out]`."""
+        return x @ self.weight + self.bias
+
+
+class LayerNorm(nn.LayerNorm):
+    """Layer norm computed in float32 and cast back (specification 4.1)."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        """`[..., W]` -> `[..., W]`."""
+        return F.layer_norm(x.float(), self.normalized_shape, self.weight, self.bias, self.eps).to(x.dtype)
+
+
+class Mlp(nn.Module):
+    """Two projections around a quick GELU."""
+
+    def __init__(self, width: int, inner: int, std: float, output_std: float, dtype: torch.dtype) -> None:
+        super().__init__()
+        self.expand = Projection(width, inner, std, dtype)
+        self.contract = Projection(inner, width, output_std, dtype)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """`[..., W]` -> `[..., W]`."""
+        inner = self.expand(x)
+        return self.contract(inner * torch.sigmoid(1.702 * inner))
+
+
+class Attention(nn.Module):
+    """Projections around one attention pattern; heads are contiguous slices of the state."""
+
+    def __init__(
+        self,
+        width: int,
+        state_width: int,
+        heads: int,
+        pattern: AttentionPattern,
+        std: float,
+        output_std: float,
+        dtype: torch.dtype,
+    ) -> None:
+        super().__init__()
+        self.heads = heads
+        self.pattern = pattern
+        self.scale = (state_width // heads) ** -0.25
+        if pattern is AttentionPattern.CROSS:
+            self.query = Projection(width, state_width, std, dtype)
+            self.encoder_key_value = Projection(width, 2 * state_width, std, dtype)
+        else:
+            self.query_key_value = Projection(width, 3 * state_width, std, dtype)
+        self.output = Projection(state_width, width, output_std, dtype)
+
+    def split(self, x: Tensor) -> Tensor:
+        """`[B, Q, S]` -> `[B, H, Q, D]`."""
+        return x.unflatten(-1, (self.heads, -1)).transpose(1, 2)
+
+    def merge(self, x: Tensor) -> Tensor:
+        """`[B, H, Q, D]` -> `[B, Q, W]`, through the output projection."""
+        projected: Tensor = self.output(x.transpose(1, 2).flatten(2))
+        return projected
+
+    def self_projections(self, x: Tensor) -> tuple[Tensor, KeyValue]:
+        """Scaled query and scaled key and value of self-attention, `[B, H, Q, D]`."""
+        query, key, value = (self.split(part) for part in self.query_key_value(x).chunk(3, dim=-1))
+        return query * self.scale, KeyValue(key * self.scale, value)
+
+    def cross_query(self, x: Tensor) -> Tensor:
+        """Scaled query of cross-attention, `[B, H, Q, D]`."""
+        return self.split(self.query(x)) * self.scale
+
+    def cross_key_value(self, encoder_states: Tensor) -> KeyValue:
+        """Scaled key and value of the lyric encoder's states `[B, L, W]`, `[B, H, L, D]`."""
+        key, value = (self.split(part) for part in self.encoder_key_value(encoder_states).chunk(2, dim=-1))
+        return KeyValue(key * self.scale, value)
+
+    def forward(self, x: Tensor, geometry: AttentionGeometry, encoder_states: Tensor | None) -> Tensor:
+        """Attend within a whole sequence `[B, T, W]`, or from it to the encoder's states `[B, L, W]`."""
+        if self.pattern is AttentionPattern.CROSS:
+            assert encoder_states is not None
+            return self.merge(attend(self.cross_query(x), *self.cross_key_value(encoder_states)))
+        query, new = self.self_projections(x)
+        return self.merge(full_attention(self.pattern, query, new.key, new.value, geometry))
+
+
+class Layer(nn.Module):
+    """Pre-norm attention and MLP; both are added at the end (specification 4.2)."""
+
+    def __init__(self, attention: Attention, mlp: Mlp, width: int, residual_scale: float) -> None:
+        super().__init__()
+        self.attention = attention
+        self.attention_norm = LayerNorm(width)
+        self.mlp = mlp
+        self.mlp_norm = LayerNorm(width)
+        self.residual_scale = residual_scale
+
+    def finish(self, x: Tensor, attended: Tensor) -> Tensor:
+        """Add the attention's result and the MLP of it."""
+        mlp = self.mlp(self.mlp_norm(x + attended))
+        if self.residual_scale == 1.0:
+            return x + attended + mlp
+        return x + (attended + mlp) * self.residual_scale
+
+    def forward(self, x: Tensor, geometry: AttentionGeometry, encoder_states: Tensor | None) -> Tensor:
+        """A whole sequence, `[B, T, W]` -> `[B, T, W]`."""
+        return self.finish(x, self.attention(self.attention_norm(x), geometry, encoder_states))
+
+    def forward_cross(self, x: Tensor, lyrics: KeyValue) -> Tensor:
+        """New positions `[B, Q, W]` that look at the lyrics' keys and values."""
+        attention = self.attention
+        return self.finish(x, attention.merge(attend(attention.cross_query(self.attention_norm(x)), *lyrics)))
+
+    def forward_cached(
+        self, x: Tensor, pattern: CachePattern, address: Address, past: KeyValue
+    ) -> tuple[Tensor, KeyValue]:
+        """New positions `[B, Q, W]` over a cache; the cache that goes out comes with them."""
+        query, new = self.attention.self_projections(self.attention_norm(x))
+        attended, present = cached_attention(pattern, address, query, new, past)
+        return self.finish(x, self.attention.merge(attended)), present
+
+
+class StackOptions(NamedTuple):
+    """What a stack is made of, flat."""
+
+    width: int
+    state_width: int
+    mlp_width: int
+    heads: int
+    patterns: tuple[AttentionPattern, ...]
+    geometry: AttentionGeometry
+    init_scale: float = 1.0
+    zero_output: bool = False
+    scale_residual: bool = False
+    dtype: torch.dtype = torch.float32
+
+
+def _build_layer(options: StackOptions, pattern: AttentionPattern) -> Layer:
+    std = 0.02 * options.init_scale
+    # Layers that look at the lyrics always start as the identity (specification 4.2).
+    output_std = 0.0 if options.zero_output or pattern is AttentionPattern.CROSS else std
+    attention = Attention(
+        options.width, options.state_width, options.heads, pattern, std, output_std, options.dtype
+    )
+    mlp = Mlp(options.width, options.mlp_width, std, output_std, options.dtype)
+    return Layer(attention, mlp, options.width, 1 / len(options.patterns) if options.scale_residual else 1.0)
+
+
+class Transformer(nn.Module):
+    """The stack. It works in `dtype` inside and takes and gives float32; there is no final norm."""
+
+    def __init__(self, options: StackOptions) -> None:
+        super().__init__()
+        self.geometry = options.geometry
+        self.heads = options.heads
+        self.dtype = options.dtype
+        self.layers = nn.ModuleList(_build_layer(options, pattern) for pattern in options.patterns)
+
+    def typed_layers(self) -> list[Layer]:
+        """The layers, typed."""
+        return [layer for layer in self.layers if isinstance(layer, Layer)]
+
+    def forward(self, x: Tensor, encoder_states: Tensor | None = None) -> Tensor:
+        """Whole sequences `[B, T, W]` -> `[B, T, W]`; `encoder_states` `[B, L, W]` for cross layers."""
+        x = x.to(self.dtype)
+        states = None if encoder_states is None else encoder_states.to(self.dtype)
+        for layer in self.typed_layers():
+            x = layer(x, self.geometry, states)
+        return x.float()
+
+    def forward_cached(
+        self, x: Tensor, position: Tensor, caches: Caches, lyrics: Caches
+    ) -> tuple[Tensor, dict[int, KeyValue]]:
+        """New positions `[B, Q, W]` from `position` `[B]` on, over caches by layer.
+
+        `Q` is 1 (a step) or a block, beginning at a block's start (a prefill). `lyrics` has the keys
+        and values of the cross layers. Returns `[B, Q, W]` and the caches that go out.
+        """
+        x = x.to(self.dtype)
+        patterns = cache_patterns(self.geometry, self.heads, x.shape[1])
+        used = {layer.attention.pattern for layer in self.typed_layers()} & set(patterns)
+        addresses = {name: patterns[name].locate(position, x.shape[1]) for name in sorted(used)}
+        presents: dict[int, KeyValue] = {}
+        for index, layer in enumerate(self.typed_layers()):
+            name = layer.attention.pattern
+            if name is AttentionPattern.CROSS:
+                x = layer.forward_cross(x, lyrics[index])
+            else:
+                x, presents[index] = layer.forward_cached(x, patterns[name], addresses[name], caches[index])
+        return x.float(), presents
+
+    def lyric_key_values(self, encoder_states: Tensor) -> dict[int, KeyValue]:
+        """Keys and values of the cross layers, by layer, from the encoder's states `[B, L, W]`."""
+        states = encoder_states.to(self.dtype)
+        return {
+            index: layer.attention.cross_key_value(states)
+            for index, layer in enumerate(self.typed_layers())
+            if layer.attention.pattern is AttentionPattern.CROSS
+        }
+
+    def lyric_attention(self, x: Tensor, encoder_states: Tensor | None, layer_index: int) -> Tensor:
+        """Softmax weights `[B, H, T, L]` with which one layer looks at the lyrics (specification 12.6)."""
+        x = x.to(self.dtype)
+        states = None if encoder_states is None else encoder_states.to(self.dtype)
+        layers = self.typed_layers()
+        for layer in layers[:layer_index]:
+            x = layer(x, self.geometry, states)
+        layer = layers[layer_index]
+        normed, attention = layer.attention_norm(x), layer.attention
+        if attention.pattern is AttentionPattern.CROSS:
+            assert states is not None
+            return attention_weights(attention.cross_query(normed), attention.cross_key_value(states).key)
+        query, new = attention.self_projections(normed)
+        key = new.key[:, :, : self.geometry.prime_span]
+        return attention_weights(query, key, causal_mask(query.shape[2], key.shape[2], x.device))

@@ -1,0 +1,1 @@
+"""Sampling of songs with an opened engine. No torch and no backend is imported here."""

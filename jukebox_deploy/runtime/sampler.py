@@ -1,0 +1,178 @@
+"""Whole songs: every level from the top down, then sound.
+
+All songs go through one level together before the next level begins, so that only one prior is
+open at a time. A song is committed to its folder all the while and can be resumed there.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import ExitStack
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+
+from jukebox_deploy.engine import Engine
+from jukebox_deploy.errors import SamplingError
+from jukebox_deploy.labels.vocabulary import Vocabulary
+from jukebox_deploy.runtime.audio import SampleFormat, writing_wav
+from jukebox_deploy.runtime.conditioning import WindowConditioner
+from jukebox_deploy.runtime.decode import decode_codes
+from jukebox_deploy.runtime.events import DecodeProgress, Event, LevelProgress, SongDecoded, SongWarning
+from jukebox_deploy.runtime.level import LevelSampler, SongLevel
+from jukebox_deploy.runtime.plan import LevelPlan, plan_song
+from jukebox_deploy.runtime.slot import WindowConditioning
+from jukebox_deploy.runtime.song import SongLengths, SongRequest
+from jukebox_deploy.runtime.sources import SongSource, open_source
+from jukebox_deploy.runtime.store import Fingerprint, SongRecord, SongStore
+from jukebox_deploy.runtime.windows import Window
+
+
+@dataclass(frozen=True)
+class SongJob:
+    """A song to make and the folder to make it in."""
+
+    request: SongRequest
+    folder: Path
+
+
+@dataclass(frozen=True)
+class SamplingOptions:
+    """How to go about it. Nothing here changes a song's codes."""
+
+    slots: int = 16  # songs sampled at once, at most
+    lowest_level: int = 0  # sample down to this level and decode it
+    resume: bool = False  # go on with songs that were begun; begin the others
+    sample_format: SampleFormat = SampleFormat.FLOAT
+    commit_seconds: float = 2.0
+
+    def __post_init__(self) -> None:
+        if self.slots < 1:
+            raise SamplingError(f"{self.slots} slots cannot be; give at least 1.")
+
+
+@dataclass
+class _Song:
+    """A song in work: its folder, what is to do, and its codes so far, level 0 first."""
+
+    index: int
+    request: SongRequest
+    store: SongStore
+    totals: tuple[int, ...]
+    plans: Mapping[int, LevelPlan]
+    codes: list[np.ndarray]
+
+
+class SongSampler:
+    """Makes songs with an opened engine."""
+
+    def __init__(
+        self,
+        engine: Engine,
+        fingerprint: Fingerprint,
+        vocabulary: Vocabulary | None = None,
+        options: SamplingOptions | None = None,
+    ) -> None:
+        self._engine = engine
+        self._config = engine.config
+        self._fingerprint = fingerprint
+        self._vocabulary = vocabulary or Vocabulary()
+        self._options = options or SamplingOptions()
+        if not 0 <= self._options.lowest_level <= self._config.top_level:
+            raise SamplingError(
+                f"there is no level {self._options.lowest_level}; choose 0 to {self._config.top_level} as the lowest."
+            )
+
+    def sample(self, jobs: Sequence[SongJob]) -> Iterator[Event]:
+        """Make all songs; yields what happens, and at last the sound file of each song.
+
+        Bad requests raise before anything is written: `SamplingError`, `LabelError`, `AudioError`.
+        """
+        if not jobs:
+            raise SamplingError("there are no songs to make; give at least one request.")
+        with ExitStack() as stack:
+            songs = self._open_songs(jobs, stack)
+            for song in songs:
+                yield from self._warnings(song)
+            for level in range(self._config.top_level, self._options.lowest_level - 1, -1):
+                yield from self._sample_level(level, songs)
+            for song in songs:
+                yield from self._decode(song)
+
+    def _open_songs(self, jobs: Sequence[SongJob], stack: ExitStack) -> list[_Song]:
+        """Check every request, then lock and check every folder, and only then write to any."""
+        sources = [self._check_source(job) for job in jobs]
+        stores = [stack.enter_context(SongStore(job.folder)) for job in jobs]
+        opened = list(zip(jobs, stores, sources, strict=True))
+        records = [self._record(job, store, source) for job, store, source in opened]
+        for record, (_, store, source) in zip(records, opened, strict=True):
+            if source:
+                store.begin(record, source.given)
+        return [self._open_song(i, *pair) for i, pair in enumerate(zip(stores, records, strict=True))]
+
+    def _check_source(self, job: SongJob) -> SongSource | None:
+        """The source of a new song that can be sampled; `None` for a song that is to be resumed."""
+        if SongStore(job.folder).begun:
+            if self._options.resume:
+                return None
+            raise SamplingError(f"{job.folder} already holds a song; resume it, or choose another folder.")
+        source = open_source(self._engine, job.request)
+        self._plan(job.request, source.lengths)
+        return source
+
+    def _record(self, job: SongJob, store: SongStore, source: SongSource | None) -> SongRecord:
+        """What `song.json` says or shall say."""
+        if source is None:
+            return store.resume(job.request, self._fingerprint)
+        return SongRecord(self._config.name, self._fingerprint, job.request, source.lengths)
+
+    def _open_song(self, index: int, store: SongStore, record: SongRecord) -> _Song:
+        codes = [store.codes(level, record.lengths) for level in range(self._config.vqvae.levels)]
+        plans = self._plan(record.request, record.lengths)
+        return _Song(index, record.request, store, record.lengths.totals, plans, codes)
+
+    def _plan(self, request: SongRequest, lengths: SongLengths) -> Mapping[int, LevelPlan]:
+        return plan_song(self._config, self._vocabulary, request, lengths, self._options.lowest_level)
+
+    def _warnings(self, song: _Song) -> Iterator[SongWarning]:
+        """What the labels of any level have to say, each sentence once."""
+        texts = [text for plan in song.plans.values() for text in plan.song.warnings]
+        return (SongWarning(song.index, text) for text in dict.fromkeys(texts))
+
+    def _sample_level(self, level: int, songs: Sequence[_Song]) -> Iterator[LevelProgress]:
+        """Sample a level of all songs that lack codes there."""
+        unfinished = [song for song in songs if len(song.codes[level]) < song.totals[level]]
+        if not unfinished:
+            return
+        prior = self._config.prior(level)
+        session = self._engine.prior_session(level, min(self._options.slots, len(unfinished)))
+        conditioner = WindowConditioner(self._engine, prior)
+        sampler = LevelSampler(session, prior, self._options.commit_seconds)
+        yield from sampler.run([self._song_level(level, song, conditioner) for song in unfinished])
+
+    def _song_level(self, level: int, song: _Song, conditioner: WindowConditioner) -> SongLevel:
+        """A song's part in a level."""
+        plan = song.plans[level]
+        upper_codes = song.codes[level + 1] if level < self._config.top_level else np.zeros(0, np.int64)
+
+        def condition(window: Window) -> WindowConditioning:
+            return conditioner(window, plan.song.labels, upper_codes)
+
+        def commit(codes: np.ndarray) -> None:
+            song.codes[level] = codes
+            song.store.commit(level, codes)
+
+        codes, total = song.codes[level], song.totals[level]
+        return SongLevel(song.index, song.request, total, plan.windows, codes, condition, commit)
+
+    def _decode(self, song: _Song) -> Iterator[DecodeProgress | SongDecoded]:
+        """Decode the lowest level into `level_{L}.wav`."""
+        level, vqvae = self._options.lowest_level, self._config.vqvae
+        path = song.store.folder / f"level_{level}.wav"
+        codes = song.codes[level]
+        with writing_wav(path, vqvae.sample_rate, self._options.sample_format) as wav:
+            for chunk in decode_codes(self._engine, level, codes):
+                wav.write(chunk)
+                yield DecodeProgress(level, song.index, wav.samples // vqvae.hop_length(level), len(codes))
+        yield SongDecoded(level, song.index, wav.report())

@@ -1,0 +1,118 @@
+"""What a user may ask for: one song, and how its levels are sampled."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+from enum import StrEnum
+
+from jukebox_deploy.config import VQVAEConfig
+from jukebox_deploy.errors import SamplingError
+
+
+class Mode(StrEnum):
+    """Where the first codes of a song come from (specification 12.4)."""
+
+    ANCESTRAL = "ancestral"  # from nowhere
+    PRIMED = "primed"  # from a sound file, encoded at every level
+    CONTINUE = "continue"  # from the codes of another song folder, every level goes on
+    UPSAMPLE = "upsample"  # from the upper codes of another song folder, only lower levels are sampled
+
+
+def _require(condition: bool, message: str) -> None:
+    if not condition:
+        raise SamplingError(message)
+
+
+@dataclass(frozen=True)
+class LevelSettings:
+    """How the codes of one level are drawn; `None` switches a filter off (specification 12.3)."""
+
+    temperature: float = 0.99  # 0 = always the most likely code
+    top_k: int | None = None
+    top_p: float | None = None
+
+    def __post_init__(self) -> None:
+        _require(
+            math.isfinite(self.temperature) and self.temperature >= 0.0,
+            f"temperature {self.temperature} cannot be; give 0 (always the most likely code) or more.",
+        )
+        _require(self.top_k is None or self.top_k >= 1, f"top-k {self.top_k} cannot be; give 1 or more, or none.")
+        _require(
+            self.top_p is None or 0.0 < self.top_p <= 1.0,
+            f"top-p {self.top_p} cannot be; give a number above 0 and at most 1, or none.",
+        )
+        _require(self.top_k is None or self.top_p is None, "top-k and top-p exclude each other; give one of them.")
+
+
+@dataclass(frozen=True)
+class SongRequest:
+    """Everything that decides the codes of one song, apart from the model.
+
+    `song` numbers the songs of one seed. `source` is a sound file (primed) or a song folder
+    (continue, upsample), of which `source_seconds` keeps the beginning. `total_seconds` is how long
+    the model is told the whole song is (default: what is sampled) and `offset_seconds` where in it
+    the sampled part begins.
+    """
+
+    mode: Mode = Mode.ANCESTRAL
+    seconds: float | None = None  # of the result, source included; None: as long as the source (upsample)
+    artist: str = ""
+    genre: str = ""
+    lyrics: str = ""
+    total_seconds: float | None = None
+    offset_seconds: float = 0.0
+    seed: int = 0
+    song: int = 0
+    source: str | None = None
+    source_seconds: float | None = None
+    levels: tuple[LevelSettings, ...] = ()  # level 0 first; missing ones are default
+
+    def __post_init__(self) -> None:
+        for name in ("seconds", "total_seconds", "source_seconds"):
+            value: float | None = getattr(self, name)
+            _require(
+                value is None or (math.isfinite(value) and value > 0),
+                f"{name.replace('_', ' ')} {value} cannot be; give more than 0.",
+            )
+        _require(
+            math.isfinite(self.offset_seconds) and self.offset_seconds >= 0,
+            f"offset seconds {self.offset_seconds} cannot be; give 0 or more.",
+        )
+        _require(self.seed >= 0 and self.song >= 0, f"seed {self.seed} and song {self.song} must not be negative.")
+        self._check_mode()
+
+    def _check_mode(self) -> None:
+        if self.mode is Mode.ANCESTRAL:
+            _require(self.source is None, f"mode ancestral starts from nothing, but got {self.source}; drop it.")
+        else:
+            what = "sound file" if self.mode is Mode.PRIMED else "song folder"
+            _require(self.source is not None, f"mode {self.mode} starts from a {what}; give one.")
+        _require(
+            self.seconds is not None or self.mode is Mode.UPSAMPLE,
+            f"mode {self.mode} needs the seconds of music to make; give more than 0.",
+        )
+
+    def settings(self, level: int) -> LevelSettings:
+        """The settings of a level."""
+        return self.levels[level] if level < len(self.levels) else LevelSettings()
+
+
+@dataclass(frozen=True)
+class SongLengths:
+    """Codes of a song, level 0 first."""
+
+    given: tuple[int, ...]  # from a prompt or another song, not sampled
+    totals: tuple[int, ...]
+
+    def levels_to_sample(self, lowest: int) -> list[int]:
+        """The levels from the top down to `lowest` that lack codes."""
+        levels = range(len(self.totals) - 1, lowest - 1, -1)
+        return [level for level in levels if self.given[level] < self.totals[level]]
+
+
+def whole_samples(seconds: float, vqvae: VQVAEConfig) -> int:
+    """Samples of a length, rounded down to whole top codes (specification 12.4); may be 0."""
+    hop = vqvae.hop_length(vqvae.levels - 1)
+    # Lengths given as n codes / rate come back as n codes in spite of float rounding.
+    return int(seconds * vqvae.sample_rate / hop + 1e-6) * hop

@@ -1,0 +1,96 @@
+"""How long a song becomes and which of its codes are given, for every mode (specification 12.4)."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+
+from jukebox_deploy.engine import Engine
+from jukebox_deploy.errors import SamplingError
+from jukebox_deploy.runtime.audio import read_prompt
+from jukebox_deploy.runtime.decode import encode_audio
+from jukebox_deploy.runtime.song import Mode, SongLengths, SongRequest, whole_samples
+from jukebox_deploy.runtime.store import read_codes
+
+
+@dataclass(frozen=True)
+class SongSource:
+    """What is given, level 0 first (possibly none), and how long the song shall be."""
+
+    given: tuple[np.ndarray, ...]
+    totals: tuple[int, ...]
+
+    @property
+    def lengths(self) -> SongLengths:
+        """Numbers of codes."""
+        return SongLengths(tuple(len(codes) for codes in self.given), self.totals)
+
+
+def open_source(engine: Engine, request: SongRequest) -> SongSource:
+    """Work out what is given; `SamplingError` or `AudioError` if nothing could be sampled from it."""
+    vqvae = engine.config.vqvae
+    given = _GIVEN[request.mode](engine, request)
+    if request.seconds is None:
+        samples = len(given[-1]) * vqvae.hop_lengths[-1]
+    else:
+        samples = whole_samples(request.seconds, vqvae)
+        if samples == 0:
+            raise SamplingError(
+                f"{request.seconds} s are less than one top code of {vqvae.hop_lengths[-1] / vqvae.sample_rate:.4f} s; "
+                "ask for more."
+            )
+    totals = tuple(samples // hop for hop in vqvae.hop_lengths)
+    if request.mode in (Mode.PRIMED, Mode.CONTINUE) and len(given[-1]) >= totals[-1]:
+        raise SamplingError(
+            f"{request.source} already gives {len(given[-1]) * vqvae.hop_lengths[-1] / vqvae.sample_rate:.2f} s, and "
+            f"{samples / vqvae.sample_rate:.2f} s are asked for in all; ask for more, or use less of the source."
+        )
+    if request.mode is Mode.UPSAMPLE and len(given[-1]) < totals[-1]:
+        raise SamplingError(
+            f"{request.source} has {len(given[-1])} top codes, {totals[-1]} are needed for {request.seconds} s; "
+            "ask for less, or continue that song first."
+        )
+    return SongSource(tuple(codes[:total] for codes, total in zip(given, totals, strict=True)), totals)
+
+
+def _nothing(engine: Engine, request: SongRequest) -> list[np.ndarray]:
+    return [np.zeros(0, np.int64) for _ in range(engine.config.vqvae.levels)]
+
+
+def _prompt(engine: Engine, request: SongRequest) -> list[np.ndarray]:
+    """The codes of a sound file at every level."""
+    vqvae = engine.config.vqvae
+    source = Path(request.source or "")
+    audio = read_prompt(source, vqvae.sample_rate, vqvae.hop_lengths[-1], request.source_seconds)
+    return [encode_audio(engine, level, audio) for level in range(vqvae.levels)]
+
+
+def _saved(engine: Engine, request: SongRequest) -> list[np.ndarray]:
+    """The codes of a song folder at every level, or their beginning."""
+    vqvae = engine.config.vqvae
+    source = Path(request.source or "")
+    codes = [read_codes(source, level, vqvae.codebook_size) for level in range(vqvae.levels)]
+    if len(codes[-1]) == 0:
+        raise SamplingError(
+            f"{source} holds no codes of the top level, {vqvae.levels - 1}; choose another song folder."
+        )
+    if request.source_seconds is None:
+        return codes
+    samples = whole_samples(request.source_seconds, vqvae)
+    return [level_codes[: samples // hop] for level_codes, hop in zip(codes, vqvae.hop_lengths, strict=True)]
+
+
+def _saved_top(engine: Engine, request: SongRequest) -> list[np.ndarray]:
+    """Only the top codes of a song folder."""
+    return [*_nothing(engine, request)[:-1], _saved(engine, request)[-1]]
+
+
+_GIVEN: dict[Mode, Callable[[Engine, SongRequest], list[np.ndarray]]] = {
+    Mode.ANCESTRAL: _nothing,
+    Mode.PRIMED: _prompt,
+    Mode.CONTINUE: _saved,
+    Mode.UPSAMPLE: _saved_top,
+}

@@ -1,0 +1,55 @@
+"""A picture of songs: log-magnitude spectrograms, one panel per song."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+
+import numpy as np
+
+from jukebox_deploy.errors import AudioError
+from jukebox_deploy.files import atomic_path
+
+_FFT_LENGTH = 2048
+_MAX_COLUMNS = 2000  # more frames than pixels show nothing
+_RANGE_DECIBEL = 90.0
+
+
+def log_magnitudes(audio: np.ndarray, fft_length: int = _FFT_LENGTH) -> np.ndarray:
+    """Audio `[samples]` -> decibel below the loudest bin, `[frequencies, frames]`, lowest frequency first.
+
+    Hann windows; the hop grows with the length, so that there are never more frames than pixels.
+    """
+    padded = np.pad(audio, (0, max(0, fft_length - len(audio))))
+    hop = max(fft_length // 4, len(padded) // _MAX_COLUMNS)
+    frames = np.lib.stride_tricks.sliding_window_view(padded, fft_length)[::hop]
+    magnitudes = np.abs(np.fft.rfft(frames * np.hanning(fft_length + 1)[:-1], axis=1)).T
+    loudest = max(float(magnitudes.max()), np.finfo(np.float32).tiny)
+    decibel: np.ndarray = 20.0 * np.log10(np.maximum(magnitudes / loudest, 10.0 ** (-_RANGE_DECIBEL / 20.0)))
+    return decibel
+
+
+def write_spectrogram(path: Path, songs: Mapping[str, np.ndarray], sample_rate: int) -> None:
+    """Draw audio `[samples]` by title into one PNG; `AudioError` if there is nothing to draw.
+
+    The figure is made without pyplot: no window system is asked for and no global state is left.
+    """
+    from matplotlib.backends.backend_agg import FigureCanvasAgg
+    from matplotlib.figure import Figure
+
+    if not songs or any(len(audio) == 0 for audio in songs.values()):
+        raise AudioError(f"{path}: a spectrogram needs songs with at least one sample each.")
+    figure = Figure(figsize=(10, 2.6 * len(songs)), layout="constrained")
+    FigureCanvasAgg(figure)
+    for axes, (title, audio) in zip(figure.subplots(len(songs), squeeze=False)[:, 0], songs.items(), strict=True):
+        image = axes.imshow(
+            log_magnitudes(audio),
+            origin="lower",
+            aspect="auto",
+            extent=(0.0, len(audio) / sample_rate, 0.0, sample_rate / 2000.0),
+            cmap="magma",
+        )
+        axes.set(title=title, xlabel="time (s)", ylabel="frequency (kHz)")
+        figure.colorbar(image, ax=axes, label="dB")
+    with atomic_path(path) as temporary:
+        figure.savefig(temporary, format="png", dpi=120)

@@ -1,0 +1,108 @@
+"""Which windows a level is sampled in (specification 12.1 and 12.2). All numbers are codes of the level."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Self
+
+from jukebox_deploy.config import PriorConfig
+from jukebox_deploy.errors import ConfigError, SamplingError
+
+
+@dataclass(frozen=True)
+class WindowGeometry:
+    """Length of a prior's windows and the distance between them; `ConfigError` if they do not fit."""
+
+    window: int
+    hop: int  # new codes per window
+    upsampling: int = 1  # codes per code of the level above, 1 at the top
+
+    def __post_init__(self) -> None:
+        if not 1 <= self.hop <= self.window:
+            raise ConfigError(
+                f"The hop between windows must be 1 to {self.window} codes, found {self.hop}. Change the hop fraction."
+            )
+        for name, length in (("window", self.window), ("hop between windows", self.hop)):
+            if length % self.upsampling:
+                raise ConfigError(
+                    f"The {name} of {length} codes is not a multiple of the {self.upsampling} codes per code of the "
+                    "level above. Change the hop fraction."
+                )
+
+    @classmethod
+    def of(cls, prior: PriorConfig, hop_fraction: float | None = None) -> Self:
+        """The geometry of a prior, with its own hop fraction unless another is given."""
+        hop = prior.hop if hop_fraction is None else int(hop_fraction * prior.window)
+        return cls(prior.window, hop, prior.conditioner.upsampling if prior.conditioner else 1)
+
+
+@dataclass(frozen=True)
+class Window:
+    """One run of a prior. `known` and `end` count from `start`."""
+
+    start: int  # the level's code at the window's first position
+    known: int  # positions below it hold codes that are there already
+    end: int  # sampling stops before this position
+
+    @property
+    def new_codes(self) -> range:
+        """The codes of the level that this window samples."""
+        return range(self.start + self.known, self.start + self.end)
+
+
+def window_starts(geometry: WindowGeometry, total: int) -> list[int]:
+    """First codes of the windows that cover `total` codes, the last one ending exactly there.
+
+    Raises:
+        SamplingError: if not even one window fits, or the last one would start between two codes
+            of the level above.
+    """
+    last = total - geometry.window
+    if last < 0:
+        raise SamplingError(f"{total} codes are less than one window of {geometry.window}. Sample a longer song.")
+    if total % geometry.upsampling:
+        raise SamplingError(
+            f"{total} codes are not a multiple of {geometry.upsampling}, the codes per code of the level above. "
+            "Choose a length that is a whole number of top-level codes."
+        )
+    return [min(start, last) for start in range(0, last + geometry.hop, geometry.hop)]
+
+
+def partial_window(geometry: WindowGeometry, present: int, new: int) -> Window:
+    """A window that adds `new` codes to `present` ones, full or not.
+
+    It starts at code 0 if all fits in, else it is moved so that it ends with the new codes. Only
+    for priors without a level above: an upsampler needs the upper codes of a whole window.
+    """
+    if geometry.upsampling != 1:
+        raise SamplingError(
+            f"An upsampler needs a full window of {geometry.window} codes, only {present + new} are asked for. "
+            "Sample a longer song."
+        )
+    if not 0 < new <= geometry.window or present < 0:
+        raise SamplingError(f"A window of {geometry.window} codes cannot add {new} codes to {present}.")
+    start = max(0, present + new - geometry.window)
+    return Window(start, present - start, present + new - start)
+
+
+def plan_level(geometry: WindowGeometry, total: int, present: int = 0) -> list[Window]:
+    """The windows that take a level from `present` codes to `total`, in order; none that adds nothing.
+
+    Raises:
+        SamplingError: for a total below 1, more codes present than that, or an upsampler asked for
+            less than one window.
+    """
+    if total < 1:
+        raise SamplingError(f"The length must be at least one code, found {total}. Sample a longer song.")
+    if not 0 <= present <= total:
+        raise SamplingError(f"{present} codes are there already, more than the {total} asked for. Ask for more.")
+    if present == total:
+        return []
+    if total < geometry.window:
+        return [partial_window(geometry, present, total - present)]
+    windows = []
+    for start in window_starts(geometry, total):
+        if present < start + geometry.window:
+            windows.append(Window(start, present - start, geometry.window))
+            present = start + geometry.window
+    return windows

@@ -1,0 +1,192 @@
+"""A swapped, truncated or bit-flipped file never gets past the loader."""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+from pathlib import Path
+
+import pytest
+from handmade_graphs import cache_spec, decode_spec, make_manifest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+
+from jukebox_deploy.contract import GraphKind
+from jukebox_deploy.engines.bundle import MANIFEST_NAME, open_bundle, write_manifest
+from jukebox_deploy.engines.manifest import GraphEntry
+from jukebox_deploy.errors import EngineError
+
+FILES = ("step_0.onnx", "shared.weights", "vqvae_decode_0.onnx")
+
+
+@pytest.fixture(scope="module")
+def pristine(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A bundle whose files hold random bytes: the loader looks at their hashes only."""
+    folder = tmp_path_factory.mktemp("pristine")
+    for seed, name in enumerate(FILES):
+        (folder / name).write_bytes(bytes((seed * 31 + i * i) % 256 for i in range(300)))
+    entries = [
+        GraphEntry(cache_spec(), "step_0.onnx", ("shared.weights",)),
+        GraphEntry(decode_spec(), "vqvae_decode_0.onnx", ("shared.weights",)),
+    ]
+    write_manifest(folder, make_manifest(entries))
+    return folder
+
+
+@pytest.fixture
+def bundle(pristine: Path, tmp_path: Path) -> Path:
+    """A copy to spoil."""
+    return shutil.copytree(pristine, tmp_path / "bundle")
+
+
+def refusal(folder: Path) -> str:
+    with pytest.raises(EngineError) as error:
+        open_bundle(folder)
+    assert str(folder) in str(error.value)
+    return str(error.value)
+
+
+def test_a_sound_bundle_opens(bundle: Path) -> None:
+    opened = open_bundle(bundle)
+    assert opened.graphs["step_0"] == cache_spec()
+    assert opened.graph_path(GraphKind.STEP, 0) == bundle / "step_0.onnx"
+    assert set(opened.manifest.files) == set(FILES)
+    with pytest.raises(EngineError, match="no graph 'lyrics_0'"):
+        opened.graph_path(GraphKind.LYRICS, 0)
+
+
+def test_a_folder_without_manifest(tmp_path: Path) -> None:
+    assert "there is no manifest.json" in refusal(tmp_path)
+    assert "there is no manifest.json" in refusal(tmp_path / "nowhere")
+
+
+@pytest.mark.parametrize("content", [b"", b"{", b"\xff\xfe", b"[" * 100_000, b'{"bytes": ' + b"9" * 5000 + b"}"])
+def test_a_manifest_that_is_not_json(bundle: Path, content: bytes) -> None:
+    (bundle / MANIFEST_NAME).write_bytes(content)
+    assert "is not JSON" in refusal(bundle)
+
+
+def test_a_manifest_without_end(bundle: Path) -> None:
+    with (bundle / MANIFEST_NAME).open("ab") as file:
+        file.truncate(2**30)
+    assert "which no manifest needs" in refusal(bundle)
+
+
+@pytest.mark.parametrize("name", FILES)
+def test_a_missing_file(bundle: Path, name: str) -> None:
+    (bundle / name).unlink()
+    assert f"{name} is missing" in refusal(bundle)
+
+
+def test_a_folder_in_the_place_of_a_file(bundle: Path) -> None:
+    (bundle / FILES[0]).unlink()
+    (bundle / FILES[0]).mkdir()
+    assert "is not a file" in refusal(bundle)
+
+
+@pytest.mark.skipif(not hasattr(os, "mkfifo"), reason="no named pipes here")
+def test_a_pipe_in_the_place_of_a_file(bundle: Path) -> None:
+    (bundle / FILES[0]).unlink()
+    os.mkfifo(bundle / FILES[0])
+    assert "is not a file" in refusal(bundle)
+
+
+def test_a_link_out_of_the_bundle(bundle: Path, tmp_path: Path) -> None:
+    (bundle / FILES[0]).rename(tmp_path / "outside.onnx")
+    (bundle / FILES[0]).symlink_to(tmp_path / "outside.onnx")
+    assert "is a link that leaves the bundle" in refusal(bundle)
+
+
+def test_a_link_within_the_bundle_is_fine(bundle: Path) -> None:
+    (bundle / FILES[0]).rename(bundle / "elsewhere.onnx")
+    (bundle / FILES[0]).symlink_to("elsewhere.onnx")
+    assert open_bundle(bundle).graphs
+
+
+def test_a_link_to_itself(bundle: Path) -> None:
+    (bundle / FILES[0]).unlink()
+    (bundle / FILES[0]).symlink_to(FILES[0])
+    assert FILES[0] in refusal(bundle)
+
+
+def test_swapped_files(bundle: Path) -> None:
+    first, second = (bundle / name for name in FILES[:2])
+    content = first.read_bytes()
+    first.write_bytes(second.read_bytes())
+    second.write_bytes(content)
+    assert "its SHA-256 differs" in refusal(bundle)
+
+
+def test_a_look_without_hashes_still_checks_sizes(bundle: Path) -> None:
+    content = bytearray((bundle / FILES[0]).read_bytes())
+    content[7] ^= 1
+    (bundle / FILES[0]).write_bytes(content)
+    assert open_bundle(bundle, verify_hashes=False).graphs
+    (bundle / FILES[0]).write_bytes(content[:-1])
+    with pytest.raises(EngineError, match="has 299 bytes, the manifest says 300"):
+        open_bundle(bundle, verify_hashes=False)
+
+
+_FUZZ = settings(max_examples=60, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+
+
+@_FUZZ
+@given(name=st.sampled_from(FILES), position=st.integers(0, 299), bit=st.integers(0, 7))
+def test_no_flipped_bit_gets_through(bundle: Path, name: str, position: int, bit: int) -> None:
+    content = (bundle / name).read_bytes()
+    flipped = bytearray(content)
+    flipped[position] ^= 1 << bit
+    (bundle / name).write_bytes(flipped)
+    try:
+        assert "its SHA-256 differs" in refusal(bundle)
+    finally:
+        (bundle / name).write_bytes(content)
+
+
+@_FUZZ
+@given(name=st.sampled_from(FILES), length=st.integers(0, 299))
+def test_no_truncated_file_gets_through(bundle: Path, name: str, length: int) -> None:
+    content = (bundle / name).read_bytes()
+    (bundle / name).write_bytes(content[:length])
+    try:
+        assert f"has {length} bytes, the manifest says 300" in refusal(bundle)
+    finally:
+        (bundle / name).write_bytes(content)
+
+
+@settings(_FUZZ, max_examples=300)
+@given(data=st.data())
+def test_a_flipped_bit_in_the_manifest_changes_nothing_or_is_refused(bundle: Path, data: st.DataObject) -> None:
+    path = bundle / MANIFEST_NAME
+    content = path.read_bytes()
+    flipped = bytearray(content)
+    flipped[data.draw(st.integers(0, len(content) - 1))] ^= 1 << data.draw(st.integers(0, 7))
+    path.write_bytes(flipped)
+    try:
+        assert json.loads(flipped) == json.loads(content)  # white space
+        assert open_bundle(bundle).graphs
+    except (AssertionError, ValueError):
+        refusal(bundle)
+    finally:
+        path.write_bytes(content)
+
+
+@settings(_FUZZ, max_examples=100)
+@given(data=st.data())
+def test_a_truncated_manifest_is_refused(bundle: Path, data: st.DataObject) -> None:
+    path = bundle / MANIFEST_NAME
+    content = path.read_bytes()
+    end = len(content.rstrip())
+    path.write_bytes(content[: data.draw(st.integers(0, end - 1))])
+    try:
+        assert "is not JSON" in refusal(bundle)
+    finally:
+        path.write_bytes(content)
+
+
+def test_a_manifest_that_cannot_be_read_back_is_not_written(tmp_path: Path) -> None:
+    (tmp_path / "step 0.onnx").write_bytes(b"x")
+    with pytest.raises(EngineError, match="no plain path"):
+        write_manifest(tmp_path, make_manifest([GraphEntry(cache_spec(), "step 0.onnx")]))
+    assert not (tmp_path / MANIFEST_NAME).exists()

@@ -1,0 +1,71 @@
+"""The VQ-VAE's training losses against the original."""
+
+import pytest
+import torch
+
+from jukebox_deploy.errors import AudioError, ConfigError
+from jukebox_deploy.models.builders import build_vqvae
+from jukebox_deploy.models.losses import (
+    LossSettings,
+    linf_loss,
+    multispectral_distance,
+    spectral_convergence,
+    spectral_distance,
+    vqvae_loss,
+)
+from tests.models.oracle_losses import BANDWIDTHS, check_report, loss_settings
+from tests.models.oracle_names import audio, load_golden, our_state_dict, relative_error, vqvae_config
+
+
+@pytest.mark.parametrize("name", ["vqvae_3level.npz", "vqvae_small_2level.npz"])
+@torch.no_grad()
+def test_every_loss_matches_the_original(name):
+    golden = load_golden(name)
+    model = build_vqvae(vqvae_config(golden))
+    model.load_state_dict(our_state_dict(golden))
+    target = audio(golden, "in/x")
+    reconstruction = model(target)
+    prefixes = {key.rsplit("/", 1)[0] for key in golden if key.startswith("out/eval_") and "/" in key[4:]}
+    assert len(prefixes) >= 4
+    for prefix in prefixes:
+        kind, relative = prefix.removeprefix("out/eval_").split("_")
+        settings = loss_settings(golden, kind, relative == "sc")
+        check_report(vqvae_loss(target, reconstruction, settings, BANDWIDTHS), golden, prefix)
+
+
+def test_spectral_terms_match_the_original():
+    golden = load_golden("vqvae_3level.npz")
+    target, output = audio(golden, "in/spec_a"), audio(golden, "in/spec_b")
+    assert relative_error(spectral_distance(target, output), golden["out/spectral_loss"]) < 1e-5
+    assert relative_error(multispectral_distance(target, output), golden["out/multispectral_loss"]) < 1e-5
+    assert relative_error(spectral_convergence(target, output), golden["out/spectral_convergence"]) < 1e-5
+
+
+def test_the_spectral_weight_counts():
+    golden = load_golden("vqvae_small_2level.npz")
+    model = build_vqvae(vqvae_config(golden))
+    target = audio(golden, "in/x")
+    with torch.no_grad():
+        reconstruction = model(target)
+    plain = vqvae_loss(target, reconstruction, LossSettings(), BANDWIDTHS)
+    weighted = vqvae_loss(target, reconstruction, LossSettings(spectral=0.5), BANDWIDTHS)
+    assert float(weighted.total - plain.total) == pytest.approx(0.5 * float(sum(plain.spectral)), rel=1e-4)
+
+
+def test_a_silent_target_has_no_convergence_and_finite_gradients():
+    output = torch.zeros(1, 1, 4096, requires_grad=True)
+    value = spectral_convergence(torch.zeros(1, 1, 4096), output).sum()
+    value.backward()
+    assert value.item() == 0.0
+    assert output.grad is not None
+    assert torch.isfinite(output.grad).all()
+
+
+def test_short_audio_and_empty_settings_are_refused():
+    short = torch.zeros(1, 1, 1024)
+    with pytest.raises(AudioError, match="more than 1024 samples, found 1024"):
+        spectral_distance(short, short)
+    with pytest.raises(AudioError, match="2048 samples per example, found 1024"):
+        linf_loss(short, short, BANDWIDTHS, 2048)
+    with pytest.raises(ConfigError, match="at least one"):
+        LossSettings(l1=0.0, l2=0.0, linf=0.0)
