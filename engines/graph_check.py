@@ -28,7 +28,7 @@ def check_graph_file(path: Path, spec: GraphSpec, weight_files: Collection[str] 
     `weight_files`: the files beside it that its weights may come from.
     """
     import onnx
-    from google.protobuf.message import DecodeError
+    from google.protobuf.message import DecodeError  # type: ignore[import-untyped]
 
     try:
         model = onnx.load(path, load_external_data=False)

@@ -80,9 +80,8 @@ def _weight_bytes(path: Path) -> int:
     from onnx.external_data_helper import ExternalDataInfo, uses_external_data
 
     model = onnx.load(path, load_external_data=False)
-    return sum(
-        int(ExternalDataInfo(tensor).length or 0) for tensor in model.graph.initializer if uses_external_data(tensor)
-    )
+    external = [ExternalDataInfo(t) for t in model.graph.initializer if uses_external_data(t)]
+    return sum(int(info.length or 0) for info in external)
 
 
 def open_session(path: Path, options: OnnxRuntimeOptions, *, pack_weights: bool = True) -> Any:
@@ -153,7 +152,8 @@ class HostBuffer:
 
     def read(self, slot: int) -> np.ndarray:
         """A copy of the value of one slot."""
-        return self.array[slot].copy()
+        row: np.ndarray = self.array[slot]
+        return row.copy()
 
     def copy_from(self, other: HostBuffer, slots: range) -> None:
         """Take over the first rows of another buffer as these slots."""

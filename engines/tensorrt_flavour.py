@@ -140,12 +140,18 @@ def set_compute_capabilities(trt: Any, builder_config: Any, capabilities: Sequen
         return
     if not hasattr(builder_config, "num_compute_capabilities"):
         raise EngineError(f"{target} builds for the GPU of this machine only: leave out the compute capabilities.")
-    known = {_capability_of(name): name for name in dir(trt.ComputeCapability) if re.fullmatch(r"SM\d+", name)}
+    members = sorted((name for name in dir(trt.ComputeCapability) if re.fullmatch(r"SM\d+", name)), key=_number_of)
+    known = {_capability_of(name): name for name in members}
     if unknown := [c for c in capabilities if c not in known]:
         raise EngineError(f"{target} cannot build for compute capability {', '.join(unknown)}; it knows {list(known)}.")
     builder_config.num_compute_capabilities = len(capabilities)
     for index, capability in enumerate(capabilities):
         builder_config.set_compute_capability(getattr(trt.ComputeCapability, known[capability]), index)
+
+
+def _number_of(name: str) -> int:
+    """`SM120` -> 120."""
+    return int(name[2:])
 
 
 def _capability_of(name: str) -> str:

@@ -39,7 +39,7 @@ def _cache_update(past: Any, update: Any, index: Any) -> Any:
 
 def _stable_sort(values: Any, stable: bool | None = None, dim: int = -1, descending: bool = False) -> Any:
     # TopK over the whole axis puts the lower index first among equals, as a stable sort does.
-    length = op.Constant(value_ints=[values.shape[dim]])
+    length: Any = op.Constant(value_ints=[values.shape[dim]])
     return op.TopK(values, length, axis=dim, largest=int(descending), sorted=1)
 
 

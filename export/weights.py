@@ -74,7 +74,7 @@ def write_weights(path: Path, dtypes: Mapping[str, torch.dtype], loaders: Mappin
             tensor = loaders[name]().to(dtype).contiguous()
             file.seek(-file.tell() % ALIGNMENT, 1)
             offset = file.tell()
-            file.write(memoryview(_raw_bytes(tensor)))
+            file.write(_raw_bytes(tensor).data)
             stored[name] = StoredTensor(
                 offset, file.tell() - offset, str(dtype).removeprefix("torch."), tuple(tensor.shape)
             )

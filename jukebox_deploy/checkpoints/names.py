@@ -44,7 +44,7 @@ _SHARED_WORDS = {
 }
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)  # the two below are all there is; they differ by identity
 class Dialect:
     """How one publisher names the tensors of a VQ-VAE and of a prior."""
 
@@ -216,9 +216,7 @@ def _rename(name: str, dialect: Dialect, rules: Rules, stages: tuple[int, ...] =
 def _pattern(ours: str) -> re.Pattern[str]:
     """Our side of a rule as a regular expression with a group for each field."""
     pieces = re.split(r"\{(\w+)\}", ours)  # text and field names in turn
-    return re.compile(
-        "".join(f"(?P<{p}>{_FIELDS[p]})" if i % 2 else re.escape(p) for i, p in enumerate(pieces))
-    )
+    return re.compile("".join(f"(?P<{p}>{_FIELDS[p]})" if i % 2 else re.escape(p) for i, p in enumerate(pieces)))
 
 
 def _fields(found: Mapping[str, str], dialect: Dialect, stages: tuple[int, ...]) -> dict[str, object]:

@@ -9,7 +9,7 @@ from __future__ import annotations
 import pickle
 import re
 import struct
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from contextlib import nullcontext
 from pathlib import Path
 from typing import Any
@@ -45,7 +45,7 @@ def _numpy_scalar(dtype: _NumpyDtype, data: bytes) -> float | int | bool:
 
 
 # Metrics and settings beside the weights may be NumPy scalars (specification 15.1).
-_ALLOWED_GLOBALS = [
+_ALLOWED_GLOBALS: list[Callable[..., Any] | tuple[Callable[..., Any], str]] = [
     (_NumpyDtype, "numpy.dtype"),
     (_numpy_scalar, "numpy.core.multiarray.scalar"),
     (_numpy_scalar, "numpy._core.multiarray.scalar"),

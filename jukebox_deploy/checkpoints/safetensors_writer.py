@@ -59,4 +59,4 @@ def _header(infos: Mapping[str, TensorInfo], metadata: Mapping[str, str] | None)
 def _write_values(file: BinaryIO, tensor: Tensor) -> None:
     """Append a tensor's bytes without copying them, if they lie one after the other."""
     flat = tensor.detach().contiguous().reshape(-1)
-    file.write(memoryview(flat.view(torch.uint8).numpy()))
+    file.write(flat.view(torch.uint8).numpy().data)

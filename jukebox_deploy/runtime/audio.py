@@ -144,7 +144,7 @@ def writing_wav(path: Path, sample_rate: int, sample_format: SampleFormat = Samp
                 writer.scale = 1.0 / max(writer.peak, 1.0)
                 _convert_to_pcm(temporary, writer.scale)
     except (soundfile.LibsndfileError, OSError) as error:
-        raise AudioError(f"{path}: the sound file could not be written: {error}. Make room and try again.") from error
+        raise AudioError(f"{path}: the sound file could not be written ({error}). Make room and try again.") from error
 
 
 def _open_to_write(path: Path, sample_rate: int, sample_format: SampleFormat) -> soundfile.SoundFile:

@@ -66,7 +66,7 @@ class Slot:
 
     def prefill_left(self) -> int:
         """Blocks of known codes still to work through."""
-        return math.ceil((self._known_end - self._position) / self._prior.transformer.block_length)
+        return math.ceil(max(0, self._known_end - self._position) / self._prior.transformer.block_length)
 
     def prefilled_block(self) -> None:
         """Note that the session worked through one block; after the last one, begin to replay."""

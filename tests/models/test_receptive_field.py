@@ -68,8 +68,8 @@ def test_encoder_field_is_exactly_what_gradients_show(level):
 @torch.no_grad()
 def test_a_chunk_with_that_much_context_decodes_exactly():
     model = build_vqvae(SMALL)
-    for codebook in model.codebooks:
-        codebook.codes.normal_()
+    for codes_table in model.buffers():
+        codes_table.normal_()
     codes = torch.randint(8, (1, 90))
     field, hop = decoder_receptive_field(SMALL, 1), SMALL.hop_length(1)
     whole = model.decode(codes, 1)[..., 40 * hop : 50 * hop]

@@ -1,0 +1,106 @@
+"""How much device memory a prior takes with some slots, and how many slots fit.
+
+Derived from the graphs' tables, so it says what the sessions allocate: caches once, other states
+twice (the step reads one buffer and writes the other), everything else once.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+from jukebox_deploy.config import JukeboxConfig
+from jukebox_deploy.contract import GraphKind, GraphSpec, Precision, Role, TensorSpec
+from jukebox_deploy.costs import WeightStorage, weight_bytes
+from jukebox_deploy.engines.manifest import Manifest
+from jukebox_deploy.graphs import GraphOptions, declare_graphs
+
+
+@dataclass(frozen=True)
+class PriorMemory:
+    """Bytes that sampling with one prior takes."""
+
+    level: int
+    precision: Precision
+    weights: int
+    caches_per_slot: int
+    window_per_slot: int  # codes, conditioning rows, random numbers, settings
+    activations: int | None  # what engines need beside these at their largest shapes, where they say it
+    most_slots: int  # that the graphs take
+
+    @property
+    def per_slot(self) -> int:
+        """Bytes that each further slot takes."""
+        return self.caches_per_slot + self.window_per_slot
+
+    def total(self, slots: int) -> int:
+        """Bytes with that many slots; without activations where they are not known."""
+        return self.weights + (self.activations or 0) + slots * self.per_slot
+
+    def slots_within(self, memory: int) -> int:
+        """The most slots that fit into that many bytes; 0 if not even one does."""
+        room = (memory - self.total(0)) // self.per_slot
+        return max(0, min(room, self.most_slots))
+
+
+def plan_manifest(manifest: Manifest) -> list[PriorMemory]:
+    """The priors of an engine bundle, level 0 first; the weights are those of its files."""
+    specs = {name: entry.spec for name, entry in manifest.graphs.items()}
+    return [
+        _plan(specs, level, manifest.precision, _stored_weights(manifest, level), _activations(manifest, level))
+        for level in _levels(specs)
+    ]
+
+
+def plan_config(config: JukeboxConfig, precision: Precision) -> list[PriorMemory]:
+    """The priors of a model as they would be exported; step and prefill share their weights."""
+    specs = declare_graphs(config, GraphOptions(precision=precision))
+    storage = WeightStorage.SINGLE if precision is Precision.FP32 else WeightStorage.HALF_LINEAR
+    return [
+        _plan(specs, level, precision, weight_bytes(config.prior(level), storage), None) for level in _levels(specs)
+    ]
+
+
+def _levels(specs: Mapping[str, GraphSpec]) -> list[int]:
+    return sorted(spec.level for spec in specs.values() if spec.kind is GraphKind.STEP)
+
+
+def _plan(
+    specs: Mapping[str, GraphSpec], level: int, precision: Precision, weights: int, activations: int | None
+) -> PriorMemory:
+    step = specs[f"{GraphKind.STEP}_{level}"]
+    caches = [tensor for tensor in step.states if tensor.in_place]
+    others = [tensor for tensor in step.tensors if not tensor.in_place]
+    (slots,) = (r for r in step.ranges if r.symbol == "B")
+    return PriorMemory(
+        level=level,
+        precision=precision,
+        weights=weights,
+        caches_per_slot=sum(tensor.bytes({"B": 1}) for tensor in caches),
+        window_per_slot=sum(_buffers(tensor) * tensor.bytes({"B": 1}) for tensor in others),
+        activations=activations,
+        most_slots=slots.maximum,
+    )
+
+
+def _buffers(tensor: TensorSpec) -> int:
+    return 2 if tensor.role is Role.STATE else 1
+
+
+def _graph_names(manifest: Manifest, level: int) -> list[str]:
+    """The graphs that sampling with a prior keeps open."""
+    names = (f"{kind}_{level}" for kind in (GraphKind.STEP, GraphKind.PREFILL))
+    return [name for name in names if name in manifest.graphs]
+
+
+def _stored_weights(manifest: Manifest, level: int) -> int:
+    """Bytes of the files of step and prefill; a file that both use counts once."""
+    files = {name for graph in _graph_names(manifest, level) for name in manifest.graphs[graph].files}
+    return sum(manifest.files[name].bytes for name in files)
+
+
+def _activations(manifest: Manifest, level: int) -> int | None:
+    """Step and prefill run in turn, but each engine keeps its own."""
+    found = [manifest.graphs[graph].options.get("activation_bytes") for graph in _graph_names(manifest, level)]
+    known = [size for size in found if type(size) is int]
+    return sum(known) if known and len(known) == len(found) else None

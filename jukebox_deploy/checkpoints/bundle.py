@@ -1,0 +1,187 @@
+"""The checkpoint bundle: a folder with a configuration, weights and lists of names.
+
+- `config.json`: format version, configuration, and where the weights came from
+- `vqvae.safetensors`: weights, under our names, in the dtypes they came in
+- `prior_LEVEL.safetensors`: the same for each prior that is there
+- `vocabulary.json`: names and ids of artists and genres, if they were given
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, Self, TypeVar
+
+import torch
+from torch import nn
+
+from jukebox_deploy.checkpoints.layout import (
+    VQVAE_COMPONENT,
+    component_configs,
+    component_shapes,
+    prior_component,
+)
+from jukebox_deploy.checkpoints.matching import Mismatch
+from jukebox_deploy.checkpoints.reading import SafetensorsFile, check_file
+from jukebox_deploy.checkpoints.safetensors_writer import write_safetensors
+from jukebox_deploy.checkpoints.tensors import TensorSource
+from jukebox_deploy.config import JukeboxConfig, config_from_dict, config_to_dict
+from jukebox_deploy.contract import Precision
+from jukebox_deploy.errors import CheckpointError, ConfigError
+from jukebox_deploy.files import atomic_directory, sha256_of_file, write_json_atomic
+from jukebox_deploy.models.builders import build_prior, build_vqvae
+from jukebox_deploy.models.prior import Prior
+from jukebox_deploy.models.vqvae import VQVAE
+
+FORMAT_VERSION = 1
+CONFIG_FILE = "config.json"
+VOCABULARY_FILE = "vocabulary.json"
+
+_Module = TypeVar("_Module", bound=nn.Module)
+
+
+@dataclass(frozen=True)
+class BundleContents:
+    """What a bundle is written from."""
+
+    config: JukeboxConfig
+    components: Mapping[str, Callable[[], TensorSource]]
+    """Opens each component's tensors, under our names; one component is open at a time."""
+    source: Mapping[str, Any] = field(default_factory=dict)  # plain data: where the weights came from
+    vocabulary: Mapping[str, Any] | None = None  # plain data of a `labels.Vocabulary`
+
+
+def write_bundle(out: Path, contents: BundleContents) -> CheckpointBundle:
+    """Write a bundle, whole or not at all, tensor by tensor.
+
+    Raises `CheckpointError` for tensors that cannot be read, `JukeboxError` if `out` is taken or
+    there is no room.
+    """
+    description = {
+        "format_version": FORMAT_VERSION,
+        "config": config_to_dict(contents.config),
+        "source": dict(contents.source),
+    }
+    with atomic_directory(out) as folder:
+        for component in component_configs(contents.config):
+            write_safetensors(_weights_file(folder, component), contents.components[component]())
+        if contents.vocabulary is not None:
+            write_json_atomic(folder / VOCABULARY_FILE, dict(contents.vocabulary))
+        write_json_atomic(folder / CONFIG_FILE, description)
+    return CheckpointBundle.open(out)
+
+
+@dataclass(frozen=True)
+class CheckpointBundle:
+    """A bundle on disk whose files were found to fit its configuration."""
+
+    folder: Path
+    config: JukeboxConfig
+    source: Mapping[str, Any]
+    vocabulary: Mapping[str, Any]  # plain data of a `labels.Vocabulary`; empty if none was given
+
+    @classmethod
+    def open(cls, folder: Path) -> Self:
+        """Check version, configuration, and names and shapes of all tensors; no weights are read.
+
+        Raises `CheckpointError` that says what is wrong.
+        """
+        folder = Path(folder)
+        if not (folder / CONFIG_FILE).is_file():
+            raise CheckpointError(
+                f"{folder}: no checkpoint bundle ({CONFIG_FILE} is missing); make one with `jukebox-deploy import`."
+            )
+        description = _read_object(folder / CONFIG_FILE)
+        vocabulary = _read_object(folder / VOCABULARY_FILE) if (folder / VOCABULARY_FILE).exists() else {}
+        bundle = cls(folder, _read_config(folder, description), description.get("source", {}), vocabulary)
+        for component in bundle.components:
+            bundle._check(component)
+        return bundle
+
+    @property
+    def components(self) -> tuple[str, ...]:
+        """The VQ-VAE, then the priors, level 0 first, by name."""
+        return tuple(component_configs(self.config))
+
+    def weights_file(self, component: str) -> Path:
+        """The safetensors file of a component."""
+        return _weights_file(self.folder, component)
+
+    def tensors(self, component: str) -> TensorSource:
+        """The tensors of a component under our names, to be fetched one at a time."""
+        return SafetensorsFile(self.weights_file(component))
+
+    def load_vqvae(self) -> VQVAE:
+        """The VQ-VAE; its weights are the mapped file, not a copy of it."""
+        with torch.device("meta"):
+            module = build_vqvae(self.config.vqvae)
+        return self._filled(module, VQVAE_COMPONENT)
+
+    def load_prior(self, level: int, precision: Precision = Precision.FP32) -> Prior:
+        """The prior of a level. Weights already in the dtype they need are the mapped file.
+
+        Raises `ConfigError` if the bundle has no prior for that level.
+        """
+        config = self.config.prior(level)
+        with torch.device("meta"):
+            module = build_prior(config, precision)
+        return self._filled(module, prior_component(level))
+
+    def fingerprint(self) -> str:
+        """SHA-256 over all files of the bundle, read anew each time; hexadecimal."""
+        digest = hashlib.sha256()
+        for path in self._files():
+            digest.update(f"{path.name} {sha256_of_file(path)}\n".encode())
+        return digest.hexdigest()
+
+    def _files(self) -> list[Path]:
+        optional = self.folder / VOCABULARY_FILE
+        weights = [self.weights_file(component) for component in self.components]
+        return [self.folder / CONFIG_FILE, *([optional] if optional.exists() else []), *weights]
+
+    def _check(self, component: str) -> None:
+        """Compare the header of a component's file with the configuration."""
+        expected = component_shapes(component_configs(self.config)[component])
+        found = {name: info.shape for name, info in self.tensors(component).infos.items()}
+        mismatch = Mismatch.between(found, {name: (name,) for name in expected}, expected)
+        if mismatch:
+            raise CheckpointError(
+                f"{self.weights_file(component)}: does not fit {CONFIG_FILE}; import the checkpoint again.\n{mismatch}"
+            )
+
+    def _filled(self, module: _Module, component: str) -> _Module:
+        source = self.tensors(component)
+        expected = module.state_dict()
+        module.load_state_dict({n: source.load(n).to(t.dtype) for n, t in expected.items()}, assign=True)
+        return module
+
+
+def _weights_file(folder: Path, component: str) -> Path:
+    return folder / f"{component}.safetensors"
+
+
+def _read_config(folder: Path, description: dict[str, Any]) -> JukeboxConfig:
+    version = description.get("format_version")
+    if version != FORMAT_VERSION:
+        raise CheckpointError(
+            f"{folder}: a bundle of format {version!r}, this program reads format {FORMAT_VERSION}; "
+            "import the checkpoint again with this version."
+        )
+    try:
+        return config_from_dict(JukeboxConfig, description.get("config"))
+    except ConfigError as error:
+        raise CheckpointError(f"{folder / CONFIG_FILE}: {error} Import the checkpoint again.") from error
+
+
+def _read_object(path: Path) -> dict[str, Any]:
+    """A JSON object from a file; `CheckpointError` if it is none."""
+    try:
+        data = json.loads(check_file(path).read_text(encoding="utf-8"))
+    except (UnicodeDecodeError, json.JSONDecodeError) as error:
+        raise CheckpointError(f"{path}: not JSON ({error}). Import the checkpoint again.") from error
+    if not isinstance(data, dict):
+        raise CheckpointError(f"{path}: expected an object, found {type(data).__name__}. Import the checkpoint again.")
+    return data

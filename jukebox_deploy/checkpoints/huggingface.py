@@ -1,0 +1,202 @@
+"""Imports checkpoints in the layout of Hugging Face's `JukeboxModel`.
+
+Source: specification section 16. Nothing is taken from the folder's `config.json`, whose published
+values are partly wrong (16.3): the model is recognised by its tensors.
+"""
+
+from __future__ import annotations
+
+import json
+import re
+from collections import defaultdict
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path, PurePosixPath
+from typing import Any
+
+from torch import Tensor
+
+from jukebox_deploy.checkpoints.bundle import BundleContents, CheckpointBundle, write_bundle
+from jukebox_deploy.checkpoints.layout import VQVAE_COMPONENT, Shapes, prior_component
+from jukebox_deploy.checkpoints.matching import compare, explain_mismatch, layouts, one_system, resolve, restrict
+from jukebox_deploy.checkpoints.names import HUGGING_FACE, FileNames
+from jukebox_deploy.checkpoints.reading import SafetensorsFile, check_file, read_torch_file, state_tensors
+from jukebox_deploy.checkpoints.tensors import RenamedTensors, TensorInfo, TensorSource, TensorTable
+from jukebox_deploy.config import JukeboxConfig
+from jukebox_deploy.errors import CheckpointError
+from jukebox_deploy.files import sha256_of_file
+from jukebox_deploy.presets import PRESETS
+
+_INDICES = ("model.safetensors.index.json", "pytorch_model.bin.index.json")
+_SINGLE_FILES = ("model.safetensors", "pytorch_model.bin")
+_COMPONENT_PREFIX = re.compile(r"(vqvae|priors\.\d+)\.")
+
+
+def component_prefix(component: str, levels: int) -> str:
+    """What the names of a component's tensors start with; the priors are numbered from the top."""
+    if component == VQVAE_COMPONENT:
+        return "vqvae."
+    return f"priors.{levels - 1 - int(component.removeprefix('prior_'))}."
+
+
+@dataclass(frozen=True)
+class ShardedTensors:
+    """The tensors of several files as one source."""
+
+    files: Mapping[str, TensorSource]  # tensor name -> the file that has it
+
+    @property
+    def infos(self) -> Mapping[str, TensorInfo]:
+        """Shape and dtype of every tensor, by name."""
+        return {name: file.infos[name] for name, file in self.files.items()}
+
+    def load(self, name: str) -> Tensor:
+        """The values of one tensor."""
+        return self.files[name].load(name)
+
+
+def import_huggingface(
+    folder: Path,
+    out: Path,
+    preset: str | JukeboxConfig | None = None,
+    vocabulary: Mapping[str, Any] | None = None,
+) -> CheckpointBundle:
+    """Turn a folder with safetensors or `.bin` files (one, or shards with an index) into a bundle.
+
+    Args:
+        folder: what `JukeboxModel.save_pretrained` writes, or a copy of a published repository.
+        out: the bundle's folder; must be new or empty.
+        preset: name of a preset, or a configuration; `None` finds the preset that fits.
+        vocabulary: plain data of a `labels.Vocabulary`, to be kept in the bundle.
+
+    Raises:
+        CheckpointError: files that cannot be read, or are not those of the preset.
+        ConfigError: no preset of that name.
+        JukeboxError: `out` is taken, or there is no room.
+    """
+    folder = Path(folder)
+    shards = _find_shards(folder)
+    source = _open_shards(folder, shards)
+    groups = _split(folder, source)
+    config = _recognise(folder, groups) if preset is None else resolve(preset)
+    config = restrict(config, _check(folder, groups, config))
+    levels = config.vqvae.levels
+    names = {
+        component: _with_prefix(layout.names, component_prefix(component, levels))
+        for component, layout in layouts(config, HUGGING_FACE).items()
+    }
+    return write_bundle(
+        out,
+        BundleContents(
+            config,
+            components={component: _Opener(source, part) for component, part in names.items()},
+            source={"format": "huggingface", "files": [_record(folder / name) for name in sorted(set(shards))]},
+            vocabulary=vocabulary,
+        ),
+    )
+
+
+@dataclass(frozen=True)
+class _Opener:
+    """Opens one component of an open source."""
+
+    source: TensorSource
+    names: FileNames
+
+    def __call__(self) -> RenamedTensors:
+        return RenamedTensors(self.source, self.names)
+
+
+def _find_shards(folder: Path) -> list[str]:
+    """The names of the weight files: those of the index, or the single one."""
+    for name in _INDICES:
+        if (folder / name).is_file():
+            return _read_index(folder / name)
+    for name in _SINGLE_FILES:
+        if (folder / name).is_file():
+            return [name]
+    raise CheckpointError(f"{folder}: no Hugging Face checkpoint here; expected one of {(*_INDICES, *_SINGLE_FILES)}.")
+
+
+def _read_index(path: Path) -> list[str]:
+    try:
+        files = set(json.loads(path.read_text(encoding="utf-8"))["weight_map"].values())
+    except (ValueError, KeyError, TypeError, AttributeError) as error:
+        raise CheckpointError(f"{path}: no index of shards (expected a weight_map, found {error!r}).") from error
+    for name in files:
+        if not isinstance(name, str) or PurePosixPath(name).name != name or "\\" in name:
+            raise CheckpointError(f"{path}: names the shard {name!r}, which is not a file of this folder.")
+    if absent := sorted(name for name in files if not (path.parent / name).is_file()):
+        raise CheckpointError(f"{path}: the shards {absent} are missing; get the whole repository.")
+    return sorted(files)
+
+
+def _open_shards(folder: Path, names: list[str]) -> ShardedTensors:
+    """All shards as one source. Older (not zip) `.bin` files are read whole, all others mapped."""
+    files: dict[str, TensorSource] = {}
+    for shard in names:
+        source = _open_file(folder / shard)
+        if twice := sorted(set(files) & set(source.infos)):
+            raise CheckpointError(f"{folder / shard}: {twice[:5]} are in another shard too.")
+        files |= dict.fromkeys(source.infos, source)
+    return ShardedTensors(files)
+
+
+def _open_file(path: Path) -> TensorSource:
+    if check_file(path).suffix == ".safetensors":
+        return SafetensorsFile(path)
+    return TensorTable(state_tensors(path, read_torch_file(path)))
+
+
+def _split(folder: Path, source: TensorSource) -> dict[str, Shapes]:
+    """Shapes by component and name within it. The number of codebooks tells the levels."""
+    groups: defaultdict[str, dict[str, tuple[int, ...]]] = defaultdict(dict)
+    for name, info in source.infos.items():
+        if not (prefix := _COMPONENT_PREFIX.match(name)):
+            raise CheckpointError(f"{folder}: {name} is neither of the VQ-VAE (vqvae.) nor of a prior (priors.N.).")
+        groups[prefix[1]][name.removeprefix(prefix[0])] = info.shape
+    levels = sum(name.endswith(".codebook") for name in groups["vqvae"])
+    components = {prefix: _component(prefix, levels) for prefix in groups}
+    return {component: groups[prefix] for prefix, component in components.items()}
+
+
+def _component(prefix: str, levels: int) -> str:
+    if prefix == "vqvae":
+        return VQVAE_COMPONENT
+    return prior_component(levels - 1 - int(prefix.removeprefix("priors.")))
+
+
+def _recognise(folder: Path, groups: Mapping[str, Shapes]) -> JukeboxConfig:
+    """The preset that all components belong to."""
+    candidates = {
+        name: restrict(config, groups) for name, config in PRESETS.items() if not _problems(folder, groups, config)
+    }
+    return PRESETS[one_system(candidates, str(folder))]
+
+
+def _check(folder: Path, groups: Mapping[str, Shapes], config: JukeboxConfig) -> list[str]:
+    """The components at hand. One `CheckpointError` tells everything that is wrong with all of them."""
+    if problems := _problems(folder, groups, config):
+        raise CheckpointError(
+            "\n".join(
+                explain_mismatch(f"{folder} ({component})", groups[component], config, HUGGING_FACE, nearest)
+                for component, nearest in problems.items()
+            )
+        )
+    return list(groups)
+
+
+def _problems(folder: Path, groups: Mapping[str, Shapes], config: JukeboxConfig) -> dict[str, str | None]:
+    """The components that do not fit, with the one of `config` to compare with (`None`: any)."""
+    expected = layouts(config, HUGGING_FACE)
+    problems: dict[str, str | None] = {name: None for name in groups if name not in expected}
+    problems |= {name: name for name in groups if name in expected and compare(groups[name], expected[name])}
+    return problems
+
+
+def _with_prefix(names: Mapping[str, tuple[str, ...]], prefix: str) -> FileNames:
+    return {ours: tuple(prefix + theirs for theirs in aliases) for ours, aliases in names.items()}
+
+
+def _record(path: Path) -> dict[str, Any]:
+    return {"name": path.name, "bytes": path.stat().st_size, "sha256": sha256_of_file(path)}

@@ -1,0 +1,158 @@
+"""Imports the checkpoint files that OpenAI published, or that its training code wrote.
+
+Source: specification section 15.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+from torch import Tensor
+
+from jukebox_deploy.checkpoints.bundle import BundleContents, CheckpointBundle, write_bundle
+from jukebox_deploy.checkpoints.layout import VQVAE_COMPONENT, FileLayout, Shapes, prior_component
+from jukebox_deploy.checkpoints.matching import (
+    explain_mismatch,
+    fitting_components,
+    layouts,
+    one_system,
+    resolve,
+    restrict,
+)
+from jukebox_deploy.checkpoints.names import OPENAI
+from jukebox_deploy.checkpoints.reading import read_torch_file, state_tensors
+from jukebox_deploy.checkpoints.tensors import RenamedTensors, TensorTable
+from jukebox_deploy.config import JukeboxConfig
+from jukebox_deploy.errors import CheckpointError
+from jukebox_deploy.files import sha256_of_file
+from jukebox_deploy.presets import PRESETS
+
+_PUBLISHED_NAME = re.compile(r"prior_level_(\d+)")
+# Conditioners trained without recomputation call their residual blocks `model` (specification 15.3).
+_CONDITIONER_BLOCKS = re.compile(r"^(conditioner_blocks\.0\.cond\.model\.\d+\.0\.)model\.")
+
+
+@dataclass(frozen=True)
+class _Scan:
+    """What a file holds, apart from the values."""
+
+    path: Path
+    shapes: Shapes
+    level: int | None  # told by the file's name or settings; only needed where shapes do not tell
+
+
+def import_openai(
+    files: Sequence[Path],
+    preset: str | JukeboxConfig | None,
+    out: Path,
+    vocabulary: Mapping[str, Any] | None = None,
+) -> CheckpointBundle:
+    """Turn `vqvae.pth.tar` and any number of `prior_level_N.pth.tar` into a checkpoint bundle.
+
+    Which file is what is told by its tensors. The two upsamplers of the released sets look alike;
+    there the published file name decides, or else the level noted in the file.
+
+    Args:
+        files: the VQ-VAE and some or all priors, in any order.
+        preset: name of a preset, or a configuration; `None` finds the preset that fits.
+        out: the bundle's folder; must be new or empty.
+        vocabulary: plain data of a `labels.Vocabulary`, to be kept in the bundle.
+
+    Raises:
+        CheckpointError: files that cannot be read, or are not those of the preset.
+        ConfigError: no preset of that name.
+        JukeboxError: `out` is taken, or there is no room.
+    """
+    scans = [_scan(Path(path)) for path in files]
+    config = _recognise(scans) if preset is None else resolve(preset)
+    assigned = _assign(scans, config)
+    config = restrict(config, assigned)
+    expected = layouts(config, OPENAI)
+    return write_bundle(
+        out,
+        BundleContents(
+            config,
+            components={name: partial(_open, path, expected[name]) for name, path in assigned.items()},
+            source={"format": "openai", "files": [_record(name, path) for name, path in assigned.items()]},
+            vocabulary=vocabulary,
+        ),
+    )
+
+
+def _read(path: Path, *, values: bool) -> tuple[dict[str, Tensor], Any]:
+    """The tensors of a file under OpenAI's plain names, and its settings."""
+    data = read_torch_file(path, values=values)
+    if not isinstance(data, dict) or "model" not in data:
+        found = f"a dictionary with {sorted(map(str, data))[:8]}" if isinstance(data, dict) else type(data).__name__
+        raise CheckpointError(
+            f"{path}: no checkpoint of OpenAI's: expected a dictionary with 'model', found {found}. "
+            "For a Hugging Face checkpoint use `import hf`."
+        )
+    tensors = state_tensors(path, data["model"])
+    return {_plain_name(name): tensor for name, tensor in tensors.items()}, data.get("hps")
+
+
+def _plain_name(name: str) -> str:
+    return _CONDITIONER_BLOCKS.sub(r"\1blocks.", name.removeprefix("module."))
+
+
+def _scan(path: Path) -> _Scan:
+    tensors, settings = _read(path, values=False)
+    level = settings.get("level") if isinstance(settings, dict) else None
+    if published := _PUBLISHED_NAME.search(path.name):
+        level = int(published[1])
+    return _Scan(path, {name: tuple(t.shape) for name, t in tensors.items()}, level if type(level) is int else None)
+
+
+def _open(path: Path, layout: FileLayout) -> RenamedTensors:
+    tensors, _ = _read(path, values=True)
+    return RenamedTensors(TensorTable(tensors), layout.names)
+
+
+def _recognise(scans: Sequence[_Scan]) -> JukeboxConfig:
+    """The preset that all files belong to."""
+    candidates = {
+        name: restrict(config, _assign(scans, config))
+        for name, config in PRESETS.items()
+        if all(fitting_components(scan.shapes, config, OPENAI) for scan in scans)
+    }
+    return PRESETS[one_system(candidates, ", ".join(str(scan.path) for scan in scans))]
+
+
+def _assign(scans: Sequence[_Scan], config: JukeboxConfig) -> dict[str, Path]:
+    """Component -> file. One `CheckpointError` tells everything that is wrong with all files."""
+    problems = []
+    assigned: dict[str, Path] = {}
+    for scan in scans:
+        fitting = fitting_components(scan.shapes, config, OPENAI)
+        component = _choose(fitting, scan.level)
+        if not fitting:
+            problems.append(explain_mismatch(str(scan.path), scan.shapes, config, OPENAI))
+        elif component is None:
+            problems.append(
+                f"{scan.path}: could be {' or '.join(fitting)}; name it as it was published, prior_level_N.pth.tar."
+            )
+        elif component in assigned:
+            problems.append(f"{scan.path}: is {component}, and so is {assigned[component]}; leave one out.")
+        else:
+            assigned[component] = scan.path
+    if not problems and VQVAE_COMPONENT not in assigned:
+        problems.append("None of these files is the VQ-VAE (vqvae.pth.tar); every bundle needs it.")
+    if problems:
+        raise CheckpointError("\n".join(problems))
+    return assigned
+
+
+def _choose(fitting: Sequence[str], level: int | None) -> str | None:
+    if len(fitting) == 1:
+        return fitting[0]
+    return prior_component(level) if level is not None and prior_component(level) in fitting else None
+
+
+def _record(component: str, path: Path) -> dict[str, Any]:
+    return {"component": component, "name": path.name, "bytes": path.stat().st_size, "sha256": sha256_of_file(path)}

@@ -1,0 +1,81 @@
+"""Checkpoints with seeded random weights, of any size, for demonstrations and measurements."""
+
+from __future__ import annotations
+
+import hashlib
+import math
+import tempfile
+from collections.abc import Mapping
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+
+import torch
+from torch import Tensor
+
+from jukebox_deploy.checkpoints.bundle import BundleContents, CheckpointBundle, write_bundle
+from jukebox_deploy.checkpoints.exporting import export_openai
+from jukebox_deploy.checkpoints.layout import ComponentConfig, component_configs, component_shapes
+from jukebox_deploy.checkpoints.matching import resolve
+from jukebox_deploy.checkpoints.tensors import TensorInfo
+from jukebox_deploy.config import JukeboxConfig
+
+
+@dataclass(frozen=True)
+class RandomTensors:
+    """Random weights of a component, made when they are asked for.
+
+    A tensor depends on the seed, the component's name and its own name, on nothing else.
+    """
+
+    component: str
+    config: ComponentConfig
+    seed: int
+
+    @property
+    def infos(self) -> Mapping[str, TensorInfo]:
+        """Shape and dtype of every tensor, by our name."""
+        return {name: TensorInfo(shape, torch.float32) for name, shape in component_shapes(self.config).items()}
+
+    def load(self, name: str) -> Tensor:
+        """One tensor: norms at rest, biases zero, everything else normal."""
+        shape = component_shapes(self.config)[name]
+        if name.endswith("bias"):
+            return torch.zeros(shape)
+        if "norm." in name:
+            return torch.ones(shape)
+        digest = hashlib.sha256(f"{self.seed}/{self.component}/{name}".encode()).digest()
+        generator = torch.Generator().manual_seed(int.from_bytes(digest[:8], "little", signed=True))
+        return torch.randn(shape, generator=generator).mul_(_spread(name, shape))
+
+
+def _spread(name: str, shape: tuple[int, ...]) -> float:
+    """Standard deviation of a tensor, such that signals keep their size from layer to layer."""
+    if name.startswith("codebooks."):
+        return 1.0
+    if len(shape) == 3:  # convolutions: (out, in, kernel), or (in, out, kernel) with a stride of kernel / 2
+        transposed = name.startswith(("decoders.", "conditioner.")) and ".convolution." in name
+        inputs = 2 * shape[0] if transposed else shape[1] * shape[2]
+        return 1 / math.sqrt(inputs)
+    return 0.02  # projections and tables
+
+
+def write_random_bundle(config: str | JukeboxConfig, out: Path, seed: int = 0) -> CheckpointBundle:
+    """Write a checkpoint bundle of random weights for a preset or configuration.
+
+    Raises `ConfigError` for an unknown preset, `JukeboxError` if `out` is taken or there is no room.
+    """
+    config = resolve(config)
+    components = {name: partial(RandomTensors, name, part, seed) for name, part in component_configs(config).items()}
+    return write_bundle(out, BundleContents(config, components, source={"format": "random", "seed": seed}))
+
+
+def write_random_openai_checkpoint(config: str | JukeboxConfig, out: Path, seed: int = 0) -> list[Path]:
+    """Write the same weights as `.pth.tar` files in OpenAI's layout; returns the files.
+
+    Needs room for two copies while it works. Raises as `write_random_bundle`.
+    """
+    out.parent.mkdir(parents=True, exist_ok=True)
+    with tempfile.TemporaryDirectory(dir=out.parent, prefix=".partial-") as scratch:
+        bundle = write_random_bundle(config, Path(scratch) / "bundle", seed)
+        return export_openai(bundle, out)

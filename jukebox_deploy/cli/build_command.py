@@ -1,0 +1,165 @@
+"""`jukebox-deploy build`: an engine bundle from exported graphs, ahead of time."""
+
+from __future__ import annotations
+
+import json
+import secrets
+import shutil
+import sys
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import asdict
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import click
+
+from jukebox_deploy.engines.bundle import MANIFEST_NAME, EngineBundle, open_bundle
+from jukebox_deploy.engines.manifest import Target
+from jukebox_deploy.errors import EngineError
+
+if TYPE_CHECKING:
+    from jukebox_deploy.engines.tensorrt_build import BuildSummary
+
+
+_Progress = Callable[[str, str, int, int], None]
+
+
+def _comma_separated(context: click.Context, parameter: click.Parameter, value: str | None) -> tuple[str, ...]:
+    return tuple(part.strip() for part in value.split(",") if part.strip()) if value else ()
+
+
+@click.command()
+@click.argument("source", metavar="BUNDLE_OR_ONNX", type=click.Path(path_type=Path))
+@click.option(
+    "--target",
+    type=click.Choice([str(target) for target in Target]),
+    default=str(Target.TENSORRT_RTX),
+    show_default=True,
+    help="What the engines are for.",
+)
+@click.option(
+    "--compute",
+    callback=_comma_separated,
+    metavar="8.6,8.9",
+    help="Compute capabilities of the GPUs, for tensorrt-rtx. Without it: 8.0 and newer.",
+)
+@click.option("--out", type=click.Path(path_type=Path), help="Folder of the engine bundle.")
+@click.option("--graphs", callback=_comma_separated, metavar="step_2,prefill_2", help="Build these graphs only.")
+@click.option("--force", is_flag=True, help="Replace the engine bundle in the output folder.")
+@click.option("--json", "as_json", is_flag=True, help="Print the summary as JSON.")
+def command(
+    source: Path,
+    target: str,
+    compute: tuple[str, ...],
+    out: Path | None,
+    graphs: tuple[str, ...],
+    force: bool,
+    as_json: bool,
+) -> None:
+    """Build engines of BUNDLE_OR_ONNX, a folder made by `export` or one .onnx file in it.
+
+    TensorRT-RTX builds without a GPU, for the GPUs that --compute lists.
+    """
+    bundle, chosen = _open_source(source, graphs)
+    if Target(target) is Target.ONNXRUNTIME:
+        _report_ready(bundle, as_json)
+        return
+    if out is None:
+        raise click.UsageError(f"--target {target} needs --out DIR, the folder of the engine bundle.")
+    from jukebox_deploy.engines.tensorrt_build import BuildOptions, build_bundle
+
+    options = BuildOptions(Target(target), compute)
+    with _set_aside(out, force), _progress_line(as_json) as progress:
+        _, summaries = build_bundle(bundle, out, options, chosen, progress)
+    if as_json:
+        summary = {"bundle": str(out), "target": target, "graphs": [asdict(summary) for summary in summaries]}
+        click.echo(json.dumps(summary, indent=2))
+    else:
+        _print_summaries(out, summaries)
+
+
+def _open_source(source: Path, graphs: tuple[str, ...]) -> tuple[EngineBundle, tuple[str, ...]]:
+    """The bundle and the names of the graphs to build; the hashes of the whole bundle are checked."""
+    if source.suffix == ".onnx":
+        bundle = open_bundle(source.parent)
+        named = tuple(name for name, entry in bundle.manifest.graphs.items() if entry.file == source.name)
+        if not named:
+            raise EngineError(f"{source} is not a graph of the bundle around it; export it again.")
+        return bundle, named
+    if (source / "config.json").is_file() and not (source / MANIFEST_NAME).is_file():
+        raise EngineError(
+            f"{source} is a checkpoint bundle. Export it first: jukebox-deploy export {source} --out ONNX_FOLDER"
+        )
+    return open_bundle(source), graphs
+
+
+def _report_ready(bundle: EngineBundle, as_json: bool) -> None:
+    if bundle.manifest.target is not Target.ONNXRUNTIME:
+        raise EngineError(
+            f"{bundle.folder} holds {bundle.manifest.target} engines; ONNX Runtime needs the ONNX bundle."
+        )
+    if as_json:
+        ready = {"bundle": str(bundle.folder), "target": str(Target.ONNXRUNTIME), "graphs": list(bundle.graphs)}
+        click.echo(json.dumps(ready, indent=2))
+    else:
+        click.echo(f"{bundle.folder}: all hashes match. ONNX Runtime runs it as it is; there is nothing to build.")
+
+
+@contextmanager
+def _set_aside(out: Path, force: bool) -> Iterator[None]:
+    """Move an older bundle out of the way; it comes back if the build fails."""
+    if not force or not (out / MANIFEST_NAME).is_file():
+        yield
+        return
+    old = out.with_name(f".{out.name}.{secrets.token_hex(4)}.old")
+    out.rename(old)
+    try:
+        yield
+    except BaseException:
+        old.rename(out)
+        raise
+    shutil.rmtree(old)
+
+
+@contextmanager
+def _progress_line(silent: bool) -> Iterator[_Progress | None]:
+    """A line on standard error that tells what is being built; only on a terminal."""
+    if silent or not sys.stderr.isatty():
+        yield None
+        return
+    from rich.console import Console
+
+    with Console(stderr=True).status("reading") as status:
+        yield lambda graph, phase, done, steps: status.update(f"{graph}: {phase} {done}/{steps}")
+
+
+def _print_summaries(out: Path, summaries: list[BuildSummary]) -> None:
+    from rich import box
+    from rich.console import Console
+    from rich.table import Table
+
+    table = Table(box=box.SIMPLE)
+    table.add_column("graph", no_wrap=True)
+    for heading in ("layers", "caches in place", "engine MiB", "activations MiB", "seconds"):
+        table.add_column(heading, justify="right", no_wrap=True)
+    for summary in summaries:
+        table.add_row(
+            summary.graph,
+            f"{summary.layers:,}",
+            str(summary.caches_in_place),
+            _mebibytes(summary.engine_bytes),
+            "" if summary.activation_bytes is None else _mebibytes(summary.activation_bytes),
+            f"{summary.seconds:.1f}",
+        )
+    # In a pipe there is no terminal whose width could be asked for.
+    console = Console(width=None if sys.stdout.isatty() else 120)
+    console.print(table)
+    for summary in summaries:
+        for warning in summary.warnings:
+            console.print(f"{summary.graph}: {warning}")
+    console.print(f"{len(summaries)} engines in {out}; see them with: jukebox-deploy inspect {out}")
+
+
+def _mebibytes(size: int) -> str:
+    return f"{size / 2**20:.1f}"

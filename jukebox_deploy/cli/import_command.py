@@ -1,0 +1,105 @@
+"""`jukebox-deploy import`: released checkpoints in, a checkpoint bundle out."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, TypeVar
+
+import click
+
+from jukebox_deploy.cli.folders import replacing
+from jukebox_deploy.parameter_counts import system_parameters
+
+if TYPE_CHECKING:
+    from jukebox_deploy.checkpoints.bundle import CheckpointBundle
+
+_Command = TypeVar("_Command", bound=Callable[..., Any])
+_PATH = click.Path(path_type=Path)
+_VOCABULARY_FILES = ("artists.json", "genres.json", "vocab.json")
+
+
+@click.group()
+def command() -> None:
+    """Read released checkpoints into a checkpoint bundle: configuration, weights, artists and genres."""
+
+
+def _bundle_options(function: _Command) -> _Command:
+    """The options that both kinds of import have."""
+    options = [
+        click.option("--out", required=True, type=_PATH, metavar="BUNDLE", help="The bundle's folder, new or empty."),
+        click.option("--preset", metavar="NAME", help="The model, see `jukebox-deploy presets`; default: what fits."),
+        click.option(
+            "--vocabulary",
+            type=_PATH,
+            metavar="FOLDER",
+            help="Artists and genres: OpenAI's id lists (v2_artist_ids.txt, …), or artists.json and genres.json.",
+        ),
+        click.option("--force", is_flag=True, help="Replace the bundle that is there."),
+    ]
+    for option in reversed(options):
+        function = option(function)
+    return function
+
+
+@command.command("openai")
+@click.argument("files", nargs=-1, required=True, type=_PATH, metavar="FILE...")
+@_bundle_options
+def import_openai_command(
+    files: tuple[Path, ...], out: Path, preset: str | None, vocabulary: Path | None, force: bool
+) -> None:
+    """Read OpenAI's files: vqvae.pth.tar and some or all prior_level_N.pth.tar, in any order."""
+    from jukebox_deploy.checkpoints.openai import import_openai
+
+    names = _read_vocabulary(vocabulary)
+    with replacing(out, force=force, is_ours=_is_bundle, inputs=files):
+        bundle = import_openai(files, preset, out, names)
+    _report(bundle)
+
+
+@command.command("hf")
+@click.argument("folder", type=_PATH)
+@_bundle_options
+def import_hf_command(folder: Path, out: Path, preset: str | None, vocabulary: Path | None, force: bool) -> None:
+    """Read a folder in Hugging Face's layout: safetensors or .bin files, single or in shards.
+
+    Lists of artists and genres in the folder are used unless --vocabulary names others.
+    """
+    from jukebox_deploy.checkpoints.huggingface import import_huggingface
+
+    if vocabulary is None and any((folder / name).is_file() for name in _VOCABULARY_FILES):
+        vocabulary = folder
+    names = _read_vocabulary(vocabulary)
+    with replacing(out, force=force, is_ours=_is_bundle, inputs=[folder]):
+        bundle = import_huggingface(folder, out, preset, names)
+    _report(bundle)
+
+
+def _read_vocabulary(path: Path | None) -> dict[str, Any] | None:
+    if path is None:
+        return None
+    from jukebox_deploy.labels.vocabulary_files import read_vocabulary
+
+    return read_vocabulary(path).to_json()
+
+
+def _is_bundle(folder: Path) -> bool:
+    """Whether this is a checkpoint bundle, of whatever version."""
+    try:
+        return "format_version" in json.loads((folder / "config.json").read_text(encoding="utf-8"))
+    except (OSError, ValueError, TypeError):
+        return False
+
+
+def _report(bundle: CheckpointBundle) -> None:
+    """Say what came out, and what to do next."""
+    config = bundle.config
+    click.echo(
+        f"{bundle.folder}: {config.name}, {system_parameters(config):,} numbers: {', '.join(bundle.components)}."
+    )
+    for rules, names in bundle.vocabulary.items():
+        click.echo(f"Names by the rules {rules}: {len(names['artists'])} artists, {len(names['genres'])} genres.")
+    if not bundle.vocabulary and any(prior.labels for prior in config.priors):
+        click.echo("No lists of artists and genres (--vocabulary): songs can name them by number only, as in #12.")
+    click.echo(f"Next: jukebox-deploy export {bundle.folder} --out GRAPHS")

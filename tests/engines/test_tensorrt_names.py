@@ -1,0 +1,144 @@
+"""Every name of TensorRT's Python API that the code uses exists in each flavour it is used with.
+
+The names were recorded from both packages (goldens/trt_names.json), so that the check needs neither.
+Names that one flavour lacks must stand in a function that asks for the attribute first.
+"""
+
+from __future__ import annotations
+
+import ast
+import json
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+import jukebox_deploy.engines
+
+ENGINES = Path(jukebox_deploy.engines.__file__).parent
+SOURCES = sorted(ENGINES.glob("tensorrt*.py"))
+NAMES = json.loads((Path(__file__).parents[1] / "goldens" / "trt_names.json").read_text())
+FLAVOURS = ("tensorrt", "tensorrt_rtx")
+CLASS_OF_VARIABLE = {
+    "builder": "Builder",
+    "network": "INetworkDefinition",
+    "parser": "OnnxParser",
+    "builder_config": "IBuilderConfig",
+    "profile": "IOptimizationProfile",
+    "layer": "ILayer",
+}
+"""What a variable of that name is, wherever the code speaks of TensorRT."""
+
+
+def known(group: str) -> set[str]:
+    """The recorded names of a group, as `Class.member`."""
+    return {
+        f"{name}.{member}" if member else name
+        for name, members in NAMES[group].items()
+        for member in ("", *members.split())
+    }
+
+
+def used_names(tree: ast.AST) -> Iterator[str]:
+    """`trt.A.b` gives `A` and `A.b`; `builder.x` gives `Builder.x`; an overridden method its class's name."""
+    for node in ast.walk(tree):
+        if isinstance(node, ast.ClassDef):
+            bases = [b.attr for b in node.bases if isinstance(b, ast.Attribute) and ast.unparse(b.value) == "trt"]
+            for function in node.body:
+                if isinstance(function, ast.FunctionDef) and not function.name.startswith("__"):
+                    yield from (f"{base}.{function.name}" for base in bases)
+        if not isinstance(node, ast.Attribute):
+            continue
+        head, *members = ast.unparse(node).split(".")
+        if any(member.startswith("__") for member in members):
+            continue
+        if head == "trt":
+            yield ".".join(members[:2])
+        elif head in CLASS_OF_VARIABLE:
+            yield f"{CLASS_OF_VARIABLE[head]}.{members[0]}"
+
+
+def asked_for(tree: ast.AST) -> set[str]:
+    """The attributes that `hasattr` asks for."""
+    calls = [node for node in ast.walk(tree) if isinstance(node, ast.Call) and ast.unparse(node.func) == "hasattr"]
+    return {argument.value for call in calls if isinstance(argument := call.args[1], ast.Constant)}
+
+
+def unknown_names(source: str) -> list[str]:
+    """Names that a flavour lacks and that nobody asked for first."""
+    return [
+        name
+        for function in ast.parse(source).body
+        for name in used_names(function)
+        if name not in known("both") and not is_gated(name, function)
+    ]
+
+
+def is_gated(name: str, function: ast.AST) -> bool:
+    """Whether only one flavour has the name, and the function asks for an attribute of that flavour."""
+    return any(
+        name in known(flavour) and asked_for(function) & {other.rpartition(".")[2] for other in known(flavour)}
+        for flavour in FLAVOURS
+    )
+
+
+@pytest.mark.parametrize("path", SOURCES, ids=lambda path: path.name)
+def test_every_name_exists(path: Path) -> None:
+    assert unknown_names(path.read_text()) == []
+
+
+def test_the_code_is_seen() -> None:
+    used = {name for path in SOURCES for name in used_names(ast.parse(path.read_text()))}
+    assert {
+        "Builder",
+        "Builder.build_serialized_network_to_stream",
+        "IBuilderConfig.set_compute_capability",
+        "IOptimizationProfile.set_shape",
+        "IProgressMonitor.step_complete",
+        "OnnxParser.parse_from_file",
+        "LayerType.KV_CACHE_UPDATE",
+    } <= used
+
+
+@pytest.mark.parametrize(
+    ("source", "unknown"),
+    [
+        ("def f(trt): trt.Bulider()", ["Bulider"]),
+        ("def f(trt): trt.DataType.INT5", ["DataType.INT5"]),
+        ("def f(builder): builder.build_engine_with_config()", ["Builder.build_engine_with_config"]),
+        (
+            "def f(builder_config): builder_config.num_compute_capabilities = 1",
+            ["IBuilderConfig.num_compute_capabilities"],
+        ),
+        (
+            "def f(builder_config):\n"
+            "    if hasattr(builder_config, 'num_compute_capabilities'):\n"
+            "        builder_config.num_compute_capabilities = 1\n",
+            [],
+        ),
+        (
+            "def f(trt):\n    class M(trt.IProgressMonitor):\n        def phase_begin(self): ...",
+            ["IProgressMonitor.phase_begin"],
+        ),
+    ],
+)
+def test_the_check_can_fail(source: str, unknown: list[str]) -> None:
+    assert unknown_names(source) == unknown
+
+
+@pytest.mark.parametrize("flavour", FLAVOURS)
+def test_the_record_is_that_of_the_package(flavour: str) -> None:
+    module = pytest.importorskip(flavour)
+    if module.__version__ != NAMES["versions"][flavour]:
+        pytest.skip(f"the record is of version {NAMES['versions'][flavour]}")
+    recorded = known("both") | known(flavour)
+    missing = [name for name in recorded if not _exists(module, name)]
+    assert missing == []
+
+
+def _exists(module: object, name: str) -> bool:
+    for part in name.split("."):
+        if not hasattr(module, part):
+            return False
+        module = getattr(module, part)
+    return True

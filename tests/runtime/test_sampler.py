@@ -1,0 +1,259 @@
+"""Whole songs: modes, resuming after a kill, and requests that cannot be met."""
+
+from __future__ import annotations
+
+import json
+import random
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+import soundfile
+from fake_engine import FakeEngine, Faults, PowerCut
+from song_cases import FINGERPRINT, MODEL, MODELS, RATE, REQUESTS, TOP_SECOND, all_codes, plain_song, sample
+
+from jukebox_deploy.config import JukeboxConfig
+from jukebox_deploy.errors import AudioError, ConfigError, JukeboxError, LabelError, SamplingError
+from jukebox_deploy.runtime import store as store_module
+from jukebox_deploy.runtime.decode import encode_audio
+from jukebox_deploy.runtime.events import SongDecoded, SongWarning
+from jukebox_deploy.runtime.sampler import SamplingOptions, SongJob, SongSampler
+from jukebox_deploy.runtime.song import Mode, SongRequest
+from jukebox_deploy.runtime.store import Fingerprint, read_record
+
+EVERY_STEP = SamplingOptions(slots=2, commit_seconds=0)
+RESUME = replace(EVERY_STEP, resume=True)
+
+
+@pytest.fixture
+def prompt(tmp_path: Path) -> Path:
+    path = tmp_path / "prompt.wav"
+    audio = np.random.default_rng(0).uniform(-0.5, 0.5, 20 * 16 + 7)
+    soundfile.write(path, audio, RATE, subtype="FLOAT")
+    return path
+
+
+def encoded(engine: FakeEngine, path: Path) -> list[np.ndarray]:
+    audio = soundfile.read(path, dtype="float32")[0][: 20 * 16]
+    return [encode_audio(engine, level, audio) for level in range(3)]
+
+
+def test_primed_songs_go_on_from_the_prompt_at_every_level(prompt: Path, tmp_path: Path) -> None:
+    request = SongRequest(Mode.PRIMED, 45 * TOP_SECOND, lyrics="after a prompt", seed=5, source=str(prompt))
+    sample(FakeEngine(MODEL), [SongJob(request, tmp_path / "song")])
+    engine = FakeEngine(MODEL)
+    given = encoded(engine, prompt)
+    codes = all_codes(tmp_path / "song")
+    assert codes == plain_song(engine, request, given)
+    assert [codes[level][: 20 * f] for level, f in ((2, 1), (1, 2), (0, 4))] == [given[i].tolist() for i in (2, 1, 0)]
+
+
+def test_continued_songs_go_on_from_saved_codes(tmp_path: Path) -> None:
+    first = SongJob(SongRequest(seconds=0.6, seed=6), tmp_path / "first")
+    sample(FakeEngine(MODEL), [first])
+    request = SongRequest(Mode.CONTINUE, 0.9, seed=7, source=str(first.folder), source_seconds=0.5)
+    sample(FakeEngine(MODEL), [SongJob(request, tmp_path / "second")])
+    kept = [np.array(codes[: 25 * f]) for codes, f in zip(all_codes(first.folder), (4, 2, 1), strict=True)]
+    assert all_codes(tmp_path / "second") == plain_song(FakeEngine(MODEL), request, kept)
+
+
+def test_upsampling_keeps_the_top_codes_and_samples_the_rest(tmp_path: Path) -> None:
+    top_only = replace(EVERY_STEP, lowest_level=2)
+    first = SongJob(SongRequest(seconds=0.6, seed=6), tmp_path / "first")
+    sample(FakeEngine(MODEL), [first], top_only)
+    assert [len(codes) for codes in all_codes(first.folder)] == [0, 0, 30]
+    request = SongRequest(Mode.UPSAMPLE, seed=7, source=str(first.folder))
+    engine = FakeEngine(MODEL)
+    sample(engine, [SongJob(request, tmp_path / "second")])
+    top = np.array(all_codes(first.folder)[2])
+    given = [np.zeros(0, np.int64), np.zeros(0, np.int64), top]
+    assert all_codes(tmp_path / "second") == plain_song(FakeEngine(MODEL), replace(request, seconds=0.6), given)
+    assert [session.prior.level for session in engine.sessions] == [1, 0]
+
+
+def test_a_song_sampled_to_the_top_only_can_be_taken_further_down(tmp_path: Path) -> None:
+    job = SongJob(REQUESTS[0], tmp_path / "song")
+    sample(FakeEngine(MODEL), [job], replace(EVERY_STEP, lowest_level=2))
+    sample(FakeEngine(MODEL), [job], RESUME)
+    assert all_codes(job.folder) == plain_song(FakeEngine(MODEL), REQUESTS[0])
+    assert sorted(p.name for p in job.folder.glob("*.wav")) == ["level_0.wav", "level_2.wav"]
+
+
+def test_the_sound_is_the_decoded_lowest_level(tmp_path: Path) -> None:
+    events = sample(FakeEngine(MODEL), [SongJob(REQUESTS[1], tmp_path / "song")])
+    decoded = events[-1]
+    assert isinstance(decoded, SongDecoded)
+    audio, rate = soundfile.read(decoded.wav.path)
+    assert (rate, len(audio)) == (RATE, 17 * 16)
+    assert decoded.wav.seconds == 17 * TOP_SECOND
+
+
+def test_upper_codes_of_each_window_are_its_own(tmp_path: Path) -> None:
+    engine = FakeEngine(MODEL)
+    sample(engine, [SongJob(REQUESTS[0], tmp_path / "song")])
+    runner = next(r for r in engine.runners if r.spec.name == "condition_0")
+    upper = all_codes(tmp_path / "song")[1]
+    # 200 codes, windows of 32 every 16, two codes per upper code.
+    assert [call["upper_codes"][0].tolist() for call in runner.calls] == [
+        upper[s // 2 : s // 2 + 16] for s in [*range(0, 168, 16), 168]
+    ]
+
+
+@pytest.mark.parametrize("model", MODELS)
+def test_a_resumed_song_is_the_same_wherever_it_was_cut(model: str, tmp_path: Path) -> None:
+    jobs_of = lambda name: [SongJob(r, tmp_path / name / str(i)) for i, r in enumerate(REQUESTS[:3])]  # noqa: E731
+    expected = [plain_song(FakeEngine(MODELS[model]), request) for request in REQUESTS[:3]]
+    whole = FakeEngine(MODELS[model])
+    sample(whole, jobs_of("whole"), EVERY_STEP)
+    steps = sum(session.steps for session in whole.sessions)
+    cuts = random.Random(model).sample(range(steps), 20)
+    for cut in cuts:
+        jobs = jobs_of(str(cut))
+        with pytest.raises(PowerCut):
+            sample(FakeEngine(MODELS[model], Faults(steps_until_power_cut=cut)), jobs, EVERY_STEP)
+        sample(FakeEngine(MODELS[model]), jobs, RESUME)
+        assert [all_codes(job.folder) for job in jobs] == expected, f"cut after {cut} steps"
+
+
+def test_a_song_cut_again_and_again_still_comes_out_the_same(tmp_path: Path) -> None:
+    job, lengths = SongJob(REQUESTS[0], tmp_path / "song"), random.Random(0)
+    raw_lyric_tokens = 0
+    for _ in range(200):
+        try:
+            sample(FakeEngine(MODEL, Faults(steps_until_power_cut=lengths.randint(25, 90))), [job], RESUME)
+            break
+        except PowerCut:
+            raw_lyric_tokens += (np.load(job.folder / "codes_2.npy") < 0).any()
+    assert all_codes(job.folder) == plain_song(FakeEngine(MODEL), REQUESTS[0])
+    assert raw_lyric_tokens, "the cuts never fell behind a lyric token, so nothing was shown about them"
+
+
+def test_a_primed_song_is_resumed_without_its_prompt(prompt: Path, tmp_path: Path) -> None:
+    request = SongRequest(Mode.PRIMED, 45 * TOP_SECOND, seed=5, source=str(prompt))
+    expected = plain_song(FakeEngine(MODEL), request, encoded(FakeEngine(MODEL), prompt))
+    job = SongJob(request, tmp_path / "song")
+    with pytest.raises(PowerCut):
+        sample(FakeEngine(MODEL, Faults(steps_until_power_cut=30)), [job], EVERY_STEP)
+    prompt.unlink()
+    sample(FakeEngine(MODEL), [job], RESUME)
+    assert all_codes(job.folder) == expected
+
+
+def test_a_kill_while_committing_loses_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    job, save, left = SongJob(REQUESTS[0], tmp_path / "song"), np.save, [60]
+
+    def torn_save(file, codes):
+        left[0] -= 1
+        if left[0] == 0:
+            file.write(b"half a fi")
+            raise PowerCut
+        save(file, codes)
+
+    monkeypatch.setattr(store_module.np, "save", torn_save)
+    with pytest.raises(PowerCut):
+        sample(FakeEngine(MODEL), [job], EVERY_STEP)
+    assert {p.name for p in job.folder.iterdir()} == {".lock", "song.json", *(f"codes_{i}.npy" for i in range(3))}
+    sample(FakeEngine(MODEL), [job], RESUME)
+    assert all_codes(job.folder) == plain_song(FakeEngine(MODEL), REQUESTS[0])
+
+
+def test_resuming_nothing_begins_and_resuming_a_finished_song_changes_nothing(tmp_path: Path) -> None:
+    job = SongJob(REQUESTS[1], tmp_path / "song")
+    sample(FakeEngine(MODEL), [job], RESUME)
+    first = all_codes(job.folder)
+    engine = FakeEngine(MODEL)
+    sample(engine, [job], RESUME)
+    assert all_codes(job.folder) == first
+    assert engine.sessions == []
+
+
+def test_settings_are_saved(tmp_path: Path) -> None:
+    sample(FakeEngine(MODEL), [SongJob(REQUESTS[3], tmp_path / "song")])
+    record = read_record(tmp_path / "song")
+    assert (record.request, record.fingerprint, record.model) == (REQUESTS[3], FINGERPRINT, MODEL.name)
+    assert record.lengths.totals == (96, 48, 24)
+    assert json.loads((tmp_path / "song" / "song.json").read_text())["request"]["levels"][0]["top_k"] == 3
+
+
+def test_warnings_come_once_and_first(tmp_path: Path) -> None:
+    request = SongRequest(seconds=0.5, artist="Nobody", lyrics="smile \N{GRINNING FACE}")
+    events = sample(FakeEngine(MODEL), [SongJob(request, tmp_path / "song")])
+    warnings = [event for event in events if isinstance(event, SongWarning)]
+    assert events[: len(warnings)] == warnings
+    assert len({w.text for w in warnings}) == len(warnings) == 2
+
+
+@pytest.mark.parametrize(
+    ("request_", "error", "message"),
+    [
+        (SongRequest(seconds=0.01), SamplingError, "less than one top code"),
+        (SongRequest(seconds=0.1), SamplingError, "Sample a longer song"),
+        (SongRequest(seconds=61.0), LabelError, "outside what the model knows"),
+        (SongRequest(seconds=1.0, total_seconds=0.9), SamplingError, "after the song's end"),
+        (SongRequest(seconds=1.0, total_seconds=3.0, offset_seconds=2.5), SamplingError, "after the song's end"),
+        (SongRequest(seconds=1.0, artist="#99"), LabelError, "no artist #99"),
+        (SongRequest(Mode.PRIMED, 1.0, source="nowhere.wav"), AudioError, "no such sound file"),
+        (SongRequest(Mode.CONTINUE, 1.0, source="nowhere"), SamplingError, "no such song folder"),
+    ],
+)
+def test_bad_requests_are_refused_before_anything_is_written(
+    request_: SongRequest, error: type[JukeboxError], message: str, tmp_path: Path
+) -> None:
+    good = SongJob(REQUESTS[0], tmp_path / "good")
+    with pytest.raises(error, match=message):
+        sample(FakeEngine(MODEL), [good, SongJob(request_, tmp_path / "bad")])
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_sources_that_leave_nothing_to_do_are_refused(prompt: Path, tmp_path: Path) -> None:
+    primed = SongRequest(Mode.PRIMED, 20 * TOP_SECOND, source=str(prompt))
+    with pytest.raises(SamplingError, match=r"already gives 0.40 s, and 0.40 s are asked for"):
+        sample(FakeEngine(MODEL), [SongJob(primed, tmp_path / "song")])
+    first = SongJob(SongRequest(seconds=0.6), tmp_path / "first")
+    sample(FakeEngine(MODEL), [first])
+    with pytest.raises(SamplingError, match="has 30 top codes, 40 are needed"):
+        upsampled = SongRequest(Mode.UPSAMPLE, 0.8, source=str(first.folder))
+        sample(FakeEngine(MODEL), [SongJob(upsampled, tmp_path / "second")])
+
+
+def test_a_begun_song_is_neither_overwritten_nor_mixed(tmp_path: Path) -> None:
+    job = SongJob(REQUESTS[1], tmp_path / "song")
+    sample(FakeEngine(MODEL), [job])
+    with pytest.raises(SamplingError, match="already holds a song; resume it"):
+        sample(FakeEngine(MODEL), [job])
+    other = SongJob(replace(REQUESTS[1], seed=8, lyrics="Ah"), job.folder)
+    with pytest.raises(SamplingError, match=r"lyrics was 'Oh', is now 'Ah'; seed was 1, is now 8"):
+        sample(FakeEngine(MODEL), [other], RESUME)
+    sampler = SongSampler(FakeEngine(MODEL), Fingerprint("engine 2", "checkpoint 1"), options=RESUME)
+    with pytest.raises(SamplingError, match="engine was 'engine 1', is now 'engine 2'"):
+        list(sampler.sample([job]))
+
+
+def test_two_songs_cannot_share_a_folder(tmp_path: Path) -> None:
+    jobs = [SongJob(request, tmp_path / "song") for request in REQUESTS[:2]]
+    with pytest.raises(SamplingError, match="another run is working on this song"):
+        sample(FakeEngine(MODEL), jobs)
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_model_without_the_prior_is_named(tmp_path: Path) -> None:
+    top_only = JukeboxConfig("top only", MODEL.vqvae, MODEL.priors[2:])
+    job = SongJob(REQUESTS[0], tmp_path / "song")
+    with pytest.raises(ConfigError, match="no prior for level 1"):
+        sample(FakeEngine(top_only), [job])
+    sample(FakeEngine(top_only), [job], SamplingOptions(lowest_level=2))
+    assert all_codes(job.folder)[2] == plain_song(FakeEngine(MODEL), REQUESTS[0])[2]
+
+
+@pytest.mark.parametrize("level", [-1, 3])
+def test_a_lowest_level_that_is_none_is_refused(level: int) -> None:
+    with pytest.raises(SamplingError, match="choose 0 to 2"):
+        SongSampler(FakeEngine(MODEL), FINGERPRINT, options=SamplingOptions(lowest_level=level))
+
+
+def test_no_songs_and_no_slots_are_refused() -> None:
+    with pytest.raises(SamplingError, match="no songs"):
+        sample(FakeEngine(MODEL), [])
+    with pytest.raises(SamplingError, match="at least 1"):
+        SamplingOptions(slots=0)

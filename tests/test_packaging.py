@@ -1,0 +1,93 @@
+"""What the wheel holds, and whether the links of the documents lead somewhere."""
+
+from __future__ import annotations
+
+import importlib
+import re
+import shutil
+import subprocess
+import sys
+import tomllib
+import zipfile
+from email import message_from_bytes
+from email.message import Message
+from pathlib import Path
+
+import pytest
+
+from tests.source_tree import PACKAGE, REPOSITORY, source_modules
+
+LINK = re.compile(r"\[[^\]]*\]\(([^)\s]+)\)")
+
+
+@pytest.fixture(scope="module")
+def wheel(tmp_path_factory):
+    """The wheel, built from a copy, so that nothing is left in the tree and nothing old gets in."""
+    source, target = tmp_path_factory.mktemp("source"), tmp_path_factory.mktemp("wheel")
+    for name in ("pyproject.toml", "README.md", "LICENSE"):
+        shutil.copy(REPOSITORY / name, source)
+    for name in (PACKAGE, "export", "engines", "benchmarks"):
+        ignore = shutil.ignore_patterns("__pycache__")
+        shutil.copytree(REPOSITORY / name, source / name, symlinks=True, ignore=ignore)
+    (source / "benchmarks" / "results").mkdir(exist_ok=True)
+    (source / "benchmarks" / "results" / "some.json").write_text("{}")
+    pip = [sys.executable, "-m", "pip", "wheel", "--quiet", "--no-deps", "--no-build-isolation", "--no-index"]
+    subprocess.run([*pip, "--wheel-dir", str(target), str(source)], check=True, capture_output=True, text=True)
+    (file,) = target.glob("*.whl")
+    with zipfile.ZipFile(file) as archive:
+        yield archive
+
+
+def metadata(wheel: zipfile.ZipFile) -> Message:
+    (name,) = (name for name in wheel.namelist() if name.endswith(".dist-info/METADATA"))
+    return message_from_bytes(wheel.read(name))
+
+
+def test_the_wheel_holds_every_module_and_the_type_marker(wheel):
+    expected = {
+        f"{module.name.replace('.', '/')}{'/__init__' if module.is_package else ''}.py" for module in source_modules()
+    }
+    assert {n for n in wheel.namelist() if ".dist-info/" not in n} == expected | {f"{PACKAGE}/py.typed"}
+
+
+def test_the_wheel_puts_one_name_into_site_packages(wheel):
+    assert {name.partition("/")[0] for name in wheel.namelist() if ".dist-info/" not in name} == {PACKAGE}
+
+
+def test_the_wheel_carries_licence_and_version(wheel):
+    fields = metadata(wheel)
+    assert fields["Version"] == importlib.import_module(PACKAGE).__version__
+    assert fields["License-Expression"] == "Apache-2.0"
+    assert any(name.endswith("/licenses/LICENSE") for name in wheel.namelist())
+
+
+def test_no_extra_asks_for_both_onnxruntime_packages():
+    extras = tomllib.loads((REPOSITORY / "pyproject.toml").read_text())["project"]["optional-dependencies"]
+    for requirements in extras.values():
+        names = {re.split(r"[^A-Za-z0-9_-]", requirement)[0] for requirement in requirements}
+        assert not {"onnxruntime", "onnxruntime-gpu"} <= names
+
+
+def test_the_entry_point_is_there(wheel):
+    (name,) = (name for name in wheel.namelist() if name.endswith("entry_points.txt"))
+    assert "jukebox-deploy = jukebox_deploy.cli.main:main" in wheel.read(name).decode()
+    assert callable(importlib.import_module(f"{PACKAGE}.cli.main").main)
+
+
+@pytest.mark.parametrize(
+    "document", sorted(REPOSITORY.glob("*.md")) + sorted(REPOSITORY.glob("docs/**/*.md")), ids=lambda path: path.name
+)
+def test_links_lead_to_files(document):
+    assert broken_links(document) == []
+
+
+def test_a_broken_link_is_found(tmp_path):
+    document = tmp_path / "a.md"
+    document.write_text("[here](a.md) [there](https://example.org/x) [part](#part) [gone](b.md#part)")
+    assert broken_links(document) == ["b.md#part"]
+
+
+def broken_links(document: Path) -> list[str]:
+    targets = LINK.findall(document.read_text())
+    local = [t for t in targets if not t.startswith(("https://", "http://", "#", "mailto:"))]
+    return [t for t in local if not (document.parent / t.partition("#")[0]).exists()]
