@@ -7,18 +7,19 @@ All violations are reported together.
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterator, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from jukebox_deploy.contract import Dimension, GraphSpec, TensorSpec, numpy_dtype
+from jukebox_deploy.contract import Dimension, GraphSpec, TensorSpec, dimension_symbol, numpy_dtype
 from jukebox_deploy.errors import EngineError
 
 UPDATE_OPERATOR = "TensorScatter"
 CACHE_AXIS = 2  # of [B, H, S, D]
 CACHE_RANK = 4
 CACHE_DTYPES = ("float32", "float16", "bfloat16")
+SHAPE_READERS = ("Shape", "Size")  # look at no element, so an overwritten tensor is as good
 STANDARD_DOMAINS = ("", "ai.onnx")
 
 
@@ -43,8 +44,8 @@ def find_violations(model: Any, spec: GraphSpec, weight_files: Collection[str] =
     """Every rule that an `onnx.ModelProto` breaks, in sentences."""
     uses = _Uses.of(model)
     violations = [
-        *_check_values("input", model.graph.input, {t.input_name: t for t in spec.inputs}),
-        *_check_values("output", model.graph.output, {t.output_name: t for t in spec.outputs}),
+        *_check_values(spec, "input", model.graph.input, {t.input_name: t for t in spec.inputs}),
+        *_check_values(spec, "output", model.graph.output, {t.output_name: t for t in spec.outputs}),
         *_check_operators(uses),
         *_check_weight_files(model, weight_files),
     ]
@@ -92,7 +93,7 @@ def _nodes_of_subgraphs(node: Any) -> Iterator[Any]:
             yield from graph.node
 
 
-def _check_values(side: str, values: Sequence[Any], expected: dict[str, TensorSpec]) -> Iterator[str]:
+def _check_values(spec: GraphSpec, side: str, values: Sequence[Any], expected: dict[str, TensorSpec]) -> Iterator[str]:
     """Names, order, dtypes and dimensions of the inputs or outputs."""
     found = [value.name for value in values]
     if found != list(expected):
@@ -102,10 +103,10 @@ def _check_values(side: str, values: Sequence[Any], expected: dict[str, TensorSp
         yield f"the {side}s are not those of the table: {detail}."
     for value in values:
         if value.name in expected:
-            yield from _check_value(side, value, expected[value.name])
+            yield from _check_value(spec, side, value, expected[value.name])
 
 
-def _check_value(side: str, value: Any, tensor: TensorSpec) -> Iterator[str]:
+def _check_value(spec: GraphSpec, side: str, value: Any, tensor: TensorSpec) -> Iterator[str]:
     from onnx import TensorProto, helper
 
     kind = value.type.tensor_type
@@ -113,8 +114,13 @@ def _check_value(side: str, value: Any, tensor: TensorSpec) -> Iterator[str]:
     if kind.elem_type != wanted:
         names = TensorProto.DataType
         yield f"{side} {value.name!r} has dtype {names.Name(kind.elem_type)}, expected {names.Name(wanted)}."
+    fixed = {r.symbol: r.minimum for r in spec.ranges if r.minimum == r.maximum}
     dims = [_dimension(d) for d in kind.shape.dim]
-    if dims != list(tensor.dims):
+    named = side == "input"  # how a tracer calls the sizes of outputs is its own affair
+    fits = len(dims) == len(tensor.dims) and all(
+        _fits(found, dimension, fixed, named) for found, dimension in zip(dims, tensor.dims, strict=True)
+    )
+    if not fits:
         yield f"{side} {value.name!r} has dimensions {dims}, expected {list(tensor.dims)}."
 
 
@@ -123,6 +129,14 @@ def _dimension(dimension: Any) -> Dimension | None:
     if dimension.WhichOneof("value") == "dim_value":
         return int(dimension.dim_value)
     return str(dimension.dim_param).replace(" ", "") or None
+
+
+def _fits(found: Dimension | None, declared: Dimension, fixed: Mapping[str, int], named: bool) -> bool:
+    """Whether a size of the graph is the declared one; a symbol of one possible size may be a number."""
+    symbol, factor = dimension_symbol(declared)
+    if symbol is None or isinstance(found, int):
+        return found == (declared if symbol is None else factor * fixed.get(symbol, 0))
+    return not named or found == declared
 
 
 def _check_operators(uses: _Uses) -> Iterator[str]:
@@ -158,7 +172,7 @@ def _check_cache_update(state: TensorSpec, uses: _Uses) -> Iterator[str]:
     readers = uses.readers.get(past, [])
     updates = [node for node in readers if _updates(node, past)]
     for node in readers:
-        if node not in updates:
+        if node not in updates and node.op_type not in SHAPE_READERS:
             yield f"{past!r} is read by {_label(node)}; only its update may read it, for it is overwritten in place."
     if len(updates) != 1:
         yield f"{past!r} feeds {len(updates)} updates, expected exactly one {UPDATE_OPERATOR}."

@@ -24,7 +24,7 @@ class PriorMemory:
     precision: Precision
     weights: int
     caches_per_slot: int
-    window_per_slot: int  # codes, conditioning rows, random numbers, settings
+    window_per_slot: int  # codes, conditioning rows, lyric keys and values, random numbers, settings
     activations: int | None  # what engines need beside these at their largest shapes, where they say it
     most_slots: int  # that the graphs take
 

@@ -22,6 +22,7 @@ from jukebox_deploy.engines.tensorrt_flavour import (
     Progress,
     flavour_version,
     load_flavour,
+    no_progress,
     progress_monitor,
     require_precision,
     set_compute_capabilities,
@@ -33,7 +34,7 @@ from jukebox_deploy.files import atomic_directory, atomic_path
 
 _INT64_NOTE = "Int64 binding"  # the library remarks on every int64 tensor; the tables mean them
 _HINTS = {
-    "Turing (SM75)": "Compute capability 7.5 multiplies matrices in fp16 only: leave 7.5 out, or this graph.",
+    "Turing (SM75)": "Compute capability 7.5 multiplies no fp32 matrices, which this graph does: leave 7.5 out.",
     "HW-specific datatypes": "The GPU has no arithmetic of this precision: export with `--precision fp16`.",
     "CUDA driver version is insufficient": "This needs a GPU with a recent driver on the building machine.",
     "cudaError": "This needs a GPU on the building machine.",
@@ -73,7 +74,7 @@ def build_engine(
     engine_path: Path,
     options: BuildOptions,
     weight_files: Collection[str] = (),
-    progress: Progress | None = None,
+    progress: Progress = no_progress,
 ) -> BuildSummary:
     """Check, parse and build one graph; the engine appears whole or not at all.
 
@@ -93,10 +94,10 @@ def build_engine(
     in_place = _count_cache_updates(trt, network)
     _require_cache_updates(spec, in_place, options.target)
     builder_config = _configure(trt, builder, spec, options)
-    if progress:
-        builder_config.progress_monitor = progress_monitor(options.target, events, progress)
+    # Always, for it is also what ends a build after Ctrl-C.
+    builder_config.progress_monitor = progress_monitor(options.target, events, progress)
     layers = network.num_layers
-    with atomic_path(engine_path) as part, part.open("wb") as file:
+    with atomic_path(engine_path) as part, part.open("wb") as file, events.interruptible():
         writer = stream_writer(options.target, events, file)
         done = builder.build_serialized_network_to_stream(network, builder_config, writer)
         _require_engine(done, events, spec, options.target)
@@ -203,7 +204,7 @@ def build_bundle(
                 part / f"{name}.engine",
                 options,
                 _beside(entry),
-                None if progress is None else _of_graph(progress, name),
+                no_progress if progress is None else _of_graph(progress, name),
             )
             for name, entry in entries.items()
         ]

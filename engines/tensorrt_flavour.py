@@ -10,6 +10,8 @@ from __future__ import annotations
 import functools
 import importlib
 import re
+import signal
+import threading
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
@@ -21,6 +23,11 @@ from jukebox_deploy.errors import EngineError
 
 Progress = Callable[[str, int, int], None]
 """Told of every finished step of a build: phase, steps done, steps in all."""
+
+
+def no_progress(phase: str, done: int, steps: int) -> None:
+    """Tell nobody."""
+
 
 _MODULES = {Target.TENSORRT: "tensorrt", Target.TENSORRT_RTX: "tensorrt_rtx"}
 _INSTALL = {
@@ -63,6 +70,22 @@ class BuildEvents:
         except BaseException as error:
             self.failure = self.failure or error
 
+    @contextmanager
+    def interruptible(self) -> Iterator[None]:
+        """Keep Ctrl-C as well: the monitor then ends the build at its next step."""
+        if threading.current_thread() is not threading.main_thread():
+            yield
+            return
+
+        def keep(*_: object) -> None:
+            self.failure = self.failure or KeyboardInterrupt()
+
+        previous = signal.signal(signal.SIGINT, keep)
+        try:
+            yield
+        finally:
+            signal.signal(signal.SIGINT, previous)
+
     def texts(self, *severities: str) -> list[str]:
         """The messages of these severities, without repetitions."""
         return list(dict.fromkeys(text for severity, text in self.messages if severity in severities))
@@ -88,8 +111,9 @@ def shared_logger(target: Target) -> Any:
             self.events = BuildEvents()
 
         def log(self, severity: Any, msg: str) -> None:
-            if severity.name != "VERBOSE":
-                self.events.messages.append((severity.name, msg))
+            with self.events.guarded():
+                if severity.name != "VERBOSE":
+                    self.events.messages.append((severity.name, msg))
 
     return CollectingLogger()
 

@@ -10,7 +10,6 @@ from collections.abc import Mapping
 
 from torch import Tensor, nn
 
-from jukebox_deploy.attention_patterns import AttentionPattern
 from jukebox_deploy.contract import GraphKind, GraphSpec
 from jukebox_deploy.models.cached_attention import KeyValue
 from jukebox_deploy.models.prior import Choice, Prior, Window
@@ -21,7 +20,9 @@ Named = dict[str, Tensor]
 
 
 class GraphModule(nn.Module):
-    """A function over named tensors, called with them in the order of its table."""
+    """A function over named tensors, called with them in the order of its table. `model` has the weights."""
+
+    model: nn.Module
 
     def __init__(self, spec: GraphSpec) -> None:
         super().__init__()
@@ -41,33 +42,39 @@ class GraphModule(nn.Module):
 class VqvaeEncodeGraph(GraphModule):
     """Audio -> codes."""
 
+    model: VQVAE
+
     def __init__(self, spec: GraphSpec, vqvae: VQVAE) -> None:
         super().__init__(spec)
-        self.vqvae = vqvae
+        self.model = vqvae
 
     def compute(self, tensors: Named) -> Mapping[str, Tensor]:
         """See `declare_vqvae_encode`."""
-        return {"codes": self.vqvae.encode(tensors["audio"], self.spec.level)}
+        return {"codes": self.model.encode(tensors["audio"], self.spec.level)}
 
 
 class VqvaeDecodeGraph(GraphModule):
     """Codes -> audio."""
 
+    model: VQVAE
+
     def __init__(self, spec: GraphSpec, vqvae: VQVAE) -> None:
         super().__init__(spec)
-        self.vqvae = vqvae
+        self.model = vqvae
 
     def compute(self, tensors: Named) -> Mapping[str, Tensor]:
         """See `declare_vqvae_decode`."""
-        return {"audio": self.vqvae.decode(tensors["codes"], self.spec.level)}
+        return {"audio": self.model.decode(tensors["codes"], self.spec.level)}
 
 
 class PriorGraph(GraphModule):
     """A graph of a prior."""
 
+    model: Prior
+
     def __init__(self, spec: GraphSpec, prior: Prior) -> None:
         super().__init__(spec)
-        self.prior = prior
+        self.model = prior
 
 
 class ConditionGraph(PriorGraph):
@@ -76,7 +83,7 @@ class ConditionGraph(PriorGraph):
     def compute(self, tensors: Named) -> Mapping[str, Tensor]:
         """See `declare_condition`."""
         labels = {name: tensor for name, tensor in tensors.items() if name != "upper_codes"}
-        start, conditioning = self.prior.condition(labels, tensors.get("upper_codes"))
+        start, conditioning = self.model.condition(labels, tensors.get("upper_codes"))
         results = {"start": start, "conditioning": conditioning}
         return {name: tensor for name, tensor in results.items() if tensor is not None}
 
@@ -86,7 +93,7 @@ class LyricsGraph(PriorGraph):
 
     def compute(self, tensors: Named) -> Mapping[str, Tensor]:
         """See `declare_lyrics`."""
-        return _named_caches("cross_key", "cross_value", self.prior.encode_lyrics(tensors["lyric_tokens"]))
+        return _named_caches("cross_key", "cross_value", self.model.encode_lyrics(tensors["lyric_tokens"]))
 
 
 def _named_caches(key: str, value: str, caches: Mapping[int, KeyValue]) -> Named:
@@ -94,45 +101,43 @@ def _named_caches(key: str, value: str, caches: Mapping[int, KeyValue]) -> Named
     return named | {f"{value}_{layer}": cache.value for layer, cache in caches.items()}
 
 
-class _WindowGraph(PriorGraph):
+def _gather_caches(key: str, value: str, tensors: Named) -> dict[int, KeyValue]:
+    layers = [int(name.removeprefix(f"{key}_")) for name in tensors if name.startswith(f"{key}_")]
+    return {layer: KeyValue(tensors[f"{key}_{layer}"], tensors[f"{value}_{layer}"]) for layer in layers}
+
+
+class WindowGraph(PriorGraph):
     """A graph that works on the slots' windows."""
 
     def window(self, tensors: Named) -> Window:
-        """Gather a window from named tensors."""
-        caches: dict[int, KeyValue] = {}
-        lyrics: dict[int, KeyValue] = {}
-        for layer, module in enumerate(self.prior.core.transformer.typed_layers()):
-            if module.attention.pattern is AttentionPattern.CROSS:
-                lyrics[layer] = KeyValue(tensors[f"cross_key_{layer}"], tensors[f"cross_value_{layer}"])
-            else:
-                caches[layer] = KeyValue(tensors[f"key_{layer}"], tensors[f"value_{layer}"])
+        """Gather a window from named tensors; caches that are not among them are left out."""
         return Window(
             codes=tensors["codes"],
             position=tensors["position"],
             known_end=tensors["known_end"],
             start=tensors.get("start"),
             conditioning=tensors.get("conditioning"),
-            caches=caches,
-            lyrics=lyrics,
+            caches=_gather_caches("key", "value", tensors),
+            lyrics=_gather_caches("cross_key", "cross_value", tensors),
         )
 
 
-class PrefillGraph(_WindowGraph):
+class PrefillGraph(WindowGraph):
     """One block of known codes -> filled caches."""
 
     def compute(self, tensors: Named) -> Mapping[str, Tensor]:
         """See `declare_prefill`."""
-        position, caches = self.prior.prefill(self.window(tensors))
+        position, caches = self.model.prefill(self.window(tensors))
         return {"position": position} | _named_caches("key", "value", caches)
 
 
-class StepGraph(_WindowGraph):
+class StepGraph(WindowGraph):
     """One code for every slot."""
 
     def compute(self, tensors: Named) -> Mapping[str, Tensor]:
         """See `declare_step`."""
         choice = Choice(**{name: tensors[name] for name in Choice._fields})
-        result = self.prior.step(self.window(tensors), choice)
+        result = self.model.step(self.window(tensors), choice)
         named = {name: getattr(result, name) for name in ("codes", "position", "finite", "logits")}
         return named | _named_caches("key", "value", result.caches)
 

@@ -17,20 +17,20 @@ import onnx_ir.passes.common as ir_passes
 import onnxscript.optimizer
 import torch
 from onnxscript.onnx_opset import opset24 as op
+from torch import nn
 from torch._subclasses.fake_tensor import FakeTensorMode  # the only way to trace without weights
 
 from jukebox_deploy.contract import DimensionRange, GraphSpec, TensorSpec, dimension_symbol
 from jukebox_deploy.errors import ExportError
-from jukebox_deploy.export.graph_modules import GraphModule, graph_module
+from jukebox_deploy.export.assembly import assemble
+from jukebox_deploy.export.graph_modules import graph_module
+from jukebox_deploy.export.graph_parts import GraphParts, SideBySide, split_graph
 from jukebox_deploy.export.weights import WeightFile
 from jukebox_deploy.models.prior import Prior
 from jukebox_deploy.models.vqvae import VQVAE
 
 OPSET = 24
 """The first opset with `TensorScatter`."""
-
-MODEL_PREFIXES = ("prior.", "vqvae.")
-"""Under which names the graph modules hold their models."""
 
 
 def _cache_update(past: Any, update: Any, index: Any) -> Any:
@@ -56,23 +56,29 @@ def trace(spec: GraphSpec, build_model: Callable[[], VQVAE | Prior]) -> ir.Model
     `build_model` makes the graph's model; it is called on fake tensors. Raises `ExportError`.
     """
     with FakeTensorMode(allow_non_fake_inputs=True):
-        return _export(graph_module(spec, build_model()), spec)
+        parts = split_graph(graph_module(spec, build_model()))
+        traced = _trace_parts(spec, parts)
+    return assemble(spec, parts, traced)
 
 
-def parameters(model: ir.Model) -> dict[str, str]:
-    """The parameters of a traced graph: initialiser -> name in the graph's model."""
-    names = {}
-    for initialiser in model.graph.initializers:
-        prefix = next((p for p in MODEL_PREFIXES if initialiser.startswith(p)), None)
-        if prefix is not None:
-            names[initialiser] = initialiser.removeprefix(prefix)
-    return names
+def _trace_parts(spec: GraphSpec, parts: GraphParts) -> ir.Model:
+    """One graph with all parts side by side. Running the calls gives the next ones example inputs."""
+    sizes = _example_sizes(spec)
+    tensors = {t.input_name: torch.empty(t.shape(sizes), dtype=getattr(torch, t.dtype)) for t in spec.inputs}
+    axes = {t.input_name: _dynamic_axes(spec, t) for t in spec.inputs}
+    slot_axis = _dynamic_axes(spec, next(t for t in spec.tensors if t.dims[0] == "B"), axes=1)
+    for call in parts.calls:
+        results = parts.modules[call.part](*(tensors[name] for name in call.inputs))
+        tensors |= dict(zip(call.outputs, results if isinstance(results, tuple) else (results,), strict=True))
+    names = [name for call in parts.first_calls.values() for name in call.inputs]
+    # One tensor passed to two parts would be traced as one input: each gets its own.
+    arguments = tuple(tensors[name].clone() for name in names)
+    return _export(spec.name, SideBySide(parts), arguments, tuple(axes.get(name, slot_axis) for name in names))
 
 
 def parameter_dtypes(model: ir.Model) -> dict[str, torch.dtype]:
-    """The dtype in which a traced graph wants each parameter, by name in the graph's model."""
-    initialisers = model.graph.initializers
-    return {name: _TORCH_TYPES[initialisers[initialiser].dtype] for initialiser, name in parameters(model).items()}
+    """The dtype in which a traced graph wants each of its model's parameters."""
+    return {name: _TORCH_TYPES[value.dtype] for name, value in model.graph.initializers.items()}
 
 
 _TORCH_TYPES: dict[ir.DataType | None, torch.dtype] = {
@@ -82,19 +88,18 @@ _TORCH_TYPES: dict[ir.DataType | None, torch.dtype] = {
 }
 
 
-def tie(model: ir.Model, weights: WeightFile, name: str) -> None:
+def tie(model: ir.Model, weights: WeightFile) -> None:
     """Point the parameters of a traced graph into a weight file, then simplify the graph."""
-    for initialiser, parameter in parameters(model).items():
-        model.graph.initializers[initialiser].const_value = weights.external_tensor(parameter, initialiser)
+    for name, value in model.graph.initializers.items():
+        value.const_value = weights.external_tensor(name)
     onnxscript.optimizer.optimize_ir(model)
     for clean in (ir_passes.CommonSubexpressionEliminationPass(), ir_passes.ClearMetadataAndDocStringPass()):
         clean(model)
-    model.producer_name, model.producer_version = "jukebox-deploy", None
-    model.graph.name = name
 
 
-def _export(module: GraphModule, spec: GraphSpec) -> ir.Model:
-    arguments = tuple(_example(t, _example_sizes(spec)) for t in spec.inputs)
+def _export(
+    graph: str, module: nn.Module, arguments: tuple[torch.Tensor, ...], axes: tuple[dict[int, Any], ...]
+) -> ir.Model:
     with _quiet():
         try:
             program = torch.onnx.export(
@@ -102,15 +107,13 @@ def _export(module: GraphModule, spec: GraphSpec) -> ir.Model:
                 arguments,
                 dynamo=True,
                 opset_version=OPSET,
-                input_names=[t.input_name for t in spec.inputs],
-                output_names=[t.output_name for t in spec.outputs],
-                dynamic_shapes=(_dynamic_shapes(spec),),
+                dynamic_shapes=(axes,),
                 custom_translation_table=_translations(),
                 optimize=False,  # folding needs real weights, which come later
                 verbose=False,
             )
         except Exception as error:  # torch.onnx raises many kinds; the first line says what
-            raise ExportError(f"{spec.name} could not be traced: {str(error).splitlines()[0]}") from error
+            raise ExportError(f"{graph} could not be traced: {str(error).splitlines()[0]}") from error
     assert program is not None
     return program.model
 
@@ -120,21 +123,15 @@ def _example_sizes(spec: GraphSpec) -> dict[str, int]:
     return {r.symbol: r.minimum if r.minimum == r.maximum else max(r.minimum, 2) for r in spec.ranges}
 
 
-def _example(tensor: TensorSpec, sizes: dict[str, int]) -> torch.Tensor:
-    return torch.empty(tensor.shape(sizes), dtype=getattr(torch, tensor.dtype))
-
-
-def _dynamic_shapes(spec: GraphSpec) -> tuple[dict[int, Any], ...]:
-    dims = {r.symbol: torch.export.Dim(r.symbol, min=r.minimum, max=_upper_bound(r)) for r in spec.ranges}
-    fixed = {r.symbol for r in spec.ranges if r.minimum == r.maximum}
-    return tuple(
-        {
-            axis: factor * dims[symbol] if factor > 1 else dims[symbol]
-            for axis, (symbol, factor) in enumerate(map(dimension_symbol, tensor.dims))
-            if symbol is not None and symbol not in fixed
-        }
-        for tensor in spec.inputs
-    )
+def _dynamic_axes(spec: GraphSpec, tensor: TensorSpec, axes: int | None = None) -> dict[int, Any]:
+    """The dynamic axes of a tensor (of its first `axes` ones) as torch spells them."""
+    ranges = {r.symbol: r for r in spec.ranges if r.minimum < r.maximum}
+    dynamic = {}
+    for axis, (symbol, factor) in enumerate(map(dimension_symbol, tensor.dims[:axes])):
+        if symbol in ranges:
+            size = torch.export.Dim(symbol, min=ranges[symbol].minimum, max=_upper_bound(ranges[symbol]))
+            dynamic[axis] = factor * size if factor > 1 else size
+    return dynamic
 
 
 def _upper_bound(dimension: DimensionRange) -> int:

@@ -42,7 +42,7 @@ class WeightFile:
     path: Path
     tensors: Mapping[str, StoredTensor]
 
-    def external_tensor(self, name: str, initialiser: str) -> ir.ExternalTensor:
+    def external_tensor(self, name: str) -> ir.ExternalTensor:
         """A reference to a tensor, for a graph saved in the same folder; `ExportError` if it is not there."""
         if name not in self.tensors:
             raise ExportError(f"the graph needs the parameter {name!r}, which {self.path.name} does not hold.")
@@ -53,7 +53,7 @@ class WeightFile:
             stored.length,
             ir.DataType[_ONNX_TYPES[stored.dtype]],
             shape=ir.Shape(stored.shape),
-            name=initialiser,
+            name=name,
             base_dir=str(self.path.parent),
         )
 

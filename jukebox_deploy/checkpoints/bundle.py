@@ -15,7 +15,6 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Self, TypeVar
 
-import torch
 from torch import nn
 
 from jukebox_deploy.checkpoints.layout import (
@@ -23,6 +22,7 @@ from jukebox_deploy.checkpoints.layout import (
     component_configs,
     component_shapes,
     prior_component,
+    without_weights,
 )
 from jukebox_deploy.checkpoints.matching import Mismatch
 from jukebox_deploy.checkpoints.reading import SafetensorsFile, check_file
@@ -32,6 +32,7 @@ from jukebox_deploy.config import JukeboxConfig, config_from_dict, config_to_dic
 from jukebox_deploy.contract import Precision
 from jukebox_deploy.errors import CheckpointError, ConfigError
 from jukebox_deploy.files import atomic_directory, sha256_of_file, write_json_atomic
+from jukebox_deploy.labels.vocabulary import Vocabulary
 from jukebox_deploy.models.builders import build_prior, build_vqvae
 from jukebox_deploy.models.prior import Prior
 from jukebox_deploy.models.vqvae import VQVAE
@@ -51,15 +52,18 @@ class BundleContents:
     components: Mapping[str, Callable[[], TensorSource]]
     """Opens each component's tensors, under our names; one component is open at a time."""
     source: Mapping[str, Any] = field(default_factory=dict)  # plain data: where the weights came from
-    vocabulary: Mapping[str, Any] | None = None  # plain data of a `labels.Vocabulary`
+    vocabulary: Vocabulary = field(default_factory=Vocabulary)
 
 
 def write_bundle(out: Path, contents: BundleContents) -> CheckpointBundle:
     """Write a bundle, whole or not at all, tensor by tensor.
 
-    Raises `CheckpointError` for tensors that cannot be read, `JukeboxError` if `out` is taken or
-    there is no room.
+    Raises `CheckpointError` for tensors that cannot be read, `LabelError` for lists of names with ids
+    that the model lacks, `JukeboxError` if `out` is taken or there is no room.
     """
+    for prior in contents.config.priors:
+        if prior.labels:
+            contents.vocabulary.for_model(prior.labels)
     description = {
         "format_version": FORMAT_VERSION,
         "config": config_to_dict(contents.config),
@@ -68,8 +72,8 @@ def write_bundle(out: Path, contents: BundleContents) -> CheckpointBundle:
     with atomic_directory(out) as folder:
         for component in component_configs(contents.config):
             write_safetensors(_weights_file(folder, component), contents.components[component]())
-        if contents.vocabulary is not None:
-            write_json_atomic(folder / VOCABULARY_FILE, dict(contents.vocabulary))
+        if contents.vocabulary.lists:
+            write_json_atomic(folder / VOCABULARY_FILE, contents.vocabulary.to_json())
         write_json_atomic(folder / CONFIG_FILE, description)
     return CheckpointBundle.open(out)
 
@@ -81,13 +85,13 @@ class CheckpointBundle:
     folder: Path
     config: JukeboxConfig
     source: Mapping[str, Any]
-    vocabulary: Mapping[str, Any]  # plain data of a `labels.Vocabulary`; empty if none was given
+    vocabulary: Vocabulary  # empty if none was given
 
     @classmethod
     def open(cls, folder: Path) -> Self:
         """Check version, configuration, and names and shapes of all tensors; no weights are read.
 
-        Raises `CheckpointError` that says what is wrong.
+        Raises `CheckpointError`, or `LabelError` for the lists of names, that says what is wrong.
         """
         folder = Path(folder)
         if not (folder / CONFIG_FILE).is_file():
@@ -95,8 +99,8 @@ class CheckpointBundle:
                 f"{folder}: no checkpoint bundle ({CONFIG_FILE} is missing); make one with `jukebox-deploy import`."
             )
         description = _read_object(folder / CONFIG_FILE)
-        vocabulary = _read_object(folder / VOCABULARY_FILE) if (folder / VOCABULARY_FILE).exists() else {}
-        bundle = cls(folder, _read_config(folder, description), description.get("source", {}), vocabulary)
+        config, vocabulary = _read_config(folder, description), _read_vocabulary(folder)
+        bundle = cls(folder, config, description.get("source", {}), vocabulary)
         for component in bundle.components:
             bundle._check(component)
         return bundle
@@ -116,7 +120,7 @@ class CheckpointBundle:
 
     def load_vqvae(self) -> VQVAE:
         """The VQ-VAE; its weights are the mapped file, not a copy of it."""
-        with torch.device("meta"):
+        with without_weights():
             module = build_vqvae(self.config.vqvae)
         return self._filled(module, VQVAE_COMPONENT)
 
@@ -126,7 +130,7 @@ class CheckpointBundle:
         Raises `ConfigError` if the bundle has no prior for that level.
         """
         config = self.config.prior(level)
-        with torch.device("meta"):
+        with without_weights():
             module = build_prior(config, precision)
         return self._filled(module, prior_component(level))
 
@@ -174,6 +178,11 @@ def _read_config(folder: Path, description: dict[str, Any]) -> JukeboxConfig:
         return config_from_dict(JukeboxConfig, description.get("config"))
     except ConfigError as error:
         raise CheckpointError(f"{folder / CONFIG_FILE}: {error} Import the checkpoint again.") from error
+
+
+def _read_vocabulary(folder: Path) -> Vocabulary:
+    path = folder / VOCABULARY_FILE
+    return Vocabulary.from_json(_read_object(path), str(path)) if path.exists() else Vocabulary()
 
 
 def _read_object(path: Path) -> dict[str, Any]:

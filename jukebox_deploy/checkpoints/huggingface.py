@@ -25,10 +25,13 @@ from jukebox_deploy.checkpoints.tensors import RenamedTensors, TensorInfo, Tenso
 from jukebox_deploy.config import JukeboxConfig
 from jukebox_deploy.errors import CheckpointError
 from jukebox_deploy.files import sha256_of_file
+from jukebox_deploy.labels.vocabulary import Vocabulary
+from jukebox_deploy.labels.vocabulary_files import read_hugging_face_folder
 from jukebox_deploy.presets import PRESETS
 
 _INDICES = ("model.safetensors.index.json", "pytorch_model.bin.index.json")
 _SINGLE_FILES = ("model.safetensors", "pytorch_model.bin")
+_TOKENIZER_FILES = ("artists.json", "genres.json", "vocab.json")
 _COMPONENT_PREFIX = re.compile(r"(vqvae|priors\.\d+)\.")
 
 
@@ -59,7 +62,7 @@ def import_huggingface(
     folder: Path,
     out: Path,
     preset: str | JukeboxConfig | None = None,
-    vocabulary: Mapping[str, Any] | None = None,
+    vocabulary: Vocabulary | None = None,
 ) -> CheckpointBundle:
     """Turn a folder with safetensors or `.bin` files (one, or shards with an index) into a bundle.
 
@@ -67,11 +70,12 @@ def import_huggingface(
         folder: what `JukeboxModel.save_pretrained` writes, or a copy of a published repository.
         out: the bundle's folder; must be new or empty.
         preset: name of a preset, or a configuration; `None` finds the preset that fits.
-        vocabulary: plain data of a `labels.Vocabulary`, to be kept in the bundle.
+        vocabulary: names of artists and genres; `None` takes the tokenizer's files, if they are in the folder.
 
     Raises:
         CheckpointError: files that cannot be read, or are not those of the preset.
         ConfigError: no preset of that name.
+        LabelError: lists of names that are broken, or of another model.
         JukeboxError: `out` is taken, or there is no room.
     """
     folder = Path(folder)
@@ -91,7 +95,7 @@ def import_huggingface(
             config,
             components={component: _Opener(source, part) for component, part in names.items()},
             source={"format": "huggingface", "files": [_record(folder / name) for name in sorted(set(shards))]},
-            vocabulary=vocabulary,
+            vocabulary=vocabulary or _read_vocabulary(folder),
         ),
     )
 
@@ -192,6 +196,11 @@ def _problems(folder: Path, groups: Mapping[str, Shapes], config: JukeboxConfig)
     problems: dict[str, str | None] = {name: None for name in groups if name not in expected}
     problems |= {name: name for name in groups if name in expected and compare(groups[name], expected[name])}
     return problems
+
+
+def _read_vocabulary(folder: Path) -> Vocabulary:
+    present = any((folder / name).is_file() for name in _TOKENIZER_FILES)
+    return read_hugging_face_folder(folder) if present else Vocabulary()
 
 
 def _with_prefix(names: Mapping[str, tuple[str, ...]], prefix: str) -> FileNames:

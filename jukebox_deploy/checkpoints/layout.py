@@ -5,13 +5,16 @@ Taken from the modules themselves, built on torch's "meta" device, where tensors
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import cache
 from types import MappingProxyType
+from typing import Any
 
 import torch
 from torch import nn
+from torch.overrides import TorchFunctionMode
 
 from jukebox_deploy.checkpoints.names import Dialect, file_names
 from jukebox_deploy.config import JukeboxConfig, PriorConfig, VQVAEConfig
@@ -39,10 +42,29 @@ def build_component(config: ComponentConfig) -> nn.Module:
     return build_vqvae(config) if isinstance(config, VQVAEConfig) else build_prior(config)
 
 
+class _SkipInitialisation(TorchFunctionMode):
+    """Leaves out the filling of new weights, which takes long even where they have no memory."""
+
+    def __torch_function__(
+        self, function: Any, types: Any, args: tuple[Any, ...] = (), kwargs: dict[str, Any] | None = None
+    ) -> Any:
+        kwargs = kwargs or {}
+        if getattr(function, "__module__", None) == "torch.nn.init":
+            return kwargs["tensor"] if "tensor" in kwargs else args[0]
+        return function(*args, **kwargs)
+
+
+@contextmanager
+def without_weights() -> Iterator[None]:
+    """Modules built inside have names and shapes only, until `load_state_dict(assign=True)`."""
+    with torch.device("meta"), _SkipInitialisation():
+        yield
+
+
 @cache
 def component_shapes(config: ComponentConfig) -> Shapes:
     """Our names and shapes of a component's tensors, codebooks included."""
-    with torch.device("meta"):
+    with without_weights():
         module = build_component(config)
     return MappingProxyType({name: tuple(tensor.shape) for name, tensor in module.state_dict().items()})
 

@@ -6,7 +6,7 @@ Source: specification section 15.
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -30,6 +30,7 @@ from jukebox_deploy.checkpoints.tensors import RenamedTensors, TensorTable
 from jukebox_deploy.config import JukeboxConfig
 from jukebox_deploy.errors import CheckpointError
 from jukebox_deploy.files import sha256_of_file
+from jukebox_deploy.labels.vocabulary import Vocabulary
 from jukebox_deploy.presets import PRESETS
 
 _PUBLISHED_NAME = re.compile(r"prior_level_(\d+)")
@@ -50,7 +51,7 @@ def import_openai(
     files: Sequence[Path],
     preset: str | JukeboxConfig | None,
     out: Path,
-    vocabulary: Mapping[str, Any] | None = None,
+    vocabulary: Vocabulary | None = None,
 ) -> CheckpointBundle:
     """Turn `vqvae.pth.tar` and any number of `prior_level_N.pth.tar` into a checkpoint bundle.
 
@@ -61,11 +62,12 @@ def import_openai(
         files: the VQ-VAE and some or all priors, in any order.
         preset: name of a preset, or a configuration; `None` finds the preset that fits.
         out: the bundle's folder; must be new or empty.
-        vocabulary: plain data of a `labels.Vocabulary`, to be kept in the bundle.
+        vocabulary: names of artists and genres, to be kept in the bundle.
 
     Raises:
         CheckpointError: files that cannot be read, or are not those of the preset.
         ConfigError: no preset of that name.
+        LabelError: a vocabulary of another model.
         JukeboxError: `out` is taken, or there is no room.
     """
     scans = [_scan(Path(path)) for path in files]
@@ -79,7 +81,7 @@ def import_openai(
             config,
             components={name: partial(_open, path, expected[name]) for name, path in assigned.items()},
             source={"format": "openai", "files": [_record(name, path) for name, path in assigned.items()]},
-            vocabulary=vocabulary,
+            vocabulary=vocabulary or Vocabulary(),
         ),
     )
 

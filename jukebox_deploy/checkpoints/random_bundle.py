@@ -53,11 +53,15 @@ def _spread(name: str, shape: tuple[int, ...]) -> float:
     """Standard deviation of a tensor, such that signals keep their size from layer to layer."""
     if name.startswith("codebooks."):
         return 1.0
+    if name.startswith("decoders.") and name.count(".") == 3:  # the last convolution: audio well within [-1, 1]
+        return 0.1 / math.sqrt(shape[1] * shape[2])
     if len(shape) == 3:  # convolutions: (out, in, kernel), or (in, out, kernel) with a stride of kernel / 2
         transposed = name.startswith(("decoders.", "conditioner.")) and ".convolution." in name
         inputs = 2 * shape[0] if transposed else shape[1] * shape[2]
         return 1 / math.sqrt(inputs)
-    return 0.02  # projections and tables
+    if name.startswith("labels.") or "embedding" in name:
+        return math.sqrt(5 / shape[-1])  # with tied output, codes tend to be held, and labels matter
+    return 0.02
 
 
 def write_random_bundle(config: str | JukeboxConfig, out: Path, seed: int = 0) -> CheckpointBundle:

@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import json
-import secrets
-import shutil
 import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -14,6 +12,7 @@ from typing import TYPE_CHECKING
 
 import click
 
+from jukebox_deploy.cli.folders import replacing
 from jukebox_deploy.engines.bundle import MANIFEST_NAME, EngineBundle, open_bundle
 from jukebox_deploy.engines.manifest import Target
 from jukebox_deploy.errors import EngineError
@@ -70,13 +69,18 @@ def command(
     from jukebox_deploy.engines.tensorrt_build import BuildOptions, build_bundle
 
     options = BuildOptions(Target(target), compute)
-    with _set_aside(out, force), _progress_line(as_json) as progress:
+    ours = replacing(out, force=force, is_ours=_is_bundle, inputs=[bundle.folder])
+    with ours, _progress_line(as_json) as progress:
         _, summaries = build_bundle(bundle, out, options, chosen, progress)
     if as_json:
         summary = {"bundle": str(out), "target": target, "graphs": [asdict(summary) for summary in summaries]}
         click.echo(json.dumps(summary, indent=2))
     else:
         _print_summaries(out, summaries)
+
+
+def _is_bundle(folder: Path) -> bool:
+    return (folder / MANIFEST_NAME).is_file()
 
 
 def _open_source(source: Path, graphs: tuple[str, ...]) -> tuple[EngineBundle, tuple[str, ...]]:
@@ -87,7 +91,7 @@ def _open_source(source: Path, graphs: tuple[str, ...]) -> tuple[EngineBundle, t
         if not named:
             raise EngineError(f"{source} is not a graph of the bundle around it; export it again.")
         return bundle, named
-    if (source / "config.json").is_file() and not (source / MANIFEST_NAME).is_file():
+    if (source / "config.json").is_file() and not _is_bundle(source):
         raise EngineError(
             f"{source} is a checkpoint bundle. Export it first: jukebox-deploy export {source} --out ONNX_FOLDER"
         )
@@ -104,22 +108,6 @@ def _report_ready(bundle: EngineBundle, as_json: bool) -> None:
         click.echo(json.dumps(ready, indent=2))
     else:
         click.echo(f"{bundle.folder}: all hashes match. ONNX Runtime runs it as it is; there is nothing to build.")
-
-
-@contextmanager
-def _set_aside(out: Path, force: bool) -> Iterator[None]:
-    """Move an older bundle out of the way; it comes back if the build fails."""
-    if not force or not (out / MANIFEST_NAME).is_file():
-        yield
-        return
-    old = out.with_name(f".{out.name}.{secrets.token_hex(4)}.old")
-    out.rename(old)
-    try:
-        yield
-    except BaseException:
-        old.rename(out)
-        raise
-    shutil.rmtree(old)
 
 
 @contextmanager

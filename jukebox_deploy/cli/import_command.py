@@ -14,10 +14,10 @@ from jukebox_deploy.parameter_counts import system_parameters
 
 if TYPE_CHECKING:
     from jukebox_deploy.checkpoints.bundle import CheckpointBundle
+    from jukebox_deploy.labels.vocabulary import Vocabulary
 
 _Command = TypeVar("_Command", bound=Callable[..., Any])
 _PATH = click.Path(path_type=Path)
-_VOCABULARY_FILES = ("artists.json", "genres.json", "vocab.json")
 
 
 @click.group()
@@ -43,7 +43,7 @@ def _bundle_options(function: _Command) -> _Command:
     return function
 
 
-@command.command("openai")
+@command.command("openai", short_help="Read the files that OpenAI published or its code wrote.")
 @click.argument("files", nargs=-1, required=True, type=_PATH, metavar="FILE...")
 @_bundle_options
 def import_openai_command(
@@ -58,7 +58,7 @@ def import_openai_command(
     _report(bundle)
 
 
-@command.command("hf")
+@command.command("hf", short_help="Read a folder in Hugging Face's layout.")
 @click.argument("folder", type=_PATH)
 @_bundle_options
 def import_hf_command(folder: Path, out: Path, preset: str | None, vocabulary: Path | None, force: bool) -> None:
@@ -68,20 +68,18 @@ def import_hf_command(folder: Path, out: Path, preset: str | None, vocabulary: P
     """
     from jukebox_deploy.checkpoints.huggingface import import_huggingface
 
-    if vocabulary is None and any((folder / name).is_file() for name in _VOCABULARY_FILES):
-        vocabulary = folder
     names = _read_vocabulary(vocabulary)
     with replacing(out, force=force, is_ours=_is_bundle, inputs=[folder]):
         bundle = import_huggingface(folder, out, preset, names)
     _report(bundle)
 
 
-def _read_vocabulary(path: Path | None) -> dict[str, Any] | None:
+def _read_vocabulary(path: Path | None) -> Vocabulary | None:
     if path is None:
         return None
     from jukebox_deploy.labels.vocabulary_files import read_vocabulary
 
-    return read_vocabulary(path).to_json()
+    return read_vocabulary(path)
 
 
 def _is_bundle(folder: Path) -> bool:
@@ -98,8 +96,8 @@ def _report(bundle: CheckpointBundle) -> None:
     click.echo(
         f"{bundle.folder}: {config.name}, {system_parameters(config):,} numbers: {', '.join(bundle.components)}."
     )
-    for rules, names in bundle.vocabulary.items():
-        click.echo(f"Names by the rules {rules}: {len(names['artists'])} artists, {len(names['genres'])} genres.")
-    if not bundle.vocabulary and any(prior.labels for prior in config.priors):
+    for rules, names in bundle.vocabulary.lists.items():
+        click.echo(f"Names by the rules {rules}: {len(names.artists)} artists, {len(names.genres)} genres.")
+    if not bundle.vocabulary.lists and any(prior.labels for prior in config.priors):
         click.echo("No lists of artists and genres (--vocabulary): songs can name them by number only, as in #12.")
     click.echo(f"Next: jukebox-deploy export {bundle.folder} --out GRAPHS")

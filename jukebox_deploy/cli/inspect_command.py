@@ -99,7 +99,8 @@ def describe_checkpoint(folder: Path, quick: bool, limit: int | None) -> Descrip
         "source": dict(bundle.source),
         "components": {name: _describe_component(bundle.tensors(name).infos) for name in bundle.components},
         "vocabulary": {
-            rules: {kind: len(names) for kind, names in lists.items()} for rules, lists in bundle.vocabulary.items()
+            rules: {kind: len(names) for kind, names in lists.items()}
+            for rules, lists in bundle.vocabulary.to_json().items()
         },
         "memory": [_describe_memory(plan, limit) for plan in plans],
     }
@@ -126,7 +127,7 @@ def _print(description: Description, graphs: tuple[str, ...]) -> None:
     from rich.console import Console
 
     # In a pipe there is no terminal whose width could be asked for.
-    console = Console(width=None if sys.stdout.isatty() else 120, highlight=False)
+    console = Console(width=None if sys.stdout.isatty() else 120, highlight=False, markup=False)
     if description["kind"] == "engine bundle":
         _print_engines(console, description)
     else:
@@ -142,6 +143,7 @@ def _print_engines(console: Console, description: Description) -> None:
         f"{description['precision']}, {_gigabytes(description['bytes'])} GB"
     )
     console.print(f"hashes: {description['hashes']}; checkpoint {description['checkpoint']}")
+    console.print(f"parity: {'the report is in the manifest' if description['parity'] else 'not compared'}")
     console.print("made with " + ", ".join(f"{name} {version}" for name, version in description["tools"].items()))
     rows = [
         (
@@ -196,14 +198,14 @@ def _print_memory(console: Console, plans: list[Description]) -> None:
             _mebibytes(plan["caches_per_slot"]),
             _mebibytes(plan["window_per_slot"]),
             "" if plan["activations"] is None else _mebibytes(plan["activations"]),
-            *(f"{slots}: {_gigabytes(total)}" for slots, total in plan["total"].items()),
+            *(f"{_gigabytes(total)} ({slots})" for slots, total in plan["total"].items()),
         ]
         rows.append([*row, str(plan["slots_that_fit"])] if "memory" in plan else row)
     if not rows:
         return
-    headings += ["one slot: GB", "most slots: GB"]
+    headings += ["GB (slots)", "GB (most slots)"]
     if "memory" in plans[0]:
-        headings.append(f"slots in {_gigabytes(plans[0]['memory'])} GB")
+        headings.append(f"slots in {plans[0]['memory'] / 1e9:g} GB")
     _print_table(console, headings, rows, right=range(2, len(headings)))
 
 

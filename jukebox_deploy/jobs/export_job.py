@@ -119,7 +119,7 @@ def _export_model(
 
 
 def _save(model: ir.Model, spec: GraphSpec, folder: Path, weights: WeightFile) -> GraphEntry:
-    tie(model, weights, spec.name)
+    tie(model, weights)
     path = folder / f"{spec.name}.onnx"
     ir.save(model, path)
     check_structure(path, spec)

@@ -29,7 +29,7 @@ class Address(NamedTuple):
     """Where the current positions of each slot live in the caches of one pattern."""
 
     write: Tensor  # [B] index of the first entry to write
-    row: Tensor | None = None  # [B*H] which stretch of the cache to read; None for all of it
+    row: Tensor | None = None  # [B, H] which stretch of the cache to read; None for all of it
     visible: Tensor | None = None  # [B, 1, Q, R] entries that a query may see; None for all
     gate: Tensor | None = None  # [B, 1, 1, 1] false where nothing may be seen
 
@@ -68,6 +68,9 @@ class CachePattern(ABC):
         self.geometry = geometry
         self.heads = heads
 
+    address_fields: tuple[str, ...] = ("write", "visible")
+    """The fields of `Address` that this pattern uses."""
+
     @abstractmethod
     def locate(self, position: Tensor, queries: int) -> Address:
         """Where `queries` positions from `position` `[B]` on are written and what they read."""
@@ -86,17 +89,18 @@ class CachePattern(ABC):
         return torch.arange(keys, device=first.device) <= last[:, None, :, None]
 
     def _select_row(self, cache: Tensor, rows: int, row: Tensor | None) -> Tensor:
-        """Of `rows` equal stretches of each head's cache, the one that `row` `[B*H]` names."""
+        """Of `rows` equal stretches of each head's cache, the one that `row` `[B, H]` names."""
         if row is None:
             return cache
         slots, heads, length, width = cache.shape
         stretches = cache.reshape(slots * heads * rows, length // rows, width)
-        return stretches.index_select(0, row).unflatten(0, (slots, heads))
+        return stretches.index_select(0, row.flatten()).reshape(slots, heads, length // rows, width)
 
     def _row(self, offset: Tensor, rows: int) -> Tensor:
-        """Index `[B*H]` of stretch `offset` `[B]` of every head, counted over all slots and heads."""
-        pairs = torch.arange(offset.shape[0] * self.heads, device=offset.device).view(-1, self.heads)
-        return (pairs * rows + offset[:, None]).flatten()
+        """Index `[B, H]` of stretch `offset` `[B]` of every head, counted over all slots and heads."""
+        slots = torch.arange(offset.shape[0], device=offset.device)[:, None]
+        pairs = slots * self.heads + torch.arange(self.heads, device=offset.device)
+        return pairs * rows + offset[:, None]
 
 
 class _DenseCache(CachePattern):
@@ -116,6 +120,8 @@ class _BlockCache(CachePattern):
 
 class _ColumnCache(CachePattern):
     """All positions, column by column, so that a step reads one contiguous stretch."""
+
+    address_fields = ("write", "row", "visible")
 
     def locate(self, position: Tensor, queries: int) -> Address:
         c, m = self.geometry.block_length, self.geometry.block_count
@@ -139,6 +145,8 @@ class _ColumnBlockCache(CachePattern):
 
 class _PreviousBlockCache(CachePattern):
     """A ring of two blocks: one being written, one being read."""
+
+    address_fields = ("write", "row", "gate")
 
     def locate(self, position: Tensor, queries: int) -> Address:
         c = self.geometry.block_length

@@ -14,7 +14,7 @@ from torch.nn import functional as F
 from jukebox_deploy.models.cached_attention import KeyValue
 from jukebox_deploy.models.conditioners import LabelConditioner, UpsamplerConditioner
 from jukebox_deploy.models.token_choice import choose_codes, logits_are_finite
-from jukebox_deploy.models.transformer import Caches, LayerNorm, Projection, Transformer
+from jukebox_deploy.models.transformer import Addresses, Caches, LayerNorm, Projection, Transformer
 
 
 class Window(NamedTuple):
@@ -37,6 +37,15 @@ class Choice(NamedTuple):
     temperature: Tensor
     top_k: Tensor
     top_p: Tensor
+
+
+class Entry(NamedTuple):
+    """What goes into the stack."""
+
+    rows: Tensor  # [B, Q, W], in the stack's dtype
+    conditioning: Tensor | None  # [B, Q, W], already in the rows
+    position: Tensor  # [B], within the context
+    addresses: Addresses
 
 
 class StepResult(NamedTuple):
@@ -185,37 +194,54 @@ class Prior(nn.Module):
         assert self.lyric_encoder is not None
         return self.core.transformer.lyric_key_values(self.lyric_encoder(lyric_tokens))
 
+    def enter(self, window: Window, queries: int) -> Entry:
+        """From a window's state to the input of the stack, for `queries` positions of every slot.
+
+        The window's caches and lyrics are not looked at.
+        """
+        transformer = self.core.transformer
+        position = window.position.clamp(max=transformer.geometry.context - queries)
+        rows, conditioning = self.core.embed_window(window, position, queries)
+        return Entry(rows.to(transformer.dtype), conditioning, position, transformer.locate(position, queries))
+
     def prefill(self, window: Window) -> tuple[Tensor, dict[int, KeyValue]]:
         """One block of known codes: the new `position` `[B]` and the caches that go out.
 
         `position` must be a block's start. Rows beyond `known_end` are computed from whatever the
         codes hold there; every cache entry they write is written again before it is read.
         """
-        block = self.core.transformer.geometry.block_length
-        context = self.core.transformer.geometry.context
-        position = window.position.clamp(max=context - block)
-        rows, _ = self.core.embed_window(window, position, block)
-        _, caches = self.core.transformer.forward_cached(rows, position, window.caches, window.lyrics)
-        return torch.minimum(window.position + block, window.known_end), caches
+        transformer = self.core.transformer
+        entry = self.enter(window, transformer.geometry.block_length)
+        _, caches = transformer.forward_cached(entry.rows, entry.addresses, window.caches, window.lyrics)
+        return self.leave_prefill(window), caches
+
+    def leave_prefill(self, window: Window) -> Tensor:
+        """The new `position` `[B]`."""
+        return torch.minimum(window.position + self.core.transformer.geometry.block_length, window.known_end)
 
     def step(self, window: Window, choice: Choice) -> StepResult:
         """One position of every slot; slots at their `window_end` idle (their codes stay)."""
-        last = self.core.transformer.geometry.context - 1
-        position = window.position.clamp(max=last)
-        rows, conditioning = self.core.embed_window(window, position, 1)
-        hidden, caches = self.core.transformer.forward_cached(rows, position, window.caches, window.lyrics)
-        if self.readds_conditioning and conditioning is not None:
-            hidden = hidden + conditioning
+        entry = self.enter(window, queries=1)
+        hidden, caches = self.core.transformer.forward_cached(
+            entry.rows, entry.addresses, window.caches, window.lyrics
+        )
+        return self.leave_step(hidden, entry, window, choice)._replace(caches=caches)
+
+    def leave_step(self, hidden: Tensor, entry: Entry, window: Window, choice: Choice) -> StepResult:
+        """From the stack's output `[B, 1, W]` to the chosen codes; the result's caches are empty."""
+        hidden = hidden.float()
+        if self.readds_conditioning and entry.conditioning is not None:
+            hidden = hidden + entry.conditioning
         logits = self.core.logits(hidden[:, 0])
-        uniform = choice.uniform.gather(1, position[:, None])[:, 0]
+        column = entry.position[:, None]
+        uniform = choice.uniform.gather(1, column)[:, 0]
         drawn = choose_codes(logits, uniform, choice.temperature, choice.top_k, choice.top_p)
         fixed = (window.position < window.known_end) | (window.position >= choice.window_end)
-        column = position[:, None]
         given = window.codes.gather(1, column)
         code = torch.where(fixed[:, None], given, drawn[:, None].to(window.codes.dtype))
         codes = window.codes.scatter(1, column, code)
         moved = torch.where(window.position < choice.window_end, window.position + 1, window.position)
-        return StepResult(codes, moved, logits_are_finite(logits), logits, caches)
+        return StepResult(codes, moved, logits_are_finite(logits), logits, {})
 
     def lyric_attention(
         self, tokens: Tensor, start: Tensor | None, conditioning: Tensor | None, lyric_tokens: Tensor, layer: int

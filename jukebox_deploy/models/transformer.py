@@ -31,6 +31,9 @@ from jukebox_deploy.models.cached_attention import (
 Caches = Mapping[int, KeyValue]
 """Keys and values by layer."""
 
+Addresses = Mapping[AttentionPattern, Address]
+"""Where the current positions live in the caches of each pattern."""
+
 
 class Projection(nn.Module):
     """`x @ weight + bias` with the weight stored `(in, out)`, as checkpoints have it."""
@@ -208,18 +211,28 @@ class Transformer(nn.Module):
             x = layer(x, self.geometry, states)
         return x.float()
 
-    def forward_cached(
-        self, x: Tensor, position: Tensor, caches: Caches, lyrics: Caches
-    ) -> tuple[Tensor, dict[int, KeyValue]]:
-        """New positions `[B, Q, W]` from `position` `[B]` on, over caches by layer.
+    def cache_patterns(self, queries: int) -> dict[AttentionPattern, CachePattern]:
+        """The patterns of this stack that have caches, as a step or a prefill uses them."""
+        used = {layer.attention.pattern for layer in self.typed_layers()}
+        patterns = cache_patterns(self.geometry, self.heads, queries)
+        return {name: pattern for name, pattern in patterns.items() if name in used}
 
-        `Q` is 1 (a step) or a block, beginning at a block's start (a prefill). `lyrics` has the keys
-        and values of the cross layers. Returns `[B, Q, W]` and the caches that go out.
+    def locate(self, position: Tensor, queries: int) -> Addresses:
+        """Where the `queries` positions from `position` `[B]` on live in the caches of each pattern.
+
+        `queries` is 1 (a step) or a block, beginning at a block's start (a prefill).
         """
-        x = x.to(self.dtype)
-        patterns = cache_patterns(self.geometry, self.heads, x.shape[1])
-        used = {layer.attention.pattern for layer in self.typed_layers()} & set(patterns)
-        addresses = {name: patterns[name].locate(position, x.shape[1]) for name in sorted(used)}
+        patterns = self.cache_patterns(queries)
+        return {name: pattern.locate(position, queries) for name, pattern in patterns.items()}
+
+    def forward_cached(
+        self, x: Tensor, addresses: Addresses, caches: Caches, lyrics: Caches
+    ) -> tuple[Tensor, dict[int, KeyValue]]:
+        """New positions `[B, Q, W]`, in `dtype`, over caches by layer; the caches that go out come with them.
+
+        `lyrics` has the keys and values of the cross layers.
+        """
+        patterns = self.cache_patterns(x.shape[1])
         presents: dict[int, KeyValue] = {}
         for index, layer in enumerate(self.typed_layers()):
             name = layer.attention.pattern
@@ -227,7 +240,7 @@ class Transformer(nn.Module):
                 x = layer.forward_cross(x, lyrics[index])
             else:
                 x, presents[index] = layer.forward_cached(x, patterns[name], addresses[name], caches[index])
-        return x.float(), presents
+        return x, presents
 
     def lyric_key_values(self, encoder_states: Tensor) -> dict[int, KeyValue]:
         """Keys and values of the cross layers, by layer, from the encoder's states `[B, L, W]`."""

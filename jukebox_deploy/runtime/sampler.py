@@ -13,6 +13,7 @@ from pathlib import Path
 
 import numpy as np
 
+from jukebox_deploy.contract import GraphKind
 from jukebox_deploy.engine import Engine
 from jukebox_deploy.errors import SamplingError
 from jukebox_deploy.labels.vocabulary import Vocabulary
@@ -146,10 +147,15 @@ class SongSampler:
         if not unfinished:
             return
         prior = self._config.prior(level)
-        session = self._engine.prior_session(level, min(self._options.slots, len(unfinished)))
+        session = self._engine.prior_session(level, self._slots(level, len(unfinished)))
         conditioner = WindowConditioner(self._engine, prior)
         sampler = LevelSampler(session, prior, self._options.commit_seconds)
         yield from sampler.run([self._song_level(level, song, conditioner) for song in unfinished])
+
+    def _slots(self, level: int, songs: int) -> int:
+        """A slot per song, as far as that is asked for and the step was made for."""
+        slot_range = next(r for r in self._engine.graphs[f"{GraphKind.STEP}_{level}"].ranges if r.symbol == "B")
+        return max(slot_range.minimum, min(songs, self._options.slots, slot_range.maximum))
 
     def _song_level(self, level: int, song: _Song, conditioner: WindowConditioner) -> SongLevel:
         """A song's part in a level."""

@@ -89,7 +89,10 @@ class Slot:
         return ids.astype(np.int64) - self._prior.code_shift
 
     def is_finite(self) -> bool:
-        """Whether the logits of the last steps were numbers."""
+        """Whether the logits of the steps so far were numbers.
+
+        The last step tells for all: what is not a number stays in the caches that later steps read.
+        """
         return bool(self._session.read("finite", self.index))
 
     def release(self) -> None:

@@ -8,7 +8,6 @@ import shutil
 from pathlib import Path
 
 import pytest
-from handmade_graphs import cache_spec, decode_spec, make_manifest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
@@ -16,6 +15,7 @@ from jukebox_deploy.contract import GraphKind
 from jukebox_deploy.engines.bundle import MANIFEST_NAME, open_bundle, write_manifest
 from jukebox_deploy.engines.manifest import GraphEntry
 from jukebox_deploy.errors import EngineError
+from tests.engines.handmade_graphs import cache_spec, decode_spec, make_manifest
 
 FILES = ("step_0.onnx", "shared.weights", "vqvae_decode_0.onnx")
 

@@ -9,12 +9,12 @@ from typing import Any
 
 import onnx
 import pytest
-from handmade_graphs import cache_model, cache_spec, decode_model, decode_spec
 from onnx import helper
 
-from jukebox_deploy.contract import GraphSpec
+from jukebox_deploy.contract import DimensionRange, GraphSpec
 from jukebox_deploy.engines.graph_check import check_graph_file, find_violations
 from jukebox_deploy.errors import EngineError
+from tests.engines.handmade_graphs import cache_model, cache_spec, decode_model, decode_spec
 
 
 @pytest.mark.parametrize("dtype", ["float32", "float16", "bfloat16"])
@@ -25,6 +25,30 @@ def test_a_sound_cache_graph_breaks_no_rule(dtype: str) -> None:
 
 def test_a_sound_decoder_breaks_no_rule() -> None:
     assert find_violations(decode_model(), decode_spec()) == []
+
+
+def test_the_shape_of_past_may_be_read() -> None:
+    spec = cache_spec()
+    model = cache_model(spec)
+    model.graph.node.append(helper.make_node("Shape", ["past_key_0"], ["shape"]))
+    assert find_violations(model, spec) == []
+
+
+def test_how_output_sizes_are_called_does_not_matter() -> None:
+    spec = cache_spec()
+    model = cache_model(spec)
+    model.graph.output[1].type.tensor_type.shape.dim[0].dim_param = "s47"
+    assert find_violations(model, spec) == []
+
+
+def test_a_symbol_of_one_possible_size_may_be_a_number() -> None:
+    spec = replace(cache_spec(), ranges=(DimensionRange("B", 4, 4, 4),))
+    model = cache_model(spec)
+    for value in (*model.graph.input, *model.graph.output):
+        value.type.tensor_type.shape.dim[0].dim_value = 4
+    assert find_violations(model, spec) == []
+    frozen_slots(model)
+    assert len(find_violations(model, spec)) == 1
 
 
 def update_of(model: Any) -> Any:
@@ -131,6 +155,18 @@ def frozen_slots(model: Any) -> None:
     model.graph.input[1].type.tensor_type.shape.dim[0].dim_value = 1
 
 
+def renamed_slots(model: Any) -> None:
+    model.graph.input[1].type.tensor_type.shape.dim[0].dim_param = "batch"
+
+
+def frozen_output_slots(model: Any) -> None:
+    model.graph.output[1].type.tensor_type.shape.dim[0].dim_value = 1
+
+
+def lost_output_rank(model: Any) -> None:
+    del model.graph.output[1].type.tensor_type.shape.dim[:]
+
+
 def weights_from_elsewhere(model: Any) -> None:
     weight = model.graph.initializer[0]
     weight.data_location = onnx.TensorProto.EXTERNAL
@@ -157,6 +193,9 @@ BROKEN: list[tuple[Callable[[Any], None], str]] = [
     (wrong_input_dtype, "input 'query' has dtype FLOAT, expected FLOAT16"),
     (wrong_output_size, "output 'result' has dimensions ['B', 2, 1, 17], expected ['B', 2, 1, 16]"),
     (frozen_slots, "input 'query' has dimensions [1, 2, 1, 16], expected ['B', 2, 1, 16]"),
+    (renamed_slots, "input 'query' has dimensions ['batch', 2, 1, 16], expected ['B', 2, 1, 16]"),
+    (frozen_output_slots, "output 'result' has dimensions [1, 2, 1, 16], expected ['B', 2, 1, 16]"),
+    (lost_output_rank, "output 'result' has dimensions [], expected ['B', 2, 1, 16]"),
     (weights_from_elsewhere, "weights come from ['../secret'], which the manifest does not list"),
 ]
 

@@ -8,12 +8,12 @@ from dataclasses import replace
 from typing import Any
 
 import pytest
-from handmade_graphs import cache_spec, decode_spec, make_manifest
 
 from jukebox_deploy.contract import GraphKind
 from jukebox_deploy.engines import manifest as manifest_module
 from jukebox_deploy.engines.manifest import FileRecord, GraphEntry, Manifest, manifest_from_json, manifest_to_json
 from jukebox_deploy.errors import EngineError
+from tests.engines.handmade_graphs import cache_spec, decode_spec, make_manifest
 
 
 def example() -> Manifest:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import errno
 import importlib
 import io
+import signal
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -12,7 +13,6 @@ from typing import Any
 import numpy as np
 import onnx
 import pytest
-from handmade_graphs import cache_model, cache_spec, decode_spec, make_model, save_bundle
 from onnx import helper
 
 from jukebox_deploy.contract import DimensionRange, GraphKind, GraphSpec, Precision, Role, TensorSpec
@@ -28,6 +28,7 @@ from jukebox_deploy.engines.tensorrt_flavour import (
     stream_writer,
 )
 from jukebox_deploy.errors import EngineError, JukeboxError
+from tests.engines.handmade_graphs import cache_model, cache_spec, decode_spec, make_model, save_bundle
 
 CAPABILITIES = ("8.0", "8.6", "8.9", "12.0", "12.1")
 
@@ -149,17 +150,25 @@ def test_an_operator_that_the_parser_lacks(rtx: Any, tmp_path: Path) -> None:
         build_engine(tmp_path / "condition_0.onnx", spec, tmp_path / "condition_0.engine", BuildOptions())
 
 
-def test_an_interruption_ends_the_build_and_leaves_nothing(rtx: Any, tmp_path: Path) -> None:
-    def interrupt(*event: object) -> None:
-        raise KeyboardInterrupt
+def raise_interrupt(*event: object) -> None:
+    raise KeyboardInterrupt
 
+
+def send_interrupt(*event: object) -> None:
+    signal.raise_signal(signal.SIGINT)
+
+
+@pytest.mark.parametrize("interrupt", [raise_interrupt, send_interrupt])
+def test_an_interruption_ends_the_build_and_leaves_nothing(rtx: Any, tmp_path: Path, interrupt: Any) -> None:
+    handler = signal.getsignal(signal.SIGINT)
     with pytest.raises(KeyboardInterrupt):
         build_bundle(save_bundle(tmp_path / "onnx"), tmp_path / "engines", BuildOptions(), progress=interrupt)
+    assert signal.getsignal(signal.SIGINT) is handler
     assert [path.name for path in tmp_path.iterdir()] == ["onnx"]
 
 
 def test_a_full_disk_is_noticed_although_the_library_swallows_it(rtx: Any, tmp_path: Path, monkeypatch: Any) -> None:
-    class FullDisk(io.RawIOBase):
+    class FullDisk(io.BytesIO):
         def write(self, data: Any) -> int:
             raise OSError(errno.ENOSPC, "No space left on device")
 

@@ -61,7 +61,7 @@ def used_names(tree: ast.AST) -> Iterator[str]:
 def asked_for(tree: ast.AST) -> set[str]:
     """The attributes that `hasattr` asks for."""
     calls = [node for node in ast.walk(tree) if isinstance(node, ast.Call) and ast.unparse(node.func) == "hasattr"]
-    return {argument.value for call in calls if isinstance(argument := call.args[1], ast.Constant)}
+    return {str(argument.value) for call in calls if isinstance(argument := call.args[1], ast.Constant)}
 
 
 def unknown_names(source: str) -> list[str]:

@@ -20,7 +20,7 @@ from jukebox_deploy.graphs import GraphOptions, declare_graphs
 from jukebox_deploy.receptive_field import decoder_receptive_field, encoder_receptive_field
 
 
-class PowerCut(Exception):
+class PowerCutError(Exception):
     """What the tests throw into a running step."""
 
 
@@ -37,7 +37,7 @@ def noise(shape: tuple[int, ...], *parts: object) -> np.ndarray:
     return np.random.default_rng(digest(*parts)).standard_normal(shape, np.float32)
 
 
-def choose(logits: np.ndarray, temperature: float, top_k: int, top_p: float, uniform: float) -> int:
+def choose(logits: np.ndarray, temperature: np.float32, top_k: int, top_p: np.float32, uniform: float) -> int:
     """The code that the filters and the inverse CDF give (specification 12.3)."""
     if temperature == 0:
         return int(logits.argmax())
@@ -59,7 +59,7 @@ class Faults:
     """What goes wrong, and when."""
 
     steps_until_power_cut: int | None = None
-    not_finite_at: int | None = None  # position at which the logits are not numbers
+    not_finite_from: int | None = None  # first position at which the logits are not numbers
 
 
 class FakeSession:
@@ -91,7 +91,8 @@ class FakeSession:
         return self._buffers[tensor][slot].copy()
 
     def prefill(self, slots: range) -> None:
-        assert slots.step == 1 and 0 <= slots.start < slots.stop <= self.slots
+        assert slots.step == 1
+        assert 0 <= slots.start < slots.stop <= self.slots
         self.prefills.append(slots)
         block = self.prior.transformer.block_length
         for slot in slots:
@@ -108,7 +109,7 @@ class FakeSession:
         for _ in range(count):
             if self.faults.steps_until_power_cut is not None:
                 if self.faults.steps_until_power_cut == 0:
-                    raise PowerCut
+                    raise PowerCutError
                 self.faults.steps_until_power_cut -= 1
             self.steps += 1
             for slot in range(self.slots):
@@ -121,10 +122,12 @@ class FakeSession:
             return
         self._remember(slot, position, "step")
         logits = 2 * noise((self.prior.bins,), "logits", self._memory[slot, position])
-        buffers["finite"][slot] = position != self.faults.not_finite_at
+        # What is no number stays in the caches, and so do its consequences.
+        buffers["finite"][slot] = self.faults.not_finite_from is None or position < self.faults.not_finite_from
         if position >= buffers["known_end"][slot]:
-            settings = (buffers[name][slot] for name in ("temperature", "top_k", "top_p"))
-            buffers["codes"][slot, position] = choose(logits, *settings, buffers["uniform"][slot, position])
+            temperature, top_k, top_p = (buffers[name][slot] for name in ("temperature", "top_k", "top_p"))
+            uniform = buffers["uniform"][slot, position]
+            buffers["codes"][slot, position] = choose(logits, temperature, top_k, top_p, uniform)
         buffers["position"][slot] = position + 1
 
     def _remember(self, slot: int, position: int, kernel: str) -> None:
@@ -182,9 +185,11 @@ class FakeRunner:
 class FakeEngine:
     """All graphs of a model, opened."""
 
-    def __init__(self, config: JukeboxConfig, faults: Faults | None = None) -> None:
+    def __init__(
+        self, config: JukeboxConfig, faults: Faults | None = None, slots: tuple[int, int, int] = (1, 4, 16)
+    ) -> None:
         self.config = config
-        self.graphs = declare_graphs(config, GraphOptions())
+        self.graphs = declare_graphs(config, GraphOptions(slots=slots))
         self.faults = faults or Faults()
         self.sessions: list[FakeSession] = []
         self.runners: list[FakeRunner] = []
@@ -195,6 +200,7 @@ class FakeEngine:
 
     def prior_session(self, level: int, slots: int) -> FakeSession:
         spec = self.graphs[f"{GraphKind.STEP}_{level}"]
+        assert spec.ranges[0].minimum <= slots <= spec.ranges[0].maximum
         self.sessions.append(FakeSession(self.config.prior(level), spec, slots, self.faults))
         return self.sessions[-1]
 

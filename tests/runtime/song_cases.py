@@ -7,7 +7,6 @@ from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
-from fake_engine import FakeEngine, choose, digest, noise
 
 from jukebox_deploy.attention_patterns import AttentionOrder
 from jukebox_deploy.config import (
@@ -29,6 +28,7 @@ from jukebox_deploy.runtime.randomness import uniforms
 from jukebox_deploy.runtime.sampler import SamplingOptions, SongJob, SongSampler
 from jukebox_deploy.runtime.song import LevelSettings, Mode, SongRequest
 from jukebox_deploy.runtime.store import Fingerprint, read_codes
+from tests.runtime.fake_engine import FakeEngine, choose, digest, noise
 
 RATE = 800
 VQVAE = VQVAEConfig(
@@ -88,7 +88,9 @@ TOP_SECOND = 16 / RATE  # seconds per top code
 REQUESTS = (
     SongRequest(seconds=50 * TOP_SECOND, artist="#3", genre="#5", lyrics="La la la, a song of stars", seed=1),
     SongRequest(seconds=17 * TOP_SECOND, artist="#3", genre="#5", lyrics="Oh", seed=1, song=1),  # partial at the top
-    SongRequest(seconds=31 * TOP_SECOND, lyrics="Something else to sing", seed=2, total_seconds=9.0, offset_seconds=2.0),
+    SongRequest(
+        seconds=31 * TOP_SECOND, lyrics="Something else to sing", seed=2, total_seconds=9.0, offset_seconds=2.0
+    ),
     SongRequest(
         seconds=24 * TOP_SECOND,
         seed=3,
@@ -98,9 +100,7 @@ REQUESTS = (
 )
 
 
-def sample(
-    engine: FakeEngine, jobs: Iterable[SongJob], options: SamplingOptions | None = None
-) -> list[Event]:
+def sample(engine: FakeEngine, jobs: Iterable[SongJob], options: SamplingOptions | None = None) -> list[Event]:
     return list(SongSampler(engine, FINGERPRINT, options=options).sample(list(jobs)))
 
 
@@ -112,7 +112,7 @@ def plain_song(engine: FakeEngine, request: SongRequest, given: list[np.ndarray]
     """The codes of a song, worked out window by window without slots, sessions, commits or plans."""
     config = engine.config
     samples = round((request.seconds or 0) * RATE) // 16 * 16
-    codes = given or [np.zeros(0, np.int64)] * 3
+    codes = list(given or [np.zeros(0, np.int64)] * 3)
     for level in (2, 1, 0):
         total = samples // VQVAE.hop_length(level)
         if len(codes[level]) < total:

@@ -7,8 +7,6 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from fake_engine import FakeEngine, Faults
-from song_cases import MODEL, MODELS, REQUESTS, all_codes, plain_song, sample
 
 from jukebox_deploy.errors import SamplingError
 from jukebox_deploy.runtime.events import LevelProgress
@@ -17,6 +15,8 @@ from jukebox_deploy.runtime.sampler import SamplingOptions, SongJob
 from jukebox_deploy.runtime.slot import WindowConditioning
 from jukebox_deploy.runtime.song import SongRequest
 from jukebox_deploy.runtime.windows import Window
+from tests.runtime.fake_engine import FakeEngine, Faults
+from tests.runtime.song_cases import MODEL, MODELS, REQUESTS, all_codes, plain_song, sample
 
 
 @pytest.mark.parametrize("model", MODELS)
@@ -37,7 +37,9 @@ def test_the_order_of_the_songs_does_not_matter(tmp_path: Path) -> None:
 
 
 def test_seed_and_song_number_change_the_codes() -> None:
-    songs = [plain_song(FakeEngine(MODEL), SongRequest(seconds=0.5, seed=s, song=n)) for s, n in ((0, 0), (0, 1), (1, 0))]
+    songs = [
+        plain_song(FakeEngine(MODEL), SongRequest(seconds=0.5, seed=s, song=n)) for s, n in ((0, 0), (0, 1), (1, 0))
+    ]
     assert len({str(song) for song in songs}) == 3
 
 
@@ -47,9 +49,9 @@ def test_a_freed_slot_is_refilled_at_once(tmp_path: Path) -> None:
     sample(engine, jobs, SamplingOptions(slots=2))
     top = engine.sessions[0]
     codes = [round(request.seconds * 50) for request in REQUESTS if request.seconds]
-    # Two slots share 162 codes: longest first, they are busy for 50 + 31 and 40 + 24 + 17 steps.
-    assert sum(codes) == 162
-    assert top.steps == 81
+    assert codes == [50, 17, 31, 24, 40]
+    # Longest first: one slot is busy for 50 + 24 steps, the other for 40 + 31 + 17.
+    assert top.steps == 88
 
 
 def test_neighbouring_slots_are_prefilled_together(tmp_path: Path) -> None:
@@ -58,6 +60,17 @@ def test_neighbouring_slots_are_prefilled_together(tmp_path: Path) -> None:
     sample(engine, jobs, SamplingOptions(slots=3))
     # 30 top codes: windows at 0 and 6, of which 8 lyric tokens and 8 + 18 tokens are known.
     assert engine.sessions[0].prefills == [range(3)] * (1 + 4)
+
+
+@pytest.mark.parametrize(("slot_range", "expected"), [((1, 1, 2), 2), ((4, 4, 8), 4)])
+def test_slots_are_as_many_as_the_step_was_made_for(
+    slot_range: tuple[int, int, int], expected: int, tmp_path: Path
+) -> None:
+    jobs = [SongJob(REQUESTS[i], tmp_path / str(i)) for i in range(3)]
+    engine = FakeEngine(MODEL, slots=slot_range)
+    sample(engine, jobs)
+    assert [session.slots for session in engine.sessions] == [expected] * 3
+    assert all_codes(jobs[0].folder) == plain_song(FakeEngine(MODEL), REQUESTS[0])
 
 
 def test_neighbours() -> None:
@@ -98,7 +111,7 @@ def test_lyric_tokens_are_kept_while_the_window_lasts_and_become_code_0_after_it
 
 
 def test_a_logit_that_is_not_a_number_stops_the_level() -> None:
-    engine, commits = FakeEngine(MODEL, Faults(not_finite_at=8 + 5)), list[list[int]]()
+    engine, commits = FakeEngine(MODEL, Faults(not_finite_from=8 + 5)), list[list[int]]()
     sampler = LevelSampler(engine.prior_session(2, 1), MODEL.prior(2), commit_seconds=0)
     with pytest.raises(SamplingError, match=r"level 2, song 0: a logit was not a number within the . steps after code"):
         list(sampler.run([_level_of_one_window(Window(0, 0, 24), np.zeros(0, np.int64), commits)]))

@@ -1,0 +1,93 @@
+"""`inspect`: both kinds of bundles, for people and for machines."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+from click.testing import CliRunner, Result
+
+from jukebox_deploy.cli.main import cli
+from tests.engines.handmade_graphs import cache_spec, save_bundle
+
+
+def inspect(*arguments: str | Path) -> Result:
+    return CliRunner().invoke(cli, ["inspect", *map(str, arguments)])
+
+
+def described(*arguments: str | Path) -> dict[str, Any]:
+    result = inspect(*arguments, "--json")
+    assert result.exit_code == 0, result.output
+    description: dict[str, Any] = json.loads(result.output)
+    return description
+
+
+@pytest.fixture
+def engines(tmp_path: Path) -> Path:
+    return save_bundle(tmp_path / "onnx").folder
+
+
+@pytest.fixture(scope="module")
+def checkpoint(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    from jukebox_deploy.checkpoints.random_bundle import write_random_bundle
+
+    return write_random_bundle("tiny", tmp_path_factory.mktemp("checkpoint") / "tiny").folder
+
+
+def test_an_engine_bundle_as_json(engines: Path) -> None:
+    description = described(engines, "--memory", "0.000001")
+    assert description["kind"] == "engine bundle"
+    assert description["hashes"] == "all match"
+    assert description["graphs"]["step_0"]["table"] == cache_spec().to_json()
+    sizes = [(engines / name).stat().st_size for name in ("step_0.onnx", "step_0.weights")]
+    assert description["graphs"]["step_0"]["bytes"] == sum(sizes)
+    (memory,) = description["memory"]
+    assert memory["weights"] == sum(sizes)
+    assert memory["caches_per_slot"] == 512
+    assert memory["slots_that_fit"] == 0  # in a thousand bytes
+    assert memory["total"]["16"] - memory["total"]["1"] == 15 * (512 + memory["window_per_slot"])
+    assert described(engines, "--memory", "1")["memory"][0]["slots_that_fit"] == 16
+
+
+def test_an_engine_bundle_for_people(engines: Path) -> None:
+    result = inspect(engines, "--graph", "step_0", "--memory", "8")
+    assert result.exit_code == 0, result.output
+    for part in ("engine bundle of tiny for onnxruntime, fp16", "all match", "[B, 2, 8, 16]", "in place", "slots in"):
+        assert part in result.output
+    assert "hashes: not checked" in inspect(engines, "--quick").output
+
+
+def test_a_checkpoint_bundle(checkpoint: Path) -> None:
+    description = described(checkpoint)
+    assert description["kind"] == "checkpoint bundle"
+    assert list(description["components"]) == ["vqvae", "prior_0", "prior_1", "prior_2"]
+    top = description["components"]["prior_2"]
+    assert top["dtypes"] == {"float32": top["parameters"]}
+    assert top["bytes"] == 4 * top["parameters"]
+    assert [(plan["level"], plan["precision"]) for plan in description["memory"]] == [
+        (level, precision) for precision in ("fp32", "fp16") for level in (0, 1, 2)
+    ]
+    assert len(description["fingerprint"]) == 64
+    assert described(checkpoint, "--quick")["fingerprint"] is None
+    assert "checkpoint bundle of tiny" in inspect(checkpoint, "--memory", "24").output
+
+
+def test_what_cannot_be_shown(engines: Path, tmp_path: Path) -> None:
+    (engines / "step_0.weights").write_bytes(b"x")
+    for arguments, message in [
+        ((tmp_path,), "is no bundle"),
+        ((tmp_path / "nowhere",), "is no bundle"),
+        ((engines,), "step_0.weights has 1 bytes"),
+    ]:
+        result = inspect(*arguments)
+        assert result.exit_code == 1
+        assert message in result.output
+    assert inspect(engines, "--memory", "0").exit_code == 2
+
+
+def test_an_unknown_graph(engines: Path) -> None:
+    result = inspect(engines, "--graph", "step_9")
+    assert result.exit_code == 1
+    assert "has no graphs ['step_9']; it has ['step_0', 'vqvae_decode_0']" in result.output

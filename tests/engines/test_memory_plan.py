@@ -1,0 +1,84 @@
+"""The plan says what the sessions allocate, and what fits."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import pytest
+
+from jukebox_deploy.config import JukeboxConfig
+from jukebox_deploy.contract import DimensionRange, GraphKind, GraphSpec, Precision, Role, TensorSpec
+from jukebox_deploy.costs import allocated_cache_bytes
+from jukebox_deploy.engines.manifest import FileRecord, GraphEntry, Manifest
+from jukebox_deploy.engines.memory_plan import PriorMemory, plan_config, plan_manifest
+from jukebox_deploy.presets import PRESETS, preset
+from tests.engines.handmade_graphs import cache_spec, decode_spec, make_manifest
+
+KEY_BYTES = 2 * 8 * 16 * 2  # heads, length, width, float16
+QUERY_BYTES = 2 * 16 * 2
+
+
+def bundle(**options: int) -> Manifest:
+    """A step and a prefill that share weights, and a decoder that is not counted."""
+    step = GraphEntry(cache_spec(), "step_0.onnx", ("shared.weights",), options=options)
+    prefill = replace(step, spec=replace(cache_spec(), kind=GraphKind.PREFILL), file="prefill_0.onnx")
+    decode = GraphEntry(decode_spec(), "vqvae_decode_0.onnx")
+    sizes = {"step_0.onnx": 10, "prefill_0.onnx": 20, "shared.weights": 1000, "vqvae_decode_0.onnx": 7}
+    files = {name: FileRecord("ab" * 32, size) for name, size in sizes.items()}
+    return replace(make_manifest([step, prefill, decode]), files=files)
+
+
+def test_a_bundle_counts_shared_weights_once_and_other_states_twice() -> None:
+    (plan,) = plan_manifest(bundle())
+    assert plan == PriorMemory(
+        level=0,
+        precision=Precision.FP16,
+        weights=1030,
+        caches_per_slot=KEY_BYTES,
+        window_per_slot=2 * 8 + QUERY_BYTES + QUERY_BYTES,  # position, query, result
+        activations=None,
+        most_slots=16,
+    )
+
+
+def test_activations_count_where_every_engine_says_them() -> None:
+    (plan,) = plan_manifest(bundle(activation_bytes=500))
+    assert plan.activations == 1000
+    assert plan.total(3) == 1030 + 1000 + 3 * (KEY_BYTES + 2 * 8 + 2 * QUERY_BYTES)
+
+
+def test_what_fits() -> None:
+    plan = PriorMemory(0, Precision.FP16, 1000, 60, 40, 100, most_slots=8)
+    assert [plan.slots_within(memory) for memory in (0, 1100, 1199, 1200, 1499, 10_000)] == [0, 0, 0, 1, 3, 8]
+
+
+@pytest.mark.parametrize("precision", [Precision.FP32, Precision.FP16])
+@pytest.mark.parametrize("name", ["tiny", "1b_lyrics", "5b_lyrics"])
+def test_caches_are_those_of_the_cost_formulas(name: str, precision: Precision) -> None:
+    config = preset(name)
+    for plan, prior in zip(plan_config(config, precision), config.priors, strict=True):
+        lyric_rows = allocated_cache_bytes(prior, precision) - plan.caches_per_slot
+        assert 0 <= lyric_rows <= plan.window_per_slot
+        assert (lyric_rows > 0) == (prior.lyrics is not None and prior.lyrics.encoder is not None)
+
+
+def test_half_precision_takes_less() -> None:
+    config = PRESETS["1b_lyrics"]
+    full, half = (plan_config(config, precision)[-1] for precision in (Precision.FP32, Precision.FP16))
+    assert half.caches_per_slot * 2 == full.caches_per_slot
+    assert half.weights < 0.6 * full.weights
+
+
+def test_a_system_without_priors_has_no_plan() -> None:
+    assert plan_config(JukeboxConfig("codec", preset("tiny").vqvae), Precision.FP32) == []
+
+
+def test_cache_and_window_make_the_whole_table() -> None:
+    tensors = (
+        TensorSpec("position", "int64", ("B",), Role.STATE),
+        TensorSpec("codes", "int32", ("B", 5), Role.INPUT),
+    )
+    spec = GraphSpec(GraphKind.STEP, 0, tensors, (DimensionRange("B", 2, 2, 4),))
+    manifest = make_manifest([GraphEntry(spec, "step_0.onnx")])
+    (plan,) = plan_manifest(replace(manifest, files={"step_0.onnx": FileRecord("ab" * 32, 3)}))
+    assert (plan.weights, plan.caches_per_slot, plan.window_per_slot, plan.most_slots) == (3, 0, 2 * 8 + 5 * 4, 4)

@@ -1,0 +1,134 @@
+"""Files appear whole or not at all."""
+
+from __future__ import annotations
+
+import errno
+import json
+import os
+import subprocess
+import sys
+
+import pytest
+
+from jukebox_deploy.errors import JukeboxError
+from jukebox_deploy.files import atomic_directory, atomic_path, sha256_of_file, write_json_atomic
+
+
+def full_disk(*_: object, **__: object) -> None:
+    raise OSError(errno.ENOSPC, "No space left on device")
+
+
+def test_a_file_appears_only_at_the_end(tmp_path):
+    target = tmp_path / "new" / "song.wav"
+    with atomic_path(target) as partial:
+        assert partial.suffix == ".wav"
+        partial.write_bytes(b"abc")
+        assert not target.exists()
+    assert target.read_bytes() == b"abc"
+    assert os.listdir(target.parent) == ["song.wav"]
+
+
+@pytest.mark.parametrize("error", [ValueError, KeyboardInterrupt])
+def test_a_failure_leaves_the_old_file(tmp_path, error):
+    target = tmp_path / "song.wav"
+    target.write_bytes(b"old")
+    with pytest.raises(error), atomic_path(target) as partial:
+        partial.write_bytes(b"half")
+        raise error
+    assert target.read_bytes() == b"old"
+    assert os.listdir(tmp_path) == ["song.wav"]
+
+
+@pytest.mark.parametrize("where", ["write", "fsync"])
+def test_a_full_disk_is_explained(tmp_path, monkeypatch, where):
+    if where == "fsync":
+        monkeypatch.setattr(os, "fsync", full_disk)
+    target = tmp_path / "song.wav"
+    with pytest.raises(JukeboxError, match=r"song\.wav.*disk is full"), atomic_path(target):
+        if where == "write":
+            full_disk()
+    assert os.listdir(tmp_path) == []
+
+
+def test_a_real_limit_on_file_sizes_is_explained(tmp_path):
+    code = (
+        "import resource, sys; from pathlib import Path; from jukebox_deploy.files import *\n"
+        "from jukebox_deploy.errors import JukeboxError\n"
+        "resource.setrlimit(resource.RLIMIT_FSIZE, (1000, 1000))\n"
+        "try:\n"
+        "    with atomic_path(Path(sys.argv[1])) as p: p.write_bytes(bytes(2000))\n"
+        "except JukeboxError as error: print(error)\n"
+    )
+    target = tmp_path / "big.bin"
+    done = subprocess.run([sys.executable, "-c", code, str(target)], capture_output=True, text=True, check=True)
+    assert "larger than this system allows" in done.stdout
+    assert os.listdir(tmp_path) == []
+
+
+def test_other_errors_of_the_body_pass(tmp_path):
+    with pytest.raises(FileNotFoundError), atomic_path(tmp_path / "a"):
+        (tmp_path / "missing").read_bytes()
+
+
+def test_a_file_in_the_way_of_a_folder_is_explained(tmp_path):
+    (tmp_path / "file").write_text("")
+    with pytest.raises(JukeboxError, match="is a file, not a folder"), atomic_path(tmp_path / "file" / "x"):
+        pass
+
+
+def test_a_folder_appears_only_at_the_end(tmp_path):
+    target = tmp_path / "bundle"
+    target.mkdir()  # empty is as good as absent
+    with atomic_directory(target) as partial:
+        (partial / "deep").mkdir()
+        (partial / "deep" / "a").write_text("a")
+        assert os.listdir(target) == []
+    assert (target / "deep" / "a").read_text() == "a"
+    assert os.listdir(tmp_path) == ["bundle"]
+
+
+def test_a_failed_folder_leaves_nothing(tmp_path):
+    with pytest.raises(JukeboxError, match="disk is full"), atomic_directory(tmp_path / "bundle") as partial:
+        (partial / "a").write_text("a")
+        full_disk()
+    assert os.listdir(tmp_path) == []
+
+
+def test_a_taken_folder_is_refused_untouched(tmp_path):
+    (tmp_path / "mine").write_text("precious")
+    with pytest.raises(JukeboxError, match="not empty"), atomic_directory(tmp_path):
+        pass
+    assert os.listdir(tmp_path) == ["mine"]
+
+
+KILLED = """
+import sys, time; from pathlib import Path; from jukebox_deploy.files import atomic_path
+with atomic_path(Path(sys.argv[1])) as partial:
+    partial.write_bytes(b"half"); print("writing", flush=True); time.sleep(60)
+"""
+
+
+def test_a_killed_run_leaves_the_old_file(tmp_path):
+    target = tmp_path / "codes.npy"
+    target.write_bytes(b"old")
+    process = subprocess.Popen([sys.executable, "-c", KILLED, str(target)], stdout=subprocess.PIPE)
+    assert process.stdout is not None
+    process.stdout.readline()
+    process.kill()
+    process.wait(timeout=30)
+    assert target.read_bytes() == b"old"
+
+
+def test_json_and_hash(tmp_path):
+    path = tmp_path / "a.json"
+    write_json_atomic(path, {"name": "Björk", "n": [1, 2]})
+    assert json.loads(path.read_text(encoding="utf-8")) == {"name": "Björk", "n": [1, 2]}
+    assert "Björk" in path.read_text(encoding="utf-8")
+    path.write_bytes(b"abc")
+    assert sha256_of_file(path) == "ba7816bf8f01cfea414140de5dae2223b00361a396177a9cb410ff61f20015ad"
+
+
+def test_json_that_cannot_be_leaves_nothing(tmp_path):
+    with pytest.raises(ValueError, match="JSON compliant"):
+        write_json_atomic(tmp_path / "a.json", {"x": float("nan")})
+    assert os.listdir(tmp_path) == []
