@@ -14,7 +14,8 @@ from dataclasses import dataclass, field
 from enum import StrEnum
 from typing import Any, cast
 
-from jukebox_deploy.config import JukeboxConfig, config_from_dict, config_to_dict
+from jukebox_deploy.config import JukeboxConfig
+from jukebox_deploy.config_json import config_from_dict, config_to_dict
 from jukebox_deploy.contract import GraphKind, GraphSpec, Precision, dimension_symbol
 from jukebox_deploy.errors import ConfigError, EngineError
 
@@ -70,6 +71,7 @@ class Manifest:
     tools: Mapping[str, str]  # versions by package
     files: Mapping[str, FileRecord] = field(default_factory=dict)
     parity: Mapping[str, Any] | None = None  # report of the comparison with eager, plain JSON data
+    vocabulary: Mapping[str, Any] = field(default_factory=dict)  # names of artists and genres, plain JSON data
     format_version: int = FORMAT_VERSION
 
     def graph(self, kind: GraphKind, level: int) -> GraphEntry:
@@ -92,6 +94,7 @@ def manifest_to_json(manifest: Manifest) -> dict[str, Any]:
         "tools": dict(manifest.tools),
         "files": {name: {"sha256": r.sha256, "bytes": r.bytes} for name, r in manifest.files.items()},
         "parity": manifest.parity,
+        "vocabulary": dict(manifest.vocabulary),
     }
     return {**data, "checksum": _checksum(data)}
 
@@ -138,6 +141,7 @@ def manifest_from_json(data: Any) -> Manifest:
         tools={n: _text(v, f"tools.{n}") for n, v in _table(data["tools"], "tools").items()},
         files=files,
         parity=None if data["parity"] is None else _table(data["parity"], "parity"),
+        vocabulary=_table(data["vocabulary"], "vocabulary"),
     )
     _require_listed(manifest)
     return manifest
@@ -153,6 +157,7 @@ _KEYS = {
     "tools",
     "files",
     "parity",
+    "vocabulary",
     "checksum",
 }
 _ENTRY_KEYS = {"table", "file", "weights", "compute_capabilities", "options"}

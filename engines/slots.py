@@ -57,8 +57,7 @@ class SlotSession(ABC):
         shape = spec.shape({"B": 1})[1:]
         if value.shape != shape or value.dtype != numpy_dtype(spec.dtype):
             raise EngineError(
-                f"{self.spec.name}: {tensor!r} of a slot is {value.dtype} {value.shape}, "
-                f"expected {spec.dtype} {shape}."
+                f"{self.spec.name}: {tensor!r} of a slot is {value.dtype} {value.shape}, expected {spec.dtype} {shape}."
             )
         self._buffer(spec).write(slot, value)
 

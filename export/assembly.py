@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-
 import onnx_ir as ir
 import onnx_ir.passes.common as ir_passes
 
@@ -117,9 +115,7 @@ def _reads_first_size(node: ir.Node) -> bool:
     return all(node.attributes.get_int(name, -1) == value for name, value in (("start", 0), ("end", 1)))
 
 
-def _call(
-    call: PartCall, part: _Part, values: dict[str, ir.Value], parameters: dict[str, ir.Value]
-) -> ir.Node:
+def _call(call: PartCall, part: _Part, values: dict[str, ir.Value], parameters: dict[str, ir.Value]) -> ir.Node:
     """A node that calls a part; its outputs join `values`, its parameters `parameters`."""
     arguments = [values[name] for name in call.inputs]
     for name, formal in part.parameters.items():

@@ -10,7 +10,9 @@ from jukebox_deploy.config import JukeboxConfig, PriorConfig
 from jukebox_deploy.contract import GraphKind, GraphSpec, TensorSpec, numpy_dtype
 
 
-def random_feed(tensor: TensorSpec, spec: GraphSpec, config: JukeboxConfig, sizes: dict[str, int], seed: int) -> np.ndarray:
+def random_feed(
+    tensor: TensorSpec, spec: GraphSpec, config: JukeboxConfig, sizes: dict[str, int], seed: int
+) -> np.ndarray:
     """One input of a graph at the given sizes; it depends on the seed and the tensor's name alone."""
     random = np.random.default_rng([seed, zlib.crc32(tensor.name.encode())])
     shape, dtype = tensor.shape(sizes), numpy_dtype(tensor.dtype)

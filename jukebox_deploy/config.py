@@ -7,13 +7,9 @@ Source: specification sections 2 to 13 and 21.
 
 from __future__ import annotations
 
-import dataclasses
 import math
-import types
-import typing
 from dataclasses import dataclass, field
 from enum import StrEnum
-from typing import Any, TypeVar
 
 from jukebox_deploy.attention_patterns import (
     AttentionOrder,
@@ -208,10 +204,8 @@ class LyricsConfig:
     def __post_init__(self) -> None:
         _require(self.tokens > 0 and self.tokens % 2 == 0, f"lyrics: tokens must be even, found {self.tokens}.")
         if self.encoder is not None:
-            _require(
-                self.encoder.context == self.tokens,
-                f"lyrics: the encoder has {self.encoder.context} positions, the lyrics {self.tokens} tokens.",
-            )
+            found = self.encoder.context
+            _require(found == self.tokens, f"lyrics: the encoder has {found} positions for {self.tokens} tokens.")
 
 
 @dataclass(frozen=True)
@@ -246,15 +240,11 @@ class PriorConfig:
     conditioner: ConditionerConfig | None = None
     merged_decoder: bool = False  # own output matrix, conditioning added once
     hop_fraction: float = 0.5  # new share of the next window
-    learning_rate: float = 3e-4
-    adam_beta2: float = 0.999
 
     def __post_init__(self) -> None:
-        _require(
-            self.transformer.context == self.lyric_prefix + self.window,
-            f"prior {self.level}: the stack has {self.transformer.context} positions, "
-            f"lyrics and window {self.lyric_prefix + self.window}.",
-        )
+        length = self.lyric_prefix + self.window
+        found = self.transformer.context
+        _require(found == length, f"prior {self.level}: the stack has {found} positions, lyrics and window {length}.")
         if self.conditioner:
             exact_division(self.window, self.conditioner.upsampling, f"prior {self.level}: window over upsampling")
 
@@ -332,59 +322,3 @@ class JukeboxConfig:
     def top_level(self) -> int:
         """The coarsest level."""
         return self.vqvae.levels - 1
-
-
-_Config = TypeVar("_Config")
-
-
-def config_to_dict(config: Any) -> dict[str, Any]:
-    """A configuration as plain JSON data."""
-    return dataclasses.asdict(config)
-
-
-def config_from_dict(kind: type[_Config], data: Any, where: str = "config") -> _Config:
-    """Build a configuration from JSON data; unknown or missing keys raise `ConfigError`."""
-    if not isinstance(data, dict):
-        raise ConfigError(f"{where}: expected an object, found {type(data).__name__}.")
-    hints = typing.get_type_hints(kind)
-    fields = {f.name: f for f in dataclasses.fields(kind)}  # type: ignore[arg-type]  # kind is a dataclass
-    if unknown := sorted(set(data) - set(fields)):
-        raise ConfigError(f"{where}: unknown keys {unknown}; known are {sorted(fields)}.")
-    required = {n for n, f in fields.items() if f.default is dataclasses.MISSING}
-    required -= {n for n, f in fields.items() if f.default_factory is not dataclasses.MISSING}
-    if missing := sorted(required - set(data)):
-        raise ConfigError(f"{where}: missing keys {missing}.")
-    return kind(**{name: _value(hints[name], value, f"{where}.{name}") for name, value in data.items()})
-
-
-def _value(hint: Any, value: Any, where: str) -> Any:
-    """Convert one JSON value to the annotated type."""
-    origin, arguments = typing.get_origin(hint), typing.get_args(hint)
-    if origin in (types.UnionType, typing.Union):
-        if value is None:
-            return None
-        return _value(next(a for a in arguments if a is not type(None)), value, where)
-    if origin is tuple:
-        if not isinstance(value, list | tuple):
-            raise ConfigError(f"{where}: expected a list, found {value!r}.")
-        return tuple(_value(arguments[0], item, f"{where}[{i}]") for i, item in enumerate(value))
-    if dataclasses.is_dataclass(hint):
-        return config_from_dict(typing.cast(type[Any], hint), value, where)
-    if isinstance(hint, type) and issubclass(hint, StrEnum):
-        return _member(hint, value, where)
-    return _plain(hint, value, where)
-
-
-def _member(kind: type[StrEnum], value: Any, where: str) -> StrEnum:
-    try:
-        return kind(value)
-    except ValueError:
-        raise ConfigError(f"{where}: {value!r} is none of {[str(m) for m in kind]}.") from None
-
-
-def _plain(kind: type, value: Any, where: str) -> Any:
-    if kind is float and type(value) is int:
-        return float(value)
-    if type(value) is not kind:
-        raise ConfigError(f"{where}: expected {kind.__name__}, found {value!r}.")
-    return value

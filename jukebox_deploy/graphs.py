@@ -50,28 +50,27 @@ def _slot_range(options: GraphOptions) -> DimensionRange:
     return DimensionRange("B", *options.slots)
 
 
-def _time_range(config: VQVAEConfig, level: int) -> DimensionRange:
-    """Stretches from one code to about a minute, tuned for about three seconds."""
+def _vqvae_ranges(config: VQVAEConfig, level: int) -> tuple[DimensionRange, ...]:
+    """One song at a time, in stretches of up to 15 seconds.
+
+    Longer songs go through in chunks with exact overlap, and one chunk fills any device.
+    """
     per_second = config.sample_rate // config.hop_length(level)
-    return DimensionRange("T", 1, 3 * per_second, 60 * per_second)
+    return (DimensionRange("B", 1, 1, 1), DimensionRange("T", 1, 10 * per_second, 15 * per_second))
 
 
-def declare_vqvae_encode(config: VQVAEConfig, level: int, options: GraphOptions) -> GraphSpec:
+def declare_vqvae_encode(config: VQVAEConfig, level: int) -> GraphSpec:
     """Audio `[B, 1, hop*T]` in [-1, 1] -> codes `[B, T]`."""
     hop = config.hop_length(level)
     tensors = (_input("audio", _FLOAT, "B", 1, f"{hop}*T"), _output("codes", _LONG, "B", "T"))
-    return GraphSpec(
-        GraphKind.VQVAE_ENCODE, level, tensors, (_slot_range(options), _time_range(config, level))
-    )
+    return GraphSpec(GraphKind.VQVAE_ENCODE, level, tensors, _vqvae_ranges(config, level))
 
 
-def declare_vqvae_decode(config: VQVAEConfig, level: int, options: GraphOptions) -> GraphSpec:
+def declare_vqvae_decode(config: VQVAEConfig, level: int) -> GraphSpec:
     """Codes `[B, T]` -> audio `[B, 1, hop*T]`."""
     hop = config.hop_length(level)
     tensors = (_input("codes", _LONG, "B", "T"), _output("audio", _FLOAT, "B", 1, f"{hop}*T"))
-    return GraphSpec(
-        GraphKind.VQVAE_DECODE, level, tensors, (_slot_range(options), _time_range(config, level))
-    )
+    return GraphSpec(GraphKind.VQVAE_DECODE, level, tensors, _vqvae_ranges(config, level))
 
 
 def declare_condition(prior: PriorConfig, options: GraphOptions) -> GraphSpec | None:
@@ -199,10 +198,7 @@ def declare_graphs(config: JukeboxConfig, options: GraphOptions | None = None) -
     options = options or GraphOptions()
     graphs: list[GraphSpec | None] = []
     for level in range(config.vqvae.levels):
-        graphs += [
-            declare_vqvae_encode(config.vqvae, level, options),
-            declare_vqvae_decode(config.vqvae, level, options),
-        ]
+        graphs += [declare_vqvae_encode(config.vqvae, level), declare_vqvae_decode(config.vqvae, level)]
     for prior in config.priors:
         graphs += [
             declare_condition(prior, options),

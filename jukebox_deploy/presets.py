@@ -23,9 +23,7 @@ from jukebox_deploy.config import (
 from jukebox_deploy.errors import ConfigError
 
 RELEASED_VQVAE = VQVAEConfig()
-SMALL_VQVAE = VQVAEConfig(
-    sample_rate=22_050, downs=(5, 3), strides=(2, 2), multipliers=(1, 1), codebook_size=1024
-)
+SMALL_VQVAE = VQVAEConfig(sample_rate=22_050, downs=(5, 3), strides=(2, 2), multipliers=(1, 1), codebook_size=1024)
 
 _WORD_LABELS = LabelConfig(LabelRules.WORDS, artists=4111, genres=120, genre_slots=5)
 _NAME_LABELS = LabelConfig(LabelRules.NAMES, artists=7898, genres=604, genre_slots=1)
@@ -45,7 +43,6 @@ def _released_upsampler(level: int, *, scale_residual: bool) -> PriorConfig:
         labels=_WORD_LABELS,
         conditioner=ConditionerConfig(width=1024, depth=16, stages=2, stride=2, scale_residual=scale_residual),
         hop_fraction=0.5,
-        adam_beta2=0.95,
     )
 
 
@@ -64,15 +61,11 @@ PRIOR_5B = PriorConfig(
     labels=replace(_WORD_LABELS, timing=TimingConfig(128, 60.0, 600.0)),
     merged_decoder=True,
     hop_fraction=0.125,
-    learning_rate=1.5e-4,
-    adam_beta2=0.925,
 )
 
 PRIOR_5B_LYRICS = replace(
     PRIOR_5B,
-    transformer=replace(
-        PRIOR_5B.transformer, depth=79, order=AttentionOrder.FACTORED_LATE_CROSS, encoder_tokens=512
-    ),
+    transformer=replace(PRIOR_5B.transformer, depth=79, order=AttentionOrder.FACTORED_LATE_CROSS, encoder_tokens=512),
     labels=replace(_WORD_LABELS, timing=TimingConfig(128, 23.8, 600.0)),
     lyrics=LyricsConfig(
         tokens=512,
@@ -83,8 +76,6 @@ PRIOR_5B_LYRICS = replace(
         alignment_layer=68,
         alignment_head=2,
     ),
-    learning_rate=3e-4,
-    adam_beta2=0.999,
 )
 
 PRIOR_1B_LYRICS = PriorConfig(

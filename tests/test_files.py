@@ -7,6 +7,7 @@ import json
 import os
 import subprocess
 import sys
+from pathlib import Path
 
 import pytest
 
@@ -16,6 +17,11 @@ from jukebox_deploy.files import atomic_directory, atomic_path, sha256_of_file, 
 
 def full_disk(*_: object, **__: object) -> None:
     raise OSError(errno.ENOSPC, "No space left on device")
+
+
+def fail_half_way(path: Path, error: BaseException | type[BaseException]) -> None:
+    path.write_bytes(b"half")
+    raise error
 
 
 def test_a_file_appears_only_at_the_end(tmp_path):
@@ -33,8 +39,7 @@ def test_a_failure_leaves_the_old_file(tmp_path, error):
     target = tmp_path / "song.wav"
     target.write_bytes(b"old")
     with pytest.raises(error), atomic_path(target) as partial:
-        partial.write_bytes(b"half")
-        raise error
+        fail_half_way(partial, error)
     assert target.read_bytes() == b"old"
     assert os.listdir(tmp_path) == ["song.wav"]
 
@@ -44,9 +49,9 @@ def test_a_full_disk_is_explained(tmp_path, monkeypatch, where):
     if where == "fsync":
         monkeypatch.setattr(os, "fsync", full_disk)
     target = tmp_path / "song.wav"
+    body = full_disk if where == "write" else target.exists
     with pytest.raises(JukeboxError, match=r"song\.wav.*disk is full"), atomic_path(target):
-        if where == "write":
-            full_disk()
+        body()
     assert os.listdir(tmp_path) == []
 
 
@@ -88,9 +93,9 @@ def test_a_folder_appears_only_at_the_end(tmp_path):
 
 
 def test_a_failed_folder_leaves_nothing(tmp_path):
+    error = OSError(errno.ENOSPC, "No space left on device")
     with pytest.raises(JukeboxError, match="disk is full"), atomic_directory(tmp_path / "bundle") as partial:
-        (partial / "a").write_text("a")
-        full_disk()
+        fail_half_way(partial / "a", error)
     assert os.listdir(tmp_path) == []
 
 

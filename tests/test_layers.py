@@ -17,6 +17,7 @@ from tests.source_tree import PACKAGE, REPOSITORY, SourceModule, source_modules
 FOUNDATION = {
     "attention_patterns",
     "config",
+    "config_json",
     "contract",
     "costs",
     "engine",

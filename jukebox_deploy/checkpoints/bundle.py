@@ -19,6 +19,7 @@ from torch import nn
 
 from jukebox_deploy.checkpoints.layout import (
     VQVAE_COMPONENT,
+    ComponentConfig,
     component_configs,
     component_shapes,
     prior_component,
@@ -28,7 +29,8 @@ from jukebox_deploy.checkpoints.matching import Mismatch
 from jukebox_deploy.checkpoints.reading import SafetensorsFile, check_file
 from jukebox_deploy.checkpoints.safetensors_writer import write_safetensors
 from jukebox_deploy.checkpoints.tensors import TensorSource
-from jukebox_deploy.config import JukeboxConfig, config_from_dict, config_to_dict
+from jukebox_deploy.config import JukeboxConfig
+from jukebox_deploy.config_json import config_from_dict, config_to_dict
 from jukebox_deploy.contract import Precision
 from jukebox_deploy.errors import CheckpointError, ConfigError
 from jukebox_deploy.files import atomic_directory, sha256_of_file, write_json_atomic
@@ -70,8 +72,10 @@ def write_bundle(out: Path, contents: BundleContents) -> CheckpointBundle:
         "source": dict(contents.source),
     }
     with atomic_directory(out) as folder:
-        for component in component_configs(contents.config):
-            write_safetensors(_weights_file(folder, component), contents.components[component]())
+        for component, config in component_configs(contents.config).items():
+            source = contents.components[component]()
+            _check_tensors(f"{out}: the tensors of {component} do not fit its configuration.", source, config)
+            write_safetensors(_weights_file(folder, component), source)
         if contents.vocabulary.lists:
             write_json_atomic(folder / VOCABULARY_FILE, contents.vocabulary.to_json())
         write_json_atomic(folder / CONFIG_FILE, description)
@@ -101,8 +105,9 @@ class CheckpointBundle:
         description = _read_object(folder / CONFIG_FILE)
         config, vocabulary = _read_config(folder, description), _read_vocabulary(folder)
         bundle = cls(folder, config, description.get("source", {}), vocabulary)
-        for component in bundle.components:
-            bundle._check(component)
+        for component, part in component_configs(config).items():
+            advice = f"does not fit {CONFIG_FILE}; import the checkpoint again."
+            _check_tensors(f"{bundle.weights_file(component)}: {advice}", bundle.tensors(component), part)
         return bundle
 
     @property
@@ -146,16 +151,6 @@ class CheckpointBundle:
         weights = [self.weights_file(component) for component in self.components]
         return [self.folder / CONFIG_FILE, *([optional] if optional.exists() else []), *weights]
 
-    def _check(self, component: str) -> None:
-        """Compare the header of a component's file with the configuration."""
-        expected = component_shapes(component_configs(self.config)[component])
-        found = {name: info.shape for name, info in self.tensors(component).infos.items()}
-        mismatch = Mismatch.between(found, {name: (name,) for name in expected}, expected)
-        if mismatch:
-            raise CheckpointError(
-                f"{self.weights_file(component)}: does not fit {CONFIG_FILE}; import the checkpoint again.\n{mismatch}"
-            )
-
     def _filled(self, module: _Module, component: str) -> _Module:
         source = self.tensors(component)
         expected = module.state_dict()
@@ -165,6 +160,14 @@ class CheckpointBundle:
 
 def _weights_file(folder: Path, component: str) -> Path:
     return folder / f"{component}.safetensors"
+
+
+def _check_tensors(complaint: str, source: TensorSource, config: ComponentConfig) -> None:
+    """Compare names and shapes with the configuration; `CheckpointError` with the complaint and a list."""
+    expected = component_shapes(config)
+    found = {name: info.shape for name, info in source.infos.items()}
+    if mismatch := Mismatch.between(found, {name: (name,) for name in expected}, expected):
+        raise CheckpointError(f"{complaint}\n{mismatch}")
 
 
 def _read_config(folder: Path, description: dict[str, Any]) -> JukeboxConfig:

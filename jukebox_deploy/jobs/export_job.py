@@ -84,6 +84,7 @@ def export_bundle(
                 graphs={name: entries[name] for name in specs},
                 tools=tool_versions("jukebox-deploy", "torch", "onnx", "onnxscript", "onnxruntime"),
                 parity={"against": "eager", "graphs": report} if request.validate else None,
+                vocabulary=checkpoint.vocabulary,
             ),
         )
 

@@ -13,7 +13,7 @@ from dataclasses import dataclass
 
 import torch
 from torch import Tensor, nn
-from torch.nn import functional as F  # noqa: N812  # the usual name
+from torch.nn import functional as F  # the usual name
 
 CandidateDraw = Callable[[Tensor, int], Tensor]
 """Picks rows to (re)start codes at: (rows `[R, E]`, count) -> `[count, E]`."""

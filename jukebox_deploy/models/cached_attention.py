@@ -182,9 +182,7 @@ _STEP: dict[AttentionPattern, type[CachePattern]] = {
 _PREFILL = _STEP | {AttentionPattern.COLUMN: _ColumnBlockCache}
 
 
-def cache_patterns(
-    geometry: AttentionGeometry, heads: int, queries: int
-) -> dict[AttentionPattern, CachePattern]:
+def cache_patterns(geometry: AttentionGeometry, heads: int, queries: int) -> dict[AttentionPattern, CachePattern]:
     """The patterns as a step (`queries` 1) or a prefill (a block of queries) uses them."""
     kinds = _STEP if queries == 1 else _PREFILL
     return {pattern: kind(geometry, heads) for pattern, kind in kinds.items()}

@@ -64,7 +64,14 @@ class AutoregressiveCore(nn.Module):
     start_token: nn.Parameter | None
 
     def __init__(
-        self, bins: int, transformer: Transformer, width: int, *, start_token: bool, output: str, init_scale: float = 1.0
+        self,
+        bins: int,
+        transformer: Transformer,
+        width: int,
+        *,
+        start_token: bool,
+        output: str,
+        init_scale: float = 1.0,
     ) -> None:
         """`output`: "tied" to the embedding, a matrix of its "own", or "none" (encode only)."""
         super().__init__()
@@ -222,9 +229,7 @@ class Prior(nn.Module):
     def step(self, window: Window, choice: Choice) -> StepResult:
         """One position of every slot; slots at their `window_end` idle (their codes stay)."""
         entry = self.enter(window, queries=1)
-        hidden, caches = self.core.transformer.forward_cached(
-            entry.rows, entry.addresses, window.caches, window.lyrics
-        )
+        hidden, caches = self.core.transformer.forward_cached(entry.rows, entry.addresses, window.caches, window.lyrics)
         return self.leave_step(hidden, entry, window, choice)._replace(caches=caches)
 
     def leave_step(self, hidden: Tensor, entry: Entry, window: Window, choice: Choice) -> StepResult:

@@ -32,9 +32,7 @@ def filter_logits(logits: Tensor, top_k: Tensor, top_p: Tensor) -> Tensor:
     return (logits > threshold) | ((logits == threshold) & (torch.arange(codes, device=logits.device) <= bound))
 
 
-def choose_codes(
-    logits: Tensor, uniform: Tensor, temperature: Tensor, top_k: Tensor, top_p: Tensor
-) -> Tensor:
+def choose_codes(logits: Tensor, uniform: Tensor, temperature: Tensor, top_k: Tensor, top_p: Tensor) -> Tensor:
     """Draw one code per slot, `[B]` int64, from logits `[B, V]` and numbers in [0, 1) `[B]`.
 
     A temperature of 0 takes the most likely code (the lower one of equals).

@@ -182,9 +182,7 @@ def _build_layer(options: StackOptions, pattern: AttentionPattern) -> Layer:
     std = 0.02 * options.init_scale
     # Layers that look at the lyrics always start as the identity (specification 4.2).
     output_std = 0.0 if options.zero_output or pattern is AttentionPattern.CROSS else std
-    attention = Attention(
-        options.width, options.state_width, options.heads, pattern, std, output_std, options.dtype
-    )
+    attention = Attention(options.width, options.state_width, options.heads, pattern, std, output_std, options.dtype)
     mlp = Mlp(options.width, options.mlp_width, std, output_std, options.dtype)
     return Layer(attention, mlp, options.width, 1 / len(options.patterns) if options.scale_residual else 1.0)
 

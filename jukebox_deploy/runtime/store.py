@@ -24,7 +24,7 @@ from typing import Any, Self
 
 import numpy as np
 
-from jukebox_deploy.config import config_from_dict, config_to_dict
+from jukebox_deploy.config_json import config_from_dict, config_to_dict
 from jukebox_deploy.errors import ConfigError, SamplingError
 from jukebox_deploy.files import atomic_path, write_json_atomic
 from jukebox_deploy.runtime.song import SongLengths, SongRequest

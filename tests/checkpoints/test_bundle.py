@@ -14,7 +14,7 @@ from jukebox_deploy.checkpoints.random_bundle import RandomTensors, write_random
 from jukebox_deploy.checkpoints.tensors import TensorTable
 from jukebox_deploy.config import LabelRules
 from jukebox_deploy.contract import Precision
-from jukebox_deploy.errors import CheckpointError, ConfigError, JukeboxError, LabelError
+from jukebox_deploy.errors import CheckpointError, ConfigError, LabelError
 from jukebox_deploy.labels.vocabulary import NameLists, Vocabulary
 from jukebox_deploy.presets import preset
 
@@ -145,6 +145,6 @@ def test_a_missing_and_a_truncated_file(copy):
 def test_tensors_that_do_not_fit_are_not_left_as_a_bundle(tmp_path):
     config = preset("tiny")
     parts = {name: lambda: TensorTable({"a": torch.ones(1)}) for name in ("vqvae", "prior_0", "prior_1", "prior_2")}
-    with pytest.raises(JukeboxError):
+    with pytest.raises(CheckpointError, match=r"vqvae do not fit.*\n  missing"):
         write_bundle(tmp_path / "out", BundleContents(config, parts))
     assert os.listdir(tmp_path) == []

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import pickle
@@ -106,7 +107,7 @@ def test_flipped_bits_never_get_out_as_another_error(tmp_path, legacy):
     whole = save(tmp_path / "whole", {"model": STATE, "step": 1}, legacy=legacy).read_bytes()
     path = tmp_path / "flipped.pth.tar"
     refused = 0
-    for position in range(0, min(len(whole), 900), 3):
+    for position in range(0, min(len(whole), 1500), 3):
         path.write_bytes(whole[:position] + bytes([whole[position] ^ (1 << position % 8)]) + whole[position + 1 :])
         try:
             read_torch_file(path)
@@ -171,11 +172,9 @@ def test_damaged_safetensors(tmp_path):
             SafetensorsFile(path)
     for position in range(0, len(whole) - 300, 2):
         path.write_bytes(whole[:position] + bytes([whole[position] ^ 4]) + whole[position + 1 :])
-        try:
+        with contextlib.suppress(CheckpointError):  # and nothing else may come out
             file = SafetensorsFile(path)
             [file.load(name) for name in file.infos]
-        except CheckpointError as error:
-            assert "cut.safetensors" in str(error)
 
 
 def test_safetensors_of_whole_numbers_are_no_weights(tmp_path):
