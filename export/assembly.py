@@ -24,7 +24,7 @@ _ONNX_TYPES = {
 
 
 def assemble(spec: GraphSpec, parts: GraphParts, traced: ir.Model) -> ir.Model:
-    """The graph that makes the calls; its initialisers are the model's parameters, without values.
+    """The graph that makes the calls; behind its declared inputs come the model's parameters.
 
     `traced` has all parts side by side (`SideBySide`).
     """
@@ -36,10 +36,9 @@ def assemble(spec: GraphSpec, parts: GraphParts, traced: ir.Model) -> ir.Model:
     nodes = [_call(call, cut[call.part], values, parameters) for call in parts.calls]
     outputs = [_declared(values[t.output_name], t) for t in spec.outputs]
     graph = ir.Graph(
-        inputs,
+        [*inputs, *parameters.values()],
         outputs,
         nodes=nodes,
-        initializers=list(parameters.values()),
         opset_imports={"": traced.opset_imports[""], _DOMAIN: 1},
         name=spec.name,
     )

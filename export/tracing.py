@@ -51,7 +51,7 @@ def _translations() -> dict[Callable[..., Any], Callable[..., Any]]:
 
 
 def trace(spec: GraphSpec, build_model: Callable[[], VQVAE | Prior]) -> ir.Model:
-    """Trace the function of a graph; its parameters are named but have no values yet (see `tie`).
+    """Trace the function of a graph; its parameters are inputs behind the declared ones (see `tie`).
 
     `build_model` makes the graph's model; it is called on fake tensors. Raises `ExportError`.
     """
@@ -76,9 +76,14 @@ def _trace_parts(spec: GraphSpec, parts: GraphParts) -> ir.Model:
     return _export(spec.name, SideBySide(parts), arguments, tuple(axes.get(name, slot_axis) for name in names))
 
 
-def parameter_dtypes(model: ir.Model) -> dict[str, torch.dtype]:
+def parameter_dtypes(spec: GraphSpec, model: ir.Model) -> dict[str, torch.dtype]:
     """The dtype in which a traced graph wants each of its model's parameters."""
-    return {name: _TORCH_TYPES[value.dtype] for name, value in model.graph.initializers.items()}
+    return {str(value.name): _TORCH_TYPES[value.dtype] for value in _parameters(spec, model)}
+
+
+def _parameters(spec: GraphSpec, model: ir.Model) -> list[ir.Value]:
+    """The inputs of a traced graph behind the declared ones."""
+    return list(model.graph.inputs)[len(spec.inputs) :]
 
 
 _TORCH_TYPES: dict[ir.DataType | None, torch.dtype] = {
@@ -88,10 +93,12 @@ _TORCH_TYPES: dict[ir.DataType | None, torch.dtype] = {
 }
 
 
-def tie(model: ir.Model, weights: WeightFile) -> None:
+def tie(spec: GraphSpec, model: ir.Model, weights: WeightFile) -> None:
     """Point the parameters of a traced graph into a weight file, then simplify the graph."""
-    for name, value in model.graph.initializers.items():
-        value.const_value = weights.external_tensor(name)
+    for value in _parameters(spec, model):
+        model.graph.inputs.remove(value)
+        value.const_value = weights.external_tensor(str(value.name))
+        model.graph.initializers.add(value)
     onnxscript.optimizer.optimize_ir(model)
     for clean in (ir_passes.CommonSubexpressionEliminationPass(), ir_passes.ClearMetadataAndDocStringPass()):
         clean(model)

@@ -301,15 +301,10 @@ class JukeboxConfig:
         levels = [prior.level for prior in self.priors]
         _require(levels == sorted(set(levels)), f"{self.name}: priors must be listed level 0 first, found {levels}.")
         for prior in self.priors:
-            _require(
-                prior.level < self.vqvae.levels,
-                f"{self.name}: prior of level {prior.level}, but the VQ-VAE has {self.vqvae.levels} levels.",
-            )
-            _require(
-                prior.codebook_size == self.vqvae.codebook_size,
-                f"{self.name}: prior {prior.level} has {prior.codebook_size} codes, "
-                f"the VQ-VAE {self.vqvae.codebook_size}.",
-            )
+            where = f"{self.name}: prior {prior.level}"
+            found, size = prior.codebook_size, self.vqvae.codebook_size
+            _require(prior.level < self.vqvae.levels, f"{where}: the VQ-VAE has {self.vqvae.levels} levels.")
+            _require(found == size, f"{where} has {found} codes, the VQ-VAE {size}.")
 
     def prior(self, level: int) -> PriorConfig:
         """The prior of a level; `ConfigError` if there is none."""

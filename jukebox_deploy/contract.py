@@ -136,6 +136,11 @@ class GraphSpec:
         return f"{self.kind}_{self.level}"
 
     @property
+    def model_level(self) -> int | None:
+        """The level of the prior that the graph belongs to; `None` for the VQ-VAE's."""
+        return None if self.kind in (GraphKind.VQVAE_ENCODE, GraphKind.VQVAE_DECODE) else self.level
+
+    @property
     def inputs(self) -> tuple[TensorSpec, ...]:
         """Inputs and states, in order."""
         return tuple(t for t in self.tensors if t.role is not Role.OUTPUT)

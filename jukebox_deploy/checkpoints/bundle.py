@@ -73,9 +73,8 @@ def write_bundle(out: Path, contents: BundleContents) -> CheckpointBundle:
     }
     with atomic_directory(out) as folder:
         for component, config in component_configs(contents.config).items():
-            source = contents.components[component]()
-            _check_tensors(f"{out}: the tensors of {component} do not fit its configuration.", source, config)
-            write_safetensors(_weights_file(folder, component), source)
+            complaint = f"{out}: the tensors of {component} do not fit its configuration."
+            _write_component(_weights_file(folder, component), contents.components[component](), config, complaint)
         if contents.vocabulary.lists:
             write_json_atomic(folder / VOCABULARY_FILE, contents.vocabulary.to_json())
         write_json_atomic(folder / CONFIG_FILE, description)
@@ -156,6 +155,12 @@ class CheckpointBundle:
         expected = module.state_dict()
         module.load_state_dict({n: source.load(n).to(t.dtype) for n, t in expected.items()}, assign=True)
         return module
+
+
+def _write_component(path: Path, source: TensorSource, config: ComponentConfig, complaint: str) -> None:
+    """A function of its own, so that no source is held while the next one is opened."""
+    _check_tensors(complaint, source, config)
+    write_safetensors(path, source)
 
 
 def _weights_file(folder: Path, component: str) -> Path:

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 from typing import Any, BinaryIO
 
@@ -69,7 +70,7 @@ class _Shard:
 
     origins: Mapping[str, tuple[TensorSource, str]]  # their name -> where it is, and our name there
 
-    @property
+    @cached_property
     def infos(self) -> Mapping[str, TensorInfo]:
         return {name: source.infos[ours] for name, (source, ours) in self.origins.items()}
 

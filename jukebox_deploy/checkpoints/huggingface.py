@@ -11,6 +11,7 @@ import re
 from collections import defaultdict
 from collections.abc import Mapping
 from dataclasses import dataclass
+from functools import cached_property, partial
 from pathlib import Path, PurePosixPath
 from typing import Any
 
@@ -48,7 +49,7 @@ class ShardedTensors:
 
     files: Mapping[str, TensorSource]  # tensor name -> the file that has it
 
-    @property
+    @cached_property
     def infos(self) -> Mapping[str, TensorInfo]:
         """Shape and dtype of every tensor, by name."""
         return {name: file.infos[name] for name, file in self.files.items()}
@@ -80,8 +81,8 @@ def import_huggingface(
     """
     folder = Path(folder)
     shards = _find_shards(folder)
-    source = _open_shards(folder, shards)
-    groups = _split(folder, source)
+    places = _locate_tensors(folder, shards)
+    groups = _split(folder, places)
     config = _recognise(folder, groups) if preset is None else resolve(preset)
     config = restrict(config, _check(folder, groups, config))
     levels = config.vqvae.levels
@@ -93,7 +94,7 @@ def import_huggingface(
         out,
         BundleContents(
             config,
-            components={component: _Opener(source, part) for component, part in names.items()},
+            components={component: partial(_open, folder, places, part) for component, part in names.items()},
             source={"format": "huggingface", "files": [_record(folder / name) for name in sorted(set(shards))]},
             vocabulary=vocabulary or _read_vocabulary(folder),
         ),
@@ -101,14 +102,11 @@ def import_huggingface(
 
 
 @dataclass(frozen=True)
-class _Opener:
-    """Opens one component of an open source."""
+class _Place:
+    """Where a tensor is and what it looks like."""
 
-    source: TensorSource
-    names: FileNames
-
-    def __call__(self) -> RenamedTensors:
-        return RenamedTensors(self.source, self.names)
+    shard: str
+    info: TensorInfo
 
 
 def _find_shards(folder: Path) -> list[str]:
@@ -128,37 +126,44 @@ def _read_index(path: Path) -> list[str]:
     except (ValueError, KeyError, TypeError, AttributeError) as error:
         raise CheckpointError(f"{path}: no index of shards (expected a weight_map, found {error!r}).") from error
     for name in files:
-        if not isinstance(name, str) or PurePosixPath(name).name != name or "\\" in name:
+        if not isinstance(name, str) or not name or PurePosixPath(name).name != name or "\\" in name:
             raise CheckpointError(f"{path}: names the shard {name!r}, which is not a file of this folder.")
     if absent := sorted(name for name in files if not (path.parent / name).is_file()):
         raise CheckpointError(f"{path}: the shards {absent} are missing; get the whole repository.")
     return sorted(files)
 
 
-def _open_shards(folder: Path, names: list[str]) -> ShardedTensors:
-    """All shards as one source. Older (not zip) `.bin` files are read whole, all others mapped."""
-    files: dict[str, TensorSource] = {}
-    for shard in names:
-        source = _open_file(folder / shard)
-        if twice := sorted(set(files) & set(source.infos)):
+def _locate_tensors(folder: Path, shards: list[str]) -> dict[str, _Place]:
+    """Look through all shards without reading values."""
+    places: dict[str, _Place] = {}
+    for shard in shards:
+        infos = _open_file(folder / shard, values=False).infos
+        if twice := sorted(set(places) & set(infos)):
             raise CheckpointError(f"{folder / shard}: {twice[:5]} are in another shard too.")
-        files |= dict.fromkeys(source.infos, source)
-    return ShardedTensors(files)
+        places |= {name: _Place(shard, info) for name, info in infos.items()}
+    return places
 
 
-def _open_file(path: Path) -> TensorSource:
+def _open_file(path: Path, *, values: bool) -> TensorSource:
     if check_file(path).suffix == ".safetensors":
-        return SafetensorsFile(path)
-    return TensorTable(state_tensors(path, read_torch_file(path)))
+        return SafetensorsFile(path, mapped=False)
+    return TensorTable(state_tensors(path, read_torch_file(path, values=values)))
 
 
-def _split(folder: Path, source: TensorSource) -> dict[str, Shapes]:
+def _open(folder: Path, places: Mapping[str, _Place], names: FileNames) -> RenamedTensors:
+    """Open a component's shards. Older (not zip) `.bin` files are read whole."""
+    wanted = {name: places[name].shard for aliases in names.values() for name in aliases if name in places}
+    files = {shard: _open_file(folder / shard, values=True) for shard in set(wanted.values())}
+    return RenamedTensors(ShardedTensors({name: files[shard] for name, shard in wanted.items()}), names)
+
+
+def _split(folder: Path, places: Mapping[str, _Place]) -> dict[str, Shapes]:
     """Shapes by component and name within it. The number of codebooks tells the levels."""
     groups: defaultdict[str, dict[str, tuple[int, ...]]] = defaultdict(dict)
-    for name, info in source.infos.items():
+    for name, place in places.items():
         if not (prefix := _COMPONENT_PREFIX.match(name)):
             raise CheckpointError(f"{folder}: {name} is neither of the VQ-VAE (vqvae.) nor of a prior (priors.N.).")
-        groups[prefix[1]][name.removeprefix(prefix[0])] = info.shape
+        groups[prefix[1]][name.removeprefix(prefix[0])] = place.info.shape
     levels = sum(name.endswith(".codebook") for name in groups["vqvae"])
     components = {prefix: _component(prefix, levels) for prefix in groups}
     return {component: groups[prefix] for prefix, component in components.items()}

@@ -7,7 +7,7 @@ import math
 import tempfile
 from collections.abc import Mapping
 from dataclasses import dataclass
-from functools import partial
+from functools import cached_property, partial
 from pathlib import Path
 
 import torch
@@ -32,7 +32,7 @@ class RandomTensors:
     config: ComponentConfig
     seed: int
 
-    @property
+    @cached_property
     def infos(self) -> Mapping[str, TensorInfo]:
         """Shape and dtype of every tensor, by our name."""
         return {name: TensorInfo(shape, torch.float32) for name, shape in component_shapes(self.config).items()}

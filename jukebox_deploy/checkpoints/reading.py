@@ -122,13 +122,14 @@ def state_tensors(path: Path, state: Any) -> dict[str, Tensor]:
 
 
 class SafetensorsFile:
-    """The tensors of a safetensors file, mapped; values are read when a tensor is used."""
+    """The tensors of a safetensors file: mapped, or read into memory of their own one by one."""
 
-    def __init__(self, path: Path) -> None:
+    def __init__(self, path: Path, *, mapped: bool = True) -> None:
         """Raises `CheckpointError` for files that are missing, truncated, damaged or something else."""
         self.path = check_file(path)
+        backend = "mmap" if mapped else "pread"
         try:
-            self._file = safe_open(self.path, framework="pt")
+            self._file = safe_open(self.path, framework="pt", backend=backend)
             self._infos = {name: self._info(name) for name in self._file.keys()}  # noqa: SIM118  # no mapping
         except SafetensorError as error:
             raise CheckpointError(
@@ -142,7 +143,7 @@ class SafetensorsFile:
         return self._infos
 
     def load(self, name: str) -> Tensor:
-        """One tensor; its memory is the mapped file."""
+        """One tensor; if mapped, its memory is the file."""
         tensor: Tensor = self._file.get_tensor(name)
         return tensor
 

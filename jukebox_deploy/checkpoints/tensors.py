@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping
 from dataclasses import dataclass
+from functools import cached_property
 from typing import Protocol
 
 import torch
@@ -43,7 +44,7 @@ class TensorTable:
 
     tensors: Mapping[str, Tensor]
 
-    @property
+    @cached_property
     def infos(self) -> Mapping[str, TensorInfo]:
         """Shape and dtype of every tensor, by name."""
         return {name: TensorInfo(tuple(t.shape), t.dtype) for name, t in self.tensors.items()}
@@ -64,7 +65,7 @@ class RenamedTensors:
     source: TensorSource
     names: Mapping[str, tuple[str, ...]]
 
-    @property
+    @cached_property
     def infos(self) -> Mapping[str, TensorInfo]:
         """Shape and dtype of every tensor, by our name."""
         return {name: self.source.infos[self._present(name)[0]] for name in self.names}

@@ -9,29 +9,25 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import onnx_ir as ir
 
 from jukebox_deploy.checkpoints.bundle import CheckpointBundle
 from jukebox_deploy.config import JukeboxConfig
-from jukebox_deploy.contract import GraphSpec, Precision
-from jukebox_deploy.engine import Engine
+from jukebox_deploy.contract import GraphSpec
 from jukebox_deploy.engines.bundle import write_manifest
+from jukebox_deploy.engines.graph_check import check_graph_file
 from jukebox_deploy.engines.manifest import GraphEntry, Manifest, Target
 from jukebox_deploy.engines.onnxruntime import OnnxRuntimeEngine
 from jukebox_deploy.errors import ExportError
-from jukebox_deploy.export.feeds import random_feed
-from jukebox_deploy.export.tracing import parameter_dtypes, tie, trace
-from jukebox_deploy.export.validation import TensorParity, check_structure, compare, require_parity
+from jukebox_deploy.export.parallel import trace_all
+from jukebox_deploy.export.tracing import parameter_dtypes, tie
+from jukebox_deploy.export.validation import check_structure, require_parity
 from jukebox_deploy.export.weights import WeightFile, write_weights
 from jukebox_deploy.files import atomic_directory
 from jukebox_deploy.graphs import GraphOptions, declare_graphs
-from jukebox_deploy.jobs.graph_runs import run_graph
-from jukebox_deploy.jobs.opening import component_name, eager_engine, model_level, tool_versions
-from jukebox_deploy.models.builders import build_model
-
-_LARGE_STATES = 256 << 20
-"""Bytes of a slot's states above which validation uses one slot only."""
+from jukebox_deploy.jobs.opening import component_name, eager_engine, tool_versions
+from jukebox_deploy.jobs.parity import compare_graph, reason_not_to_run, sizes_to_compare
+from jukebox_deploy.jobs.tensorrt_check import TensorRtCheck, check_with_tensorrt
 
 
 @dataclass(frozen=True)
@@ -41,6 +37,7 @@ class ExportRequest:
     options: GraphOptions = field(default_factory=GraphOptions)
     graphs: tuple[str, ...] = ()  # names; empty: all
     validate: bool = True
+    tensorrt: TensorRtCheck = TensorRtCheck.AUTO
     seed: int = 0  # of the inputs that validation makes
 
 
@@ -48,8 +45,8 @@ class ExportRequest:
 class ExportEvent:
     """Something that was done, for whoever shows progress."""
 
-    action: str  # "trace", "write", "validate"
-    subject: str
+    action: str  # "trace", "validate" or "tensorrt"
+    graph: str
     detail: str = ""
 
 
@@ -68,12 +65,20 @@ def export_bundle(
     entries: dict[str, GraphEntry] = {}
     report: dict[str, Any] = {}
     with atomic_directory(out) as folder:
-        for level in dict.fromkeys(model_level(spec) for spec in specs.values()):
-            mine = {name: spec for name, spec in specs.items() if model_level(spec) == level}
-            entries |= _export_model(checkpoint, level, mine, folder, request.options.precision, listener)
+        traced: dict[str, ir.Model] = {}
+        for spec, model in trace_all(checkpoint.config, list(specs.values()), request.options.precision):
+            listener(ExportEvent("trace", spec.name))
+            traced[spec.name] = model
+        for level in dict.fromkeys(spec.model_level for spec in specs.values()):
+            mine = {name: spec for name, spec in specs.items() if spec.model_level == level}
+            entries |= _save_model(checkpoint, level, [(mine[name], traced.pop(name)) for name in mine], folder)
             if request.validate:
                 report |= _validate_model(checkpoint, mine, folder, request, listener)
             gc.collect()
+            for name in mine:
+                built = check_with_tensorrt(entries[name], folder, request.tensorrt)
+                listener(ExportEvent("tensorrt", name, built))
+                report.setdefault(name, {})["tensorrt_rtx"] = built
         return write_manifest(
             folder,
             Manifest(
@@ -83,8 +88,8 @@ def export_bundle(
                 checkpoint=checkpoint.fingerprint(),
                 graphs={name: entries[name] for name in specs},
                 tools=tool_versions("jukebox-deploy", "torch", "onnx", "onnxscript", "onnxruntime"),
-                parity={"against": "eager", "graphs": report} if request.validate else None,
-                vocabulary=checkpoint.vocabulary,
+                parity={"against": "eager", "graphs": report},
+                vocabulary=checkpoint.vocabulary.to_json(),
             ),
         )
 
@@ -97,33 +102,24 @@ def select_graphs(config: JukeboxConfig, request: ExportRequest) -> dict[str, Gr
     return {name: spec for name, spec in declared.items() if not request.graphs or name in request.graphs}
 
 
-def _export_model(
-    checkpoint: CheckpointBundle,
-    level: int | None,
-    specs: Mapping[str, GraphSpec],
-    folder: Path,
-    precision: Precision,
-    listener: Listener,
+def _save_model(
+    checkpoint: CheckpointBundle, level: int | None, graphs: Sequence[tuple[GraphSpec, ir.Model]], folder: Path
 ) -> dict[str, GraphEntry]:
-    """All graphs of one model, with one weight file."""
-    traced: dict[str, ir.Model] = {}
-    for name, spec in specs.items():
-        listener(ExportEvent("trace", name))
-        traced[name] = trace(spec, partial(build_model, checkpoint.config, level, precision))
-    dtypes = {name: dtype for model in traced.values() for name, dtype in parameter_dtypes(model).items()}
+    """Write all graphs of one model and the one file of their weights."""
+    dtypes = {name: dtype for spec, model in graphs for name, dtype in parameter_dtypes(spec, model).items()}
     component = component_name(level)
     source = checkpoint.tensors(component)
-    listener(ExportEvent("write", f"{component}.weights"))
     loaders = {name: partial(source.load, name) for name in source.infos}
     weights = write_weights(folder / f"{component}.weights", dtypes, loaders)
-    return {name: _save(model, specs[name], folder, weights) for name, model in traced.items()}
+    return {spec.name: _save_graph(spec, model, folder, weights) for spec, model in graphs}
 
 
-def _save(model: ir.Model, spec: GraphSpec, folder: Path, weights: WeightFile) -> GraphEntry:
-    tie(model, weights)
+def _save_graph(spec: GraphSpec, model: ir.Model, folder: Path, weights: WeightFile) -> GraphEntry:
+    tie(spec, model, weights)
     path = folder / f"{spec.name}.onnx"
     ir.save(model, path)
     check_structure(path, spec)
+    check_graph_file(path, spec, [weights.path.name])
     return GraphEntry(spec, path.name, (weights.path.name,))
 
 
@@ -136,43 +132,21 @@ def _validate_model(
 ) -> dict[str, Any]:
     """Compare every graph with the model at sizes other than the traced ones; the report by graph."""
     precision = request.options.precision
-    if precision is Precision.BF16:
-        reason = "ONNX Runtime multiplies no bf16 matrices on a CPU"
-        return {name: {"not_run": reason} for name in specs}
     graphs = declare_graphs(checkpoint.config, request.options)
     files = {name: folder / f"{name}.onnx" for name in specs}
-    found_engine = OnnxRuntimeEngine(checkpoint.config, graphs, files)
+    found = OnnxRuntimeEngine(checkpoint.config, graphs, files)
+    open_eager = partial(eager_engine, checkpoint, graphs, precision)
     report: dict[str, Any] = {}
     for name, spec in specs.items():
+        if reason := reason_not_to_run(spec):
+            report[name] = {"not_run": reason}
+            continue
         rows: list[dict[str, Any]] = []
-        for sizes in _validation_sizes(spec):
-            eager = eager_engine(checkpoint, graphs, precision)
-            parity = _compare_graph(eager, found_engine, spec, sizes, request)
+        for sizes in sizes_to_compare(spec):
+            parity = compare_graph(open_eager, found, spec, sizes, precision, request.seed)
             require_parity(name, str(sizes), parity)
             worst = max(parity, key=lambda row: row.relative_error)
             listener(ExportEvent("validate", name, f"{sizes}: relative error {worst.relative_error:.1e}"))
             rows.append({"sizes": sizes, "worst": worst.tensor, "relative_error": worst.relative_error})
         report[name] = {"tolerance": parity[0].tolerance or None, "runs": rows}
     return report
-
-
-def _validation_sizes(spec: GraphSpec) -> Sequence[dict[str, int]]:
-    """Two sets of sizes, none of them those of tracing unless a size is fixed."""
-    ranges = {r.symbol: r for r in spec.ranges}
-    slots = ranges["B"]
-    state_bytes = sum(t.bytes({"B": 1}) for t in spec.states)
-    many = slots.minimum if state_bytes > _LARGE_STATES else min(slots.maximum, 3)
-    if "T" in ranges:
-        return [{"B": slots.minimum, "T": 7}, {"B": many, "T": 33}]
-    return [{"B": b} for b in dict.fromkeys((slots.minimum, many))]
-
-
-def _compare_graph(
-    eager: Engine, found: Engine, spec: GraphSpec, sizes: dict[str, int], request: ExportRequest
-) -> list[TensorParity]:
-    def feed(tensor: Any) -> np.ndarray:
-        return random_feed(tensor, spec, found.config, sizes, request.seed)
-
-    expected = run_graph(eager, spec, sizes["B"], feed)
-    del eager
-    return compare(expected, run_graph(found, spec, sizes["B"], feed), request.options.precision)

@@ -8,22 +8,13 @@ from typing import Any
 
 from jukebox_deploy.checkpoints.bundle import CheckpointBundle
 from jukebox_deploy.checkpoints.layout import VQVAE_COMPONENT, prior_component
-from jukebox_deploy.contract import GraphKind, GraphSpec, Precision
-from jukebox_deploy.engines.bundle import EngineBundle
+from jukebox_deploy.contract import GraphSpec, Precision
 from jukebox_deploy.engines.eager import EagerEngine
-from jukebox_deploy.engines.manifest import Target
-from jukebox_deploy.engines.onnxruntime import OnnxRuntimeEngine, OnnxRuntimeOptions
 from jukebox_deploy.errors import EngineError
 from jukebox_deploy.export.graph_modules import GraphModule, graph_module
+from jukebox_deploy.jobs.onnx_opening import onnx_engine as onnx_engine
 from jukebox_deploy.models.prior import Prior
 from jukebox_deploy.models.vqvae import VQVAE
-
-VQVAE_KINDS = (GraphKind.VQVAE_ENCODE, GraphKind.VQVAE_DECODE)
-
-
-def model_level(spec: GraphSpec) -> int | None:
-    """The level of the prior that a graph belongs to; `None` for the VQ-VAE."""
-    return None if spec.kind in VQVAE_KINDS else spec.level
 
 
 def component_name(level: int | None) -> str:
@@ -46,23 +37,12 @@ def eager_engine(
     models: dict[int | None, VQVAE | Prior] = {}
 
     def open_graph(spec: GraphSpec) -> GraphModule:
-        level = model_level(spec)
+        level = spec.model_level
         if level not in models:
             models[level] = load_model(checkpoint, level, precision).to(device)
         return graph_module(spec, models[level])
 
     return EagerEngine(checkpoint.config, graphs, open_graph, device)
-
-
-def onnx_engine(bundle: EngineBundle, options: OnnxRuntimeOptions | None = None) -> OnnxRuntimeEngine:
-    """The graphs of an opened ONNX bundle on ONNX Runtime; `EngineError` for a bundle of another target."""
-    if bundle.manifest.target is not Target.ONNXRUNTIME:
-        raise EngineError(
-            f"{bundle.folder} was built for {bundle.manifest.target}, which cannot run on ONNX Runtime. "
-            "Give the folder that `jukebox-deploy export` made."
-        )
-    files = {name: bundle.folder / entry.file for name, entry in bundle.manifest.graphs.items()}
-    return OnnxRuntimeEngine(bundle.manifest.config, bundle.graphs, files, options)
 
 
 def tool_versions(*packages: str) -> dict[str, str]:

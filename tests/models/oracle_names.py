@@ -56,13 +56,19 @@ def our_name(original: str) -> str:
 
 
 def load_golden(name: str) -> dict[str, np.ndarray]:
-    """All arrays of one file; weights are packed into one vector, scalars into one JSON text."""
+    """All arrays of one file; weights are packed into one vector, scalars into one JSON text.
+
+    Some files have the four bytes of all weights one after the other, which packs better.
+    """
     with np.load(GOLDENS / name) as file:
         arrays = {key: file[key] for key in file.files}
-    shapes = json.loads(str(arrays.pop("weight_shapes")))
-    ends = np.cumsum([int(np.prod(shape)) for shape in shapes.values()])
-    pieces = np.split(arrays.pop("weights"), ends[:-1])
-    arrays.update({key: piece.reshape(shapes[key]) for key, piece in zip(shapes, pieces, strict=True)})
+    if "weight_planes" in arrays:
+        arrays["weights"] = np.ascontiguousarray(arrays.pop("weight_planes").T).view(np.float32)[:, 0]
+    if "weights" in arrays:
+        shapes = json.loads(str(arrays.pop("weight_shapes")))
+        ends = np.cumsum([int(np.prod(shape)) for shape in shapes.values()])
+        pieces = np.split(arrays.pop("weights"), ends[:-1])
+        arrays.update({key: piece.reshape(shapes[key]) for key, piece in zip(shapes, pieces, strict=True)})
     arrays.update({key: np.float64(value) for key, value in json.loads(str(arrays.pop("scalars"))).items()})
     return arrays
 

@@ -1,0 +1,165 @@
+"""Measures the peak memory of importing checkpoints of the released sizes, with random weights.
+
+    python -m jukebox_deploy.benchmarks.checkpoint_memory --preset 1b_lyrics --levels 1 2
+
+Every import runs in a process of its own. Linux only: the peak is the kernel's `VmHWM`, which counts
+mapped files too, although the system can drop those pages at any time.
+"""
+
+from __future__ import annotations
+
+import argparse
+import datetime
+import json
+import os
+import platform
+import shutil
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from jukebox_deploy.config import JukeboxConfig
+from jukebox_deploy.files import write_json_atomic
+from jukebox_deploy.presets import preset
+
+_MODULE = "jukebox_deploy.benchmarks.checkpoint_memory"
+
+
+@dataclass(frozen=True)
+class Case:
+    """One import to measure."""
+
+    name: str
+    format: str  # "openai" or "huggingface"
+    inputs: tuple[Path, ...]  # files, or one folder
+
+    @property
+    def files(self) -> list[Path]:
+        """The files with weights."""
+        if self.format == "openai":
+            return list(self.inputs)
+        return sorted(self.inputs[0].glob("*.safetensors"))
+
+
+def memory_field(name: str) -> int:
+    """A field of this process's `/proc/self/status`, in bytes."""
+    for line in Path("/proc/self/status").read_text().splitlines():
+        if line.startswith(name + ":"):
+            return 1024 * int(line.split()[1])
+    raise RuntimeError(f"/proc/self/status has no {name}; this measurement needs Linux.")
+
+
+def measure_in_this_process(format_name: str, inputs: Sequence[Path], out: Path) -> dict[str, Any]:
+    """Import once; bytes held before it and at most, and seconds."""
+    from jukebox_deploy.checkpoints.huggingface import import_huggingface
+    from jukebox_deploy.checkpoints.openai import import_openai
+
+    before = memory_field("VmHWM")
+    start = time.perf_counter()
+    if format_name == "openai":
+        import_openai(inputs, None, out)
+    else:
+        import_huggingface(inputs[0], out)
+    seconds = time.perf_counter() - start
+    return {"baseline_bytes": before, "peak_bytes": memory_field("VmHWM"), "seconds": round(seconds, 2)}
+
+
+def measure(case: Case, scratch: Path) -> dict[str, Any]:
+    """Import once in a fresh process; what `measure_in_this_process` gives, and ratios to the largest file."""
+    out = scratch / "bundle"
+    command = [sys.executable, "-m", _MODULE, "--measure", case.format, "--out", str(out), *map(str, case.inputs)]
+    done = subprocess.run(command, capture_output=True, text=True, check=True)
+    shutil.rmtree(out)
+    result: dict[str, Any] = json.loads(done.stdout)
+    largest = max(path.stat().st_size for path in case.files)
+    return {
+        "case": case.name,
+        "files": {path.name: path.stat().st_size for path in case.files},
+        "largest_file_bytes": largest,
+        **result,
+        "peak_over_largest_file": round(result["peak_bytes"] / largest, 3),
+        "growth_over_largest_file": round((result["peak_bytes"] - result["baseline_bytes"]) / largest, 3),
+    }
+
+
+def run(config: JukeboxConfig, scratch: Path, report: Callable[[str], None]) -> list[dict[str, Any]]:
+    """Write random checkpoints of a system in every layout and measure the import of each."""
+    from jukebox_deploy.checkpoints.bundle import CheckpointBundle
+    from jukebox_deploy.checkpoints.exporting import export_huggingface
+    from jukebox_deploy.checkpoints.openai import import_openai
+    from jukebox_deploy.checkpoints.random_bundle import write_random_openai_checkpoint
+
+    report("writing random checkpoints ...")
+    vqvae, *priors = write_random_openai_checkpoint(config, scratch / "openai")
+    import_openai([vqvae, *priors], config, scratch / "source")
+    export_huggingface(CheckpointBundle.open(scratch / "source"), scratch / "huggingface")
+    shutil.rmtree(scratch / "source")
+    cases = [Case("vqvae, older format", "openai", (vqvae,))]
+    cases += [Case(f"{prior.name.split('.')[0]}, older format", "openai", (vqvae, prior)) for prior in priors]
+    cases.append(Case("all, older format", "openai", (vqvae, *priors)))
+    cases.append(Case("all, zip format", "openai", tuple(_as_zip([vqvae, *priors], scratch / "zip"))))
+    cases.append(Case("all, Hugging Face", "huggingface", (scratch / "huggingface",)))
+    results = []
+    for case in cases:
+        results.append(measure(case, scratch))
+        report(f"{case.name}: {results[-1]}")
+    return results
+
+
+def _as_zip(files: Sequence[Path], out: Path) -> list[Path]:
+    """The same checkpoints in torch's newer format."""
+    import torch
+
+    out.mkdir()
+    for path in files:
+        torch.save(torch.load(path, weights_only=True), out / path.name)
+    return [out / path.name for path in files]
+
+
+def _machine() -> dict[str, Any]:
+    import numpy
+    import safetensors
+    import torch
+
+    return {
+        "system": platform.platform(),
+        "cpus": os.cpu_count(),
+        "memory_bytes": os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES"),
+        "python": platform.python_version(),
+        "torch": torch.__version__,
+        "safetensors": safetensors.__version__,
+        "numpy": numpy.__version__,
+    }
+
+
+def main(arguments: Sequence[str] | None = None) -> None:
+    """Run from the command line; see the module's text."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--preset", default="1b_lyrics")
+    parser.add_argument("--levels", type=int, nargs="*", help="priors to take part; all if left out")
+    parser.add_argument("--scratch", type=Path, help="folder with room for five copies")
+    parser.add_argument("--out", type=Path, help="the result file")
+    parser.add_argument("--measure", choices=["openai", "huggingface"], help=argparse.SUPPRESS)
+    parser.add_argument("inputs", type=Path, nargs="*", help=argparse.SUPPRESS)
+    options = parser.parse_args(arguments)
+    if options.measure:
+        print(json.dumps(measure_in_this_process(options.measure, options.inputs, options.out)))
+        return
+    config = preset(options.preset)
+    levels = range(config.vqvae.levels) if options.levels is None else options.levels
+    config = JukeboxConfig(config.name, config.vqvae, tuple(p for p in config.priors if p.level in levels))
+    date = datetime.date.today().isoformat()
+    with tempfile.TemporaryDirectory(dir=options.scratch, prefix="checkpoint-memory-") as scratch:
+        results = run(config, Path(scratch), lambda line: print(line, file=sys.stderr, flush=True))
+    command = f"python -m {_MODULE} --preset {config.name} --levels {' '.join(map(str, levels))}"
+    out = options.out or Path(__file__).parent / "results" / f"checkpoint-import-{date}.json"
+    write_json_atomic(out, {"date": date, "command": command, "machine": _machine(), "results": results})
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,106 @@
+"""`jukebox-deploy export`: a checkpoint bundle in, validated ONNX graphs out."""
+
+from __future__ import annotations
+
+import json
+import time
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from jukebox_deploy.cli.folders import replacing
+from jukebox_deploy.contract import Precision
+from jukebox_deploy.engines.bundle import MANIFEST_NAME
+
+if TYPE_CHECKING:
+    from jukebox_deploy.engines.manifest import Manifest
+    from jukebox_deploy.jobs.export_job import ExportEvent, Listener
+
+_PATH = click.Path(path_type=Path)
+_WORDS = {"trace": "traced", "validate": "validated", "tensorrt": "TensorRT-RTX"}
+
+
+def _names(context: click.Context, parameter: click.Parameter, value: str | None) -> tuple[str, ...]:
+    return tuple(part.strip() for part in value.split(",") if part.strip()) if value else ()
+
+
+def _slots(context: click.Context, parameter: click.Parameter, value: str) -> tuple[int, int, int]:
+    """`4` for a fixed number of slots, `1,4,16` for minimum, optimum and maximum."""
+    try:
+        numbers = [int(part) for part in value.split(",")]
+        low, best, high = numbers * 3 if len(numbers) == 1 else numbers
+    except ValueError:
+        raise click.BadParameter(f"{value!r} is neither a number nor MIN,BEST,MAX.") from None
+    if not 1 <= low <= best <= high:
+        raise click.BadParameter(f"{value!r}: give numbers from 1 on, in rising order.")
+    return low, best, high
+
+
+@click.command()
+@click.argument("bundle", type=_PATH)
+@click.option("--out", required=True, type=_PATH, metavar="DIR", help="Folder of the ONNX bundle, new or empty.")
+@click.option("--graphs", callback=_names, metavar="step_2,prefill_2", help="Export these graphs only.")
+@click.option(
+    "--precision",
+    type=click.Choice([str(p) for p in Precision]),
+    default=str(Precision.FP32),
+    show_default=True,
+    help="Of the transformer stacks and their caches; all else stays in fp32.",
+)
+@click.option(
+    "--batch",
+    callback=_slots,
+    default="1,4,16",
+    show_default=True,
+    metavar="N|MIN,BEST,MAX",
+    help="Slots: songs sampled at once. One number fixes it.",
+)
+@click.option("--logits", is_flag=True, help="The step also gives its logits.")
+@click.option("--validate/--no-validate", default=True, help="Compare each graph with PyTorch in ONNX Runtime.")
+@click.option(
+    "--tensorrt-check",
+    type=click.Choice(["auto", "always", "never"]),
+    default="auto",
+    show_default=True,
+    help="Have TensorRT-RTX parse and build each graph; auto: if installed, for small graphs.",
+)
+@click.option("--force", is_flag=True, help="Replace the bundle in the output folder.")
+@click.option("--json", "as_json", is_flag=True, help="Print the report as JSON.")
+def command(bundle: Path, out: Path, force: bool, as_json: bool, **choices: Any) -> None:
+    """Export the graphs of BUNDLE, a checkpoint bundle, to ONNX.
+
+    Each graph is checked, and compared with the model in PyTorch at other sizes than it was traced with.
+    """
+    from jukebox_deploy.checkpoints.bundle import CheckpointBundle
+    from jukebox_deploy.graphs import GraphOptions
+    from jukebox_deploy.jobs.export_job import ExportRequest, export_bundle
+    from jukebox_deploy.jobs.tensorrt_check import TensorRtCheck
+
+    options = GraphOptions(Precision(choices["precision"]), choices["batch"], choices["logits"])
+    request = ExportRequest(options, choices["graphs"], choices["validate"], TensorRtCheck(choices["tensorrt_check"]))
+    checkpoint = CheckpointBundle.open(bundle)
+    with replacing(out, force=force, is_ours=lambda folder: (folder / MANIFEST_NAME).is_file(), inputs=[bundle]):
+        manifest = export_bundle(checkpoint, out, request, _listener(as_json))
+    _report(out, manifest, as_json)
+
+
+def _listener(as_json: bool) -> Listener:
+    """Says a line for each thing done, to stderr if stdout is for a machine."""
+    started = time.monotonic()
+
+    def say(event: ExportEvent) -> None:
+        line = f"{time.monotonic() - started:7.1f} s  {_WORDS[event.action]:>12}  {event.graph:<16} {event.detail}"
+        click.echo(line.rstrip(), err=as_json)
+
+    return say
+
+
+def _report(out: Path, manifest: Manifest, as_json: bool) -> None:
+    if as_json:
+        document = {"bundle": str(out), "precision": manifest.precision, "graphs": list(manifest.graphs)}
+        click.echo(json.dumps({**document, "parity": manifest.parity}, indent=2))
+        return
+    size = sum(record.bytes for record in manifest.files.values())
+    click.echo(f"{out}: {len(manifest.graphs)} graphs in {manifest.precision}, {size / 1e6:.1f} MB.")
+    click.echo(f"Next: jukebox-deploy sample {out} --out song, or jukebox-deploy build {out} --out engines.")

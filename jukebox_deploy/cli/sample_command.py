@@ -1,0 +1,194 @@
+"""`jukebox-deploy sample`: songs from an engine bundle."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, TypeVar
+
+import click
+
+from jukebox_deploy.jobs.sample_job import Backend, EngineChoice, OpenedModel, SampleSummary, open_model
+from jukebox_deploy.jobs.song_requests import (
+    LevelValue,
+    build_requests,
+    level_settings,
+    read_lyrics,
+    read_requests,
+    song_jobs,
+)
+from jukebox_deploy.runtime.audio import SampleFormat
+from jukebox_deploy.runtime.sampler import SamplingOptions, SongJob
+from jukebox_deploy.runtime.song import Mode
+
+if TYPE_CHECKING:
+    from rich.console import Console
+
+_Command = TypeVar("_Command", bound=Callable[..., Any])
+_PATH = click.Path(path_type=Path)
+
+
+class _LevelValueType(click.ParamType[LevelValue]):
+    """`VALUE` for all levels or `LEVEL=VALUE` for one."""
+
+    name = "[level=]value"
+
+    def __init__(self, number: type[int] | type[float]) -> None:
+        self._number = number
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> LevelValue:
+        level, _, number = value.rpartition("=")
+        try:
+            return LevelValue(int(level) if level else None, self._number(number))
+        except ValueError:
+            kind = "a whole number" if self._number is int else "a number"
+            self.fail(f"{value!r} is neither {kind} nor LEVEL=VALUE, such as 2=1.", param, ctx)
+
+
+_SONG_OPTIONS = (
+    click.option("--seconds", type=float, help="Length of the result, a prompt or continued song included."),
+    click.option("--artist", default="", help="Name of the artist, or its number as in #12."),
+    click.option("--genre", default="", help="Name of the genre, or its number as in #12."),
+    click.option("--lyrics", help="Lyrics of the whole song."),
+    click.option("--lyrics-file", type=_PATH, help="The same from a text file (UTF-8)."),
+    click.option("--total-seconds", type=float, help="How long the model is told the song is; default: the result."),
+    click.option("--offset", type=float, default=0.0, help="Where in that song the result begins, in seconds."),
+    click.option("--seed", type=int, default=0, show_default=True, help="Same seed, same songs."),
+)
+_SOURCE_OPTIONS = (
+    click.option("--prompt", type=_PATH, help="Begin with a sound file: WAV, FLAC, OGG or MP3."),
+    click.option(
+        "--continue", "continued", type=_PATH, help="Begin with the codes of a song folder, go on from there."
+    ),
+    click.option("--upsample", type=_PATH, help="Take the top codes of a song folder, sample the levels below."),
+    click.option("--prompt-seconds", type=float, help="Use only that much of the beginning of any of these."),
+)
+_SAMPLING_OPTIONS = (
+    click.option(
+        "--temperature",
+        type=_LevelValueType(float),
+        multiple=True,
+        help="For all levels, or LEVEL=VALUE once per level; 0: always the most likely code. [default: 0.99]",
+    ),
+    click.option("--top-k", type=_LevelValueType(int), multiple=True, help="Draw among the K most likely codes."),
+    click.option(
+        "--top-p", type=_LevelValueType(float), multiple=True, help="Draw among the likeliest that make up P."
+    ),
+    click.option("--lowest-level", type=int, default=0, show_default=True, help="Sample down to this level only."),
+)
+_SEVERAL_OPTIONS = (
+    click.option("--songs", type=int, help="Make that many songs that differ in their random numbers."),
+    click.option("--requests", type=_PATH, help="A song per line: JSON objects with artist, genre, lyrics, seconds, …"),
+    click.option("--slots", type=int, default=16, show_default=True, help="Songs sampled at once, at most."),
+)
+_ENGINE_OPTIONS = (
+    click.option(
+        "--backend", type=click.Choice([str(b) for b in Backend]), default="onnxruntime", help="What runs the graphs."
+    ),
+    click.option("--checkpoint", type=_PATH, help="Checkpoint bundle with the weights for --backend eager."),
+    click.option("--provider", type=click.Choice(["cpu", "cuda"]), default="cpu", help="Where they run."),
+    click.option("--threads", type=click.IntRange(1), help="Threads of the CPU; default: as suits the model."),
+)
+_OUTPUT_OPTIONS = (
+    click.option("--out", required=True, type=_PATH, metavar="DIR", help="Folder of the song, or of several songs."),
+    click.option(
+        "--format",
+        "sample_format",
+        type=click.Choice([str(f) for f in SampleFormat]),
+        default="float",
+        help="Samples of the WAV file; pcm16 is scaled down where needed.",
+    ),
+    click.option("--spectrogram", is_flag=True, help="Draw each song into a PNG beside its WAV file."),
+    click.option("--resume", is_flag=True, help="Go on with songs that an interrupted run began."),
+    click.option("--json", "as_json", is_flag=True, help="Print a summary as JSON; progress goes to standard error."),
+)
+
+
+def _options(*groups: tuple[Callable[[_Command], _Command], ...]) -> Callable[[_Command], _Command]:
+    """All options of some groups, in their order."""
+
+    def add(function: _Command) -> _Command:
+        for option in reversed([option for group in groups for option in group]):
+            function = option(function)
+        return function
+
+    return add
+
+
+@click.command(context_settings={"show_default": True})
+@click.argument("bundle", metavar="ENGINE_BUNDLE", type=_PATH)
+@_options(_OUTPUT_OPTIONS, _SONG_OPTIONS, _SOURCE_OPTIONS, _SAMPLING_OPTIONS, _SEVERAL_OPTIONS, _ENGINE_OPTIONS)
+def command(bundle: Path, **options: Any) -> None:
+    """Make music with ENGINE_BUNDLE, a folder that `jukebox-deploy export` made.
+
+    A song folder holds song.json (all settings), codes_N.npy for each level N, and level_0.wav. With --songs or
+    --requests the songs go into DIR/song_0, DIR/song_1, and so on; without them DIR is the song's folder.
+
+    A run that was interrupted goes on where it was with the same command and --resume.
+    """
+    from rich.console import Console
+
+    defaults = _song_fields(options)
+    choice = EngineChoice(Backend(options["backend"]), options["provider"], options["threads"], options["checkpoint"])
+    sample_format = SampleFormat(options["sample_format"])
+    sampling = SamplingOptions(options["slots"], options["lowest_level"], options["resume"], sample_format)
+    model = open_model(bundle, choice)
+    summary = SampleSummary(_jobs(model, defaults, options))
+    _sample(model, sampling, summary, Console(stderr=options["as_json"]))
+    if options["spectrogram"]:
+        summary.draw_spectrograms()
+    if options["as_json"]:
+        click.echo(json.dumps(summary.to_json(), indent=2))
+
+
+def _song_fields(options: dict[str, Any]) -> dict[str, Any]:
+    """The fields of a `SongRequest` that the options give for every song, but for the settings of levels."""
+    if options["lyrics"] is not None and options["lyrics_file"] is not None:
+        raise click.UsageError("--lyrics and --lyrics-file exclude each other.")
+    lyrics = read_lyrics(options["lyrics_file"]) if options["lyrics_file"] else options["lyrics"] or ""
+    return {
+        "seconds": options["seconds"],
+        "artist": options["artist"],
+        "genre": options["genre"],
+        "lyrics": lyrics,
+        "total_seconds": options["total_seconds"],
+        "offset_seconds": options["offset"],
+        "seed": options["seed"],
+        "source_seconds": options["prompt_seconds"],
+        **_source_fields(options),
+    }
+
+
+def _source_fields(options: dict[str, Any]) -> dict[str, Any]:
+    modes = {"prompt": Mode.PRIMED, "continued": Mode.CONTINUE, "upsample": Mode.UPSAMPLE}
+    given = [(mode, options[name]) for name, mode in modes.items() if options[name] is not None]
+    if len(given) > 1:
+        raise click.UsageError("--prompt, --continue and --upsample exclude each other.")
+    if not given and options["prompt_seconds"] is not None:
+        raise click.UsageError("--prompt-seconds needs --prompt, --continue or --upsample.")
+    return {"mode": given[0][0], "source": str(given[0][1])} if given else {}
+
+
+def _jobs(model: OpenedModel, defaults: dict[str, Any], options: dict[str, Any]) -> list[SongJob]:
+    """What to make, and where."""
+    values = {name: options[name] for name in ("temperature", "top_k", "top_p")}
+    fields = {**defaults, "levels": level_settings(model.engine.config.vqvae.levels, values)}
+    songs, path = options["songs"], options["requests"]
+    if songs is not None and path is not None:
+        raise click.UsageError("--songs and --requests exclude each other.")
+    if path is not None:
+        return song_jobs(read_requests(path, fields), options["out"])
+    if songs is not None:
+        return song_jobs(build_requests(fields, songs), options["out"])
+    return [SongJob(request, options["out"]) for request in build_requests(fields, 1)]
+
+
+def _sample(model: OpenedModel, options: SamplingOptions, summary: SampleSummary, console: Console) -> None:
+    """Make the songs and show how it goes."""
+    from jukebox_deploy.runtime.progress import ProgressReport
+
+    with ProgressReport(model.engine.config.vqvae, console) as progress:
+        for event in model.sampler(options).sample(summary.jobs):
+            summary.note(event)
+            progress.show(event)

@@ -1,0 +1,59 @@
+"""One graph on one engine against the same graph on another: what export and verification share."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+
+import numpy as np
+
+from jukebox_deploy.contract import GraphSpec, Precision, TensorSpec
+from jukebox_deploy.engine import Engine
+from jukebox_deploy.export.feeds import random_feed
+from jukebox_deploy.export.validation import TensorParity, compare
+from jukebox_deploy.jobs.graph_runs import run_graph
+
+_LARGE_STATES = 256 << 20
+"""Bytes of a slot's states above which one slot is compared only."""
+
+
+def reason_not_to_run(spec: GraphSpec) -> str:
+    """Why ONNX Runtime cannot run a graph on a CPU; empty if it can."""
+    if any(tensor.dtype == Precision.BF16.dtype for tensor in spec.tensors):
+        return "ONNX Runtime multiplies no bf16 matrices on a CPU"
+    return ""
+
+
+def slots_to_compare(spec: GraphSpec, wanted: int) -> int:
+    """How many slots a comparison uses: `wanted`, as far as the graph and the memory allow."""
+    (slots,) = [r for r in spec.ranges if r.symbol == "B"]
+    state_bytes = sum(tensor.bytes({"B": 1}) for tensor in spec.states)
+    return slots.minimum if state_bytes > _LARGE_STATES else max(slots.minimum, min(slots.maximum, wanted))
+
+
+def sizes_to_compare(spec: GraphSpec) -> Sequence[dict[str, int]]:
+    """Two sets of sizes, none of them those of tracing unless a size is fixed."""
+    few, many = slots_to_compare(spec, 1), slots_to_compare(spec, 3)
+    if any(r.symbol == "T" for r in spec.ranges):
+        return [{"B": few, "T": 7}, {"B": many, "T": 33}]
+    return [{"B": slots} for slots in dict.fromkeys((few, many))]
+
+
+def compare_graph(
+    open_expected: Callable[[], Engine],
+    found: Engine,
+    spec: GraphSpec,
+    sizes: dict[str, int],
+    precision: Precision,
+    seed: int,
+) -> list[TensorParity]:
+    """Run a graph on both engines with the same random inputs and compare all outputs.
+
+    The expecting engine is opened for its run and let go after it: two large models need not be in
+    memory together.
+    """
+
+    def feed(tensor: TensorSpec) -> np.ndarray:
+        return random_feed(tensor, spec, found.config, sizes, seed)
+
+    expected = run_graph(open_expected(), spec, sizes["B"], feed)
+    return compare(expected, run_graph(found, spec, sizes["B"], feed), precision)
