@@ -114,9 +114,9 @@ class EagerSession(SlotSession):
         tensors = [self._tensors[t.name][window].view(t.shape(sizes)) for t in self._prefill_spec.inputs]
         with torch.inference_mode():
             results = self._prefill(*tensors)
-        for spec, result in zip(self._prefill_spec.outputs, results, strict=True):
-            if not spec.in_place:
-                self._tensors[spec.name][window] = result
+            for spec, result in zip(self._prefill_spec.outputs, results, strict=True):
+                if not spec.in_place:
+                    self._tensors[spec.name][window] = result
 
     def _run_step(self) -> None:
         import torch

@@ -25,7 +25,8 @@ from jukebox_deploy.contract import (
     check_feeds,
     numpy_dtype,
 )
-from jukebox_deploy.engines.slots import SlotBuffer, SlotSession, buffer_count
+from jukebox_deploy.engines.onnxruntime_memory import BoundBuffer, DeviceMemory, HostMemory, Memory
+from jukebox_deploy.engines.slots import SlotSession, buffer_count
 from jukebox_deploy.errors import EngineError
 
 SMALL_WEIGHTS = 16 << 20
@@ -77,11 +78,9 @@ def _installed(wheel: str) -> bool:
 def _weight_bytes(path: Path) -> int:
     """Bytes of the files that a graph's weights lie in."""
     import onnx
-    from onnx.external_data_helper import ExternalDataInfo, uses_external_data
 
     model = onnx.load(path, load_external_data=False)
-    external = [ExternalDataInfo(t) for t in model.graph.initializer if uses_external_data(t)]
-    return sum(int(info.length or 0) for info in external)
+    return sum(int(entry.value) for t in model.graph.initializer for entry in t.external_data if entry.key == "length")
 
 
 def open_session(path: Path, options: OnnxRuntimeOptions, *, pack_weights: bool = True) -> Any:
@@ -131,66 +130,6 @@ class OnnxRuntimeRunner:
         return dict(zip(names, self._session.run(names, dict(feeds)), strict=True))
 
 
-class HostBuffer:
-    """A tensor in host memory, page-aligned and lazily zero."""
-
-    def __init__(self, spec: TensorSpec, slots: int) -> None:
-        shape, dtype = spec.shape({"B": slots}), numpy_dtype(spec.dtype)
-        size = spec.bytes({"B": slots})
-        memory = np.zeros(size + 4096, np.uint8)
-        start = -memory.ctypes.data % 4096
-        self.array = memory[start : start + size].view(dtype).reshape(shape)
-
-    @property
-    def address(self) -> int:
-        """Where the tensor begins."""
-        return int(self.array.ctypes.data)
-
-    def write(self, slot: int, value: np.ndarray) -> None:
-        """Put the value of one slot."""
-        self.array[slot] = value
-
-    def read(self, slot: int) -> np.ndarray:
-        """A copy of the value of one slot."""
-        row: np.ndarray = self.array[slot]
-        return row.copy()
-
-    def copy_from(self, other: HostBuffer, slots: range) -> None:
-        """Take over the first rows of another buffer as these slots."""
-        self.array[slots.start : slots.stop] = other.array[: len(slots)]
-
-
-class DeviceBuffer:
-    """A tensor in the memory of a device, reached through ONNX Runtime's own copies."""
-
-    def __init__(self, spec: TensorSpec, slots: int, device: tuple[str, int]) -> None:
-        runtime = import_onnxruntime()
-        array = np.zeros(spec.shape({"B": slots}), numpy_dtype(spec.dtype))
-        self._value = runtime.OrtValue.ortvalue_from_numpy(array, *device)
-
-    @property
-    def address(self) -> int:
-        """Where the tensor begins, on its device."""
-        return int(self._value.data_ptr())
-
-    def write(self, slot: int, value: np.ndarray) -> None:
-        """Put the value of one slot."""
-        array = self._value.numpy().copy()
-        array[slot] = value
-        self._value.update_inplace(array)
-
-    def read(self, slot: int) -> np.ndarray:
-        """A copy of the value of one slot."""
-        row: np.ndarray = self._value.numpy()[slot]
-        return row.copy()
-
-    def copy_from(self, other: DeviceBuffer, slots: range) -> None:
-        """Take over the first rows of another buffer as these slots."""
-        array = self._value.numpy().copy()
-        array[slots.start : slots.stop] = other._value.numpy()[: len(slots)]
-        self._value.update_inplace(array)
-
-
 @dataclass(frozen=True)
 class _Graph:
     spec: GraphSpec
@@ -200,68 +139,66 @@ class _Graph:
 class OnnxRuntimeSession(SlotSession):
     """The slots of a prior, bound once to step and prefill."""
 
-    def __init__(self, step: _Graph, prefill: _Graph, slots: int, device: tuple[str, int]) -> None:
+    def __init__(self, step: _Graph, prefill: _Graph, slots: int, memory: Memory) -> None:
         super().__init__(step.spec, prefill.spec, slots)
-        self._device = device
+        self._memory = memory
         self._prefill = prefill
         self._step = step
-        self._buffers = {t.name: [self._allocate(t) for _ in range(buffer_count(t))] for t in step.spec.tensors}
+        self._buffers = {t.name: [memory.allocate(t, slots) for _ in range(buffer_count(t))] for t in step.spec.tensors}
         # A prefill of some slots must not touch the other slots' states: it writes these beside them.
         self._scratch = {
-            t.name: self._allocate(t) for t in prefill.spec.tensors if t.role is Role.STATE and not t.in_place
+            t.name: memory.allocate(t, slots) for t in prefill.spec.tensors if t.role is Role.STATE and not t.in_place
         }
         self._step_bindings = [self._bind_step(current) for current in (0, 1)]
         self._prefill_bindings: dict[tuple[range, int], Any] = {}
 
-    def _allocate(self, spec: TensorSpec) -> HostBuffer | DeviceBuffer:
-        on_host = self._device[0] == "cpu"
-        return HostBuffer(spec, self.slots) if on_host else DeviceBuffer(spec, self.slots, self._device)
-
-    def _current(self, name: str, current: int) -> HostBuffer | DeviceBuffer:
+    def _current(self, name: str, current: int) -> BoundBuffer:
         buffers = self._buffers[name]
         return buffers[current % len(buffers)]
 
-    def _buffer(self, spec: TensorSpec) -> SlotBuffer:
+    def _buffer(self, spec: TensorSpec) -> BoundBuffer:
         return self._current(spec.name, self.current)
 
     def _bind_step(self, current: int) -> Any:
         binding = self._step.session.io_binding()
-        sizes = {"B": self.slots}
         for spec in self.spec.inputs:
-            self._bind(binding.bind_input, spec.input_name, spec, sizes, self._current(spec.name, current).address)
+            address = self._current(spec.name, current).address
+            self._bind(binding.bind_input, spec.input_name, spec, self.slots, address)
         for spec in self.spec.outputs:
             address = self._current(spec.name, 1 - current).address
-            self._bind(binding.bind_output, spec.output_name, spec, sizes, address)
+            self._bind(binding.bind_output, spec.output_name, spec, self.slots, address)
         return binding
 
     def _bind_prefill(self, slots: range, current: int) -> Any:
         binding = self._prefill.session.io_binding()
-        sizes = {"B": len(slots)}
         for spec in self._prefill.spec.inputs:
             address = self._slot_address(spec, slots.start, current)
-            self._bind(binding.bind_input, spec.input_name, spec, sizes, address)
+            self._bind(binding.bind_input, spec.input_name, spec, len(slots), address)
         for spec in self._prefill.spec.outputs:
             in_place = self._slot_address(spec, slots.start, current)
             address = in_place if spec.in_place else self._scratch[spec.name].address
-            self._bind(binding.bind_output, spec.output_name, spec, sizes, address)
+            self._bind(binding.bind_output, spec.output_name, spec, len(slots), address)
         return binding
 
     def _slot_address(self, spec: TensorSpec, slot: int, current: int) -> int:
         """Where a slot begins in its current buffer; slots are the outermost axis."""
         return self._current(spec.name, current).address + slot * spec.bytes({"B": 1})
 
-    def _bind(self, bind: Any, name: str, spec: TensorSpec, sizes: dict[str, int], address: int) -> None:
-        bind(name, *self._device, numpy_dtype(spec.dtype), spec.shape(sizes), address)
+    def _bind(self, bind: Any, name: str, spec: TensorSpec, slots: int, address: int) -> None:
+        bind(name, *self._memory.device, numpy_dtype(spec.dtype), spec.shape({"B": slots}), address)
 
     def _run_prefill(self, slots: range) -> None:
         key = (slots, self.current)
         if key not in self._prefill_bindings:
             self._prefill_bindings[key] = self._bind_prefill(slots, self.current)
+        self._memory.synchronize()
         self._prefill.session.run_with_iobinding(self._prefill_bindings[key])
         for name, scratch in self._scratch.items():
-            self._current(name, self.current).copy_from(scratch, slots)  # type: ignore[arg-type]  # same kind
+            for row, slot in enumerate(slots):
+                self._current(name, self.current).write(slot, scratch.read(row))
 
     def _run_step(self) -> None:
+        self._memory.synchronize()
         self._step.session.run_with_iobinding(self._step_bindings[self.current])
 
 
@@ -297,9 +234,14 @@ class OnnxRuntimeEngine:
 
     def prior_session(self, level: int, slots: int) -> OnnxRuntimeSession:
         """Open step and prefill of a prior."""
-        device = (self._options.provider, self._options.device if self._options.provider != "cpu" else 0)
         step, prefill = self._open(GraphKind.STEP, level), self._open(GraphKind.PREFILL, level)
-        return OnnxRuntimeSession(step, prefill, slots, device)
+        return OnnxRuntimeSession(step, prefill, slots, self._memory())
+
+    def _memory(self) -> Memory:
+        """The memory that the provider works in."""
+        if self._options.provider == "cpu":
+            return HostMemory()
+        return DeviceMemory(import_onnxruntime(), (self._options.provider, self._options.device))
 
     def __enter__(self) -> Self:
         return self

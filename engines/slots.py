@@ -73,6 +73,8 @@ class SlotSession(ABC):
 
     def step(self, count: int) -> None:
         """Run the step `count` times for all slots."""
+        if count < 0:
+            raise EngineError(f"{self.spec.name}: {count} steps asked for; give 0 or more.")
         for _ in range(count):
             self._run_step()
             self.current = 1 - self.current

@@ -29,6 +29,12 @@ class TensorParity:
         """Whether the error is within the tolerance (a NaN is not)."""
         return self.relative_error <= self.tolerance
 
+    def __str__(self) -> str:
+        return (
+            f"{self.tensor}: error {self.largest_error:.3g}, "
+            f"relative {self.relative_error:.3g}, allowed {self.tolerance:.3g}"
+        )
+
 
 def check_structure(path: Path, spec: GraphSpec) -> None:
     """ONNX's checker and strict shape inference on a saved graph, and its names against the table.
@@ -77,10 +83,5 @@ def require_parity(graph: str, where: str, rows: Sequence[TensorParity]) -> None
     misses = [row for row in rows if not row.holds]
     if not misses:
         return
-    lines = [
-        f"  {row.tensor}: error {row.largest_error:.3g}, relative {row.relative_error:.3g}, allowed {row.tolerance:.3g}"
-        for row in misses
-    ]
-    raise ParityError(
-        f"{graph} disagrees with the model at {where} in {len(misses)} of {len(rows)} tensors:\n" + "\n".join(lines)
-    )
+    lines = "".join(f"\n  {row}" for row in misses)
+    raise ParityError(f"{graph} disagrees with the model at {where} in {len(misses)} of {len(rows)} tensors:{lines}")

@@ -14,6 +14,7 @@ from jukebox_deploy.checkpoints.random_bundle import write_random_openai_checkpo
 from jukebox_deploy.config import LabelRules
 from jukebox_deploy.engines.bundle import EngineBundle, open_bundle
 from jukebox_deploy.jobs.export_job import ExportRequest, export_bundle
+from jukebox_deploy.jobs.tensorrt_check import TensorRtCheck
 from jukebox_deploy.labels.vocabulary import NameLists, Vocabulary
 
 TINY_VOCABULARY = Vocabulary(
@@ -44,10 +45,13 @@ def tiny_checkpoint(shared_folder: Path) -> CheckpointBundle:
 
 @pytest.fixture(scope="session")
 def tiny_engine_bundle(tiny_checkpoint: CheckpointBundle, shared_folder: Path) -> EngineBundle:
-    """The ONNX graphs of `tiny_checkpoint`, fp32, all levels, not compared with PyTorch. Not to be changed."""
+    """The ONNX graphs of `tiny_checkpoint`, fp32, all levels. Not to be changed.
+
+    Every graph has been compared with PyTorch, and parsed and built by TensorRT-RTX.
+    """
     bundle = shared_folder / "tiny_onnx"
     with (shared_folder / "tiny_onnx.lock").open("w") as lock:
         fcntl.flock(lock, fcntl.LOCK_EX)
         if not bundle.exists():
-            export_bundle(tiny_checkpoint, bundle, ExportRequest(validate=False))
+            export_bundle(tiny_checkpoint, bundle, ExportRequest(tensorrt=TensorRtCheck.ALWAYS))
     return open_bundle(bundle)

@@ -58,10 +58,19 @@ def _spread(name: str, shape: tuple[int, ...]) -> float:
     if len(shape) == 3:  # convolutions: (out, in, kernel), or (in, out, kernel) with a stride of kernel / 2
         transposed = name.startswith(("decoders.", "conditioner.")) and ".convolution." in name
         inputs = 2 * shape[0] if transposed else shape[1] * shape[2]
-        return 1 / math.sqrt(inputs)
+        return _gain(name) / math.sqrt(inputs)
     if name.startswith("labels.") or "embedding" in name:
         return math.sqrt(5 / shape[-1])  # with tied output, codes tend to be held, and labels matter
     return 0.02
+
+
+def _gain(name: str) -> float:
+    """How much larger a convolution leaves a signal."""
+    if ".outer." in name:
+        return 0.25  # the end of a residual branch: many of them add up
+    if name.startswith("encoders.") and ".blocks.0.stages.0.convolution." in name:
+        return 8.0  # sound is quieter than codes, and each sound shall have codes of its own
+    return 1.0
 
 
 def write_random_bundle(config: str | JukeboxConfig, out: Path, seed: int = 0) -> CheckpointBundle:

@@ -26,8 +26,9 @@ def filter_logits(logits: Tensor, top_k: Tensor, top_p: Tensor) -> Tensor:
     cumulative = torch.cumsum(torch.softmax(ordered, dim=-1), dim=-1)
     before = F.pad(cumulative[:, :-1], (1, 0))
     stays &= (before <= top_p[:, None]) | (top_p <= 0)[:, None]
-    # What stays is a prefix of the order, so its last code says which codes stay.
-    last = (stays.to(torch.int32).sum(dim=-1, keepdim=True) - 1).to(torch.int64)
+    # What stays is a prefix of the order, so its last code says which codes stay. Nothing stays
+    # where logits are not numbers.
+    last = (stays.to(torch.int32).sum(dim=-1, keepdim=True) - 1).clamp(min=0).to(torch.int64)
     threshold, bound = ordered.gather(-1, last), order.gather(-1, last)
     return (logits > threshold) | ((logits == threshold) & (torch.arange(codes, device=logits.device) <= bound))
 

@@ -1,0 +1,222 @@
+"""Verification: is an engine bundle still the checkpoint that it was made from?
+
+A ladder of comparisons with the eager models: single graphs on random inputs, then windows as they
+are sampled (prefill, steps over given codes, greedy codes), then sound.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass
+from functools import partial
+
+import numpy as np
+
+from jukebox_deploy.checkpoints.bundle import CheckpointBundle
+from jukebox_deploy.contract import GraphKind, GraphSpec, Precision
+from jukebox_deploy.costs import tokens_per_second
+from jukebox_deploy.engine import Engine
+from jukebox_deploy.engines.bundle import EngineBundle
+from jukebox_deploy.engines.manifest import Target
+from jukebox_deploy.errors import EngineError
+from jukebox_deploy.export.feeds import random_feed
+from jukebox_deploy.export.validation import TOLERANCES, TensorParity, compare
+from jukebox_deploy.graphs import GraphOptions, declare_graphs
+from jukebox_deploy.jobs.graph_runs import run_graph
+from jukebox_deploy.jobs.opening import eager_engine, onnx_engine, tool_versions
+from jukebox_deploy.jobs.parity import compare_graph, reason_not_to_run, sizes_to_compare, slots_to_compare
+from jukebox_deploy.jobs.verify_report import Check, CheckKind, Outcome, VerifyReport
+from jukebox_deploy.jobs.window_runs import (
+    StretchPlace,
+    WindowStretch,
+    make_stretch,
+    run_given_codes,
+    run_greedy_codes,
+)
+
+SOUND_LIMIT = -20 * math.log10(TOLERANCES[Precision.FP32])
+"""Decibels by which the audio must exceed its error: 100. The decoder is fp32 in every bundle."""
+
+
+@dataclass(frozen=True)
+class VerifyRequest:
+    """What to compare."""
+
+    graphs: tuple[str, ...] = ()  # names; empty: all of the bundle
+    windows: int = 1  # stretches per prior, spread over its window
+    seed: int = 0
+
+
+Listener = Callable[[Check], None]
+
+
+def verify_bundle(
+    bundle: EngineBundle,
+    checkpoint: CheckpointBundle,
+    request: VerifyRequest | None = None,
+    listener: Listener = lambda check: None,
+) -> VerifyReport:
+    """Compare an opened bundle (its hashes were checked) with the checkpoint it was made from.
+
+    The report holds failures too; `VerifyReport.require` turns them into an error. Raises `EngineError`
+    for another checkpoint, graphs that the bundle lacks, or an engine that cannot run.
+    """
+    request = request or VerifyRequest()
+    manifest = bundle.manifest
+    _require_same_checkpoint(bundle, checkpoint)
+    specs = _select(bundle, request.graphs)
+    ladder = _not_run(bundle, specs) if manifest.target is not Target.ONNXRUNTIME else None
+    checks = []
+    for check in ladder or _Ladder(bundle, checkpoint, request).climb(specs):
+        listener(check)
+        checks.append(check)
+    return VerifyReport(
+        bundle=str(bundle.folder),
+        target=str(manifest.target),
+        precision=str(manifest.precision),
+        checkpoint=manifest.checkpoint,
+        files={name: record.sha256 for name, record in manifest.files.items()},
+        tools=tool_versions("jukebox-deploy", "torch", "onnxruntime", "onnxruntime-gpu"),
+        checks=tuple(checks),
+    )
+
+
+def _require_same_checkpoint(bundle: EngineBundle, checkpoint: CheckpointBundle) -> None:
+    found, expected = checkpoint.fingerprint(), bundle.manifest.checkpoint
+    if found != expected:
+        raise EngineError(
+            f"{bundle.folder} was not made from {checkpoint.folder}: that checkpoint has the fingerprint "
+            f"{found[:12]}…, expected {expected[:12]}…. Give the checkpoint that was exported, or export again."
+        )
+
+
+def _select(bundle: EngineBundle, names: tuple[str, ...]) -> dict[str, GraphSpec]:
+    if unknown := [name for name in names if name not in bundle.graphs]:
+        raise EngineError(f"{bundle.folder} has no graphs {unknown}; it has {', '.join(bundle.graphs)}.")
+    return {name: spec for name, spec in bundle.graphs.items() if not names or name in names}
+
+
+def _not_run(bundle: EngineBundle, specs: Mapping[str, GraphSpec]) -> list[Check]:
+    target = bundle.manifest.target
+    reason = f"{target} engines run on an NVIDIA GPU, and this version builds them but does not run them"
+    return [_unrun(name, CheckKind.RANDOM_INPUTS, reason) for name in specs]
+
+
+def _unrun(graph: str, kind: CheckKind, reason: str) -> Check:
+    return Check(graph, kind, "", Outcome.NOT_RUN, reason=reason)
+
+
+class _Ladder:
+    """The checks of one bundle."""
+
+    def __init__(self, bundle: EngineBundle, checkpoint: CheckpointBundle, request: VerifyRequest) -> None:
+        manifest = bundle.manifest
+        self.config = manifest.config
+        self.precision = manifest.precision
+        self.request = request
+        self.found = onnx_engine(bundle)
+        # What conditions a window is worked out by the model, whether or not the bundle has those graphs.
+        tables = declare_graphs(manifest.config, GraphOptions(manifest.precision)) | bundle.graphs
+        # A model is opened for each run and let go after it: two large ones need not be in memory together.
+        self.open_model: Callable[[], Engine] = partial(eager_engine, checkpoint, tables, manifest.precision)
+
+    def climb(self, specs: Mapping[str, GraphSpec]) -> Iterator[Check]:
+        """All checks that the graphs allow, graph by graph."""
+        for spec in specs.values():
+            yield from self.random_inputs(spec)
+        for spec in specs.values():
+            if spec.kind is GraphKind.STEP:
+                yield from self.windows(spec)
+            if spec.kind is GraphKind.VQVAE_DECODE:
+                yield self.sound(spec)
+
+    def random_inputs(self, spec: GraphSpec) -> Iterator[Check]:
+        """One graph at two sizes."""
+        if reason := self._reason_not_to_run(spec):
+            yield _unrun(spec.name, CheckKind.RANDOM_INPUTS, reason)
+            return
+        for sizes in sizes_to_compare(spec):
+            rows = compare_graph(self.open_model, self.found, spec, sizes, self.precision, self.request.seed)
+            where = ", ".join(f"{symbol}={size}" for symbol, size in sizes.items())
+            yield _of_tensors(spec.name, CheckKind.RANDOM_INPUTS, where, rows)
+
+    def windows(self, spec: GraphSpec) -> Iterator[Check]:
+        """Prefill and steps of one prior."""
+        if reason := self._reason_not_to_run(spec):
+            yield from (_unrun(spec.name, kind, reason) for kind in (CheckKind.GIVEN_CODES, CheckKind.GREEDY_CODES))
+            return
+        prior = self.config.prior(spec.level)
+        slots = slots_to_compare(spec, 2)
+        for index in range(self.request.windows):
+            place = StretchPlace(index, self.request.windows)
+            stretch = make_stretch(self.open_model(), prior, place, slots, self.request.seed + index)
+            yield self._given_codes(spec, stretch)
+            yield self._greedy_codes(spec, stretch)
+
+    def _reason_not_to_run(self, spec: GraphSpec) -> str:
+        """A step and a prefill are opened together."""
+        needed = (GraphKind.PREFILL, GraphKind.STEP) if spec.states else ()
+        missing = [name for kind in needed if (name := f"{kind}_{spec.level}") not in self.found.graphs]
+        return f"the bundle has no {missing[0]}" if missing else reason_not_to_run(spec)
+
+    def _given_codes(self, spec: GraphSpec, stretch: WindowStretch) -> Check:
+        prior = self.config.prior(spec.level)
+        expected, found = (
+            run_given_codes(engine.prior_session(spec.level, stretch.slots), prior, stretch)
+            for engine in self._model_then_engine()
+        )
+        rows = compare(expected, found, self.precision)
+        return _of_tensors(spec.name, CheckKind.GIVEN_CODES, _place_of(stretch), rows)
+
+    def _greedy_codes(self, spec: GraphSpec, stretch: WindowStretch) -> Check:
+        prior = self.config.prior(spec.level)
+        expected, found = (
+            run_greedy_codes(engine.prior_session(spec.level, stretch.slots), prior, stretch)
+            for engine in self._model_then_engine()
+        )
+        agreement = float(np.mean(expected == found))
+        # In half precision two codes can be as good as equal; then either is right.
+        limit = 1.0 if self.precision is Precision.FP32 else None
+        outcome = Outcome.PASSED if limit is None or agreement >= limit else Outcome.FAILED
+        where = _place_of(stretch)
+        return Check(spec.name, CheckKind.GREEDY_CODES, where, outcome, "share of equal codes", agreement, limit)
+
+    def sound(self, spec: GraphSpec) -> Check:
+        """About a second of audio, as decibels of signal over error."""
+        (codes,) = [r for r in spec.ranges if r.symbol == "T"]
+        length = min(codes.maximum, math.ceil(tokens_per_second(self.config.vqvae, spec.level)))
+        sizes = {"B": slots_to_compare(spec, 1), "T": length}
+        expected, found = (
+            run_graph(engine, spec, sizes["B"], lambda t: random_feed(t, spec, self.config, sizes, self.request.seed))
+            for engine in self._model_then_engine()
+        )
+        ratio = signal_to_error(expected["audio"], found["audio"])
+        outcome = Outcome.PASSED if ratio >= SOUND_LIMIT else Outcome.FAILED
+        return Check(spec.name, CheckKind.SOUND, f"{length} codes", outcome, "dB over error", ratio, SOUND_LIMIT)
+
+    def _model_then_engine(self) -> Iterator[Engine]:
+        yield self.open_model()
+        yield self.found
+
+
+def signal_to_error(expected: np.ndarray, found: np.ndarray) -> float:
+    """Energy of a signal over that of the error, in decibels; infinite for equal signals."""
+    signal = np.sum(np.square(expected, dtype=np.float64))
+    error = np.sum(np.square(expected.astype(np.float64) - found))
+    if error == 0:
+        return math.inf
+    with np.errstate(divide="ignore", invalid="ignore"):  # silence gives minus infinity, a NaN stays one
+        return float(10 * np.log10(signal / error))
+
+
+def _of_tensors(graph: str, kind: CheckKind, where: str, rows: list[TensorParity]) -> Check:
+    """The check that the worst of its tensors makes."""
+    worst = max(rows, key=lambda row: (not row.holds, row.relative_error))
+    outcome = Outcome.PASSED if worst.holds else Outcome.FAILED
+    measure = f"relative error of {worst.tensor}"
+    return Check(graph, kind, where, outcome, measure, worst.relative_error, worst.tolerance, tuple(rows))
+
+
+def _place_of(stretch: WindowStretch) -> str:
+    return f"B={stretch.slots}, {stretch.steps} steps from {int(stretch.prefix.min())}"

@@ -1,0 +1,118 @@
+"""What a verification found, check by check, for people and as plain data."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+from dataclasses import dataclass
+from enum import StrEnum
+from typing import Any
+
+from jukebox_deploy.errors import ParityError
+from jukebox_deploy.export.validation import TensorParity
+
+
+class Outcome(StrEnum):
+    """How a check ended."""
+
+    PASSED = "passed"
+    FAILED = "failed"
+    NOT_RUN = "not run"
+
+
+class CheckKind(StrEnum):
+    """The rungs of the ladder from single graphs to sound."""
+
+    RANDOM_INPUTS = "random inputs"  # one graph, all its outputs
+    GIVEN_CODES = "given codes"  # prefill, then steps over codes that are given
+    GREEDY_CODES = "greedy codes"  # prefill, then steps that choose the most likely code
+    SOUND = "sound"  # the decoder's audio
+
+
+@dataclass(frozen=True)
+class Check:
+    """One comparison of the engine with the model."""
+
+    graph: str
+    kind: CheckKind
+    where: str  # at which sizes or positions
+    outcome: Outcome
+    measure: str = ""  # what `value` is
+    value: float = math.nan
+    limit: float | None = None  # of the value; `None` where it is only reported
+    tensors: tuple[TensorParity, ...] = ()
+    reason: str = ""  # why it was not run
+
+    def to_json(self) -> dict[str, Any]:
+        """Plain data; a number that JSON cannot spell (an infinite ratio, no number at all) is null."""
+        return {
+            "graph": self.graph,
+            "check": str(self.kind),
+            "where": self.where,
+            "outcome": str(self.outcome),
+            "measure": self.measure,
+            "value": _json_number(self.value),
+            "limit": self.limit,
+            "tensors": [_tensor_to_json(row) for row in self.tensors],
+            "reason": self.reason,
+        }
+
+    def describe_failure(self) -> str:
+        """One line, and one for each tensor that misses its tolerance."""
+        misses = "".join(f"\n    {row}" for row in self.tensors if not row.holds)
+        return (
+            f"  {self.graph}, {self.kind} at {self.where}: {self.measure} {self.value:.3g}, limit {self.limit}{misses}"
+        )
+
+
+@dataclass(frozen=True)
+class VerifyReport:
+    """All checks of one engine bundle against one checkpoint."""
+
+    bundle: str
+    target: str
+    precision: str
+    checkpoint: str  # the fingerprint, the same on both sides
+    files: Mapping[str, str]  # SHA-256 by file name: what the manifest says, and what was found
+    tools: Mapping[str, str]  # versions of what ran here
+    checks: tuple[Check, ...]
+
+    def count(self, outcome: Outcome) -> int:
+        """How many checks ended so."""
+        return sum(check.outcome is outcome for check in self.checks)
+
+    def require(self) -> None:
+        """Raise `ParityError` that tells every failed check, tensor by tensor."""
+        failures = [check.describe_failure() for check in self.checks if check.outcome is Outcome.FAILED]
+        if failures:
+            lines = "\n".join(failures)
+            raise ParityError(
+                f"{self.bundle} disagrees with its checkpoint in {len(failures)} of {len(self.checks)} checks:\n{lines}"
+            )
+
+    def to_json(self) -> dict[str, Any]:
+        """Plain data."""
+        return {
+            "bundle": self.bundle,
+            "target": self.target,
+            "precision": self.precision,
+            "checkpoint": self.checkpoint,
+            "files": dict(self.files),
+            "tools": dict(self.tools),
+            "outcomes": {str(outcome): self.count(outcome) for outcome in Outcome},
+            "checks": [check.to_json() for check in self.checks],
+        }
+
+
+def _tensor_to_json(row: TensorParity) -> dict[str, Any]:
+    return {
+        "tensor": row.tensor,
+        "largest_error": _json_number(row.largest_error),
+        "relative_error": _json_number(row.relative_error),
+        "tolerance": row.tolerance,
+        "holds": row.holds,
+    }
+
+
+def _json_number(value: float) -> float | None:
+    return float(value) if math.isfinite(value) else None

@@ -1,0 +1,105 @@
+"""A stretch of a window on any engine: prefill a prefix, then step, with given codes or greedily."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+import numpy as np
+
+from jukebox_deploy.config import PriorConfig
+from jukebox_deploy.contract import GraphKind, numpy_dtype
+from jukebox_deploy.engine import Engine, PriorSession
+from jukebox_deploy.export.feeds import random_feed, random_feeds
+
+
+@dataclass(frozen=True)
+class WindowStretch:
+    """What each slot is given, and which part of its window is run."""
+
+    tensors: Mapping[str, np.ndarray]  # inputs of the step by name, `[B, ...]`
+    prefix: np.ndarray  # [B] known positions to prefill; they end in the middle of a block
+    steps: int
+
+    @property
+    def slots(self) -> int:
+        """Number of slots, `B`."""
+        return len(self.prefix)
+
+
+@dataclass(frozen=True)
+class StretchPlace:
+    """Which of several stretches, spread evenly over a window."""
+
+    index: int
+    count: int
+
+    def block(self, prior: PriorConfig) -> int:
+        """The block in whose middle the prefix ends: at first the one after the lyrics, at last the last."""
+        stack = prior.transformer
+        last = stack.block_count - 1
+        first = min(prior.lyric_prefix // stack.block_length + 1, last)
+        return first + (last - first) * self.index // max(self.count - 1, 1)
+
+
+def make_stretch(model: Engine, prior: PriorConfig, place: StretchPlace, slots: int, seed: int) -> WindowStretch:
+    """Random codes and labels; what they condition the window with is worked out by `model`.
+
+    The steps run over the next border between two blocks, as far as the window goes.
+    """
+    stack = prior.transformer
+    spec = model.graphs[f"{GraphKind.STEP}_{prior.level}"]
+    tensors = {
+        name: random_feed(spec.tensor(name), spec, model.config, {"B": slots}, seed) for name in ("codes", "uniform")
+    }
+    for kind in (GraphKind.CONDITION, GraphKind.LYRICS):
+        if f"{kind}_{prior.level}" in model.graphs:
+            runner = model.runner(kind, prior.level)
+            tensors.update(runner(random_feeds(runner.spec, model.config, {"B": slots}, seed)))
+    offset = (stack.block_length // 2 + np.arange(slots)) % stack.block_length
+    prefix = place.block(prior) * stack.block_length + offset
+    steps = min(stack.block_length + 1, stack.context - int(prefix.max()))
+    return WindowStretch(tensors, prefix, steps)
+
+
+def run_given_codes(session: PriorSession, prior: PriorConfig, stretch: WindowStretch) -> dict[str, np.ndarray]:
+    """Step over given codes. `logits` `[steps, B, V]` if the step has them, else the caches afterwards."""
+    _prefill(session, prior, stretch)
+    _write(session, "known_end", stretch.prefix + stretch.steps)
+    slots = range(session.slots)
+    if any(tensor.name == "logits" for tensor in session.spec.tensors):
+        logits = []
+        for _ in range(stretch.steps):
+            session.step(1)
+            logits.append(np.stack([session.read("logits", slot) for slot in slots]))
+        return {"logits": np.stack(logits)}
+    session.step(stretch.steps)
+    return {t.name: np.stack([session.read(t.name, s) for s in slots]) for t in session.spec.states if t.in_place}
+
+
+def run_greedy_codes(session: PriorSession, prior: PriorConfig, stretch: WindowStretch) -> np.ndarray:
+    """Step and choose the most likely code each time: `[B, steps]`."""
+    _prefill(session, prior, stretch)
+    session.step(stretch.steps)
+    rows = [session.read("codes", slot) for slot in range(session.slots)]
+    return np.stack([row[start : start + stretch.steps] for row, start in zip(rows, stretch.prefix, strict=True)])
+
+
+def _prefill(session: PriorSession, prior: PriorConfig, stretch: WindowStretch) -> None:
+    """Fill the slots and work through the prefix."""
+    slots, stack = session.slots, prior.transformer
+    settings = {"position": 0, "known_end": stretch.prefix, "window_end": stack.context}
+    settings |= {"temperature": 0, "top_k": 0, "top_p": 0}
+    for name, value in settings.items():
+        _write(session, name, np.broadcast_to(value, (slots,)))
+    for name, values in stretch.tensors.items():
+        _write(session, name, values)
+    blocks = -(-int(stretch.prefix.max()) // stack.block_length)
+    for _ in range(blocks):
+        session.prefill(range(slots))
+
+
+def _write(session: PriorSession, name: str, values: np.ndarray) -> None:
+    dtype = numpy_dtype(session.spec.tensor(name).dtype)
+    for slot, value in enumerate(values):
+        session.write(name, slot, np.asarray(value, dtype))

@@ -1,0 +1,57 @@
+import json
+from pathlib import Path
+
+import pytest
+from click.testing import CliRunner
+
+from jukebox_deploy.checkpoints.bundle import CheckpointBundle
+from jukebox_deploy.cli.export_command import command
+from jukebox_deploy.errors import CheckpointError, ExportError, JukeboxError
+
+
+def _run(*arguments: str):
+    return CliRunner().invoke(command, arguments)
+
+
+def test_a_graph_is_exported_with_a_report(tiny_checkpoint: CheckpointBundle, tmp_path: Path):
+    out = tmp_path / "onnx"
+    arguments = [
+        str(tiny_checkpoint.folder),
+        "--out",
+        str(out),
+        "--graphs",
+        "condition_2",
+        "--batch",
+        "1,2,3",
+        "--json",
+    ]
+    result = _run(*arguments)
+    assert result.exit_code == 0, result.output
+    document = json.loads(result.stdout)
+    assert document["graphs"] == ["condition_2"]
+    assert [run["sizes"]["B"] for run in document["parity"]["graphs"]["condition_2"]["runs"]] == [1, 3]
+    assert sorted(path.name for path in out.iterdir()) == ["condition_2.onnx", "manifest.json", "prior_2.weights"]
+    again = _run(*arguments)
+    assert isinstance(again.exception, JukeboxError)  # main turns it into a sentence
+    assert "not empty" in str(again.exception)
+
+
+@pytest.mark.parametrize("batch", ["0", "4,2,1", "1,2", "many", "-1"])
+def test_impossible_batches_are_refused(batch: str, tmp_path: Path):
+    result = _run(str(tmp_path), "--out", str(tmp_path / "onnx"), f"--batch={batch}")
+    assert result.exit_code == 2
+    assert "--batch" in result.output
+
+
+def test_what_is_no_checkpoint_bundle_is_refused(tmp_path: Path):
+    result = _run(str(tmp_path), "--out", str(tmp_path / "onnx"))
+    assert isinstance(result.exception, CheckpointError)
+    assert "no checkpoint bundle" in str(result.exception)
+    assert not list(tmp_path.iterdir())
+
+
+def test_unknown_graphs_are_named(tiny_checkpoint: CheckpointBundle, tmp_path: Path):
+    result = _run(str(tiny_checkpoint.folder), "--out", str(tmp_path / "onnx"), "--graphs", "step_7")
+    assert isinstance(result.exception, ExportError)
+    assert "step_7" in str(result.exception)
+    assert not list(tmp_path.iterdir())

@@ -1,0 +1,53 @@
+"""Priors small enough to trace in seconds, with every kind of part."""
+
+from __future__ import annotations
+
+import torch
+
+from jukebox_deploy.attention_patterns import AttentionOrder
+from jukebox_deploy.config import (
+    JukeboxConfig,
+    LabelConfig,
+    LabelRules,
+    LyricsConfig,
+    PriorConfig,
+    TimingConfig,
+    TransformerConfig,
+    VQVAEConfig,
+)
+
+VQVAE = VQVAEConfig(downs=(1,), strides=(2,), multipliers=(1,), width=8, depth=1, embedding_width=8, codebook_size=32)
+
+
+def separate_lyrics_config() -> JukeboxConfig:
+    """A top prior with a lyric encoder and one layer of each pattern of the cross-attention orders."""
+    encoder = TransformerConfig(16, width=16, depth=3, heads=2, order=AttentionOrder.FACTORED, blocks=4)
+    stack = TransformerConfig(
+        48, width=32, depth=4, heads=2, order=AttentionOrder.FACTORED_CROSS_EVERY_4, blocks=6, encoder_tokens=16
+    )
+    prior = PriorConfig(
+        level=0,
+        window=48,
+        codebook_size=32,
+        transformer=stack,
+        labels=LabelConfig(LabelRules.WORDS, artists=5, genres=4, genre_slots=3, timing=TimingConfig(8, 0.1, 9.0)),
+        lyrics=LyricsConfig(tokens=16, vocabulary=80, encoder=encoder),
+        merged_decoder=True,
+    )
+    return JukeboxConfig("separate", VQVAE, (prior,))
+
+
+def unlabelled_config(order: AttentionOrder = AttentionOrder.FACTORED, depth: int = 3) -> JukeboxConfig:
+    """A prior without any conditioning; cross and prime patterns get what they need."""
+    stack = TransformerConfig(
+        48, width=32, depth=depth, heads=2, order=order, blocks=6, encoder_tokens=10, prime_tokens=7
+    )
+    return JukeboxConfig("plain", VQVAE, (PriorConfig(level=0, window=48, codebook_size=32, transformer=stack),))
+
+
+def randomise(module: torch.nn.Module, seed: int = 0) -> None:
+    """Weights that make every path count, zero-initialised ones included."""
+    generator = torch.Generator().manual_seed(seed)
+    with torch.no_grad():
+        for tensor in module.state_dict().values():
+            tensor.copy_(0.2 * torch.randn(tensor.shape, generator=generator))

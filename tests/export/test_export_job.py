@@ -1,0 +1,111 @@
+import json
+from functools import partial
+from pathlib import Path
+
+import onnx
+import pytest
+import torch
+
+from jukebox_deploy.checkpoints.bundle import BundleContents, CheckpointBundle, write_bundle
+from jukebox_deploy.checkpoints.tensors import TensorTable
+from jukebox_deploy.contract import Precision
+from jukebox_deploy.engines.bundle import EngineBundle, open_bundle
+from jukebox_deploy.errors import ExportError, ParityError
+from jukebox_deploy.export.validation import TOLERANCES
+from jukebox_deploy.graphs import GraphOptions, declare_graphs
+from jukebox_deploy.jobs.export_job import ExportRequest, export_bundle
+from jukebox_deploy.jobs.tensorrt_check import TensorRtCheck
+from jukebox_deploy.models.builders import build_model
+from tests.export.small_models import randomise, separate_lyrics_config
+
+
+def _checkpoint(folder: Path) -> CheckpointBundle:
+    config = separate_lyrics_config()
+    components = {}
+    for name, level in (("vqvae", None), ("prior_0", 0)):
+        model = build_model(config, level)
+        randomise(model)
+        components[name] = partial(TensorTable, model.state_dict())
+    return write_bundle(folder, BundleContents(config, components))
+
+
+def test_every_graph_of_tiny_agrees_with_eager_and_builds(tiny_engine_bundle: EngineBundle):
+    report = tiny_engine_bundle.manifest.parity
+    assert report is not None
+    assert set(report["graphs"]) == set(declare_graphs(tiny_engine_bundle.manifest.config))
+    for name, entry in report["graphs"].items():
+        assert len(entry["runs"]) == 2, name
+        assert all(run["relative_error"] <= TOLERANCES[Precision.FP32] for run in entry["runs"])
+        assert entry["tensorrt_rtx"].startswith("built for 8.9")
+
+
+def test_graphs_of_a_model_share_one_weight_file(tiny_engine_bundle: EngineBundle):
+    manifest = tiny_engine_bundle.manifest
+    assert manifest.graphs["step_2"].weights == manifest.graphs["prefill_2"].weights == ("prior_2.weights",)
+    with torch.device("meta"):
+        parameters = sum(p.numel() for p in build_model(manifest.config, 2).parameters())
+    # One copy in all, each tensor at the start of a page.
+    tensors = len(build_model(manifest.config, 2).state_dict())
+    assert 4 * parameters <= manifest.files["prior_2.weights"].bytes < 4 * parameters + 4096 * tensors
+
+
+def test_graph_files_are_small_and_name_no_place(tiny_engine_bundle: EngineBundle):
+    for name, entry in tiny_engine_bundle.manifest.graphs.items():
+        path = tiny_engine_bundle.folder / entry.file
+        assert path.stat().st_size < 300_000, name
+        assert b"site-packages" not in path.read_bytes()
+        model = onnx.load(path, load_external_data=False)
+        assert {o.domain: o.version for o in model.opset_import} == {"": 24}
+        assert not model.functions
+
+
+def test_a_model_with_a_lyric_encoder(tmp_path: Path):
+    manifest = export_bundle(
+        _checkpoint(tmp_path / "checkpoint"),
+        tmp_path / "onnx",
+        ExportRequest(graphs=("lyrics_0", "condition_0", "prefill_0", "step_0"), tensorrt=TensorRtCheck.ALWAYS),
+    )
+    assert manifest.parity is not None
+    assert all(len(entry["runs"]) == 2 for entry in manifest.parity["graphs"].values())
+    open_bundle(tmp_path / "onnx")
+
+
+@pytest.mark.parametrize("precision", [Precision.FP16, Precision.BF16])
+def test_half_precision(tmp_path: Path, precision: Precision):
+    manifest = export_bundle(
+        _checkpoint(tmp_path / "checkpoint"),
+        tmp_path / "onnx",
+        ExportRequest(
+            GraphOptions(precision, slots=(2, 2, 2), logits=True), ("step_0",), tensorrt=TensorRtCheck.ALWAYS
+        ),
+    )
+    assert manifest.parity is not None
+    (entry,) = manifest.parity["graphs"].values()
+    if precision is Precision.FP16:
+        assert entry["runs"][0]["sizes"] == {"B": 2}
+    else:
+        assert "bf16" in entry["not_run"]  # said, not passed over
+    model = onnx.load(tmp_path / "onnx" / "step_0.onnx", load_external_data=False)
+    shapes = {v.name: [d.dim_value for d in v.type.tensor_type.shape.dim] for v in model.graph.output}
+    assert shapes["logits"] == [2, 32]
+
+
+def test_a_graph_that_disagrees_is_an_error_and_leaves_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    checkpoint = _checkpoint(tmp_path / "checkpoint")
+    monkeypatch.setitem(TOLERANCES, Precision.FP32, 1e-12)
+    with pytest.raises(ParityError, match="condition_0 disagrees"):
+        export_bundle(checkpoint, tmp_path / "onnx", ExportRequest(graphs=("condition_0",)))
+    assert [path.name for path in tmp_path.iterdir()] == ["checkpoint"]
+
+
+def test_unknown_graphs_are_refused_before_any_work(tiny_checkpoint: CheckpointBundle, tmp_path: Path):
+    with pytest.raises(ExportError, match=r"has no graphs \['step_9'\]"):
+        export_bundle(tiny_checkpoint, tmp_path / "onnx", ExportRequest(graphs=("step_9",)))
+    assert not list(tmp_path.iterdir())
+
+
+def test_the_manifest_tells_where_it_came_from(tiny_engine_bundle: EngineBundle, tiny_checkpoint: CheckpointBundle):
+    manifest = tiny_engine_bundle.manifest
+    assert manifest.checkpoint == tiny_checkpoint.fingerprint()
+    assert {"torch", "onnx", "onnxscript", "onnxruntime"} <= set(manifest.tools)
+    assert "glass harbour" in json.dumps(manifest.vocabulary)

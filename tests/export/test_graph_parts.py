@@ -1,0 +1,73 @@
+import numpy as np
+import pytest
+import torch
+
+from jukebox_deploy.attention_patterns import AttentionOrder
+from jukebox_deploy.contract import GraphKind
+from jukebox_deploy.export.feeds import random_feeds
+from jukebox_deploy.export.graph_modules import graph_module
+from jukebox_deploy.export.graph_parts import GraphParts, split_graph
+from jukebox_deploy.export.parallel import _structure
+from jukebox_deploy.graphs import GraphOptions, declare_graphs
+from jukebox_deploy.models.builders import build_prior
+from jukebox_deploy.presets import preset
+from tests.export.small_models import randomise, separate_lyrics_config, unlabelled_config
+
+SAMPLED = [order for order in AttentionOrder if "summary" not in order]
+
+
+def _run(parts: GraphParts, inputs: dict[str, torch.Tensor]) -> dict[str, torch.Tensor]:
+    tensors = dict(inputs)
+    for call in parts.calls:
+        results = parts.modules[call.part](*(tensors[name] for name in call.inputs))
+        tensors |= dict(zip(call.outputs, results if isinstance(results, tuple) else (results,), strict=True))
+    return tensors
+
+
+@pytest.mark.parametrize("kind", [GraphKind.STEP, GraphKind.PREFILL])
+@pytest.mark.parametrize("order", SAMPLED)
+def test_the_parts_together_are_the_graph(order: AttentionOrder, kind: GraphKind):
+    # Each part is traced with the weights of its first call: one layer of each pattern here.
+    config = unlabelled_config(order, depth={"dense": 1, "block_column": 2}.get(order, 4))
+    model = build_prior(config.priors[0])
+    randomise(model)
+    spec = declare_graphs(config, GraphOptions(logits=True))[f"{kind}_0"]
+    module = graph_module(spec, model)
+    feeds = random_feeds(spec, config, {"B": 3}, seed=1)
+    expected = module(*(torch.from_numpy(feeds[t.input_name].copy()) for t in spec.inputs))
+    found = _run(split_graph(module), {name: torch.from_numpy(array.copy()) for name, array in feeds.items()})
+    for tensor, value in zip(spec.outputs, expected, strict=True):
+        torch.testing.assert_close(found[tensor.output_name], value, rtol=0, atol=0)
+
+
+def test_a_deep_stack_has_few_parts():
+    config = preset("1b_lyrics")
+    spec = declare_graphs(config)["step_2"]
+    with torch.device("meta"):
+        parts = split_graph(graph_module(spec, build_prior(config.prior(2))))
+    assert set(parts.modules) == {"entry", "block", "column", "previous_block", "prime", "dense", "exit"}
+    assert len(parts.calls) == 72 + 2
+
+
+def test_like_upsamplers_share_their_traces():
+    config = preset("1b_lyrics")
+    graphs = declare_graphs(config)
+    assert _structure(config, graphs["step_0"]) == _structure(config, graphs["step_1"])
+    assert _structure(config, graphs["step_0"]) != _structure(config, graphs["step_2"])
+    assert _structure(config, graphs["step_0"]) != _structure(config, graphs["prefill_0"])
+    # The conditioners differ in their residual scale.
+    assert _structure(config, graphs["condition_0"]) != _structure(config, graphs["condition_1"])
+    half = declare_graphs(config, GraphOptions(slots=(1, 1, 1)))
+    assert _structure(config, graphs["step_0"]) != _structure(config, half["step_0"])
+
+
+def test_feeds_are_valid_and_repeatable():
+    config = separate_lyrics_config()
+    for spec in declare_graphs(config).values():
+        sizes = {"B": 2, "T": 5} if spec.model_level is None else {"B": 2}
+        feeds = random_feeds(spec, config, sizes, seed=3)
+        again = random_feeds(spec, config, sizes, seed=3)
+        for tensor in spec.inputs:
+            array = feeds[tensor.input_name]
+            assert array.shape == tensor.shape(sizes)
+            np.testing.assert_array_equal(array, again[tensor.input_name])
