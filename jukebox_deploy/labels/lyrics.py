@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import string
 from collections import Counter
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Self
 
@@ -95,10 +95,10 @@ class LyricAlphabet:
         return "".join(printed[number] for number in numbers)
 
     def _clean_character(self, character: str) -> str:
-        from unidecode import unidecode
-
-        # A lone surrogate is no character; unidecode would warn of it.
-        ascii_text = "" if "\ud800" <= character <= "\udfff" else unidecode(character)
+        if character.isascii():
+            ascii_text = character
+        else:  # a lone surrogate is no character; unidecode would warn of it
+            ascii_text = "" if "\ud800" <= character <= "\udfff" else _import_unidecode()(character)
         return "".join(c for c in ascii_text.replace("\\", "\n") if c in self.characters)
 
 
@@ -136,3 +136,15 @@ def lyric_window(
     indices[padding:] = np.arange(start, start + count - padding)
     tokens[padding:] = np.asarray(lyrics, np.int64)[indices[padding:]]
     return LyricWindow(tokens, indices)
+
+
+def _import_unidecode() -> Callable[[str], str]:
+    """The transliteration that the models were trained with; an extra, because of its licence (GPL)."""
+    try:
+        from unidecode import unidecode
+    except ImportError:
+        raise LabelError(
+            "The lyrics have characters beyond ASCII, which the Unidecode package transliterates as in training. "
+            "Install it with: pip install 'jukebox-deploy[lyrics]', or write the lyrics in ASCII."
+        ) from None
+    return unidecode

@@ -1,3 +1,4 @@
+import sys
 import warnings
 
 import numpy as np
@@ -111,3 +112,11 @@ def test_no_lyrics_are_padding():
 def test_windows_outside_the_song_are_refused(offset):
     with pytest.raises(LabelError, match="outside the song of 100 samples"):
         lyric_window([1, 2], 2, total_length=100, offset=offset, sample_length=10)
+
+
+def test_ascii_lyrics_need_no_transliteration_and_others_say_what_to_install(monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setitem(sys.modules, "unidecode", None)  # as if it were not installed
+    alphabet = LyricAlphabet(LabelRules.NAMES)
+    assert alphabet.clean("La la, 12!\n").text == "La la, 12!\n"
+    with pytest.raises(LabelError, match=r"jukebox-deploy\[lyrics\]"):
+        alphabet.clean("café")

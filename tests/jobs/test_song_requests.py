@@ -1,0 +1,102 @@
+"""Options and lines of JSON become requests, or a sentence that says where they are wrong."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from jukebox_deploy.config_json import config_to_dict
+from jukebox_deploy.errors import SamplingError
+from jukebox_deploy.jobs.song_requests import (
+    LevelValue,
+    build_requests,
+    level_settings,
+    read_lyrics,
+    read_requests,
+    song_jobs,
+)
+from jukebox_deploy.runtime.song import LevelSettings, Mode, SongRequest
+
+
+@pytest.fixture
+def write(tmp_path: Path):
+    def write(*lines: Any) -> Path:
+        path = tmp_path / "songs.jsonl"
+        path.write_text("\n".join(line if isinstance(line, str) else json.dumps(line) for line in lines))
+        return path
+
+    return write
+
+
+def test_a_value_for_one_level_wins_over_that_for_all() -> None:
+    found = level_settings(
+        3, {"temperature": [LevelValue(2, 0.5), LevelValue(None, 0.9)], "top_k": [LevelValue(0, 7)], "top_p": []}
+    )
+    assert found == (LevelSettings(0.9, top_k=7), LevelSettings(0.9), LevelSettings(0.5))
+
+
+@pytest.mark.parametrize(
+    ("values", "message"),
+    [
+        ({"top_p": [LevelValue(3, 0.5)]}, "there is no level 3; the model has 0 to 2"),
+        ({"top_p": [LevelValue(None, 0.0)]}, "top-p 0.0 cannot be"),
+        ({"temperature": [LevelValue(1, -0.1)]}, "temperature -0.1 cannot be"),
+        ({"top_p": [LevelValue(None, 0.5)], "top_k": [LevelValue(1, 3)]}, "exclude each other"),
+    ],
+)
+def test_settings_that_cannot_be(values: dict[str, list[LevelValue]], message: str) -> None:
+    with pytest.raises(SamplingError, match=message):
+        level_settings(3, values)
+
+
+def test_songs_of_one_seed_are_numbered(tmp_path: Path) -> None:
+    requests = build_requests({"seconds": 2.0, "seed": 4}, 3)
+    assert [(request.seed, request.song) for request in requests] == [(4, 0), (4, 1), (4, 2)]
+    assert [job.folder.name for job in song_jobs(requests, tmp_path)] == ["song_0", "song_1", "song_2"]
+    with pytest.raises(SamplingError, match="0 songs cannot be"):
+        build_requests({"seconds": 2.0}, 0)
+
+
+def test_lines_fill_in_what_the_options_leave_open(write) -> None:
+    path = write({"artist": "a", "seconds": 5}, "", {"lyrics": "x y", "seed": 9}, {"genre": "b"})
+    first, second, third = read_requests(path, {"seconds": 3.0, "seed": 4, "levels": (LevelSettings(0.5),)})
+    levels = (LevelSettings(0.5),)
+    assert first == SongRequest(artist="a", seconds=5.0, seed=4, song=0, levels=levels)
+    assert second == SongRequest(lyrics="x y", seconds=3.0, seed=9, song=0, levels=levels)
+    assert third == SongRequest(genre="b", seconds=3.0, seed=4, song=3, levels=levels)
+
+
+def test_a_line_may_hold_everything_that_song_json_holds(write) -> None:
+    request = SongRequest(Mode.PRIMED, 4.0, "a", "b", "c", 9.0, 1.0, 3, 2, "p.wav", 1.0, (LevelSettings(1.0, top_k=4),))
+    assert read_requests(write(config_to_dict(request)), {"seconds": 1.0, "seed": 8}) == [request]
+
+
+@pytest.mark.parametrize(
+    ("line", "message"),
+    [
+        ("{", "line 2: not JSON"),
+        ("[1]", "line 2: expected an object"),
+        ({"sekunds": 3}, r"line 2: song: unknown keys \['sekunds'\]"),
+        ({"seconds": "3"}, "line 2: song.seconds: expected float, found '3'"),
+        ({"seconds": 0}, "line 2: seconds 0.0 cannot be"),
+        ({"mode": "primed"}, "line 2: mode primed starts from a sound file"),
+    ],
+)
+def test_a_bad_line_is_named(write, line: Any, message: str) -> None:
+    with pytest.raises(SamplingError, match=message):
+        read_requests(write({"seconds": 1}, line), {"seconds": 3.0})
+
+
+def test_files_that_cannot_be_read(write, tmp_path: Path) -> None:
+    with pytest.raises(SamplingError, match="there are no songs in this file"):
+        read_requests(write("", ""), {})
+    with pytest.raises(SamplingError, match="the songs cannot be read"):
+        read_requests(tmp_path / "nowhere.jsonl", {})
+    with pytest.raises(SamplingError, match="the lyrics cannot be read"):
+        read_lyrics(tmp_path / "nowhere.txt")
+    (tmp_path / "latin.txt").write_bytes("Blåbær".encode("latin-1"))
+    with pytest.raises(SamplingError, match="UTF-8"):
+        read_lyrics(tmp_path / "latin.txt")
