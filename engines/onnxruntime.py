@@ -7,7 +7,6 @@ caches are updated in place, and a step allocates and copies nothing of them.
 from __future__ import annotations
 
 import importlib.metadata
-import os
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -27,10 +26,8 @@ from jukebox_deploy.contract import (
 )
 from jukebox_deploy.engines.onnxruntime_memory import BoundBuffer, DeviceMemory, HostMemory, Memory
 from jukebox_deploy.engines.slots import SlotSession, buffer_count
+from jukebox_deploy.engines.threads import worthwhile_threads
 from jukebox_deploy.errors import EngineError
-
-SMALL_WEIGHTS = 16 << 20
-"""Below this many bytes of weights a step is too short for a second thread to pay."""
 
 LARGE_WEIGHTS = 512 << 20
 """Above this, graphs other than the step keep their weights memory-mapped instead of packing them."""
@@ -41,7 +38,7 @@ class OnnxRuntimeOptions:
     """How sessions are made."""
 
     provider: str = "cpu"  # "cpu" or "cuda"
-    threads: int | None = None  # None: one for small models, else all cores
+    threads: int | None = None  # None: as many as pay
     device: int = 0  # number of the GPU
 
     def __post_init__(self) -> None:
@@ -92,8 +89,7 @@ def open_session(path: Path, options: OnnxRuntimeOptions, *, pack_weights: bool 
     session_options = runtime.SessionOptions()
     session_options.log_severity_level = 3
     weights = _weight_bytes(path)
-    threads = options.threads or (1 if weights < SMALL_WEIGHTS else os.cpu_count() or 1)
-    session_options.intra_op_num_threads = threads
+    session_options.intra_op_num_threads = options.threads or worthwhile_threads(weights)
     session_options.inter_op_num_threads = 1
     # Sessions take turns in one process: threads of an idle one must not spin against the other's.
     session_options.add_session_config_entry("session.force_spinning_stop", "1")

@@ -43,7 +43,7 @@ def _prior_feed(
         return np.full(shape, prior.transformer.context if kind is GraphKind.PREFILL else 0)
     if tensor.name == "window_end":
         return np.full(shape, prior.transformer.context)
-    if tensor.name in ("top_k", "top_p"):
+    if tensor.name in ("top_k", "top_p", "not_finite"):
         return np.zeros(shape)
     if tensor.name in ("uniform", "temperature"):
         return random.uniform(0.0 if tensor.name == "uniform" else 0.8, 1.0 - 2**-20, shape)

@@ -138,7 +138,7 @@ class StepGraph(WindowGraph):
         """See `declare_step`."""
         choice = Choice(**{name: tensors[name] for name in Choice._fields})
         result = self.model.step(self.window(tensors), choice)
-        named = {name: getattr(result, name) for name in ("codes", "position", "finite", "logits")}
+        named = {name: getattr(result, name) for name in ("codes", "position", "not_finite", "logits")}
         return named | _named_caches("key", "value", result.caches)
 
 

@@ -173,7 +173,8 @@ def declare_step(prior: PriorConfig, options: GraphOptions) -> GraphSpec:
     """One code for each slot: `codes[position]` is chosen unless known, then `position` moves on by one.
 
     `uniform` holds one number in [0, 1) for each position. `top_k` 0 and `top_p` 0 mean no filter,
-    `temperature` 0 means the most likely code. `finite` turns false when a logit is not a number.
+    `temperature` 0 means the most likely code. `not_finite` turns true, and stays so until it is written
+    anew, when a logit is infinite or not a number.
     """
     config = prior.transformer
     tensors = [
@@ -184,7 +185,7 @@ def declare_step(prior: PriorConfig, options: GraphOptions) -> GraphSpec:
         _input("temperature", _FLOAT, "B"),
         _input("top_k", _LONG, "B"),
         _input("top_p", _FLOAT, "B"),
-        _output("finite", "bool", "B"),
+        _state("not_finite", "bool", "B"),
     ]
     if options.logits:
         tensors.append(_output("logits", _FLOAT, "B", prior.bins))

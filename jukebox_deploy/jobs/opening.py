@@ -6,12 +6,18 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+import torch
+from torch import Tensor
+
 from jukebox_deploy.checkpoints.bundle import CheckpointBundle
 from jukebox_deploy.checkpoints.layout import VQVAE_COMPONENT, prior_component
 from jukebox_deploy.contract import GraphSpec, Precision
-from jukebox_deploy.engines.eager import EagerEngine
+from jukebox_deploy.engines.bundle import EngineBundle
+from jukebox_deploy.engines.eager import EagerEngine, GraphFunction
+from jukebox_deploy.engines.threads import worthwhile_threads
 from jukebox_deploy.errors import EngineError
 from jukebox_deploy.export.graph_modules import GraphModule, graph_module
+from jukebox_deploy.graphs import GraphOptions, declare_graphs
 from jukebox_deploy.jobs.onnx_opening import onnx_engine as onnx_engine
 from jukebox_deploy.models.prior import Prior
 from jukebox_deploy.models.vqvae import VQVAE
@@ -32,17 +38,59 @@ def eager_engine(
     graphs: Mapping[str, GraphSpec],
     precision: Precision = Precision.FP32,
     device: str = "cpu",
+    threads: int | None = None,
 ) -> EagerEngine:
-    """The models themselves behind the engine contract. A model's graphs share its weights."""
+    """The models themselves behind the engine contract. A model's graphs share its weights.
+
+    `threads` of PyTorch while a graph runs; `None`: as many as pay for its model.
+    """
     models: dict[int | None, VQVAE | Prior] = {}
 
-    def open_graph(spec: GraphSpec) -> GraphModule:
+    def open_graph(spec: GraphSpec) -> GraphFunction:
         level = spec.model_level
         if level not in models:
             models[level] = load_model(checkpoint, level, precision).to(device)
-        return graph_module(spec, models[level])
+        weight_bytes = sum(parameter.nbytes for parameter in models[level].parameters())
+        return _on_threads(graph_module(spec, models[level]), threads or worthwhile_threads(weight_bytes))
 
     return EagerEngine(checkpoint.config, graphs, open_graph, device)
+
+
+def require_same_model(bundle: EngineBundle, checkpoint: CheckpointBundle) -> None:
+    """Raise `EngineError` unless a bundle was made from this checkpoint, by a version with the same tables."""
+    found, expected = checkpoint.fingerprint(), bundle.manifest.checkpoint
+    if found != expected:
+        raise EngineError(
+            f"{bundle.folder} was not made from {checkpoint.folder}: that checkpoint has the fingerprint "
+            f"{found[:12]}…, expected {expected[:12]}…. Give the checkpoint that was exported, or export again."
+        )
+    declared = declare_graphs(checkpoint.config, _options_of(bundle))
+    if odd := [name for name, spec in bundle.graphs.items() if declared.get(name) != spec]:
+        raise EngineError(
+            f"{bundle.folder}: the tables of {', '.join(odd)} are not those of this version. Export again."
+        )
+
+
+def _options_of(bundle: EngineBundle) -> GraphOptions:
+    """The options that the graphs of a bundle were declared with."""
+    priors = [spec for spec in bundle.graphs.values() if spec.model_level is not None]
+    slots = [(r.minimum, r.optimum, r.maximum) for spec in priors for r in spec.ranges if r.symbol == "B"]
+    logits = any(tensor.name == "logits" for spec in priors for tensor in spec.tensors)
+    return GraphOptions(bundle.manifest.precision, logits=logits, **({"slots": slots[0]} if slots else {}))
+
+
+def _on_threads(module: GraphModule, threads: int) -> GraphFunction:
+    """A graph that sets the number of PyTorch's threads while it runs."""
+
+    def run(*tensors: Tensor) -> tuple[Tensor, ...]:
+        before = torch.get_num_threads()
+        torch.set_num_threads(threads)
+        try:
+            return module(*tensors)
+        finally:
+            torch.set_num_threads(before)
+
+    return run
 
 
 def tool_versions(*packages: str) -> dict[str, str]:

@@ -24,7 +24,7 @@ from jukebox_deploy.export.feeds import random_feed
 from jukebox_deploy.export.validation import TOLERANCES, TensorParity, compare
 from jukebox_deploy.graphs import GraphOptions, declare_graphs
 from jukebox_deploy.jobs.graph_runs import run_graph
-from jukebox_deploy.jobs.opening import eager_engine, onnx_engine, tool_versions
+from jukebox_deploy.jobs.opening import eager_engine, onnx_engine, require_same_model, tool_versions
 from jukebox_deploy.jobs.parity import compare_graph, reason_not_to_run, sizes_to_compare, slots_to_compare
 from jukebox_deploy.jobs.verify_report import Check, CheckKind, Outcome, VerifyReport
 from jukebox_deploy.jobs.window_runs import (
@@ -60,11 +60,11 @@ def verify_bundle(
     """Compare an opened bundle (its hashes were checked) with the checkpoint it was made from.
 
     The report holds failures too; `VerifyReport.require` turns them into an error. Raises `EngineError`
-    for another checkpoint, graphs that the bundle lacks, or an engine that cannot run.
+    for another checkpoint or version, graphs that the bundle lacks, or an engine that cannot run.
     """
     request = request or VerifyRequest()
     manifest = bundle.manifest
-    _require_same_checkpoint(bundle, checkpoint)
+    require_same_model(bundle, checkpoint)
     specs = _select(bundle, request.graphs)
     ladder = _not_run(bundle, specs) if manifest.target is not Target.ONNXRUNTIME else None
     checks = []
@@ -80,15 +80,6 @@ def verify_bundle(
         tools=tool_versions("jukebox-deploy", "torch", "onnxruntime", "onnxruntime-gpu"),
         checks=tuple(checks),
     )
-
-
-def _require_same_checkpoint(bundle: EngineBundle, checkpoint: CheckpointBundle) -> None:
-    found, expected = checkpoint.fingerprint(), bundle.manifest.checkpoint
-    if found != expected:
-        raise EngineError(
-            f"{bundle.folder} was not made from {checkpoint.folder}: that checkpoint has the fingerprint "
-            f"{found[:12]}…, expected {expected[:12]}…. Give the checkpoint that was exported, or export again."
-        )
 
 
 def _select(bundle: EngineBundle, names: tuple[str, ...]) -> dict[str, GraphSpec]:

@@ -89,7 +89,7 @@ def _prefill(session: PriorSession, prior: PriorConfig, stretch: WindowStretch) 
     """Fill the slots and work through the prefix."""
     slots, stack = session.slots, prior.transformer
     settings = {"position": 0, "known_end": stretch.prefix, "window_end": stack.context}
-    settings |= {"temperature": 0, "top_k": 0, "top_p": 0}
+    settings |= {"temperature": 0, "top_k": 0, "top_p": 0, "not_finite": False}
     for name, value in settings.items():
         _write(session, name, np.broadcast_to(value, (slots,)))
     for name, values in stretch.tensors.items():

@@ -30,13 +30,14 @@ class Window(NamedTuple):
 
 
 class Choice(NamedTuple):
-    """How a step chooses, `[B]` each except `uniform` `[B, n]`."""
+    """How a step chooses, and what it found so far; `[B]` each except `uniform` `[B, n]`."""
 
     window_end: Tensor
     uniform: Tensor
     temperature: Tensor
     top_k: Tensor
     top_p: Tensor
+    not_finite: Tensor
 
 
 class Entry(NamedTuple):
@@ -53,7 +54,7 @@ class StepResult(NamedTuple):
 
     codes: Tensor
     position: Tensor
-    finite: Tensor
+    not_finite: Tensor
     logits: Tensor
     caches: dict[int, KeyValue]
 
@@ -246,7 +247,8 @@ class Prior(nn.Module):
         code = torch.where(fixed[:, None], given, drawn[:, None].to(window.codes.dtype))
         codes = window.codes.scatter(1, column, code)
         moved = torch.where(window.position < choice.window_end, window.position + 1, window.position)
-        return StepResult(codes, moved, logits_are_finite(logits), logits, {})
+        not_finite = choice.not_finite | ~logits_are_finite(logits)
+        return StepResult(codes, moved, not_finite, logits, {})
 
     def lyric_attention(
         self, tokens: Tensor, start: Tensor | None, conditioning: Tensor | None, lyric_tokens: Tensor, layer: int

@@ -62,6 +62,7 @@ class Slot:
         self._write_settings(task.settings)
         for name, value in task.conditioning.tensors.items():
             self._write(name, value)
+        self._write("not_finite", np.asarray(False))
         self._write_positions()
 
     def prefill_left(self) -> int:
@@ -89,11 +90,8 @@ class Slot:
         return ids.astype(np.int64) - self._prior.code_shift
 
     def is_finite(self) -> bool:
-        """Whether the logits of the steps so far were numbers.
-
-        The last step tells for all: what is not a number stays in the caches that later steps read.
-        """
-        return bool(self._session.read("finite", self.index))
+        """Whether the logits of all steps of the window so far were numbers."""
+        return not self._session.read("not_finite", self.index)
 
     def release(self) -> None:
         """Make the slot idle: the session leaves it alone."""

@@ -6,6 +6,8 @@ import hashlib
 import json
 import os
 import shutil
+import subprocess
+import sys
 from collections import OrderedDict
 from dataclasses import replace
 from pathlib import Path
@@ -260,3 +262,20 @@ def test_presets_that_share_the_parts_at_hand_are_as_good_as_each_other(tiny_ope
     monkeypatch.setitem(PRESETS, "twin", replace(twin, priors=(*twin.priors[:2], other)))
     with pytest.raises(CheckpointError, match="tiny, twin; say which"):
         import_openai(tiny_openai_files, None, tmp_path / "b")
+
+
+def test_a_full_disk_while_exporting_leaves_nothing(tiny_bundle, tmp_path):
+    """A real limit, in a process of its own: torch must not turn it into something else."""
+    code = (
+        "import resource, sys; from pathlib import Path\n"
+        "from jukebox_deploy.checkpoints.bundle import CheckpointBundle\n"
+        "from jukebox_deploy.checkpoints.exporting import export_openai\n"
+        "from jukebox_deploy.errors import JukeboxError\n"
+        "resource.setrlimit(resource.RLIMIT_FSIZE, (1_000_000, 1_000_000))\n"
+        "try: export_openai(CheckpointBundle.open(Path(sys.argv[1])), Path(sys.argv[2]))\n"
+        "except JukeboxError as error: print(error)\n"
+    )
+    command = [sys.executable, "-c", code, str(tiny_bundle.folder), str(tmp_path / "out")]
+    done = subprocess.run(command, capture_output=True, text=True, check=True)
+    assert "larger than this system allows" in done.stdout
+    assert os.listdir(tmp_path) == []

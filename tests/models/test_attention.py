@@ -8,7 +8,7 @@ import torch
 
 from jukebox_deploy.attention_patterns import AttentionOrder, AttentionPattern
 from jukebox_deploy.config import TransformerConfig
-from jukebox_deploy.models.attention import AttentionGeometry, full_attention
+from jukebox_deploy.models.attention import AttentionGeometry, attend, full_attention
 from jukebox_deploy.models.cached_attention import KeyValue, cache_patterns, cached_attention
 from jukebox_deploy.models.transformer import Attention
 from tests.models.oracle_names import load_golden
@@ -59,8 +59,13 @@ def keys_of(pattern: AttentionPattern, i: int, g: AttentionGeometry) -> set[int]
 
 def influence(function, given: torch.Tensor) -> np.ndarray:
     """`[outputs, inputs]`: whether a row of `given` `[inputs, width]` moves a row of the result, by gradient."""
-    jacobian = torch.autograd.functional.jacobian(function, given)
-    return (jacobian.abs().amax(dim=(1, 3)) > 0).numpy()
+    mixed = torch.autograd.functional.jacobian(lambda x: function(x) @ _mixture(function(given).shape[-1]), given)
+    return (mixed.abs().amax(dim=2) > 0).numpy()
+
+
+def _mixture(width: int) -> torch.Tensor:
+    """A direction in which no two influences cancel."""
+    return torch.randn(width, generator=torch.Generator().manual_seed(3))
 
 
 def random_tensors(length: int, heads: int = 2, width: int = 4, batch: int = 1) -> list[torch.Tensor]:
@@ -114,8 +119,6 @@ def test_cached_runs_match_the_original(golden, function, prefilled):
 
 
 def test_cross_attention_of_one_position_matches_the_original(golden):
-    from jukebox_deploy.models.attention import attend
-
     attention, _ = original_attention(golden, 6)
     lyrics = attention.cross_key_value(torch.from_numpy(golden["in/encoder_kv"]))
     rows = torch.from_numpy(golden["in/x"])
@@ -123,16 +126,31 @@ def test_cross_attention_of_one_position_matches_the_original(golden):
     assert_original(golden, 6, attention.merge(torch.cat(steps, dim=2)))
 
 
-@pytest.mark.parametrize("function", FUNCTIONS)
+@pytest.mark.parametrize("function", [n for n, pattern in FUNCTIONS.items() if pattern is not AttentionPattern.CROSS])
 def test_influence_of_inputs_is_the_original_s(golden, function):
     """Through query, key and value together: which positions of the input move which of the output."""
     attention, geometry = original_attention(golden, function)
-    rows, states = (torch.from_numpy(golden[f"in/{name}"])[:1] for name in ("x", "encoder_kv"))
-    found = influence(lambda x: attention(x[None], geometry, states)[0], rows[0])
-    packed = golden[f"out/{function}/adjacency_incl_query"]
-    expected = np.unpackbits(packed, axis=-1).astype(bool)
+    rows = torch.from_numpy(golden["in/x"])[0]
+    found = influence(lambda x: attention(x[None], geometry, None)[0], rows)
+    expected = np.unpackbits(golden[f"out/{function}/adjacency_incl_query"], axis=-1).astype(bool)
     np.testing.assert_array_equal(found, expected)
     assert not np.triu(found, 1).any()  # causal
+
+
+def test_cross_attention_sees_all_lyrics_and_no_other_position(golden):
+    attention, geometry = original_attention(golden, 6)
+    rows, states = (torch.from_numpy(golden[f"in/{name}"])[0] for name in ("x", "encoder_kv"))
+    assert influence(lambda s: attention(rows[None], geometry, s[None])[0], states).all()
+    found = influence(lambda x: attention(x[None], geometry, states[None])[0], rows)
+    np.testing.assert_array_equal(found, np.eye(len(rows), dtype=bool))
+
+
+@pytest.mark.parametrize("function", [n for n, pattern in FUNCTIONS.items() if pattern in CACHED])
+def test_caches_hold_what_the_original_keeps(golden, function):
+    _, geometry = original_attention(golden, function)
+    longest = int(golden[f"out/{function}/cache_len_step"].max())
+    spare = geometry.block_length if FUNCTIONS[function] is AttentionPattern.PRIME else 0
+    assert cache_shape(FUNCTIONS[function], geometry) == longest + spare
 
 
 # --- exact key sets, through gradients ------------------------------------------------------------

@@ -1,0 +1,384 @@
+"""`sample`: every mode, runs that are killed and resumed, and a sentence for everything that cannot be."""
+
+from __future__ import annotations
+
+import errno
+import json
+import random
+import signal
+import subprocess
+import sys
+import time
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+import soundfile
+from click.testing import CliRunner, Result
+
+from jukebox_deploy.checkpoints.bundle import CheckpointBundle
+from jukebox_deploy.cli.main import cli
+from jukebox_deploy.engines.bundle import EngineBundle, write_manifest
+from jukebox_deploy.engines.manifest import Target
+from jukebox_deploy.runtime.song import LevelSettings
+from jukebox_deploy.runtime.store import read_record
+from tests.sampling_cases import RATE, all_codes, write_sound
+from tests.source_tree import REPOSITORY
+
+TOP_ONLY = ("--lowest-level", 2)  # a third of a second takes no time, but is too short for the upsamplers
+
+
+@pytest.fixture
+def sample(tiny_engine_bundle: EngineBundle):
+    def sample(*arguments: object) -> Result:
+        return CliRunner().invoke(cli, ["sample", str(tiny_engine_bundle.folder), *map(str, arguments)])
+
+    return sample
+
+
+@pytest.fixture
+def start(tiny_engine_bundle: EngineBundle):
+    """Sample in a process of its own."""
+
+    def start(*arguments: object) -> subprocess.Popen[str]:
+        command = [sys.executable, "-m", "jukebox_deploy.cli.main", "sample", tiny_engine_bundle.folder, *arguments]
+        return subprocess.Popen([*map(str, command)], cwd=REPOSITORY, text=True, stdout=-1, stderr=-1)
+
+    return start
+
+
+def succeed(result: Result) -> Result:
+    assert result.exit_code == 0, result.output
+    return result
+
+
+def refusal(result: Result) -> str:
+    """The one sentence of a run that failed on purpose."""
+    assert result.exit_code not in (0, None), result.output
+    assert isinstance(result.exception, SystemExit)
+    (sentence,) = [line for line in result.stderr.splitlines() if line.startswith("Error: ")]
+    assert result.stderr.endswith(sentence + "\n")
+    return sentence
+
+
+class TestModes:
+    def test_one_song(self, sample, tmp_path: Path) -> None:
+        out = tmp_path / "song"
+        names = ("--artist", "the tin foxes", "--genre", "Folk", "--lyrics", "Stones in the river")
+        result = succeed(sample("--out", out, "--seconds", 0.3, *names, *TOP_ONLY, "--spectrogram"))
+        assert {path.name for path in out.iterdir()} == {
+            *("codes_0.npy", "codes_1.npy", "codes_2.npy", "song.json", ".lock", "level_2.wav", "level_2.png")
+        }
+        assert soundfile.info(out / "level_2.wav").subtype == "FLOAT"
+        assert "warning" not in result.output
+        assert read_record(out).request.lyrics == "Stones in the river"
+
+    def test_settings_per_level_and_lyrics_from_a_file(self, sample, tmp_path: Path) -> None:
+        lyrics = tmp_path / "lyrics.txt"
+        lyrics.write_text("Stones in the river\n")
+        settings = ("--temperature", 0.9, "--temperature", "2=0.5", "--top-k", "1=40", "--top-p", "2=0.8")
+        place = ("--total-seconds", 30, "--offset", 2.5, "--seed", 7)
+        succeed(
+            sample("--out", tmp_path / "a", "--seconds", 0.3, "--lyrics-file", lyrics, *settings, *place, *TOP_ONLY)
+        )
+        request = read_record(tmp_path / "a").request
+        assert request.levels == (LevelSettings(0.9), LevelSettings(0.9, top_k=40), LevelSettings(0.5, top_p=0.8))
+        assert (request.lyrics, request.seed) == ("Stones in the river\n", 7)
+        assert (request.total_seconds, request.offset_seconds) == (30.0, 2.5)
+
+    def test_greedy_sampling_needs_no_seed(self, sample, tmp_path: Path) -> None:
+        for seed in (1, 2):
+            out = tmp_path / str(seed)
+            succeed(sample("--out", out, "--seconds", 0.3, "--seed", seed, "--temperature", 0, *TOP_ONLY))
+        assert all_codes(tmp_path / "1") == all_codes(tmp_path / "2")
+
+    def test_several_songs_and_a_summary_as_json(self, sample, tmp_path: Path) -> None:
+        arguments = ("--songs", 3, "--slots", 2, "--format", "pcm16", "--json")
+        result = succeed(sample("--out", tmp_path, "--seconds", 0.3, *arguments, *TOP_ONLY))
+        summary = json.loads(result.stdout)
+        assert [song["folder"] for song in summary["songs"]] == [str(tmp_path / f"song_{n}") for n in range(3)]
+        assert len({str(all_codes(tmp_path / f"song_{n}")) for n in range(3)}) == 3
+        assert soundfile.info(summary["songs"][2]["path"]).subtype == "PCM_16"
+
+    def test_a_song_per_line(self, sample, tmp_path: Path) -> None:
+        lines = [
+            {"artist": "the tin foxes", "lyrics": "One", "seed": 3, "seconds": 0.25},
+            {"artist": "glass harbour", "genre": "folk", "lyrics": "Two", "seed": 4, "seconds": 0.3},
+        ]
+        songs = tmp_path / "songs.jsonl"
+        songs.write_text("".join(json.dumps(line) + "\n" for line in lines))
+        succeed(sample("--out", tmp_path, "--requests", songs, *TOP_ONLY))
+        for number, line in enumerate(lines):
+            request = read_record(tmp_path / f"song_{number}").request
+            assert {name: getattr(request, name) for name in line} == line
+        alone = ("--artist", "the tin foxes", "--lyrics", "One", "--seed", 3, "--seconds", 0.25)
+        succeed(sample("--out", tmp_path / "alone", *alone, *TOP_ONLY))
+        assert all_codes(tmp_path / "alone") == all_codes(tmp_path / "song_0")
+
+    def test_a_prompt_that_goes_on_and_is_sampled_anew_below(self, sample, tmp_path: Path) -> None:
+        """Stereo at another rate; then the song goes on, and then its top codes get new lower levels."""
+        prompt = write_sound(tmp_path / "prompt.flac", 0.9, rate=22_050, channels=2)
+        first, second, third = (tmp_path / name for name in ("first", "second", "third"))
+        succeed(sample("--out", first, "--seconds", 0.78, "--prompt", prompt, "--prompt-seconds", 0.76))
+        succeed(sample("--out", second, "--seconds", 0.8, "--continue", first))
+        succeed(sample("--out", third, "--upsample", first, "--prompt-seconds", 0.75, "--seed", 3, "--lowest-level", 1))
+        given = read_record(first).lengths.given
+        assert given == (4 * 4 * 261, 4 * 261, 261)
+        assert len(soundfile.read(first / "level_0.wav")[0]) == int(0.78 * RATE) // 128 * 128
+        for level in range(3):
+            continued, begun = all_codes(second)[level], all_codes(first)[level]
+            assert len(continued) > len(begun) > given[level]
+            assert continued[: len(begun)] == begun
+        assert all_codes(third)[2] == all_codes(first)[2][:258]
+        assert all_codes(third)[1] != all_codes(first)[1][: 258 * 4]
+
+    def test_pytorch_gives_the_same_codes(self, sample, tiny_checkpoint: CheckpointBundle, tmp_path: Path) -> None:
+        eager = ("--backend", "eager", "--checkpoint", tiny_checkpoint.folder)
+        for name, backend in (("onnx", ()), ("eager", eager)):
+            succeed(sample("--out", tmp_path / name, "--seconds", 0.3, "--threads", 1, *backend, *TOP_ONLY))
+        assert all_codes(tmp_path / "onnx") == all_codes(tmp_path / "eager")
+
+
+class TestWarnings:
+    def test_an_unknown_artist_gets_close_names(self, sample, tmp_path: Path) -> None:
+        names = ("--artist", "the tin foxe", "--genre", "polka")
+        result = succeed(sample("--out", tmp_path / "a", "--seconds", 0.3, *names, *TOP_ONLY))
+        assert "does not know the artist 'the tin foxe'" in result.output
+        assert "Close names: 'the tin foxes'" in result.output
+        assert "does not know the genre 'polka'" in result.output
+
+    def test_characters_that_are_left_out(self, sample, tmp_path: Path) -> None:
+        result = succeed(sample("--out", tmp_path / "a", "--seconds", 0.3, "--lyrics", "Hej ☃ då", *TOP_ONLY))
+        assert "they are left out: '☃' (1x)" in result.output
+
+
+class TestInterruption:
+    ARGUMENTS = ("--seconds", 0.76, "--songs", 2, "--lyrics", "Slow water", "--seed", 12)
+
+    @pytest.mark.slow
+    def test_a_killed_run_goes_on_with_the_same_codes(self, start, sample, tmp_path: Path) -> None:
+        succeed(sample("--out", tmp_path / "whole", *self.ARGUMENTS))
+        out = tmp_path / "killed"
+        kills = 0
+        moments = random.Random(5)
+        while kills < 3:
+            process = start("--out", out, *self.ARGUMENTS, "--resume")
+            deadline = time.monotonic() + 60
+            while not (out / "song_1" / "song.json").exists() and time.monotonic() < deadline:
+                time.sleep(0.01)
+            time.sleep(moments.uniform(0.0, 2.0))
+            process.kill()
+            process.communicate()
+            kills += 1
+        succeed(sample("--out", out, *self.ARGUMENTS, "--resume"))
+        for name in ("song_0", "song_1"):
+            assert all_codes(out / name) == all_codes(tmp_path / "whole" / name)
+            assert not [path.name for path in (out / name).iterdir() if "partial" in path.name]
+
+    def test_an_interrupt_says_how_to_go_on(self, start, sample, tmp_path: Path) -> None:
+        out = tmp_path / "song"
+        process = start("--out", out, "--seconds", 1.0, "--seed", 2)
+        while not (out / "song.json").exists():
+            assert process.poll() is None, process.communicate()
+            time.sleep(0.01)
+        process.send_signal(signal.SIGINT)
+        output, errors = process.communicate(timeout=60)
+        assert process.returncode == 130
+        assert "--resume" in errors
+        assert "Traceback" not in output + errors
+        assert not list(out.glob("*.wav"))
+        assert "already holds a song" in refusal(sample("--out", out, "--seconds", 1.0, "--seed", 2, *TOP_ONLY))
+        succeed(sample("--out", out, "--seconds", 1.0, "--seed", 2, "--resume", *TOP_ONLY))
+
+    def test_a_full_disk(self, sample, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+        """The song stays as far as it was; with room it goes on and ends as if nothing had been."""
+        save, calls = np.save, []
+
+        def save_until_full(*arguments: object) -> None:
+            calls.append(arguments)
+            if len(calls) == 4:  # the empty codes of three levels, then the top level's
+                raise OSError(errno.ENOSPC, "No space left on device")
+            save(*arguments)  # type: ignore[arg-type]
+
+        out, length = tmp_path / "song", ("--seconds", 0.3)
+        with monkeypatch.context() as patch:
+            patch.setattr(np, "save", save_until_full)
+            assert "codes_2.npy: could not be written: the disk is full" in refusal(
+                sample("--out", out, *length, *TOP_ONLY)
+            )
+        assert {path.name for path in out.iterdir()} == {
+            *("codes_0.npy", "codes_1.npy", "codes_2.npy", "song.json", ".lock")
+        }
+        succeed(sample("--out", out, *length, *TOP_ONLY, "--resume"))
+        succeed(sample("--out", tmp_path / "whole", *length, *TOP_ONLY))
+        assert all_codes(out) == all_codes(tmp_path / "whole")
+
+    def test_another_song_is_not_resumed(self, sample, tmp_path: Path) -> None:
+        succeed(sample("--out", tmp_path / "a", "--seconds", 0.3, *TOP_ONLY))
+        told = refusal(sample("--out", tmp_path / "a", "--seconds", 0.3, "--seed", 9, *TOP_ONLY, "--resume"))
+        assert "seed was 0, is now 9" in told
+
+
+def silence(path: Path) -> None:
+    soundfile.write(path, np.zeros(RATE), RATE)
+
+
+def not_a_number(path: Path) -> None:
+    audio = np.zeros(RATE, np.float32)
+    audio[500] = np.nan
+    soundfile.write(path, audio, RATE, subtype="FLOAT")
+
+
+def too_short(path: Path) -> None:
+    soundfile.write(path, np.full(127, 0.5), RATE)
+
+
+def no_sound(path: Path) -> None:
+    path.write_text("This is not a sound file.")
+
+
+class TestBadInput:
+    """One sentence, an exit code that is not 0, no traceback, and nothing written."""
+
+    @pytest.mark.parametrize(
+        ("arguments", "told"),
+        [
+            ((), "needs the seconds of music to make"),
+            (("--seconds", 0), "seconds 0.0 cannot be"),
+            (("--seconds", -3), "seconds -3.0 cannot be"),
+            (("--seconds", "nan"), "seconds nan cannot be"),
+            (("--seconds", 0.001), "less than one top code"),
+            (("--seconds", 0.5), "less than one window"),
+            (("--seconds", 121), "outside what the model knows: 1.00 s to 120.00 s"),
+            (("--seconds", 3, "--total-seconds", 2), "after the song's end at 2.00 s"),
+            (("--seconds", 3, "--total-seconds", 500), "outside what the model knows"),
+            (("--seconds", 3, "--offset", -1), "offset seconds -1.0 cannot be"),
+            (("--seconds", 3, "--top-p", 0), "top-p 0.0 cannot be"),
+            (("--seconds", 3, "--top-p", "1=1.5"), "top-p 1.5 cannot be"),
+            (("--seconds", 3, "--top-k", 0), "top-k 0 cannot be"),
+            (("--seconds", 3, "--top-k", 5, "--top-p", 0.5), "exclude each other"),
+            (("--seconds", 3, "--temperature", -0.5), "temperature -0.5 cannot be"),
+            (("--seconds", 3, "--temperature", "3=1"), "there is no level 3"),
+            (("--seconds", 3, "--temperature", "warm"), "neither a number nor LEVEL=VALUE"),
+            (("--seconds", 3, "--lowest-level", 3), "there is no level 3"),
+            (("--seconds", 3, "--slots", 0), "0 slots cannot be"),
+            (("--seconds", 3, "--songs", 0), "0 songs cannot be"),
+            (("--seconds", 3, "--seed", -1), "must not be negative"),
+            (("--seconds", 3, "--seed", 2**64), "seed must be a whole number"),
+            (("--seconds", 3, "--artist", "#99"), "There is no artist #99"),
+            (("--seconds", 3, "--lyrics", "a", "--lyrics-file", "b.txt"), "exclude each other"),
+            (("--seconds", 3, "--lyrics-file", "nowhere.txt"), "the lyrics cannot be read"),
+            (("--songs", 2, "--requests", "songs.jsonl"), "exclude each other"),
+            (("--requests", "nowhere.jsonl"), "the songs cannot be read"),
+            (("--seconds", 3, "--prompt", "a.wav", "--upsample", "b"), "exclude each other"),
+            (("--seconds", 3, "--prompt-seconds", 1), "needs --prompt"),
+            (("--seconds", 3, "--prompt", "nowhere.wav"), "there is no such sound file"),
+            (("--seconds", 3, "--continue", "nowhere"), "there is no such song folder"),
+            (("--upsample", "nowhere"), "there is no such song folder"),
+            (("--seconds", 3, "--backend", "eager"), "name it with --checkpoint"),
+            (("--seconds", 3, "--checkpoint", "x"), "drop --checkpoint"),
+            (("--seconds", 3, "--backend", "eager", "--checkpoint", "nowhere"), "no checkpoint bundle"),
+        ],
+    )
+    def test_requests(self, sample, tmp_path: Path, arguments: tuple[object, ...], told: str) -> None:
+        assert told in refusal(sample("--out", tmp_path / "song", *arguments))
+        assert list(tmp_path.iterdir()) == []
+
+    @pytest.mark.parametrize(
+        ("write", "told"),
+        [
+            (silence, "the prompt is silent"),
+            (not_a_number, "not finite"),
+            (too_short, "less than one top code of 2.90 ms"),
+            (no_sound, "is not a sound file that can be read"),
+        ],
+    )
+    def test_prompts(self, sample, tmp_path: Path, write, told: str) -> None:
+        prompt = tmp_path / "prompt.wav"
+        write(prompt)
+        assert told in refusal(sample("--out", tmp_path / "song", "--seconds", 3, "--prompt", prompt))
+        assert list(tmp_path.iterdir()) == [prompt]
+
+    def test_a_prompt_as_long_as_the_song(self, sample, tmp_path: Path) -> None:
+        prompt = write_sound(tmp_path / "prompt.wav", 1.0)
+        assert "already gives 1.00 s" in refusal(sample("--out", tmp_path / "song", "--seconds", 1, "--prompt", prompt))
+        assert list(tmp_path.iterdir()) == [prompt]
+
+    def test_one_bad_song_among_good_ones(self, sample, tmp_path: Path) -> None:
+        songs = tmp_path / "songs.jsonl"
+        songs.write_text('{"seconds": 1}\n{"seconds": 500}\n')
+        assert "outside what the model knows" in refusal(sample("--out", tmp_path / "out", "--requests", songs))
+        assert not (tmp_path / "out" / "song_0").exists()
+
+    def test_a_folder_that_cannot_be_made(self, sample, tmp_path: Path) -> None:
+        (tmp_path / "file").write_text("")
+        told = refusal(sample("--out", tmp_path / "file" / "song", "--seconds", 0.3, *TOP_ONLY))
+        assert "cannot be used as a song folder" in told
+
+    def test_no_cuda(self, sample, tmp_path: Path) -> None:
+        onnxruntime = pytest.importorskip("onnxruntime")
+        if "CUDAExecutionProvider" in onnxruntime.get_available_providers():
+            pytest.skip("this machine has what the test wants to be missing")
+        assert "has no CUDA provider" in refusal(
+            sample("--out", tmp_path / "song", "--seconds", 3, "--provider", "cuda")
+        )
+
+
+class TestBadBundles:
+    @pytest.fixture
+    def copied(self, tiny_engine_bundle: EngineBundle, tmp_path: Path) -> EngineBundle:
+        """A bundle whose files may be changed, one by one."""
+        folder = tmp_path / "bundle"
+        folder.mkdir()
+        for name in (*tiny_engine_bundle.manifest.files, "manifest.json"):
+            (folder / name).write_bytes((tiny_engine_bundle.folder / name).read_bytes())
+        return EngineBundle(folder, tiny_engine_bundle.manifest)
+
+    def refused(self, folder: Path) -> str:
+        out = folder.parent / "song"
+        told = refusal(CliRunner().invoke(cli, ["sample", str(folder), "--out", str(out), "--seconds", "3"]))
+        assert not out.exists()
+        return told
+
+    def test_no_bundle(self, tiny_checkpoint: CheckpointBundle, tmp_path: Path) -> None:
+        assert "there is no manifest.json" in self.refused(tmp_path / "nowhere")
+
+    def test_another_version(self, copied: EngineBundle) -> None:
+        path = copied.folder / "manifest.json"
+        path.write_text(path.read_text().replace('"format_version": 1', '"format_version": 99'))
+        assert "99" in self.refused(copied.folder)
+
+    def test_a_changed_file(self, copied: EngineBundle) -> None:
+        path = copied.folder / "step_2.onnx"
+        data = path.read_bytes()
+        path.write_bytes(bytes([data[0] ^ 1]) + data[1:])
+        assert "step_2.onnx is not the file of the manifest" in self.refused(copied.folder)
+
+    def test_a_missing_file(self, copied: EngineBundle) -> None:
+        (copied.folder / "prior_1.weights").unlink()
+        assert "prior_1.weights is missing" in self.refused(copied.folder)
+
+    def test_engines_for_a_gpu(self, copied: EngineBundle) -> None:
+        write_manifest(copied.folder, replace(copied.manifest, target=Target.TENSORRT_RTX))
+        assert "holds tensorrt-rtx engines" in self.refused(copied.folder)
+
+
+WITHOUT_TORCH = """
+import sys
+class Blocker:
+    def find_spec(self, name, path=None, target=None):
+        if name.partition(".")[0] in ("torch", "transformers"):
+            raise ModuleNotFoundError(f"{name} is blocked", name=name)
+sys.meta_path.insert(0, Blocker())
+from jukebox_deploy.cli.main import main
+main()
+"""
+
+
+def test_sampling_needs_no_pytorch(tiny_engine_bundle: EngineBundle, tmp_path: Path) -> None:
+    arguments = ["sample", tiny_engine_bundle.folder, "--out", tmp_path / "song", "--seconds", 0.3, *TOP_ONLY]
+    command = [sys.executable, "-c", WITHOUT_TORCH, *map(str, arguments)]
+    done = subprocess.run(command, cwd=REPOSITORY, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+    assert (tmp_path / "song" / "level_2.wav").exists()
