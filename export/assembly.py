@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import onnx_ir as ir
 import onnx_ir.passes.common as ir_passes
+import onnxscript.optimizer
 
 from jukebox_deploy.contract import GraphSpec, TensorSpec
 from jukebox_deploy.errors import ExportError
@@ -28,8 +29,7 @@ def assemble(spec: GraphSpec, parts: GraphParts, traced: ir.Model) -> ir.Model:
 
     `traced` has all parts side by side (`SideBySide`).
     """
-    ir_passes.InlinePass()(traced)
-    cut = _cut(parts, traced.graph)
+    cut = _cut(parts, _simplified(traced))
     values = {t.input_name: _declared(ir.Value(name=t.input_name), t) for t in spec.inputs}
     inputs = list(values.values())
     parameters: dict[str, ir.Value] = {}
@@ -48,9 +48,33 @@ def assemble(spec: GraphSpec, parts: GraphParts, traced: ir.Model) -> ir.Model:
         producer_name="jukebox-deploy",
         functions=[part.function for part in cut.values()],
     )
-    for simplify in (ir_passes.InlinePass(), ir_passes.RemoveUnusedNodesPass(), ir_passes.RemoveUnusedOpsetsPass()):
+    for simplify in _AFTER_ASSEMBLY:
         simplify(model)
     return model
+
+
+_AFTER_ASSEMBLY = (
+    ir_passes.InlinePass(),
+    ir_passes.RemoveUnusedNodesPass(),
+    ir_passes.RemoveUnusedOpsetsPass(),
+    ir_passes.LiftConstantsToInitializersPass(lift_all_constants=True, size_limit=0),
+    ir_passes.DeduplicateInitializersPass(),
+    ir_passes.ClearMetadataAndDocStringPass(),
+)
+
+
+def _simplified(traced: ir.Model) -> ir.Graph:
+    """Fold and merge what can be, once per part and before its copies are made; parameters become inputs."""
+    ir_passes.InlinePass()(traced)
+    graph = traced.graph
+    for name, value in list(graph.initializers.items()):
+        if _MODEL_INFIX in name:
+            del graph.initializers[name]
+            value.const_value = None
+            graph.inputs.append(value)
+    onnxscript.optimizer.optimize_ir(traced)
+    ir_passes.CommonSubexpressionEliminationPass()(traced)
+    return graph
 
 
 class _Part:
@@ -58,22 +82,24 @@ class _Part:
 
     def __init__(self, name: str, graph: ir.Graph, scope: str) -> None:
         """`scope`: where in the graph's model the traced call had its weights."""
-        self.parameters: dict[str, ir.Value] = {}  # by name within the scope
-        for initialiser, value in list(graph.initializers.items()):
-            _, is_parameter, parameter = initialiser.partition(_MODEL_INFIX)
-            del graph.initializers[initialiser]
-            if is_parameter:
-                value.const_value = None
-                graph.inputs.append(value)
-                self.parameters[parameter.removeprefix(scope)] = value
-            else:
-                _make_constant(graph, value)
+        named = {str(value.name).partition(_MODEL_INFIX)[2]: value for value in graph.inputs}
+        self.parameters = [parameter.removeprefix(scope) for parameter in named if parameter]
+        for value in list(graph.initializers.values()):
+            _make_constant(graph, value)
         self.function = ir.Function(_DOMAIN, name, graph=graph, attributes=[])
+
+    @property
+    def formals(self) -> dict[str, ir.Value]:
+        """The inputs that stand for parameters, by the parameter's name within the scope."""
+        inputs = list(self.function.inputs)
+        return dict(zip(self.parameters, inputs[len(inputs) - len(self.parameters) :], strict=True))
 
 
 def _make_constant(graph: ir.Graph, value: ir.Value) -> None:
     """A function has no initialisers: what tracing made one that is no parameter becomes a node."""
     assert value.const_value is not None
+    assert value.name is not None
+    del graph.initializers[value.name]
     node = ir.Node("", "Constant", [], [ir.AttrTensor("value", value.const_value)], num_outputs=1)
     value.replace_all_uses_with(node.outputs[0])
     graph.insert_before(graph[0], node)
@@ -100,10 +126,11 @@ def _keep_inputs(body: ir.Graph, first: int, count: int) -> None:
     input, which is never a cache: those are read by nothing but their update.
     """
     mine = list(body.inputs)[first : first + count]
+    kept = {*mine, *(value for value in body.inputs if _MODEL_INFIX in str(value.name) and value.uses())}
     for node in body:
         if node.op_type == "Shape" and node.inputs[0] in set(body.inputs) and _reads_first_size(node):
             node.replace_input_with(0, mine[0])
-    for value in [value for value in body.inputs if value not in set(mine)]:
+    for value in [value for value in body.inputs if value not in kept]:
         if value.uses():
             users = sorted({use.node.op_type for use in value.uses()})
             raise ExportError(f"{body.name}: a part reads {value.name}, an input of another part, in {users}.")
@@ -117,7 +144,7 @@ def _reads_first_size(node: ir.Node) -> bool:
 def _call(call: PartCall, part: _Part, values: dict[str, ir.Value], parameters: dict[str, ir.Value]) -> ir.Node:
     """A node that calls a part; its outputs join `values`, its parameters `parameters`."""
     arguments = [values[name] for name in call.inputs]
-    for name, formal in part.parameters.items():
+    for name, formal in part.formals.items():
         full = call.scope + name
         if full not in parameters:
             parameters[full] = ir.Value(name=full, shape=formal.shape, type=formal.type)

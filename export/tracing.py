@@ -13,8 +13,6 @@ from collections.abc import Callable, Iterator
 from typing import Any
 
 import onnx_ir as ir
-import onnx_ir.passes.common as ir_passes
-import onnxscript.optimizer
 import torch
 from onnxscript.onnx_opset import opset24 as op
 from torch import nn
@@ -94,14 +92,11 @@ _TORCH_TYPES: dict[ir.DataType | None, torch.dtype] = {
 
 
 def tie(spec: GraphSpec, model: ir.Model, weights: WeightFile) -> None:
-    """Point the parameters of a traced graph into a weight file, then simplify the graph."""
+    """Turn the parameters of a traced graph into initialisers that point into a weight file."""
     for value in _parameters(spec, model):
         model.graph.inputs.remove(value)
         value.const_value = weights.external_tensor(str(value.name))
         model.graph.initializers.add(value)
-    onnxscript.optimizer.optimize_ir(model)
-    for clean in (ir_passes.CommonSubexpressionEliminationPass(), ir_passes.ClearMetadataAndDocStringPass()):
-        clean(model)
 
 
 def _export(
@@ -116,7 +111,7 @@ def _export(
                 opset_version=OPSET,
                 dynamic_shapes=(axes,),
                 custom_translation_table=_translations(),
-                optimize=False,  # folding needs real weights, which come later
+                optimize=False,  # would read the weights, which are fake
                 verbose=False,
             )
         except Exception as error:  # torch.onnx raises many kinds; the first line says what

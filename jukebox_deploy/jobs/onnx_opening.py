@@ -6,14 +6,36 @@ from jukebox_deploy.engines.bundle import EngineBundle
 from jukebox_deploy.engines.manifest import Target
 from jukebox_deploy.engines.onnxruntime import OnnxRuntimeEngine, OnnxRuntimeOptions
 from jukebox_deploy.errors import EngineError
+from jukebox_deploy.graphs import GraphOptions, declare_graphs
 
 
 def onnx_engine(bundle: EngineBundle, options: OnnxRuntimeOptions | None = None) -> OnnxRuntimeEngine:
-    """The graphs of an opened ONNX bundle on ONNX Runtime; `EngineError` for a bundle of another target."""
+    """The graphs of an opened ONNX bundle on ONNX Runtime.
+
+    `EngineError` for a bundle of another target, or of a version whose graphs had other inputs.
+    """
     if bundle.manifest.target is not Target.ONNXRUNTIME:
         raise EngineError(
             f"{bundle.folder} holds {bundle.manifest.target} engines. This version builds them but does not run them "
             "yet, that takes a GPU runner; give the folder of ONNX graphs that `jukebox-deploy export` made."
         )
+    require_current_tables(bundle)
     files = {name: bundle.folder / entry.file for name, entry in bundle.manifest.graphs.items()}
     return OnnxRuntimeEngine(bundle.manifest.config, bundle.graphs, files, options)
+
+
+def require_current_tables(bundle: EngineBundle) -> None:
+    """Raise `EngineError` unless this version declares the graphs of a bundle just as the bundle does."""
+    declared = declare_graphs(bundle.manifest.config, _options_of(bundle))
+    if odd := [name for name, spec in bundle.graphs.items() if declared.get(name) != spec]:
+        raise EngineError(
+            f"{bundle.folder}: the tables of {', '.join(odd)} are not those of this version. Export again."
+        )
+
+
+def _options_of(bundle: EngineBundle) -> GraphOptions:
+    """The options that the graphs of a bundle were declared with."""
+    priors = [spec for spec in bundle.graphs.values() if spec.model_level is not None]
+    ranges = ((r.minimum, r.optimum, r.maximum) for spec in priors for r in spec.ranges if r.symbol == "B")
+    logits = any(tensor.name == "logits" for spec in priors for tensor in spec.tensors)
+    return GraphOptions(bundle.manifest.precision, next(ranges, GraphOptions().slots), logits)

@@ -17,8 +17,8 @@ from jukebox_deploy.engines.eager import EagerEngine, GraphFunction
 from jukebox_deploy.engines.threads import worthwhile_threads
 from jukebox_deploy.errors import EngineError
 from jukebox_deploy.export.graph_modules import GraphModule, graph_module
-from jukebox_deploy.graphs import GraphOptions, declare_graphs
 from jukebox_deploy.jobs.onnx_opening import onnx_engine as onnx_engine
+from jukebox_deploy.jobs.onnx_opening import require_current_tables
 from jukebox_deploy.models.prior import Prior
 from jukebox_deploy.models.vqvae import VQVAE
 
@@ -64,19 +64,7 @@ def require_same_model(bundle: EngineBundle, checkpoint: CheckpointBundle) -> No
             f"{bundle.folder} was not made from {checkpoint.folder}: that checkpoint has the fingerprint "
             f"{found[:12]}…, expected {expected[:12]}…. Give the checkpoint that was exported, or export again."
         )
-    declared = declare_graphs(checkpoint.config, _options_of(bundle))
-    if odd := [name for name, spec in bundle.graphs.items() if declared.get(name) != spec]:
-        raise EngineError(
-            f"{bundle.folder}: the tables of {', '.join(odd)} are not those of this version. Export again."
-        )
-
-
-def _options_of(bundle: EngineBundle) -> GraphOptions:
-    """The options that the graphs of a bundle were declared with."""
-    priors = [spec for spec in bundle.graphs.values() if spec.model_level is not None]
-    slots = [(r.minimum, r.optimum, r.maximum) for spec in priors for r in spec.ranges if r.symbol == "B"]
-    logits = any(tensor.name == "logits" for spec in priors for tensor in spec.tensors)
-    return GraphOptions(bundle.manifest.precision, logits=logits, **({"slots": slots[0]} if slots else {}))
+    require_current_tables(bundle)
 
 
 def _on_threads(module: GraphModule, threads: int) -> GraphFunction:

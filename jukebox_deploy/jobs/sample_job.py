@@ -92,16 +92,13 @@ def _open_eager(bundle: EngineBundle, choice: EngineChoice) -> tuple[Engine, str
     import torch
 
     from jukebox_deploy.checkpoints.bundle import CheckpointBundle
-    from jukebox_deploy.jobs.opening import eager_engine
+    from jukebox_deploy.jobs.opening import eager_engine, require_same_model
 
     checkpoint = CheckpointBundle.open(choice.checkpoint or Path())
-    if checkpoint.fingerprint() != bundle.manifest.checkpoint:
-        raise EngineError(f"{bundle.folder} was exported from another checkpoint than {checkpoint.folder}.")
+    require_same_model(bundle, checkpoint)
     if choice.provider == "cuda" and not torch.cuda.is_available():
         raise EngineError("this PyTorch sees no CUDA device; use --provider cpu.")
-    if choice.threads is not None:
-        torch.set_num_threads(choice.threads)
-    engine = eager_engine(checkpoint, bundle.graphs, bundle.manifest.precision, choice.provider)
+    engine = eager_engine(checkpoint, bundle.graphs, bundle.manifest.precision, choice.provider, choice.threads)
     return engine, torch.__version__
 
 

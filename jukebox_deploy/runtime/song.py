@@ -79,7 +79,8 @@ class SongRequest:
             math.isfinite(self.offset_seconds) and self.offset_seconds >= 0,
             f"offset seconds {self.offset_seconds} cannot be; give 0 or more.",
         )
-        _require(self.seed >= 0 and self.song >= 0, f"seed {self.seed} and song {self.song} must not be negative.")
+        for name, number, bits in (("seed", self.seed, 64), ("song", self.song, 32)):
+            _require(0 <= number < 2**bits, f"{name} {number} cannot be; give 0 to 2^{bits} - 1.")
         self._check_mode()
 
     def _check_mode(self) -> None:

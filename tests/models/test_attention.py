@@ -35,7 +35,7 @@ GEOMETRIES = {
 }
 
 
-@pytest.fixture(params=GEOMETRIES.values(), ids=GEOMETRIES)
+@pytest.fixture(params=list(GEOMETRIES.values()), ids=list(GEOMETRIES))
 def geometry(request) -> AttentionGeometry:
     return request.param
 
@@ -68,9 +68,12 @@ def _mixture(width: int) -> torch.Tensor:
     return torch.randn(width, generator=torch.Generator().manual_seed(3))
 
 
-def random_tensors(length: int, heads: int = 2, width: int = 4, batch: int = 1) -> list[torch.Tensor]:
+def random_tensors(
+    length: int, heads: int = 2, width: int = 4, batch: int = 1
+) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
     generator = torch.Generator().manual_seed(length)
-    return [torch.randn(batch, heads, length, width, generator=generator) for _ in range(3)]
+    query, key, value = (torch.randn(batch, heads, length, width, generator=generator) for _ in range(3))
+    return query, key, value
 
 
 # --- values of the original -----------------------------------------------------------------------
@@ -199,7 +202,8 @@ def test_shorter_sequences_of_any_length(pattern, geometry):
     tensors = random_tensors(geometry.context)
     whole = full_attention(pattern, *tensors, geometry)
     for length in (1, geometry.block_length, 2 * geometry.block_length + 3, geometry.context - 1):
-        part = full_attention(pattern, *(tensor[:, :, :length] for tensor in tensors), geometry)
+        query, key, value = (tensor[:, :, :length] for tensor in tensors)
+        part = full_attention(pattern, query, key, value, geometry)
         torch.testing.assert_close(part, whole[:, :, :length], atol=1e-6, rtol=1e-5)
 
 

@@ -129,8 +129,8 @@ def test_steps_prefills_and_full_forward_agree(case):
     loads = {0: (0, window(0, 0, context)), 4: (1, window(1, unaligned, context)), 9: (2, window(2, 1, chunk + 2))}
     for step in itertools.count():
         if step in loads:
-            slot, loaded = loads[step]
-            slots[slot].load(loaded)
+            index, loaded = loads[step]
+            slots[index].load(loaded)
         elif step > max(loads) and all(slot.idle for slot in slots):
             break
         step_all(session, slots)

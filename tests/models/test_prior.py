@@ -26,7 +26,6 @@ from jukebox_deploy.models.prior_loss import PriorBatch, prior_loss, token_bits
 from tests.models.cached_windows import SlotWindow, WindowRun, open_session, run_windows
 from tests.models.oracle_names import load_golden
 from tests.models.oracle_priors import (
-    LOGITS,
     Golden,
     assert_rows_close,
     golden_config,
@@ -102,12 +101,12 @@ def named_case(request) -> Case:
 def test_conditioning_matches_the_original(named_case):
     golden, batch, prefix = named_case.golden, named_case.batch, named_case.config.lyric_prefix
     if "out/x_cond" in golden:
-        assert_rows_close(golden, "out/x_cond", batch.conditioning[:, prefix:], atol=2e-5)
+        assert_rows_close(golden, "out/x_cond", batch.conditioning[:, prefix:], atol=2e-5, rtol=0)
         assert not batch.conditioning[:, :prefix].any()  # lyric positions have no timing
     if "out/y_cond" in golden:
         np.testing.assert_allclose(batch.start, golden["out/y_cond"][:, 0], atol=2e-5)
     if "out/encoder_kv" in golden:
-        assert_rows_close(golden, "out/encoder_kv", named_case.states, atol=2e-5)
+        assert_rows_close(golden, "out/encoder_kv", named_case.states, atol=2e-5, rtol=0)
 
 
 def test_teacher_forced_logits_match_the_original(named_case):
@@ -178,7 +177,7 @@ def _music(given: Case, runs: list[WindowRun]) -> np.ndarray:
 def _compare_step_logits(given: Case, runs: list[WindowRun]) -> None:
     end = given.config.transformer.context
     last = np.stack([run.logits_of(range(end - 16, end)) for run in runs])
-    np.testing.assert_allclose(last, given.golden["out/path_logits_last16"], **LOGITS)
+    assert_rows_close(given.golden, "out/path_logits_last16", torch.from_numpy(last))
 
 
 def test_attention_weights_match_the_original(named_case):
@@ -254,10 +253,10 @@ def test_cores_match_the_original(name, variant):
         assert_rows_close(golden, f"out/{variant}/preds", logits)
     if f"out/{variant}/acts" in golden:
         hidden = given.prior.core.hidden(batch.tokens, batch.start, batch.conditioning, given.states)
-        if given.prior.readds_conditioning:
+        if given.prior.readds_conditioning and batch.conditioning is not None:
             hidden = hidden + batch.conditioning
         scale = float(np.abs(golden[f"out/{variant}/acts"]).max())
-        assert_rows_close(golden, f"out/{variant}/acts", hidden, atol=1e-5 * scale)
+        assert_rows_close(golden, f"out/{variant}/acts", hidden, atol=1e-5 * scale, rtol=0)
     if f"out/{variant}/prime_loss" in golden:
         split = settings(golden)["prime_len"]
         for part, key in ((slice(None, split), "prime_loss"), (slice(split, None), "gen_loss")):
@@ -280,7 +279,8 @@ def test_greedy_windows_of_cores_match_the_original(name, variant, kind):
     np.testing.assert_array_equal([run.ids for run in runs], expected)
     if kind == "primed":
         logits = np.stack([run.logits_of(range(known, known + 8)) for run in runs])
-        np.testing.assert_allclose(logits, given.golden[f"out/{variant}/primed_logits_around"][:, 8:], **LOGITS)
+        expected = given.golden[f"out/{variant}/primed_logits_around"][:, 8:]
+        np.testing.assert_allclose(logits, expected, atol=3e-4, rtol=1e-4)
 
 
 @pytest.mark.parametrize("name", CORES)

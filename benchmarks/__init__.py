@@ -1,0 +1,1 @@
+"""Measurements, each of which tells on what machine and with what it was made."""
