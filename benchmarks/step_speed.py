@@ -154,10 +154,9 @@ def _middle(prior: PriorConfig, steps: int) -> int:
     """The block's start in the middle of the window, where a step moves about the average of bytes."""
     stack = prior.transformer
     middle = max(stack.block_count // 2, _PREFILL_BLOCKS) * stack.block_length
-    if steps > stack.context - middle:
-        raise ConfigError(
-            f"{steps} steps do not fit into half a window of level {prior.level}; give at most {stack.context - middle}."
-        )
+    room = stack.context - middle
+    if steps > room:
+        raise ConfigError(f"{steps} steps do not fit into half a window of level {prior.level}; give at most {room}.")
     return middle
 
 
@@ -180,11 +179,13 @@ class _Side:
 
     def run(self) -> _Round:
         """Two blocks of prefill, then the steps; only these are timed."""
-        session = self._session
         self._write("position", self._start)
         self._write("known_end", self._middle)
-        prefill = self._time(lambda: [session.prefill(self._slots) for _ in range(_PREFILL_BLOCKS)])
-        return _Round(prefill, self._time(lambda: session.step(self._steps)))
+        return _Round(self._time(self._prefill), self._time(lambda: self._session.step(self._steps)))
+
+    def _prefill(self) -> None:
+        for _ in range(_PREFILL_BLOCKS):
+            self._session.prefill(self._slots)
 
     def _time(self, work: Callable[[], object]) -> float:
         begun = self._clock()

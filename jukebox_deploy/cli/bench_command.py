@@ -95,13 +95,13 @@ _HEADINGS = (
     "prior",
     "slots",
     "threads",
-    "engine tokens/s",
-    "PyTorch tokens/s",
+    "engine\ntokens/s",
+    "PyTorch\ntokens/s",
     "ratio",
-    "of the memory's limit",
-    "x real time",
-    "step ms/token",
-    "prefill ms/token",
+    "memory's limit\ntokens/s",
+    "times\nreal time",
+    "step\nms/token",
+    "prefill\nms/token",
 )
 
 
@@ -136,16 +136,18 @@ def _cells(prior: PriorSpeed) -> list[str]:
         str(speed.workload.level),
         str(speed.workload.slots),
         str(prior.threads),
-        _spread(speed.engine.tokens_per_second),
-        _spread(speed.eager.tokens_per_second),
-        _spread(speed.ratio),
-        f"{100 * speed.share_of_limit:.0f} % of {speed.limit_tokens_per_second:,.0f}",
+        _spread(speed.engine.tokens_per_second, ",.0f"),
+        _spread(speed.eager.tokens_per_second, ",.0f"),
+        _spread(speed.ratio, ".2f"),
+        f"{speed.limit_tokens_per_second:,.0f}\n{100 * speed.share_of_limit:.0f} % reached",
         f"{speed.times_real_time:.2g}",
         f"{speed.engine.step_milliseconds.median:.3g}",
         f"{speed.engine.prefill_milliseconds.median:.3g}",
     ]
 
 
-def _spread(spread: Spread) -> str:
-    quartiles = f"{spread.minimum:,.3g}; {spread.lower_quartile:,.3g}-{spread.upper_quartile:,.3g}"
-    return f"{spread.median:,.3g} ({quartiles})"
+def _spread(spread: Spread, form: str) -> str:
+    least, lower, median, upper = (
+        format(value, form) for value in (spread.minimum, spread.lower_quartile, spread.median, spread.upper_quartile)
+    )
+    return f"{median}\n({least}; {lower}-{upper})"

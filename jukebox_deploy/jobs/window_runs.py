@@ -88,11 +88,9 @@ def run_greedy_codes(session: PriorSession, prior: PriorConfig, stretch: WindowS
 def _prefill(session: PriorSession, prior: PriorConfig, stretch: WindowStretch) -> None:
     """Fill the slots and work through the prefix."""
     slots, stack = session.slots, prior.transformer
-    settings = {"position": 0, "known_end": stretch.prefix, "window_end": stack.context}
-    settings |= {"temperature": 0, "top_k": 0, "top_p": 0, "not_finite": False}
-    for name, value in settings.items():
-        _write(session, name, np.broadcast_to(value, (slots,)))
-    for name, values in stretch.tensors.items():
+    numbers = {"position": 0, "window_end": stack.context, "temperature": 0, "top_k": 0, "top_p": 0, "not_finite": 0}
+    tensors = {name: np.full(slots, value) for name, value in numbers.items()}
+    for name, values in (tensors | {"known_end": stretch.prefix} | dict(stretch.tensors)).items():
         _write(session, name, values)
     blocks = -(-int(stretch.prefix.max()) // stack.block_length)
     for _ in range(blocks):

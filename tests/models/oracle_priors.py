@@ -150,7 +150,7 @@ def window_arrays(golden: Golden, config: PriorConfig) -> dict[str, np.ndarray]:
     arrays: dict[str, np.ndarray] = {}
     if "in/y" in golden:
         given = settings(golden)
-        rows = [_row_arrays(row, config, given["vqvae"]["sr"], given["raw_to_tokens"]) for row in golden["in/y"]]
+        rows = [row_arrays(row, config, given["vqvae"]["sr"], given["raw_to_tokens"]) for row in golden["in/y"]]
         arrays = {name: np.stack([row[name] for row in rows]) for name in rows[0]}
     if "out/prime" in golden:  # the rows hold the window's lyrics, not the song's
         arrays["lyric_tokens"] = golden["out/prime"].astype(np.int64)
@@ -159,7 +159,7 @@ def window_arrays(golden: Golden, config: PriorConfig) -> dict[str, np.ndarray]:
     return arrays
 
 
-def _row_arrays(row: np.ndarray, config: PriorConfig, rate: int, hop: int) -> dict[str, np.ndarray]:
+def row_arrays(row: np.ndarray, config: PriorConfig, rate: int, hop: int) -> dict[str, np.ndarray]:
     """A label row `[total, offset, length, artist, genres, lyrics]` through our label arithmetic."""
     assert config.labels is not None
     total, offset, _, artist, *rest = (int(value) for value in row)
