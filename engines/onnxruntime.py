@@ -50,11 +50,13 @@ def import_onnxruntime() -> Any:
     """The `onnxruntime` module; `EngineError` says what to install, or what is installed twice."""
     try:
         import onnxruntime
-    except ImportError:
+    except ModuleNotFoundError:
         raise EngineError(
             "ONNX Runtime is not installed. Install it with: pip install 'jukebox-deploy[cpu]' "
             "(or jukebox-deploy[cuda] for NVIDIA GPUs)."
         ) from None
+    except ImportError as error:
+        raise EngineError(f"ONNX Runtime is installed, but cannot be loaded: {error}. Install it again.") from error
     wheels = [name for name in ("onnxruntime", "onnxruntime-gpu") if _installed(name)]
     if len(wheels) > 1:
         raise EngineError(
@@ -208,11 +210,15 @@ class OnnxRuntimeEngine:
         files: Mapping[str, Path],
         options: OnnxRuntimeOptions | None = None,
     ) -> None:
-        """`files`: the ONNX file of each graph, its hash already checked by whoever read the manifest."""
+        """`files`: the ONNX file of each graph, its hash already checked by whoever read the manifest.
+
+        Raises `EngineError` if ONNX Runtime or the provider is missing.
+        """
         self.config = config
         self.graphs = graphs
         self._files = files
         self._options = options or OnnxRuntimeOptions()
+        _providers(import_onnxruntime(), self._options)  # now, before anybody begins to write what comes of it
 
     def _open(self, kind: GraphKind, level: int) -> _Graph:
         name = f"{kind}_{level}"

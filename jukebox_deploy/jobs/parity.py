@@ -12,8 +12,8 @@ from jukebox_deploy.export.feeds import random_feed
 from jukebox_deploy.export.validation import TensorParity, compare
 from jukebox_deploy.jobs.graph_runs import run_graph
 
-_LARGE_STATES = 256 << 20
-"""Bytes of a slot's states above which one slot is compared only."""
+_LARGE_SLOT = 32 << 20
+"""Bytes of a slot's tensors above which as few slots as possible are compared."""
 
 
 def reason_not_to_run(spec: GraphSpec) -> str:
@@ -26,8 +26,8 @@ def reason_not_to_run(spec: GraphSpec) -> str:
 def slots_to_compare(spec: GraphSpec, wanted: int) -> int:
     """How many slots a comparison uses: `wanted`, as far as the graph and the memory allow."""
     (slots,) = [r for r in spec.ranges if r.symbol == "B"]
-    state_bytes = sum(tensor.bytes({"B": 1}) for tensor in spec.states)
-    return slots.minimum if state_bytes > _LARGE_STATES else max(slots.minimum, min(slots.maximum, wanted))
+    slot_bytes = sum(tensor.bytes({"B": 1, "T": 1}) for tensor in spec.tensors)
+    return slots.minimum if slot_bytes > _LARGE_SLOT else max(slots.minimum, min(slots.maximum, wanted))
 
 
 def sizes_to_compare(spec: GraphSpec) -> Sequence[dict[str, int]]:

@@ -101,12 +101,12 @@ def named_case(request) -> Case:
 def test_conditioning_matches_the_original(named_case):
     golden, batch, prefix = named_case.golden, named_case.batch, named_case.config.lyric_prefix
     if "out/x_cond" in golden:
-        assert_rows_close(golden, "out/x_cond", batch.conditioning[:, prefix:], atol=2e-5, rtol=0)
+        assert_rows_close(golden, "out/x_cond", batch.conditioning[:, prefix:])
         assert not batch.conditioning[:, :prefix].any()  # lyric positions have no timing
     if "out/y_cond" in golden:
         np.testing.assert_allclose(batch.start, golden["out/y_cond"][:, 0], atol=2e-5)
     if "out/encoder_kv" in golden:
-        assert_rows_close(golden, "out/encoder_kv", named_case.states, atol=2e-5, rtol=0)
+        assert_rows_close(golden, "out/encoder_kv", named_case.states)
 
 
 def test_teacher_forced_logits_match_the_original(named_case):
@@ -116,7 +116,7 @@ def test_teacher_forced_logits_match_the_original(named_case):
 
 
 def test_losses_match_the_original(named_case):
-    """The separate lyric encoder with a batch of two: there the original fails, and its author helped it over."""
+    """In bits. With a separate lyric encoder the original fails at a batch of two unless it is helped over."""
     golden, lyrics = named_case.golden, named_case.config.lyrics
     loss = prior_loss(named_case.prior, named_case.batch, lyrics.loss_fraction if lyrics else 0.0)
     assert float(loss.total) == pytest.approx(golden["out/loss"], rel=1e-5)
@@ -255,8 +255,7 @@ def test_cores_match_the_original(name, variant):
         hidden = given.prior.core.hidden(batch.tokens, batch.start, batch.conditioning, given.states)
         if given.prior.readds_conditioning and batch.conditioning is not None:
             hidden = hidden + batch.conditioning
-        scale = float(np.abs(golden[f"out/{variant}/acts"]).max())
-        assert_rows_close(golden, f"out/{variant}/acts", hidden, atol=1e-5 * scale, rtol=0)
+        assert_rows_close(golden, f"out/{variant}/acts", hidden)
     if f"out/{variant}/prime_loss" in golden:
         split = settings(golden)["prime_len"]
         for part, key in ((slice(None, split), "prime_loss"), (slice(split, None), "gen_loss")):
@@ -280,7 +279,7 @@ def test_greedy_windows_of_cores_match_the_original(name, variant, kind):
     if kind == "primed":
         logits = np.stack([run.logits_of(range(known, known + 8)) for run in runs])
         expected = given.golden[f"out/{variant}/primed_logits_around"][:, 8:]
-        np.testing.assert_allclose(logits, expected, atol=3e-4, rtol=1e-4)
+        np.testing.assert_allclose(logits, expected, atol=1e-5 * np.abs(expected).max(), rtol=0)
 
 
 @pytest.mark.parametrize("name", CORES)
@@ -291,6 +290,6 @@ def test_half_precision_stays_near_the_original_s(name):
     expected = given.golden["out/merged_xy/preds_fp16_cpu"].astype(np.float32)
     step = settings(given.golden)["row_steps"].get("out/merged_xy/preds_fp16_cpu", 1)
     difference = np.asarray(logits)[:, ::step] - expected
-    assert np.sqrt((difference**2).mean()) < 0.02 * expected.std()
+    assert np.sqrt((difference**2).mean()) < 0.01 * expected.std()
     bits = float(token_bits(logits, given.batch.tokens))
     assert bits == pytest.approx(given.golden["out/merged_xy/loss_fp16_cpu"], rel=0.01)

@@ -1,0 +1,40 @@
+"""What only the eager backend promises: the caches stay where they are, and no gradient is kept."""
+
+from __future__ import annotations
+
+import ml_dtypes
+import numpy as np
+import pytest
+import torch
+
+from jukebox_deploy.contract import GraphKind
+from jukebox_deploy.engines.eager import _to_numpy, _to_tensor
+from tests.engines import handmade_prior
+
+
+def test_caches_stay_in_their_memory():
+    session = handmade_prior.eager_engine().prior_session(0, 3)
+    address = session._tensors["key_0"].data_ptr()
+    session.step(2)
+    session.prefill(range(1, 3))
+    session.step(1)
+    assert session._tensors["key_0"].data_ptr() == address
+
+
+def test_nothing_is_kept_for_gradients():
+    weight = torch.nn.Parameter(torch.ones(()))
+    engine = handmade_prior.eager_engine()
+    engine._opener = lambda spec: lambda codes: ((codes[:, None].repeat_interleave(2, 2) * weight).float(),)
+    audio = engine.runner(GraphKind.VQVAE_DECODE, 0)({"codes": np.array([[1, 2]])})["audio"]
+    np.testing.assert_array_equal(audio, [[[1, 1, 2, 2]]])
+
+
+@pytest.mark.parametrize("dtype", [np.float32, np.float16, np.int64, np.int32, np.bool_, ml_dtypes.bfloat16])
+def test_arrays_and_tensors_are_the_same_numbers(dtype):
+    array = np.array([[0, 1], [3, 7]]).astype(dtype)
+    tensor = _to_tensor(array, "cpu")
+    assert str(tensor.dtype) == f"torch.{array.dtype.name}"
+    np.testing.assert_array_equal(tensor.float().numpy(), array.astype(np.float32))
+    back = _to_numpy(tensor)
+    assert back.dtype == array.dtype
+    np.testing.assert_array_equal(back, array)
