@@ -40,6 +40,7 @@ class OnnxRuntimeOptions:
     provider: str = "cpu"  # "cpu" or "cuda"
     threads: int | None = None  # None: as many as pay
     device: int = 0  # number of the GPU
+    pack_weights: bool = True  # the step's; without it large weights stay memory-mapped, in half the memory
 
     def __post_init__(self) -> None:
         if self.provider not in ("cpu", "cuda"):
@@ -224,7 +225,9 @@ class OnnxRuntimeEngine:
         name = f"{kind}_{level}"
         if name not in self.graphs:
             raise EngineError(f"the bundle has no graph {name!r}; it has {sorted(self.graphs)}. Export it.")
-        session = open_session(self._files[name], self._options, pack_weights=kind is GraphKind.STEP)
+        session = open_session(
+            self._files[name], self._options, pack_weights=self._options.pack_weights and kind is GraphKind.STEP
+        )
         return _Graph(self.graphs[name], session)
 
     def runner(self, kind: GraphKind, level: int) -> OnnxRuntimeRunner:

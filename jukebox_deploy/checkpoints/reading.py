@@ -41,7 +41,7 @@ class _NumpyDtype:
 def _numpy_scalar(dtype: _NumpyDtype, data: bytes) -> float | int | bool:
     """Stands in for NumPy's maker of scalars: a plain number."""
     (number,) = struct.unpack("<" + _NUMPY_CODES[dtype.code], data)
-    return number  # type: ignore[no-any-return]
+    return number
 
 
 # Metrics and settings beside the weights may be NumPy scalars (specification 15.1).

@@ -12,6 +12,7 @@ import sys
 import time
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -81,7 +82,7 @@ class Demo:
         self._out = out
         self._console = console
         self._stages = 0
-        self._program = _program()
+        self._program = program()
 
     def all_stages(self) -> None:
         """From a checkpoint to sound and numbers."""
@@ -105,6 +106,25 @@ class Demo:
         self._say("With OpenAI's files, and the folder of id lists from their source:")
         files = ("vqvae.pth.tar", *(f"prior_level_{level}.pth.tar" for level in range(3)))
         self._say_command("import", "openai", *files, "--preset", "1b_lyrics", "--vocabulary", "ids", "--out", "bundle")
+
+    def song_options(self, song: str) -> tuple[object, ...]:
+        """What the command line needs to make one of the songs."""
+        options: dict[str, tuple[object, ...]] = {
+            "primed": ("--prompt", self._out / "prompt.flac", "--prompt-seconds", _PROMPT_SECONDS),
+            "ancestral": ("--artist", ARTIST, "--genre", GENRE, "--lyrics-file", self._out / "lyrics.txt"),
+        }
+        return (*options[song], "--seconds", _SECONDS, "--seed", _SEED)
+
+    def songs(self) -> list[SongJob]:
+        """The two songs, as those commands make them."""
+        from jukebox_deploy.runtime.sampler import SongJob
+        from jukebox_deploy.runtime.song import LevelSettings, Mode, SongRequest
+
+        base = SongRequest(seconds=_SECONDS, seed=_SEED, levels=(LevelSettings(),) * 3)
+        prompt = str(self._out / "prompt.flac")
+        primed = replace(base, mode=Mode.PRIMED, source=prompt, source_seconds=_PROMPT_SECONDS)
+        ancestral = replace(base, artist=ARTIST, genre=GENRE, lyrics=LYRICS)
+        return [SongJob(primed, self._out / "primed"), SongJob(ancestral, self._out / "ancestral")]
 
     def _make_checkpoint(self) -> list[Path]:
         from jukebox_deploy.checkpoints.random_bundle import write_random_openai_checkpoint
@@ -181,32 +201,14 @@ class Demo:
         write_lyrics(self._out / "lyrics.txt")
         with self._stage("Make music with ONNX Runtime: PyTorch has no part in it"):
             for song in ("primed", "ancestral"):
-                self._say_command("sample", bundle.folder, "--out", self._out / song, *self._song_options(song))
+                self._say_command("sample", bundle.folder, "--out", self._out / song, *self.song_options(song))
             self._say("Both songs at once, in two slots: the codes are those of one at a time.")
-            model, summary = open_model(bundle.folder), SampleSummary(self._jobs())
+            model, summary = open_model(bundle.folder), SampleSummary(self.songs())
             with ProgressReport(bundle.manifest.config.vqvae, self._console) as progress:
                 for event in model.sampler(SamplingOptions()).sample(summary.jobs):
                     summary.note(event)
                     progress.show(event)
             self._describe_sound(summary)
-
-    def _song_options(self, song: str) -> tuple[object, ...]:
-        """What makes a song of the demonstration on the command line."""
-        options: dict[str, tuple[object, ...]] = {
-            "primed": ("--prompt", self._out / "prompt.flac", "--prompt-seconds", _PROMPT_SECONDS),
-            "ancestral": ("--artist", ARTIST, "--genre", GENRE, "--lyrics-file", self._out / "lyrics.txt"),
-        }
-        return (*options[song], "--seconds", _SECONDS, "--seed", _SEED)
-
-    def _jobs(self) -> list[SongJob]:
-        """The same two songs."""
-        from jukebox_deploy.runtime.sampler import SongJob
-        from jukebox_deploy.runtime.song import Mode, SongRequest
-
-        prompt = str(self._out / "prompt.flac")
-        primed = SongRequest(Mode.PRIMED, _SECONDS, seed=_SEED, source=prompt, source_seconds=_PROMPT_SECONDS)
-        ancestral = SongRequest(seconds=_SECONDS, artist=ARTIST, genre=GENRE, lyrics=LYRICS, seed=_SEED)
-        return [SongJob(primed, self._out / "primed"), SongJob(ancestral, self._out / "ancestral")]
 
     def _describe_sound(self, summary: SampleSummary) -> None:
         """Draw what came out and say how loud it is."""
@@ -254,10 +256,12 @@ class Demo:
         self._console.print(text, markup=False, soft_wrap=True)
 
     def _say_command(self, *words: object) -> None:
-        self._console.print(f"$ {self._program} {shlex.join(map(str, words))}", style="dim", markup=False)
+        self._console.print(
+            f"$ {self._program} {shlex.join(map(str, words))}", style="dim", markup=False, soft_wrap=True
+        )
 
 
-def _program() -> str:
+def program() -> str:
     """How this installation's command line is called from here."""
     if shutil.which("jukebox-deploy"):
         return "jukebox-deploy"

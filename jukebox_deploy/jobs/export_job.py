@@ -17,7 +17,7 @@ from jukebox_deploy.contract import GraphSpec
 from jukebox_deploy.engines.bundle import write_manifest
 from jukebox_deploy.engines.graph_check import check_graph_file
 from jukebox_deploy.engines.manifest import GraphEntry, Manifest, Target
-from jukebox_deploy.engines.onnxruntime import OnnxRuntimeEngine
+from jukebox_deploy.engines.onnxruntime import OnnxRuntimeEngine, OnnxRuntimeOptions
 from jukebox_deploy.errors import ExportError
 from jukebox_deploy.export.parallel import trace_all
 from jukebox_deploy.export.tracing import parameter_dtypes, tie
@@ -134,7 +134,7 @@ def _validate_model(
     precision = request.options.precision
     graphs = declare_graphs(checkpoint.config, request.options)
     files = {name: folder / f"{name}.onnx" for name in specs}
-    found = OnnxRuntimeEngine(checkpoint.config, graphs, files)
+    found = OnnxRuntimeEngine(checkpoint.config, graphs, files, OnnxRuntimeOptions(pack_weights=False))
     open_eager = partial(eager_engine, checkpoint, graphs, precision)
     report: dict[str, Any] = {}
     for name, spec in specs.items():

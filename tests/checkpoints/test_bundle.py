@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import shutil
+from functools import partial
 
 import pytest
 import torch
@@ -94,9 +95,9 @@ def test_a_seed_makes_the_same_bundle(tmp_path):
 
 def test_vocabularies_are_kept_and_checked(tmp_path):
     config = preset("tiny")
-    parts = {"vqvae": lambda: RandomTensors("vqvae", config.vqvae, 0)}
+    parts = {"vqvae": partial(RandomTensors, "vqvae", config.vqvae, 0)}
     for prior in config.priors:
-        parts[f"prior_{prior.level}"] = lambda p=prior: RandomTensors("prior", p, 0)
+        parts[f"prior_{prior.level}"] = partial(RandomTensors, "prior", prior, 0)
     vocabulary = Vocabulary({LabelRules.NAMES: NameLists({"björk": 3}, {"rock": 2})})
     bundle = write_bundle(tmp_path / "a", BundleContents(config, parts, vocabulary=vocabulary))
     assert CheckpointBundle.open(bundle.folder).vocabulary == vocabulary

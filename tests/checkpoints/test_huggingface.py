@@ -82,7 +82,7 @@ def save(model, folder, *, safe: bool, shard: str = "2MB"):
 def exported_state(bundle, folder):
     from safetensors.torch import load_file
 
-    state = {}
+    state: dict[str, torch.Tensor] = {}
     for shard in export_huggingface(bundle, folder, shard_bytes=1_000_000):
         state |= load_file(shard)
     index = json.loads((folder / "model.safetensors.index.json").read_text())
@@ -129,7 +129,7 @@ def rewrite(folder, change):
     """Put all tensors into one file after `change` worked on them."""
     from safetensors.torch import load_file, save_file
 
-    state = {}
+    state: dict[str, torch.Tensor] = {}
     for shard in folder.glob("*.safetensors"):
         state |= load_file(shard)
         shard.unlink()
@@ -206,4 +206,5 @@ def test_the_tokenizers_names_are_taken_along(folder, tmp_path):
     (folder / "genres.json").write_text(json.dumps({"unknown": 0, "rock": 2}))
     bundle = import_huggingface(folder, tmp_path / "bundle")
     labels = bundle.config.prior(2).labels
+    assert labels is not None
     assert bundle.vocabulary.for_model(labels).artist("Björk").ids == (3,)

@@ -65,7 +65,8 @@ def main(folder: str, level: int, mode: str) -> None:
     bundle = open_bundle(folder)
     files = {name: bundle.folder / entry.file for name, entry in bundle.manifest.graphs.items()}
     session = OnnxRuntimeEngine(bundle.manifest.config, bundle.graphs, files).prior_session(level, SLOTS)
-    caches = {tensor.name: session._buffers[tensor.name][0] for tensor in session.spec.states if tensor.in_place}
+    states = {tensor.name: session._buffers[tensor.name][0] for tensor in session.spec.states if tensor.in_place}
+    caches = {name: buffer for name, buffer in states.items() if isinstance(buffer, HostBuffer)}
     inputs = random_inputs(session)
     fill(session, inputs)
     session.step(1)

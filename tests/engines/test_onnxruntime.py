@@ -185,6 +185,5 @@ def test_the_weights_of_a_graph_are_counted(tmp_path):
 
     model = handmade_prior.models()["step_0"]
     path = tmp_path / "step.onnx"
-    options = {"save_as_external_data": True, "location": "step.weights", "size_threshold": 1024}
-    onnx.save_model(model, path, **options)
+    onnx.save_model(model, path, save_as_external_data=True, location="step.weights")
     assert backend._weight_bytes(path) == handmade_prior.WEIGHT.nbytes

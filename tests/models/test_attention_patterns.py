@@ -88,6 +88,7 @@ def test_presets_have_the_orders_of_the_released_models():
         assert prior.transformer.patterns == layer_patterns(ORDER_NUMBERS[order], depth)
         if prior.lyrics:
             layer = prior.lyrics.alignment_layer
+            assert layer is not None
             alignment[layer] = (prior.transformer.patterns[layer], prior.lyrics.alignment_head)
     assert alignment == {63: (AttentionPattern.PRIME, 0), 68: (AttentionPattern.CROSS, 2)}
 

@@ -123,7 +123,9 @@ class FakeSession:
         self._remember(slot, position, "step")
         logits = 2 * noise((self.prior.bins,), "logits", self._memory[slot, position])
         # What is no number stays in the caches, and so do its consequences.
-        buffers["not_finite"][slot] |= self.faults.not_finite_from is not None and position >= self.faults.not_finite_from
+        buffers["not_finite"][slot] |= (
+            self.faults.not_finite_from is not None and position >= self.faults.not_finite_from
+        )
         if position >= buffers["known_end"][slot]:
             temperature, top_k, top_p = (buffers[name][slot] for name in ("temperature", "top_k", "top_p"))
             uniform = buffers["uniform"][slot, position]

@@ -1,0 +1,92 @@
+"""`verify`: what it prints and how it exits."""
+
+from __future__ import annotations
+
+import json
+import shutil
+
+import pytest
+from click.testing import CliRunner
+
+from jukebox_deploy.checkpoints.random_bundle import write_random_bundle
+from jukebox_deploy.cli.main import cli
+from jukebox_deploy.engines.bundle import open_bundle, write_manifest
+
+GRAPHS = "vqvae_decode_2,prefill_1,step_1"
+
+
+def verify(bundle, checkpoint, *arguments):
+    command = ["verify", str(bundle), "--against", str(checkpoint), "--graphs", GRAPHS, *arguments]
+    return CliRunner().invoke(cli, command, catch_exceptions=False)
+
+
+@pytest.fixture
+def damaged(tiny_engine_bundle, tmp_path):
+    """A bundle with one changed weight and the hash that fits it."""
+    folder = tmp_path / "damaged"
+    shutil.copytree(tiny_engine_bundle.folder, folder)
+    data = bytearray((folder / "prior_1.weights").read_bytes())
+    data[len(data) // 2 // 4 * 4 + 3] ^= 0x40
+    (folder / "prior_1.weights").write_bytes(data)
+    write_manifest(folder, tiny_engine_bundle.manifest)
+    return folder
+
+
+def test_a_sound_bundle_gets_a_table_with_a_row_per_check(tiny_engine_bundle, tiny_checkpoint):
+    result = verify(tiny_engine_bundle.folder, tiny_checkpoint.folder)
+    assert result.exit_code == 0, result.output
+    assert "every hash matches" in result.output
+    assert "9 checks: 9 passed, 0 failed, 0 not run." in result.output
+    rows = [line.split()[0] for line in result.output.splitlines() if line.rstrip().endswith("passed")]
+    singly = ["vqvae_decode_2"] * 2 + ["prefill_1"] * 2 + ["step_1"] * 2
+    assert rows == [*singly, "vqvae_decode_2", "step_1", "step_1"]
+
+
+def test_json_is_one_document_and_the_file_has_the_same(tiny_engine_bundle, tiny_checkpoint, tmp_path):
+    out = tmp_path / "report.json"
+    result = verify(tiny_engine_bundle.folder, tiny_checkpoint.folder, "--json", "--out", str(out))
+    assert result.exit_code == 0, result.output
+    report = json.loads(result.stdout)
+    assert report["outcomes"] == {"passed": 9, "failed": 0, "not run": 0}
+    assert json.loads(out.read_text()) == report
+
+
+def test_a_changed_weight_is_an_error_with_a_report(damaged, tiny_checkpoint):
+    result = verify(damaged, tiny_checkpoint.folder, "--json")
+    assert result.exit_code == 1
+    report = json.loads(result.stdout)
+    failed = [check for check in report["checks"] if check["outcome"] == "failed"]
+    assert {check["graph"] for check in failed} <= {"prefill_1", "step_1"}
+    assert any(not row["holds"] for check in failed for row in check["tensors"])
+    assert "disagrees with its checkpoint" in result.stderr
+    assert "allowed" in result.stderr  # tensor by tensor
+
+
+def test_a_wrong_hash_is_refused(tiny_engine_bundle, tiny_checkpoint, tmp_path):
+    folder = tmp_path / "bundle"
+    shutil.copytree(tiny_engine_bundle.folder, folder)
+    weights = folder / "prior_1.weights"
+    weights.write_bytes(b"\1" + weights.read_bytes()[1:])
+    result = verify(folder, tiny_checkpoint.folder)
+    assert result.exit_code == 1
+    assert "prior_1.weights is not the file of the manifest" in result.output
+
+
+def test_another_checkpoint_is_refused(tiny_engine_bundle, tmp_path):
+    other = write_random_bundle("tiny", tmp_path / "other", seed=1)
+    result = verify(tiny_engine_bundle.folder, other.folder)
+    assert result.exit_code == 1
+    assert "was not made from" in result.output
+    assert open_bundle(tiny_engine_bundle.folder).manifest.checkpoint[:12] in result.output
+
+
+def test_a_folder_that_is_no_bundle_is_a_sentence(tiny_checkpoint, tmp_path):
+    result = verify(tmp_path, tiny_checkpoint.folder)
+    assert result.exit_code == 1
+    assert "there is no manifest.json" in result.output
+
+
+def test_the_checkpoint_is_required(tiny_engine_bundle):
+    result = CliRunner().invoke(cli, ["verify", str(tiny_engine_bundle.folder)])
+    assert result.exit_code == 2
+    assert "--against" in result.output

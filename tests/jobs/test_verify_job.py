@@ -1,0 +1,158 @@
+"""A sound bundle passes every rung; a changed weight, another checkpoint or an old table does not."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import math
+import shutil
+
+import numpy as np
+import pytest
+
+from jukebox_deploy.checkpoints.random_bundle import write_random_bundle
+from jukebox_deploy.contract import Role, TensorSpec
+from jukebox_deploy.engines.bundle import EngineBundle, open_bundle, write_manifest
+from jukebox_deploy.engines.manifest import Target
+from jukebox_deploy.errors import EngineError, ParityError
+from jukebox_deploy.export.validation import TensorParity
+from jukebox_deploy.jobs.verify_job import VerifyRequest, signal_to_error, verify_bundle
+from jukebox_deploy.jobs.verify_report import Check, CheckKind, Outcome, VerifyReport
+
+LEVEL_0 = ("vqvae_decode_0", "condition_0", "prefill_0", "step_0")
+
+
+def rewritten(bundle: EngineBundle, folder, **changes) -> EngineBundle:
+    """A copy of a bundle with another manifest over the same files, hashed anew."""
+    shutil.copytree(bundle.folder, folder, dirs_exist_ok=True)
+    write_manifest(folder, dataclasses.replace(bundle.manifest, **changes))
+    return open_bundle(folder)
+
+
+def with_a_flipped_weight(bundle: EngineBundle, folder, weights: str) -> EngineBundle:
+    """The exponent of one weight in the middle of a file is changed, and the hash fits again."""
+    shutil.copytree(bundle.folder, folder)
+    data = bytearray((folder / weights).read_bytes())
+    data[len(data) // 2 // 4 * 4 + 3] ^= 0x40
+    (folder / weights).write_bytes(data)
+    return rewritten(bundle, folder)
+
+
+@pytest.fixture(scope="module")
+def report(tiny_engine_bundle, tiny_checkpoint) -> VerifyReport:
+    return verify_bundle(tiny_engine_bundle, tiny_checkpoint, VerifyRequest(LEVEL_0, windows=2))
+
+
+def test_a_sound_bundle_passes(report):
+    assert [(c.graph, str(c.kind), c.outcome) for c in report.checks if c.outcome is not Outcome.PASSED] == []
+    report.require()
+
+
+def test_the_ladder_has_all_its_rungs(report):
+    rungs = [(check.graph, check.kind) for check in report.checks]
+    random_inputs = [(graph, CheckKind.RANDOM_INPUTS) for graph in LEVEL_0 for _ in range(2)]
+    windows = [("step_0", kind) for _ in range(2) for kind in (CheckKind.GIVEN_CODES, CheckKind.GREEDY_CODES)]
+    assert rungs == [*random_inputs, ("vqvae_decode_0", CheckKind.SOUND), *windows]
+
+
+def test_prefixes_end_in_the_middle_of_the_first_and_the_last_block(report):
+    places = [check.where for check in report.checks if check.kind is CheckKind.GIVEN_CODES]
+    assert places == ["B=2, 33 steps from 48", "B=2, 15 steps from 1008"]  # blocks of 32, a window of 1024
+
+
+def test_given_codes_compare_the_caches_of_a_step_without_logits(report):
+    check = next(check for check in report.checks if check.kind is CheckKind.GIVEN_CODES)
+    assert {row.tensor for row in check.tensors} == {f"{what}_{i}" for what in ("key", "value") for i in range(3)}
+
+
+def test_the_report_is_plain_data(report):
+    data = json.loads(json.dumps(report.to_json(), allow_nan=False))
+    assert data["outcomes"] == {"passed": len(report.checks), "failed": 0, "not run": 0}
+    assert data["files"]["step_0.onnx"] == report.files["step_0.onnx"]
+    assert data["checks"][0]["graph"] == "vqvae_decode_0"
+    assert data["checks"][0]["limit"] == 1e-5
+
+
+@pytest.mark.parametrize(
+    ("weights", "graphs", "failing"),
+    [
+        ("prior_1.weights", ("prefill_1", "step_1"), {("step_1", CheckKind.RANDOM_INPUTS)}),
+        ("vqvae.weights", ("vqvae_encode_0", "vqvae_decode_1", "vqvae_decode_2"), set()),
+    ],
+)
+def test_a_flipped_weight_is_found(tiny_engine_bundle, tiny_checkpoint, tmp_path, weights, graphs, failing):
+    bundle = with_a_flipped_weight(tiny_engine_bundle, tmp_path / "bundle", weights)
+    report = verify_bundle(bundle, tiny_checkpoint, VerifyRequest(graphs))
+    found = {(check.graph, check.kind) for check in report.checks if check.outcome is Outcome.FAILED}
+    assert found
+    assert failing <= found
+    with pytest.raises(ParityError, match=r"disagrees with its checkpoint in \d+ of \d+ checks"):
+        report.require()
+
+
+def test_another_checkpoint_is_refused(tiny_engine_bundle, tmp_path):
+    other = write_random_bundle("tiny", tmp_path / "other", seed=1)
+    with pytest.raises(EngineError, match=r"was not made from .*other: that checkpoint has the fingerprint"):
+        verify_bundle(tiny_engine_bundle, other)
+
+
+def test_tables_of_another_version_are_refused(tiny_engine_bundle, tiny_checkpoint, tmp_path):
+    entry = tiny_engine_bundle.manifest.graphs["condition_0"]
+    tensors = (*entry.spec.tensors, TensorSpec("mood", "int64", ("B",), Role.INPUT))
+    changed = dataclasses.replace(entry, spec=dataclasses.replace(entry.spec, tensors=tensors))
+    graphs = {**tiny_engine_bundle.manifest.graphs, "condition_0": changed}
+    bundle = rewritten(tiny_engine_bundle, tmp_path / "bundle", graphs=graphs)
+    with pytest.raises(EngineError, match="the tables of condition_0 are not those of this version"):
+        verify_bundle(bundle, tiny_checkpoint)
+
+
+def test_unknown_graphs_are_refused(tiny_engine_bundle, tiny_checkpoint):
+    with pytest.raises(EngineError, match=r"has no graphs \['step_7'\]; it has vqvae_encode_0"):
+        verify_bundle(tiny_engine_bundle, tiny_checkpoint, VerifyRequest(("step_7",)))
+
+
+def test_engines_for_a_gpu_are_not_run(tiny_engine_bundle, tiny_checkpoint, tmp_path):
+    bundle = rewritten(tiny_engine_bundle, tmp_path / "bundle", target=Target.TENSORRT_RTX)
+    report = verify_bundle(bundle, tiny_checkpoint)
+    assert {check.outcome for check in report.checks} == {Outcome.NOT_RUN}
+    assert [check.graph for check in report.checks] == list(bundle.graphs)
+    assert "GPU" in report.checks[0].reason
+    report.require()
+
+
+def test_a_step_without_its_prefill_is_not_run(tiny_engine_bundle, tiny_checkpoint, tmp_path):
+    graphs = {name: entry for name, entry in tiny_engine_bundle.manifest.graphs.items() if name == "step_0"}
+    report = verify_bundle(rewritten(tiny_engine_bundle, tmp_path / "bundle", graphs=graphs), tiny_checkpoint)
+    assert [check.outcome for check in report.checks] == [Outcome.NOT_RUN] * 3
+    assert {check.reason for check in report.checks} == {"the bundle has no prefill_0"}
+
+
+def test_a_failure_tells_check_and_tensor():
+    rows = (TensorParity("key_0", 0.5, 0.25, 1e-5), TensorParity("key_1", 0.0, 0.0, 1e-5))
+    check = Check("step_2", CheckKind.GIVEN_CODES, "B=2", Outcome.FAILED, "relative error of key_0", 0.25, 1e-5, rows)
+    report = VerifyReport("folder", "onnxruntime", "fp32", "0" * 64, {}, {}, (check,))
+    with pytest.raises(ParityError) as raised:
+        report.require()
+    assert str(raised.value) == (
+        "folder disagrees with its checkpoint in 1 of 1 checks:\n"
+        "  step_2, given codes at B=2: relative error of key_0 0.25, limit 1e-05\n"
+        "    key_0: error 0.5, relative 0.25, allowed 1e-05"
+    )
+
+
+def test_numbers_that_json_lacks_are_null():
+    data = Check("step_2", CheckKind.SOUND, "", Outcome.FAILED, value=math.nan, limit=100.0).to_json()
+    assert data["value"] is None
+
+
+@pytest.mark.parametrize(
+    ("error", "expected"), [(0.0, math.inf), (1.0, 0.0), (0.1, 20.0), (1e-5, 100.0), (math.nan, math.nan)]
+)
+def test_the_sound_is_measured_in_decibels(error, expected):
+    signal = np.ones(1000)
+    np.testing.assert_allclose(signal_to_error(signal, signal + error), expected, atol=1e-6)
+
+
+def test_noise_instead_of_silence_is_infinitely_bad():
+    assert signal_to_error(np.zeros(4), np.ones(4)) == -math.inf
+    assert signal_to_error(np.zeros(4), np.zeros(4)) == math.inf
