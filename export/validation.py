@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -60,10 +60,16 @@ def _check_names(spec: GraphSpec, what: str, found: list[str], expected: list[st
 
 
 def compare(
-    expected: Mapping[str, np.ndarray], found: Mapping[str, np.ndarray], precision: Precision
+    expected: Mapping[str, np.ndarray], found: Iterable[tuple[str, np.ndarray]], precision: Precision
 ) -> list[TensorParity]:
-    """Compare arrays of the same names; integers and flags must be equal."""
-    return [_compare(name, array, found[name], TOLERANCES[precision]) for name, array in expected.items()]
+    """Compare arrays of the same names, found ones as they come; integers and flags must be equal.
+
+    Raises `ParityError` for names or shapes that differ.
+    """
+    rows = [_compare(name, expected[name], array, TOLERANCES[precision]) for name, array in found]
+    if missing := set(expected) - {row.tensor for row in rows}:
+        raise ParityError(f"expected {sorted(missing)} as well.")
+    return rows
 
 
 def _compare(name: str, expected: np.ndarray, found: np.ndarray, tolerance: float) -> TensorParity:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 
 import numpy as np
 
@@ -13,10 +13,11 @@ FeedMaker = Callable[[TensorSpec], np.ndarray]
 """Makes one input, so that large ones need not be in memory together."""
 
 
-def run_graph(engine: Engine, spec: GraphSpec, slots: int, feed: FeedMaker) -> dict[str, np.ndarray]:
-    """Outputs by output name. Step and prefill go through a session with that many slots."""
+def run_graph(engine: Engine, spec: GraphSpec, slots: int, feed: FeedMaker) -> Iterator[tuple[str, np.ndarray]]:
+    """Outputs with their names, read one at a time. Step and prefill go through a session with that many slots."""
     if not spec.states:
-        return engine.runner(spec.kind, spec.level)({t.input_name: feed(t) for t in spec.inputs})
+        yield from engine.runner(spec.kind, spec.level)({t.input_name: feed(t) for t in spec.inputs}).items()
+        return
     session = engine.prior_session(spec.level, slots)
     for tensor in spec.inputs:
         values = feed(tensor)
@@ -28,7 +29,6 @@ def run_graph(engine: Engine, spec: GraphSpec, slots: int, feed: FeedMaker) -> d
         session.step(1)
     else:
         session.prefill(range(slots))
-    return {
-        t.output_name: np.stack([session.read(t.name, slot) for slot in range(slots)]).reshape(t.shape({"B": slots}))
-        for t in spec.outputs
-    }
+    for tensor in spec.outputs:
+        rows = [session.read(tensor.name, slot) for slot in range(slots)]
+        yield tensor.output_name, np.stack(rows).reshape(tensor.shape({"B": slots}))

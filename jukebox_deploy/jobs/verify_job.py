@@ -157,7 +157,7 @@ class _Ladder:
             run_given_codes(engine.prior_session(spec.level, stretch.slots), prior, stretch)
             for engine in self._model_then_engine()
         )
-        rows = compare(expected, found, self.precision)
+        rows = compare(expected, found.items(), self.precision)
         return _of_tensors(spec.name, CheckKind.GIVEN_CODES, _place_of(stretch), rows)
 
     def _greedy_codes(self, spec: GraphSpec, stretch: WindowStretch) -> Check:
@@ -179,7 +179,11 @@ class _Ladder:
         length = min(codes.maximum, math.ceil(tokens_per_second(self.config.vqvae, spec.level)))
         sizes = {"B": slots_to_compare(spec, 1), "T": length}
         expected, found = (
-            run_graph(engine, spec, sizes["B"], lambda t: random_feed(t, spec, self.config, sizes, self.request.seed))
+            dict(
+                run_graph(
+                    engine, spec, sizes["B"], lambda t: random_feed(t, spec, self.config, sizes, self.request.seed)
+                )
+            )
             for engine in self._model_then_engine()
         )
         ratio = signal_to_error(expected["audio"], found["audio"])

@@ -63,7 +63,10 @@ def make_stretch(model: Engine, prior: PriorConfig, place: StretchPlace, slots: 
 
 
 def run_given_codes(session: PriorSession, prior: PriorConfig, stretch: WindowStretch) -> dict[str, np.ndarray]:
-    """Step over given codes. `logits` `[steps, B, V]` if the step has them, else the caches afterwards."""
+    """Step over given codes. `logits` `[steps, B, V]` if the step has them, else the caches afterwards.
+
+    No cache sees what the last layer does after its attention; without logits only chosen codes do.
+    """
     _prefill(session, prior, stretch)
     _write(session, "known_end", stretch.prefix + stretch.steps)
     slots = range(session.slots)

@@ -5,12 +5,12 @@ from __future__ import annotations
 import json
 import shutil
 
-import pytest
 from click.testing import CliRunner
 
 from jukebox_deploy.checkpoints.random_bundle import write_random_bundle
 from jukebox_deploy.cli.main import cli
-from jukebox_deploy.engines.bundle import open_bundle, write_manifest
+from jukebox_deploy.engines.bundle import open_bundle
+from tests.damaged_bundles import with_flipped_weight
 
 GRAPHS = "vqvae_decode_2,prefill_1,step_1"
 
@@ -18,18 +18,6 @@ GRAPHS = "vqvae_decode_2,prefill_1,step_1"
 def verify(bundle, checkpoint, *arguments):
     command = ["verify", str(bundle), "--against", str(checkpoint), "--graphs", GRAPHS, *arguments]
     return CliRunner().invoke(cli, command, catch_exceptions=False)
-
-
-@pytest.fixture
-def damaged(tiny_engine_bundle, tmp_path):
-    """A bundle with one changed weight and the hash that fits it."""
-    folder = tmp_path / "damaged"
-    shutil.copytree(tiny_engine_bundle.folder, folder)
-    data = bytearray((folder / "prior_1.weights").read_bytes())
-    data[len(data) // 2 // 4 * 4 + 3] ^= 0x40
-    (folder / "prior_1.weights").write_bytes(data)
-    write_manifest(folder, tiny_engine_bundle.manifest)
-    return folder
 
 
 def test_a_sound_bundle_gets_a_table_with_a_row_per_check(tiny_engine_bundle, tiny_checkpoint):
@@ -51,8 +39,10 @@ def test_json_is_one_document_and_the_file_has_the_same(tiny_engine_bundle, tiny
     assert json.loads(out.read_text()) == report
 
 
-def test_a_changed_weight_is_an_error_with_a_report(damaged, tiny_checkpoint):
-    result = verify(damaged, tiny_checkpoint.folder, "--json")
+def test_a_changed_weight_is_an_error_with_a_report(tiny_engine_bundle, tiny_checkpoint, tmp_path):
+    weight = "core.transformer.layers.0.mlp.expand.weight"
+    damaged = with_flipped_weight(tiny_engine_bundle, tmp_path / "damaged", "step_1", weight)
+    result = verify(damaged.folder, tiny_checkpoint.folder, "--json")
     assert result.exit_code == 1
     report = json.loads(result.stdout)
     failed = [check for check in report["checks"] if check["outcome"] == "failed"]

@@ -18,7 +18,7 @@ SPEC = GraphSpec(
 
 
 def _holds(expected: np.ndarray, found: np.ndarray, precision: Precision = Precision.FP32) -> bool:
-    (row,) = compare({"x": expected}, {"x": found}, precision)
+    (row,) = compare({"x": expected}, [("x", found)], precision)
     return row.holds
 
 
@@ -45,12 +45,12 @@ def test_codes_and_flags_must_be_equal():
 
 def test_another_shape_is_an_error():
     with pytest.raises(ParityError, match=r"expected shape \(2,\), found \(2, 1\)"):
-        compare({"x": np.zeros(2)}, {"x": np.zeros((2, 1))}, Precision.FP32)
+        compare({"x": np.zeros(2)}, [("x", np.zeros((2, 1)))], Precision.FP32)
 
 
 def test_misses_are_listed_by_tensor():
     good, bad = np.ones(3), np.full(3, 1.5)
-    rows = compare({"a": good, "b": good}, {"a": good, "b": bad}, Precision.FP32)
+    rows = compare({"a": good, "b": good}, [("a", good), ("b", bad)], Precision.FP32)
     with pytest.raises(ParityError, match=r"(?s)step_0 disagrees .* 1 of 2 tensors:.*b: error 0.5"):
         require_parity("step_0", "B=1", rows)
     require_parity("step_0", "B=1", rows[:1])

@@ -5,37 +5,20 @@ from __future__ import annotations
 import dataclasses
 import json
 import math
-import shutil
 
 import numpy as np
 import pytest
 
 from jukebox_deploy.checkpoints.random_bundle import write_random_bundle
 from jukebox_deploy.contract import Role, TensorSpec
-from jukebox_deploy.engines.bundle import EngineBundle, open_bundle, write_manifest
 from jukebox_deploy.engines.manifest import Target
 from jukebox_deploy.errors import EngineError, ParityError
 from jukebox_deploy.export.validation import TensorParity
 from jukebox_deploy.jobs.verify_job import VerifyRequest, signal_to_error, verify_bundle
 from jukebox_deploy.jobs.verify_report import Check, CheckKind, Outcome, VerifyReport
+from tests.damaged_bundles import with_changed_manifest, with_flipped_weight
 
 LEVEL_0 = ("vqvae_decode_0", "condition_0", "prefill_0", "step_0")
-
-
-def rewritten(bundle: EngineBundle, folder, **changes) -> EngineBundle:
-    """A copy of a bundle with another manifest over the same files, hashed anew."""
-    shutil.copytree(bundle.folder, folder, dirs_exist_ok=True)
-    write_manifest(folder, dataclasses.replace(bundle.manifest, **changes))
-    return open_bundle(folder)
-
-
-def with_a_flipped_weight(bundle: EngineBundle, folder, weights: str) -> EngineBundle:
-    """The exponent of one weight in the middle of a file is changed, and the hash fits again."""
-    shutil.copytree(bundle.folder, folder)
-    data = bytearray((folder / weights).read_bytes())
-    data[len(data) // 2 // 4 * 4 + 3] ^= 0x40
-    (folder / weights).write_bytes(data)
-    return rewritten(bundle, folder)
 
 
 @pytest.fixture(scope="module")
@@ -74,19 +57,20 @@ def test_the_report_is_plain_data(report):
 
 
 @pytest.mark.parametrize(
-    ("weights", "graphs", "failing"),
+    ("graph", "tensor", "kinds"),
     [
-        ("prior_1.weights", ("prefill_1", "step_1"), {("step_1", CheckKind.RANDOM_INPUTS)}),
-        ("vqvae.weights", ("vqvae_encode_0", "vqvae_decode_1", "vqvae_decode_2"), set()),
+        ("step_1", "core.transformer.layers.0.mlp.expand.weight", {CheckKind.RANDOM_INPUTS, CheckKind.GIVEN_CODES}),
+        # Nothing of the last layer's MLP is in a cache, but it chooses the codes.
+        ("step_1", "core.transformer.layers.2.mlp.expand.weight", {CheckKind.RANDOM_INPUTS, CheckKind.GREEDY_CODES}),
+        ("vqvae_decode_2", "decoders.2.output.weight", {CheckKind.RANDOM_INPUTS, CheckKind.SOUND}),
     ],
 )
-def test_a_flipped_weight_is_found(tiny_engine_bundle, tiny_checkpoint, tmp_path, weights, graphs, failing):
-    bundle = with_a_flipped_weight(tiny_engine_bundle, tmp_path / "bundle", weights)
-    report = verify_bundle(bundle, tiny_checkpoint, VerifyRequest(graphs))
-    found = {(check.graph, check.kind) for check in report.checks if check.outcome is Outcome.FAILED}
-    assert found
-    assert failing <= found
-    with pytest.raises(ParityError, match=r"disagrees with its checkpoint in \d+ of \d+ checks"):
+def test_a_flipped_weight_is_found(tiny_engine_bundle, tiny_checkpoint, tmp_path, graph, tensor, kinds):
+    bundle = with_flipped_weight(tiny_engine_bundle, tmp_path / "bundle", graph, tensor)
+    needed = ("prefill_1", "step_1") if graph == "step_1" else (graph,)
+    report = verify_bundle(bundle, tiny_checkpoint, VerifyRequest(needed))
+    assert kinds <= {check.kind for check in report.checks if check.outcome is Outcome.FAILED}
+    with pytest.raises(ParityError, match=r"disagrees with its checkpoint in \d of \d checks"):
         report.require()
 
 
@@ -101,7 +85,7 @@ def test_tables_of_another_version_are_refused(tiny_engine_bundle, tiny_checkpoi
     tensors = (*entry.spec.tensors, TensorSpec("mood", "int64", ("B",), Role.INPUT))
     changed = dataclasses.replace(entry, spec=dataclasses.replace(entry.spec, tensors=tensors))
     graphs = {**tiny_engine_bundle.manifest.graphs, "condition_0": changed}
-    bundle = rewritten(tiny_engine_bundle, tmp_path / "bundle", graphs=graphs)
+    bundle = with_changed_manifest(tiny_engine_bundle, tmp_path / "bundle", graphs=graphs)
     with pytest.raises(EngineError, match="the tables of condition_0 are not those of this version"):
         verify_bundle(bundle, tiny_checkpoint)
 
@@ -112,7 +96,7 @@ def test_unknown_graphs_are_refused(tiny_engine_bundle, tiny_checkpoint):
 
 
 def test_engines_for_a_gpu_are_not_run(tiny_engine_bundle, tiny_checkpoint, tmp_path):
-    bundle = rewritten(tiny_engine_bundle, tmp_path / "bundle", target=Target.TENSORRT_RTX)
+    bundle = with_changed_manifest(tiny_engine_bundle, tmp_path / "bundle", target=Target.TENSORRT_RTX)
     report = verify_bundle(bundle, tiny_checkpoint)
     assert {check.outcome for check in report.checks} == {Outcome.NOT_RUN}
     assert [check.graph for check in report.checks] == list(bundle.graphs)
@@ -122,7 +106,9 @@ def test_engines_for_a_gpu_are_not_run(tiny_engine_bundle, tiny_checkpoint, tmp_
 
 def test_a_step_without_its_prefill_is_not_run(tiny_engine_bundle, tiny_checkpoint, tmp_path):
     graphs = {name: entry for name, entry in tiny_engine_bundle.manifest.graphs.items() if name == "step_0"}
-    report = verify_bundle(rewritten(tiny_engine_bundle, tmp_path / "bundle", graphs=graphs), tiny_checkpoint)
+    report = verify_bundle(
+        with_changed_manifest(tiny_engine_bundle, tmp_path / "bundle", graphs=graphs), tiny_checkpoint
+    )
     assert [check.outcome for check in report.checks] == [Outcome.NOT_RUN] * 3
     assert {check.reason for check in report.checks} == {"the bundle has no prefill_0"}
 
