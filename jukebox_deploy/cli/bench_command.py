@@ -116,7 +116,7 @@ def _print_report(machine: Machine, speeds: list[PriorSpeed]) -> None:
     for speed in speeds:
         table.add_row(*_cells(speed))
     # In a pipe there is no terminal whose width could be asked for.
-    console = Console(width=None if sys.stdout.isatty() else 140)
+    console = Console(width=None if sys.stdout.isatty() else 160)
     packages = ", ".join(f"{name} {version}" for name, version in machine.packages.items())
     console.print(
         f"{machine.processor}, {machine.cores} cores, Python {machine.python}, {packages}; "
