@@ -6,6 +6,7 @@ import multiprocessing
 import os
 from collections.abc import Hashable, Iterator, Sequence
 from concurrent.futures import ProcessPoolExecutor
+from concurrent.futures.process import BrokenProcessPool
 from functools import partial
 
 import onnx
@@ -13,6 +14,7 @@ import onnx_ir as ir
 
 from jukebox_deploy.config import JukeboxConfig
 from jukebox_deploy.contract import GraphKind, GraphSpec, Precision
+from jukebox_deploy.errors import ExportError
 from jukebox_deploy.export.tracing import trace
 from jukebox_deploy.models.builders import build_model
 from jukebox_deploy.models.prior import Prior
@@ -22,7 +24,7 @@ from jukebox_deploy.models.vqvae import VQVAE
 def trace_all(
     config: JukeboxConfig, specs: Sequence[GraphSpec], precision: Precision, processes: int | None = None
 ) -> Iterator[tuple[GraphSpec, ir.Model]]:
-    """Trace graphs, in order, in as many processes as there are cores (at most one per two graphs).
+    """Trace graphs, in order, in so many processes; without a number one per core, at most one per two graphs.
 
     Graphs that differ in their weights alone, as those of two like upsamplers, are traced once.
     Raises `ExportError` as `trace` does.
@@ -61,7 +63,13 @@ def _trace_distinct(
         return
     # A forked torch may hang in its thread pools; a spawned one starts clean.
     with ProcessPoolExecutor(processes, mp_context=multiprocessing.get_context("spawn")) as pool:
-        yield from pool.map(_trace_to_bytes, *arguments)
+        try:
+            yield from pool.map(_trace_to_bytes, *arguments)
+        except BrokenProcessPool as error:
+            raise ExportError(
+                "a process that traces graphs ended: memory ran out, or the calling script does work when it is "
+                'imported (put it under `if __name__ == "__main__":`). One process is enough: --processes 1.'
+            ) from error
 
 
 def _builder(config: JukeboxConfig, spec: GraphSpec, precision: Precision) -> partial[VQVAE | Prior]:

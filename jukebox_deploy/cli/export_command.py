@@ -65,6 +65,7 @@ def _slots(context: click.Context, parameter: click.Parameter, value: str) -> tu
     show_default=True,
     help="Have TensorRT-RTX parse and build each graph; auto: if installed, for small graphs.",
 )
+@click.option("--processes", type=click.IntRange(min=1), help="Processes that trace graphs. [default: one per core]")
 @click.option("--force", is_flag=True, help="Replace the bundle in the output folder.")
 @click.option("--json", "as_json", is_flag=True, help="Print the report as JSON.")
 def command(bundle: Path, out: Path, force: bool, as_json: bool, **choices: Any) -> None:
@@ -78,7 +79,13 @@ def command(bundle: Path, out: Path, force: bool, as_json: bool, **choices: Any)
     from jukebox_deploy.jobs.tensorrt_check import TensorRtCheck
 
     options = GraphOptions(Precision(choices["precision"]), choices["batch"], choices["logits"])
-    request = ExportRequest(options, choices["graphs"], choices["validate"], TensorRtCheck(choices["tensorrt_check"]))
+    request = ExportRequest(
+        options,
+        choices["graphs"],
+        choices["validate"],
+        TensorRtCheck(choices["tensorrt_check"]),
+        choices["processes"],
+    )
     checkpoint = CheckpointBundle.open(bundle)
     with replacing(out, force=force, is_ours=lambda folder: (folder / MANIFEST_NAME).is_file(), inputs=[bundle]):
         manifest = export_bundle(checkpoint, out, request, _listener(as_json))

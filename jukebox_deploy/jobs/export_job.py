@@ -38,6 +38,7 @@ class ExportRequest:
     graphs: tuple[str, ...] = ()  # names; empty: all
     validate: bool = True
     tensorrt: TensorRtCheck = TensorRtCheck.AUTO
+    processes: int | None = None  # that trace; None: one per core, at most one per two graphs
     seed: int = 0  # of the inputs that validation makes
 
 
@@ -66,7 +67,8 @@ def export_bundle(
     report: dict[str, Any] = {}
     with atomic_directory(out) as folder:
         traced: dict[str, ir.Model] = {}
-        for spec, model in trace_all(checkpoint.config, list(specs.values()), request.options.precision):
+        wanted = list(specs.values())
+        for spec, model in trace_all(checkpoint.config, wanted, request.options.precision, request.processes):
             listener(ExportEvent("trace", spec.name))
             traced[spec.name] = model
         for level in dict.fromkeys(spec.model_level for spec in specs.values()):

@@ -1,13 +1,16 @@
+import os
+
 import numpy as np
 import pytest
 import torch
 
 from jukebox_deploy.attention_patterns import AttentionOrder
-from jukebox_deploy.contract import GraphKind
+from jukebox_deploy.contract import GraphKind, Precision
+from jukebox_deploy.errors import ExportError
 from jukebox_deploy.export.feeds import random_feeds
 from jukebox_deploy.export.graph_modules import graph_module
 from jukebox_deploy.export.graph_parts import GraphParts, split_graph
-from jukebox_deploy.export.parallel import _structure
+from jukebox_deploy.export.parallel import _structure, trace_all
 from jukebox_deploy.graphs import GraphOptions, declare_graphs
 from jukebox_deploy.models.builders import build_prior
 from jukebox_deploy.models.prior import Prior
@@ -79,3 +82,15 @@ def test_feeds_are_valid_and_repeatable():
             array = feeds[tensor.input_name]
             assert array.shape == tensor.shape(sizes)
             np.testing.assert_array_equal(array, again[tensor.input_name])
+
+
+def _die(*arguments: object) -> bytes:
+    os._exit(1)
+
+
+def test_a_tracing_process_that_dies_is_a_sentence(monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setattr("jukebox_deploy.export.parallel._trace_to_bytes", _die)
+    config = unlabelled_config()
+    specs = list(declare_graphs(config).values())
+    with pytest.raises(ExportError, match=r"if __name__ == .*--processes 1"):
+        list(trace_all(config, specs, Precision.FP32, processes=2))
