@@ -30,11 +30,12 @@ def assemble(spec: GraphSpec, parts: GraphParts, traced: ir.Model) -> ir.Model:
     `traced` has all parts side by side (`SideBySide`).
     """
     cut = _cut(parts, _simplified(traced))
-    values = {t.input_name: _declared(ir.Value(name=t.input_name), t) for t in spec.inputs}
+    fixed = {r.symbol: r.minimum for r in spec.ranges if r.minimum == r.maximum}
+    values = {t.input_name: _declared(ir.Value(name=t.input_name), t, fixed) for t in spec.inputs}
     inputs = list(values.values())
     parameters: dict[str, ir.Value] = {}
     nodes = [_call(call, cut[call.part], values, parameters) for call in parts.calls]
-    outputs = [_declared(values[t.output_name], t) for t in spec.outputs]
+    outputs = [_declared(values[t.output_name], t, fixed) for t in spec.outputs]
     graph = ir.Graph(
         [*inputs, *parameters.values()],
         outputs,
@@ -156,7 +157,8 @@ def _call(call: PartCall, part: _Part, values: dict[str, ir.Value], parameters: 
     return node
 
 
-def _declared(value: ir.Value, tensor: TensorSpec) -> ir.Value:
+def _declared(value: ir.Value, tensor: TensorSpec, fixed: Mapping[str, int]) -> ir.Value:
+    """Give a value the declared type and shape; a symbol of one possible size becomes a number."""
     value.type = ir.TensorType(_ONNX_TYPES[tensor.dtype])
-    value.shape = ir.Shape(tensor.dims)
+    value.shape = ir.Shape([fixed.get(d, d) if isinstance(d, str) else d for d in tensor.dims])
     return value

@@ -208,6 +208,9 @@ def check_feeds(spec: GraphSpec, feeds: Mapping[str, np.ndarray]) -> dict[str, i
     sizes: dict[str, int] = {}
     for name, tensor in expected.items():
         _check_feed(spec.name, tensor, feeds[name], sizes)
+    for r in spec.ranges:
+        if not r.minimum <= sizes.get(r.symbol, r.minimum) <= r.maximum:
+            raise EngineError(f"{spec.name}: {r.symbol} is {sizes[r.symbol]}, allowed are {r.minimum} to {r.maximum}.")
     return sizes
 
 

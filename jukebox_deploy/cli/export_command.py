@@ -40,7 +40,9 @@ def _slots(context: click.Context, parameter: click.Parameter, value: str) -> tu
 @click.command()
 @click.argument("bundle", type=_PATH)
 @click.option("--out", required=True, type=_PATH, metavar="DIR", help="Folder of the ONNX bundle, new or empty.")
-@click.option("--graphs", callback=_names, metavar="step_2,prefill_2", help="Export these graphs only.")
+@click.option(
+    "--graphs", callback=_names, metavar="step_2,prefill_2", help="Export these graphs only; a step brings its prefill."
+)
 @click.option(
     "--precision",
     type=click.Choice([str(p) for p in Precision]),

@@ -97,11 +97,21 @@ def export_bundle(
 
 
 def select_graphs(config: JukeboxConfig, request: ExportRequest) -> dict[str, GraphSpec]:
-    """The tables of the graphs that a request names; `ExportError` for unknown names."""
+    """The tables of the graphs that a request names, step and prefill always together.
+
+    Raises `ExportError` for unknown names.
+    """
     declared = declare_graphs(config, request.options)
     if unknown := [name for name in request.graphs if name not in declared]:
         raise ExportError(f"{config.name} has no graphs {unknown}; it has {', '.join(declared)}.")
-    return {name: spec for name, spec in declared.items() if not request.graphs or name in request.graphs}
+    wanted = set(request.graphs) | {_partner(name) for name in request.graphs}
+    return {name: spec for name, spec in declared.items() if not request.graphs or name in wanted}
+
+
+def _partner(name: str) -> str:
+    """A step is of no use without the prefill that fills its caches, and the other way round."""
+    kind, _, level = name.rpartition("_")
+    return {"step": f"prefill_{level}", "prefill": f"step_{level}"}.get(kind, name)
 
 
 def _save_model(

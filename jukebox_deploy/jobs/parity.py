@@ -11,6 +11,7 @@ from jukebox_deploy.contract import GraphSpec, Precision, TensorSpec
 from jukebox_deploy.engine import Engine
 from jukebox_deploy.export.feeds import random_feed
 from jukebox_deploy.export.validation import TensorParity, compare
+from jukebox_deploy.jobs.arrays_on_disk import ArraysOnDisk
 from jukebox_deploy.jobs.graph_runs import run_graph
 
 _LARGE_SLOT = 32 << 20
@@ -56,8 +57,8 @@ def compare_graph(
     def feed(tensor: TensorSpec) -> np.ndarray:
         return random_feed(tensor, spec, found.config, sizes, seed)
 
-    expected = dict(run_graph(open_expected(), spec, sizes["B"], feed))
-    gc.collect()  # modules hold cycles: the first model's weights must be gone before the second's come
-    rows = compare(expected, run_graph(found, spec, sizes["B"], feed), precision)
+    with ArraysOnDisk(run_graph(open_expected(), spec, sizes["B"], feed)) as expected:
+        gc.collect()  # modules hold cycles: the first model's weights must be gone before the second's come
+        rows = compare(expected, run_graph(found, spec, sizes["B"], feed), precision)
     gc.collect()
     return rows

@@ -98,7 +98,8 @@ def test_round_trip(model, tmp_path, safe, shard):
     again, before = exported_state(bundle, tmp_path / "again"), model.state_dict()
     assert set(again) == set(before)
     for name, tensor in before.items():
-        assert torch.equal(again[name], tensor), name
+        # Bit for bit: the model leaves some weights uninitialised, and what is no number equals nothing.
+        assert again[name].numpy().tobytes() == tensor.numpy().tobytes(), name
 
 
 def test_transformers_loads_what_we_export(model, tiny_bundle, tmp_path):

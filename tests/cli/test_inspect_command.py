@@ -55,7 +55,7 @@ def test_an_engine_bundle_for_people(engines: Path) -> None:
     result = inspect(engines, "--graph", "step_0", "--memory", "8")
     assert result.exit_code == 0, result.output
     for part in ("engine bundle of tiny for onnxruntime, fp16", "all match", "[B, 2, 8, 16]", "in place", "slots in"):
-        assert part in result.output
+        assert part in " ".join(result.output.split())  # a long path breaks the line
     assert "hashes: not checked" in inspect(engines, "--quick").output
 
 

@@ -178,7 +178,7 @@ class TestInterruption:
 
     def test_an_interrupt_says_how_to_go_on(self, start, sample, tmp_path: Path) -> None:
         out = tmp_path / "song"
-        process = start("--out", out, "--seconds", 1.0, "--seed", 2)
+        process = start("--out", out, "--seconds", 6.0, "--seed", 2)
         codes = out / "codes_2.npy"
         while not codes.exists() or codes.stat().st_size < 1000:  # the top level is done, or far
             assert process.poll() is None, process.communicate()
@@ -189,8 +189,8 @@ class TestInterruption:
         assert "--resume" in errors
         assert "Traceback" not in output + errors
         assert not list(out.glob("*.wav"))
-        assert "already holds a song" in refusal(sample("--out", out, "--seconds", 1.0, "--seed", 2, *TOP_ONLY))
-        succeed(sample("--out", out, "--seconds", 1.0, "--seed", 2, "--resume", *TOP_ONLY))
+        assert "already holds a song" in refusal(sample("--out", out, "--seconds", 6.0, "--seed", 2, *TOP_ONLY))
+        succeed(sample("--out", out, "--seconds", 6.0, "--seed", 2, "--resume", *TOP_ONLY))
         assert not [path.name for path in out.iterdir() if "partial" in path.name]
 
     def test_a_full_disk(self, sample, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -1,0 +1,42 @@
+"""Arrays that wait on disk, so that two large models can be compared in the memory of one."""
+
+from __future__ import annotations
+
+import tempfile
+from collections.abc import Iterable, Iterator, Mapping
+from pathlib import Path
+from types import TracebackType
+from typing import Self
+
+import numpy as np
+
+
+class ArraysOnDisk(Mapping[str, np.ndarray]):
+    """A mapping whose arrays are read when asked for. The files go when the context ends."""
+
+    def __init__(self, arrays: Iterable[tuple[str, np.ndarray]]) -> None:
+        """Write the arrays, one at a time, as they come."""
+        self._folder = tempfile.TemporaryDirectory(prefix="jukebox-arrays-")
+        self._files: dict[str, Path] = {}
+        for name, array in arrays:
+            self._files[name] = Path(self._folder.name) / f"{len(self._files)}.npy"
+            np.save(self._files[name], array)
+
+    def __getitem__(self, name: str) -> np.ndarray:
+        array: np.ndarray = np.load(self._files[name])
+        return array
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self._files)
+
+    def __len__(self) -> int:
+        return len(self._files)
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        """Remove the files."""
+        self._folder.cleanup()
