@@ -40,9 +40,7 @@ def _slots(context: click.Context, parameter: click.Parameter, value: str) -> tu
 @click.command()
 @click.argument("bundle", type=_PATH)
 @click.option("--out", required=True, type=_PATH, metavar="DIR", help="Folder of the ONNX bundle, new or empty.")
-@click.option(
-    "--graphs", callback=_names, metavar="step_2,prefill_2", help="Export these graphs only; a step brings its prefill."
-)
+@click.option("--graphs", callback=_names, metavar="step_2,prefill_2", help="Only these; a step brings its prefill.")
 @click.option(
     "--precision",
     type=click.Choice([str(p) for p in Precision]),
