@@ -4,13 +4,12 @@ from __future__ import annotations
 
 import json
 import sys
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import click
 
+from jukebox_deploy.cli.options import progress_line
 from jukebox_deploy.files import write_json_atomic
 
 if TYPE_CHECKING:
@@ -59,7 +58,11 @@ def command(bundle: Path, against: Path, out: Path | None, as_json: bool, **work
     from jukebox_deploy.jobs.opening import tool_versions
 
     opened, checkpoint = open_bundle(bundle), CheckpointBundle.open(against)
-    with _progress_line(as_json) as listener:
+    with progress_line(as_json, "opening") as say:
+
+        def listener(what: str) -> None:
+            say(f"measuring {what}")
+
         speeds = list(measure_bundle(opened, checkpoint, BundleWorkload(**workload), listener))
         listener("memory")
         machine = describe_machine(tool_versions("jukebox-deploy", "torch", "onnxruntime", "onnxruntime-gpu"))
@@ -77,18 +80,6 @@ def command(bundle: Path, against: Path, out: Path | None, as_json: bool, **work
         click.echo(json.dumps(report))
     else:
         _print_report(machine, speeds)
-
-
-@contextmanager
-def _progress_line(silent: bool) -> Iterator[Callable[[str], None]]:
-    """A line on standard error that tells what is being measured; only on a terminal."""
-    if silent or not sys.stderr.isatty():
-        yield lambda what: None
-        return
-    from rich.console import Console
-
-    with Console(stderr=True).status("opening") as status:
-        yield lambda what: status.update(f"measuring {what}")
 
 
 _HEADINGS = (

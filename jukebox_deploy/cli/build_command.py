@@ -4,8 +4,6 @@ from __future__ import annotations
 
 import json
 import sys
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
 from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -13,19 +11,13 @@ from typing import TYPE_CHECKING
 import click
 
 from jukebox_deploy.cli.folders import replacing
+from jukebox_deploy.cli.options import comma_separated, progress_line
 from jukebox_deploy.engines.bundle import MANIFEST_NAME, EngineBundle, open_bundle
 from jukebox_deploy.engines.manifest import Target
 from jukebox_deploy.errors import EngineError
 
 if TYPE_CHECKING:
     from jukebox_deploy.engines.tensorrt_build import BuildSummary
-
-
-_Progress = Callable[[str, str, int, int], None]
-
-
-def _comma_separated(context: click.Context, parameter: click.Parameter, value: str | None) -> tuple[str, ...]:
-    return tuple(part.strip() for part in value.split(",") if part.strip()) if value else ()
 
 
 @click.command()
@@ -39,12 +31,12 @@ def _comma_separated(context: click.Context, parameter: click.Parameter, value: 
 )
 @click.option(
     "--compute",
-    callback=_comma_separated,
+    callback=comma_separated,
     metavar="8.6,8.9",
     help="Compute capabilities of the GPUs, for tensorrt-rtx. Without it: 8.0 and newer.",
 )
 @click.option("--out", type=click.Path(path_type=Path), help="Folder of the engine bundle.")
-@click.option("--graphs", callback=_comma_separated, metavar="step_2,prefill_2", help="Build these graphs only.")
+@click.option("--graphs", callback=comma_separated, metavar="step_2,prefill_2", help="Build these graphs only.")
 @click.option("--force", is_flag=True, help="Replace the engine bundle in the output folder.")
 @click.option("--json", "as_json", is_flag=True, help="Print the summary as JSON.")
 def command(
@@ -70,7 +62,11 @@ def command(
 
     options = BuildOptions(Target(target), compute)
     ours = replacing(out, force=force, is_ours=_is_bundle, inputs=[bundle.folder])
-    with ours, _progress_line(as_json) as progress:
+    with ours, progress_line(as_json, "reading") as say:
+
+        def progress(graph: str, phase: str, done: int, steps: int) -> None:
+            say(f"{graph}: {phase} {done}/{steps}")
+
         _, summaries = build_bundle(bundle, out, options, chosen, progress)
     if as_json:
         summary = {"bundle": str(out), "target": target, "graphs": [asdict(summary) for summary in summaries]}
@@ -108,18 +104,6 @@ def _report_ready(bundle: EngineBundle, as_json: bool) -> None:
         click.echo(json.dumps(ready, indent=2))
     else:
         click.echo(f"{bundle.folder}: all hashes match. ONNX Runtime runs it as it is; there is nothing to build.")
-
-
-@contextmanager
-def _progress_line(silent: bool) -> Iterator[_Progress | None]:
-    """A line on standard error that tells what is being built; only on a terminal."""
-    if silent or not sys.stderr.isatty():
-        yield None
-        return
-    from rich.console import Console
-
-    with Console(stderr=True).status("reading") as status:
-        yield lambda graph, phase, done, steps: status.update(f"{graph}: {phase} {done}/{steps}")
 
 
 def _print_summaries(out: Path, summaries: list[BuildSummary]) -> None:

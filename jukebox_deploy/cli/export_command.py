@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from jukebox_deploy.cli.folders import replacing
+from jukebox_deploy.cli.options import comma_separated
 from jukebox_deploy.contract import Precision
 from jukebox_deploy.engines.bundle import MANIFEST_NAME
 
@@ -19,10 +20,6 @@ if TYPE_CHECKING:
 
 _PATH = click.Path(path_type=Path)
 _WORDS = {"trace": "traced", "validate": "validated", "tensorrt": "TensorRT-RTX"}
-
-
-def _names(context: click.Context, parameter: click.Parameter, value: str | None) -> tuple[str, ...]:
-    return tuple(part.strip() for part in value.split(",") if part.strip()) if value else ()
 
 
 def _slots(context: click.Context, parameter: click.Parameter, value: str) -> tuple[int, int, int]:
@@ -40,7 +37,9 @@ def _slots(context: click.Context, parameter: click.Parameter, value: str) -> tu
 @click.command()
 @click.argument("bundle", type=_PATH)
 @click.option("--out", required=True, type=_PATH, metavar="DIR", help="Folder of the ONNX bundle, new or empty.")
-@click.option("--graphs", callback=_names, metavar="step_2,prefill_2", help="Only these; a step brings its prefill.")
+@click.option(
+    "--graphs", callback=comma_separated, metavar="step_2,prefill_2", help="Only these; step and prefill together."
+)
 @click.option(
     "--precision",
     type=click.Choice([str(p) for p in Precision]),

@@ -5,21 +5,16 @@ from __future__ import annotations
 import json
 import math
 import sys
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import click
 
+from jukebox_deploy.cli.options import comma_separated, progress_line
 from jukebox_deploy.files import write_json_atomic
 
 if TYPE_CHECKING:
     from jukebox_deploy.jobs.verify_report import Check, VerifyReport
-
-
-def _comma_separated(context: click.Context, parameter: click.Parameter, value: str | None) -> tuple[str, ...]:
-    return tuple(part.strip() for part in value.split(",") if part.strip()) if value else ()
 
 
 @click.command()
@@ -31,7 +26,7 @@ def _comma_separated(context: click.Context, parameter: click.Parameter, value: 
     type=click.Path(path_type=Path),
     help="The checkpoint bundle that it was exported from.",
 )
-@click.option("--graphs", callback=_comma_separated, metavar="step_2,prefill_2", help="Compare these graphs only.")
+@click.option("--graphs", callback=comma_separated, metavar="step_2,prefill_2", help="Compare these graphs only.")
 @click.option(
     "--windows",
     type=click.IntRange(min=1),
@@ -53,7 +48,11 @@ def command(
     from jukebox_deploy.jobs.verify_job import VerifyRequest, verify_bundle
 
     request = VerifyRequest(graphs, windows)
-    with _progress_line(as_json) as listener:
+    with progress_line(as_json, "comparing") as say:
+
+        def listener(check: Check) -> None:
+            say(f"{check.graph}: {check.kind} {check.where}")
+
         report = verify_bundle(open_bundle(bundle), CheckpointBundle.open(against), request, listener)
     if out is not None:
         write_json_atomic(out, report.to_json())
@@ -62,18 +61,6 @@ def command(
     else:
         _print_report(report)
     report.require()
-
-
-@contextmanager
-def _progress_line(silent: bool) -> Iterator[Callable[[Check], None]]:
-    """A line on standard error that tells what was compared last; only on a terminal."""
-    if silent or not sys.stderr.isatty():
-        yield lambda check: None
-        return
-    from rich.console import Console
-
-    with Console(stderr=True).status("comparing") as status:
-        yield lambda check: status.update(f"{check.graph}: {check.kind} {check.where}")
 
 
 def _print_report(report: VerifyReport) -> None:
