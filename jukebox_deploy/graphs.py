@@ -47,7 +47,19 @@ def _state(name: str, dtype: str, *dims: Dimension, in_place: bool = False) -> T
 
 
 def _slot_range(options: GraphOptions) -> DimensionRange:
+    """All slots at once: a step."""
     return DimensionRange("B", *options.slots)
+
+
+def _some_slots(options: GraphOptions) -> DimensionRange:
+    """Any neighbouring slots: a prefill."""
+    _, best, most = options.slots
+    return DimensionRange("B", 1, best, most)
+
+
+def _one_slot(options: GraphOptions) -> DimensionRange:
+    """What is made when a window is loaded, one slot at a time, or more."""
+    return DimensionRange("B", 1, 1, options.slots[-1])
 
 
 def _vqvae_ranges(config: VQVAEConfig, level: int) -> tuple[DimensionRange, ...]:
@@ -96,7 +108,7 @@ def declare_condition(prior: PriorConfig, options: GraphOptions) -> GraphSpec | 
         tensors.append(_output("start", _FLOAT, "B", width))
     if prior.has_conditioning:
         tensors.append(_output("conditioning", _FLOAT, "B", prior.transformer.context, width))
-    return GraphSpec(GraphKind.CONDITION, prior.level, tuple(tensors), (_slot_range(options),))
+    return GraphSpec(GraphKind.CONDITION, prior.level, tuple(tensors), (_one_slot(options),))
 
 
 def _cross_layers(config: TransformerConfig) -> list[int]:
@@ -112,7 +124,7 @@ def declare_lyrics(prior: PriorConfig, options: GraphOptions) -> GraphSpec | Non
         return None
     tensors = [_input("lyric_tokens", _LONG, "B", prior.lyrics.tokens)]
     tensors += _cross_tensors(prior.transformer, Role.OUTPUT, options.precision)
-    return GraphSpec(GraphKind.LYRICS, prior.level, tuple(tensors), (_slot_range(options),))
+    return GraphSpec(GraphKind.LYRICS, prior.level, tuple(tensors), (_one_slot(options),))
 
 
 def _cross_tensors(config: TransformerConfig, role: Role, precision: Precision) -> list[TensorSpec]:
@@ -166,7 +178,7 @@ def declare_prefill(prior: PriorConfig, options: GraphOptions) -> GraphSpec:
     tensors = [_input("codes", _INT, "B", config.context), *_window_tensors(prior)]
     tensors += _cross_tensors(config, Role.INPUT, options.precision)
     tensors += _cache_tensors(config, GraphKind.PREFILL, options.precision)
-    return GraphSpec(GraphKind.PREFILL, prior.level, tuple(tensors), (_slot_range(options),))
+    return GraphSpec(GraphKind.PREFILL, prior.level, tuple(tensors), (_some_slots(options),))
 
 
 def declare_step(prior: PriorConfig, options: GraphOptions) -> GraphSpec:

@@ -18,7 +18,10 @@ def run_graph(engine: Engine, spec: GraphSpec, slots: int, feed: FeedMaker) -> I
     if not spec.states:
         yield from engine.runner(spec.kind, spec.level)({t.input_name: feed(t) for t in spec.inputs}).items()
         return
-    session = engine.prior_session(spec.level, slots)
+    # A prefill may run on fewer slots than a step, which always runs on all of a session's.
+    step = engine.graphs[f"{GraphKind.STEP}_{spec.level}"]
+    (fewest,) = [r.minimum for r in step.ranges if r.symbol == "B"]
+    session = engine.prior_session(spec.level, max(slots, fewest))
     for tensor in spec.inputs:
         values = feed(tensor)
         # The prefill sees the column caches in another shape; the memory is the step's.

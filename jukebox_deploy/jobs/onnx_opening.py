@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from jukebox_deploy.contract import GraphKind
 from jukebox_deploy.engines.bundle import EngineBundle
 from jukebox_deploy.engines.manifest import Target
 from jukebox_deploy.engines.onnxruntime import OnnxRuntimeEngine, OnnxRuntimeOptions
@@ -35,7 +36,9 @@ def require_current_tables(bundle: EngineBundle) -> None:
 
 def _options_of(bundle: EngineBundle) -> GraphOptions:
     """The options that the graphs of a bundle were declared with."""
-    priors = [spec for spec in bundle.graphs.values() if spec.model_level is not None]
-    ranges = ((r.minimum, r.optimum, r.maximum) for spec in priors for r in spec.ranges if r.symbol == "B")
-    logits = any(tensor.name == "logits" for spec in priors for tensor in spec.tensors)
-    return GraphOptions(bundle.manifest.precision, next(ranges, GraphOptions().slots), logits)
+    # The step alone has the slots that were asked for; other graphs take fewer as well.
+    graphs = sorted(bundle.graphs.values(), key=lambda spec: spec.kind is not GraphKind.STEP)
+    ranges = [r for spec in graphs if spec.model_level is not None for r in spec.ranges if r.symbol == "B"]
+    slots = (ranges[0].minimum, ranges[0].optimum, ranges[0].maximum) if ranges else GraphOptions().slots
+    logits = any(tensor.name == "logits" for spec in graphs for tensor in spec.tensors)
+    return GraphOptions(bundle.manifest.precision, slots, logits)
