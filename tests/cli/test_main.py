@@ -119,9 +119,9 @@ class TestErrors:
         assert result.stderr == "Error: the disk is full: /music/song.wav. Make room and run the same command again.\n"
 
     def test_another_error_of_the_system(self, failing):
-        result = failing(PermissionError(errno.EACCES, "Permission denied", "/root/x"))
+        result = failing(PermissionError(errno.EACCES, "Permission denied", "/some/place/x"))
         assert result.exit_code == 1
-        assert result.stderr == "Error: Permission denied: /root/x.\n"
+        assert result.stderr == "Error: Permission denied: /some/place/x.\n"
 
     def test_a_missing_package_names_its_extra(self, failing):
         result = failing(ModuleNotFoundError("No module named 'tensorrt_rtx'", name="tensorrt_rtx"))
