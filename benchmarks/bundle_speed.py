@@ -48,7 +48,8 @@ def measure_bundle(
     Raises `EngineError` for another checkpoint, or if the bundle lacks the step or cannot run here.
     """
     from jukebox_deploy.engines.onnxruntime import OnnxRuntimeOptions
-    from jukebox_deploy.jobs.opening import eager_engine, onnx_engine, require_same_model
+    from jukebox_deploy.jobs.onnx_opening import onnx_engine
+    from jukebox_deploy.jobs.opening import eager_engine, require_same_model
 
     require_same_model(bundle, checkpoint)
     manifest = bundle.manifest

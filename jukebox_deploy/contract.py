@@ -162,10 +162,6 @@ class GraphSpec:
                 return spec
         raise EngineError(f"{self.name} has no tensor {name!r}; it has {[t.name for t in self.tensors]}.")
 
-    def optimum_sizes(self) -> dict[str, int]:
-        """A size for every symbol: the one the graph is tuned for."""
-        return {r.symbol: r.optimum for r in self.ranges}
-
     def to_json(self) -> dict[str, Any]:
         """The table as plain data, for manifests."""
         return {

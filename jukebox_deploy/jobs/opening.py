@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from pathlib import Path
 from typing import Any
 
 import torch
@@ -17,7 +16,6 @@ from jukebox_deploy.engines.eager import EagerEngine, GraphFunction
 from jukebox_deploy.engines.threads import worthwhile_threads
 from jukebox_deploy.errors import EngineError
 from jukebox_deploy.export.graph_modules import GraphModule, graph_module
-from jukebox_deploy.jobs.onnx_opening import onnx_engine as onnx_engine
 from jukebox_deploy.jobs.onnx_opening import require_current_tables
 from jukebox_deploy.models.prior import Prior
 from jukebox_deploy.models.vqvae import VQVAE
@@ -92,10 +90,3 @@ def tool_versions(*packages: str) -> dict[str, str]:
         except importlib.metadata.PackageNotFoundError:
             continue
     return versions
-
-
-def existing_folder(path: Path) -> Path:
-    """The path, if it is a folder; `EngineError` otherwise."""
-    if not path.is_dir():
-        raise EngineError(f"{path} is not a folder.")
-    return path

@@ -24,7 +24,8 @@ from jukebox_deploy.export.feeds import random_feed
 from jukebox_deploy.export.validation import TOLERANCES, TensorParity, compare
 from jukebox_deploy.graphs import GraphOptions, declare_graphs
 from jukebox_deploy.jobs.graph_runs import run_graph
-from jukebox_deploy.jobs.opening import eager_engine, onnx_engine, require_same_model, tool_versions
+from jukebox_deploy.jobs.onnx_opening import onnx_engine
+from jukebox_deploy.jobs.opening import eager_engine, require_same_model, tool_versions
 from jukebox_deploy.jobs.parity import compare_graph, reason_not_to_run, sizes_to_compare, slots_to_compare
 from jukebox_deploy.jobs.verify_report import Check, CheckKind, Outcome, VerifyReport
 from jukebox_deploy.jobs.window_runs import (

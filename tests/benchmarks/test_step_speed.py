@@ -13,7 +13,8 @@ from jukebox_deploy.contract import GraphSpec, Precision
 from jukebox_deploy.costs import step_bytes
 from jukebox_deploy.errors import ConfigError
 from jukebox_deploy.graphs import declare_graphs
-from jukebox_deploy.jobs.opening import eager_engine, onnx_engine
+from jukebox_deploy.jobs.onnx_opening import onnx_engine
+from jukebox_deploy.jobs.opening import eager_engine
 from jukebox_deploy.presets import preset
 
 TINY = preset("tiny")
