@@ -3,40 +3,19 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
-from jukebox_deploy.config import LabelConfig, LabelRules, LyricsConfig, PriorConfig, TimingConfig, TransformerConfig
+from jukebox_deploy.config import LabelRules, TimingConfig
 from jukebox_deploy.errors import LabelError
 from jukebox_deploy.graphs import GraphOptions, declare_condition, declare_lyrics
 from jukebox_deploy.labels.rows import SongLabels, SongText, label_song, window_labels
 from jukebox_deploy.labels.vocabulary import Vocabulary
 from jukebox_deploy.presets import PRESETS
+from tests.labels.label_cases import RATE, TOP_HOP_LENGTH, label_row, small_prior
 
-RATE = 44_100
-TOP_HOP_LENGTH = 128
-SLOTS = {LabelRules.WORDS: 5, LabelRules.NAMES: 1}
-VOCABULARY_SIZES = {LabelRules.WORDS: 80, LabelRules.NAMES: 79}
 both_rules = pytest.mark.parametrize("rules", list(LabelRules), ids=str)
 all_priors = pytest.mark.parametrize(
     "prior",
     [pytest.param(p, id=f"{name}-{p.level}") for name, config in PRESETS.items() for p in config.priors],
 )
-
-
-def small_prior(rules, window, lyric_count=40, timing=None):
-    return PriorConfig(
-        level=2,
-        window=window,
-        codebook_size=16,
-        transformer=TransformerConfig(window + lyric_count, width=8, depth=1, heads=1),
-        labels=LabelConfig(rules, artists=9, genres=8, genre_slots=SLOTS[rules], timing=timing),
-        lyrics=LyricsConfig(lyric_count, VOCABULARY_SIZES[rules]),
-    )
-
-
-def label_row(labels, song, start, hop_length, window):
-    """A row in the original's order: total, offset, length, artist, genres, lyrics."""
-    arrays = labels.arrays()
-    lengths = [song.total_length, song.offset + start * hop_length, window * hop_length]
-    return [*lengths, *(int(v) for name in ("artist", "genres", "lyric_tokens") for v in np.ravel(arrays[name]))]
 
 
 def songs_of(golden, rules, vocabulary, prior):

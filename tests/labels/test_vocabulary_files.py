@@ -5,12 +5,7 @@ import pytest
 from jukebox_deploy.config import LabelConfig, LabelRules
 from jukebox_deploy.errors import LabelError
 from jukebox_deploy.labels.vocabulary_files import read_openai_list, read_vocabulary
-
-
-def hugging_face_lists(golden, kind):
-    """Both rule sets in one list, as in the published tokenizers."""
-    words = {f"{name}.v2": number for name, number in golden["v2"][f"{kind}_ids"].items()}
-    return {**golden["v3"][f"{kind}_ids"], **words}
+from tests.labels.label_cases import hugging_face_lists, hugging_face_tokenizer
 
 
 def test_source_tree_is_enough(openai_folder, vocabulary):
@@ -64,15 +59,7 @@ def test_hugging_face_combined_file(keys, golden, vocabulary, tmp_path):
 
 
 def test_hugging_face_tokenizer_agrees(golden, vocabulary, tmp_path):
-    transformers = pytest.importorskip("transformers")
-    paths = {}
-    for kind in ("artist", "genre"):
-        paths[f"{kind}s_file"] = tmp_path / f"{kind}s.json"
-        paths[f"{kind}s_file"].write_text(json.dumps(hugging_face_lists(golden, kind)))
-    (tmp_path / "lyrics.json").write_text(json.dumps({"a": 1}))
-    tokenizer = transformers.JukeboxTokenizer(
-        **paths, lyrics_file=tmp_path / "lyrics.json", version=["v3", "v2"], n_genres=5
-    )
+    tokenizer = hugging_face_tokenizer(golden, tmp_path, "v3", "v2")
     name, words = (
         read_vocabulary(tmp_path).for_model(LabelConfig(rules, 10, 8, 5))
         for rules in (LabelRules.NAMES, LabelRules.WORDS)

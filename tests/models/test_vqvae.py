@@ -143,47 +143,12 @@ def test_runs_on_tensors_without_data():
         assert model.decode(codes, 2).shape == (2, 1, 4096)
 
 
-def transformers_name(ours):
-    """The name of one of our parameters in transformers (specification 16.2)."""
-    parts = ours.split(".")
-    if parts[0] == "codebooks":
-        return f"bottleneck.level_blocks.{parts[1]}.codebook"
-    if parts[2] == "output":
-        return f"{parts[0]}.{parts[1]}.out.{parts[3]}"
-    head = f"{parts[0]}.{parts[1]}.level_blocks.{parts[3]}"
-    if parts[4] in ("input", "output"):
-        return f"{head}.proj_{'in' if parts[4] == 'input' else 'out'}.{parts[5]}"
-    block, first = ("downsample_block", "convolution") if parts[0] == "encoders" else ("upsample_block", "residual")
-    index = 2 * int(parts[5]) + (parts[6] != first)
-    if parts[6] == "convolution":
-        return f"{head}.{block}.{index}.{parts[7]}"
-    which = {"inner": "conv1d_1", "outer": "conv1d_2"}[parts[9]]
-    return f"{head}.{block}.{index}.resnet_block.{parts[8]}.{which}.{parts[10]}"
-
-
 def test_agrees_with_transformers(original):
-    pytest.importorskip("transformers")
-    from transformers.models.deprecated.jukebox.configuration_jukebox import JukeboxVQVAEConfig
-    from transformers.models.deprecated.jukebox.modeling_jukebox import JukeboxVQVAE
+    from tests.models.transformers_pairs import their_vqvae  # skips where `transformers` lacks Jukebox
 
     golden, model = original
     config = vqvae_config(golden)
-    theirs = JukeboxVQVAE(
-        JukeboxVQVAEConfig(
-            nb_discrete_codes=config.codebook_size,
-            embed_dim=config.embedding_width,
-            levels=config.levels,
-            multipliers=list(config.multipliers),
-            res_conv_depth=config.depth,
-            res_conv_width=config.width,
-            res_downs_t=list(config.downs),
-            res_strides_t=list(config.strides),
-            hop_fraction=[0.125, 0.5, 0.5][: config.levels],
-            sample_length=4096,
-        )
-    ).eval()
-    theirs.load_state_dict({transformers_name(name): value for name, value in model.state_dict().items()})
-    sound = torch.from_numpy(golden["in/x"])
+    theirs, sound = their_vqvae(config, model), torch.from_numpy(golden["in/x"])
     with torch.no_grad():
         their_codes = theirs.encode(sound)
         for level in range(config.levels):
