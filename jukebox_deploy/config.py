@@ -11,12 +11,7 @@ import math
 from dataclasses import dataclass, field
 from enum import StrEnum
 
-from jukebox_deploy.attention_patterns import (
-    AttentionOrder,
-    AttentionPattern,
-    exact_division,
-    layer_patterns,
-)
+from jukebox_deploy.attention_patterns import AttentionOrder, AttentionPattern, exact_division, layer_patterns
 from jukebox_deploy.errors import ConfigError
 
 
@@ -305,6 +300,11 @@ class JukeboxConfig:
             found, size = prior.codebook_size, self.vqvae.codebook_size
             _require(prior.level < self.vqvae.levels, f"{where}: the VQ-VAE has {self.vqvae.levels} levels.")
             _require(found == size, f"{where} has {found} codes, the VQ-VAE {size}.")
+            if prior.conditioner is not None:
+                above = prior.level + 1
+                _require(above < self.vqvae.levels, f"{where}: above the top level is nothing to be conditioned on.")
+                factor, step = prior.conditioner.upsampling, self.vqvae.downsampling(above)
+                _require(factor == step, f"{where} makes {factor} codes of an upper code, the VQ-VAE {step}.")
 
     def prior(self, level: int) -> PriorConfig:
         """The prior of a level; `ConfigError` if there is none."""
