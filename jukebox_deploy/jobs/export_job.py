@@ -26,7 +26,7 @@ from jukebox_deploy.export.weights import WeightFile, write_weights
 from jukebox_deploy.files import atomic_directory
 from jukebox_deploy.graphs import GraphOptions, declare_graphs
 from jukebox_deploy.jobs.opening import component_name, eager_engine, tool_versions
-from jukebox_deploy.jobs.parity import compare_graph, reason_not_to_run, sizes_to_compare
+from jukebox_deploy.jobs.parity import compare_graph, reason_not_to_run, reference, sizes_to_compare
 from jukebox_deploy.jobs.tensorrt_check import TensorRtCheck, check_with_tensorrt
 
 
@@ -147,7 +147,7 @@ def _validate_model(
     graphs = declare_graphs(checkpoint.config, request.options)
     files = {name: folder / f"{name}.onnx" for name in specs}
     found = OnnxRuntimeEngine(checkpoint.config, graphs, files, OnnxRuntimeOptions(pack_weights=False))
-    open_eager = partial(eager_engine, checkpoint, graphs, precision)
+    open_eager = reference(partial(eager_engine, checkpoint, graphs, precision), checkpoint.config)
     report: dict[str, Any] = {}
     for name, spec in specs.items():
         if reason := reason_not_to_run(spec):

@@ -2,20 +2,45 @@
 
 from __future__ import annotations
 
+import functools
 import gc
 from collections.abc import Callable, Sequence
 
 import numpy as np
 
+from jukebox_deploy.config import JukeboxConfig
 from jukebox_deploy.contract import GraphSpec, Precision, TensorSpec
 from jukebox_deploy.engine import Engine
 from jukebox_deploy.export.feeds import random_feed
 from jukebox_deploy.export.validation import TensorParity, compare
 from jukebox_deploy.jobs.arrays_on_disk import ArraysOnDisk
 from jukebox_deploy.jobs.graph_runs import run_graph
+from jukebox_deploy.parameter_counts import system_parameters
 
 _LARGE_SLOT = 32 << 20
 """Bytes of a slot's tensors above which as few slots as possible are compared."""
+
+
+_SMALL_SYSTEM = 1 << 26
+"""Parameters of all models together up to which they stay in memory while they are compared."""
+
+
+def reference(open_engine: Callable[[], Engine], config: JukeboxConfig) -> Callable[[], Engine]:
+    """How comparisons get the engine they compare with: small models are opened once and kept.
+
+    Large ones are opened for each comparison and let go after it: two need not be in memory together.
+    """
+    return functools.cache(open_engine) if _is_small(config) else open_engine
+
+
+def _is_small(config: JukeboxConfig) -> bool:
+    return system_parameters(config) <= _SMALL_SYSTEM
+
+
+def _let_go(config: JukeboxConfig) -> None:
+    """Free what was opened for a comparison; modules hold cycles, so their weights wait for the collector."""
+    if not _is_small(config):
+        gc.collect()
 
 
 def reason_not_to_run(spec: GraphSpec) -> str:
@@ -50,15 +75,14 @@ def compare_graph(
 ) -> list[TensorParity]:
     """Run a graph on both engines with the same random inputs and compare all outputs.
 
-    The expecting engine is opened for its run and let go after it: two large models need not be in
-    memory together.
+    `open_expected`: see `reference`.
     """
 
     def feed(tensor: TensorSpec) -> np.ndarray:
         return random_feed(tensor, spec, found.config, sizes, seed)
 
     with ArraysOnDisk(run_graph(open_expected(), spec, sizes["B"], feed)) as expected:
-        gc.collect()  # modules hold cycles: the first model's weights must be gone before the second's come
+        _let_go(found.config)
         rows = compare(expected, run_graph(found, spec, sizes["B"], feed), precision)
-    gc.collect()
+    _let_go(found.config)
     return rows

@@ -26,7 +26,13 @@ from jukebox_deploy.graphs import GraphOptions, declare_graphs
 from jukebox_deploy.jobs.graph_runs import run_graph
 from jukebox_deploy.jobs.onnx_opening import onnx_engine
 from jukebox_deploy.jobs.opening import eager_engine, require_same_model, tool_versions
-from jukebox_deploy.jobs.parity import compare_graph, reason_not_to_run, sizes_to_compare, slots_to_compare
+from jukebox_deploy.jobs.parity import (
+    compare_graph,
+    reason_not_to_run,
+    reference,
+    sizes_to_compare,
+    slots_to_compare,
+)
 from jukebox_deploy.jobs.verify_report import Check, CheckKind, Outcome, VerifyReport
 from jukebox_deploy.jobs.window_runs import (
     StretchPlace,
@@ -110,8 +116,8 @@ class _Ladder:
         self.found = onnx_engine(bundle)
         # What conditions a window is worked out by the model, whether or not the bundle has those graphs.
         tables = declare_graphs(manifest.config, GraphOptions(manifest.precision)) | bundle.graphs
-        # A model is opened for each run and let go after it: two large ones need not be in memory together.
-        self.open_model: Callable[[], Engine] = partial(eager_engine, checkpoint, tables, manifest.precision)
+        open_model = partial(eager_engine, checkpoint, tables, manifest.precision)
+        self.open_model: Callable[[], Engine] = reference(open_model, manifest.config)
 
     def climb(self, specs: Mapping[str, GraphSpec]) -> Iterator[Check]:
         """All checks that the graphs allow, graph by graph."""
