@@ -2,19 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 
 import onnx_ir as ir
 import onnx_ir.passes.common as ir_passes
 import onnxscript.optimizer
 
 from jukebox_deploy.contract import GraphSpec, TensorSpec
-from jukebox_deploy.errors import ExportError
-from jukebox_deploy.export.graph_parts import GraphParts, PartCall
+from jukebox_deploy.export.graph_parts import MODEL_PREFIX, GraphParts, PartCall
+from jukebox_deploy.export.stand_ins import restore_symbols, sizes_to_trace
 
 _DOMAIN = "jukebox_deploy.parts"
-_MODEL_INFIX = ".model."
-"""Tracing names a parameter `parts.PART.model.NAME`."""
 
 _ONNX_TYPES = {
     "float32": ir.DataType.FLOAT,
@@ -26,12 +25,12 @@ _ONNX_TYPES = {
 }
 
 
-def assemble(spec: GraphSpec, parts: GraphParts, traced: ir.Model) -> ir.Model:
+def assemble(spec: GraphSpec, parts: GraphParts, traced: ir.Model, used: Mapping[str, Sequence[str]]) -> ir.Model:
     """The graph that makes the calls; behind its declared inputs come the model's parameters.
 
-    `traced` has all parts side by side (`SideBySide`).
+    `traced` has all parts side by side (`SideBySide`), `used` the names of the parameters that each uses.
     """
-    cut = _cut(parts, _simplified(traced))
+    cut = _cut(spec, parts, _simplified(traced), used)
     fixed = {r.symbol: r.minimum for r in spec.ranges if r.minimum == r.maximum}
     values = {t.input_name: _declared(ir.Value(name=t.input_name), t, fixed) for t in spec.inputs}
     inputs = list(values.values())
@@ -67,35 +66,19 @@ _AFTER_ASSEMBLY = (
 
 
 def _simplified(traced: ir.Model) -> ir.Graph:
-    """Fold and merge what can be, once per part and before its copies are made; parameters become inputs."""
+    """Fold and merge what can be, once per part and before its copies are made."""
     ir_passes.InlinePass()(traced)
-    graph = traced.graph
-    for name, value in list(graph.initializers.items()):
-        if _MODEL_INFIX in name:
-            del graph.initializers[name]
-            value.const_value = None
-            graph.inputs.append(value)
     onnxscript.optimizer.optimize_ir(traced)
     ir_passes.CommonSubexpressionEliminationPass()(traced)
-    return graph
+    return traced.graph
 
 
+@dataclass(frozen=True)
 class _Part:
-    """A part as an ONNX function: its inputs, then the parameters that it uses."""
+    """A part as an ONNX function, and its inputs that stand for parameters, by their names in the part."""
 
-    def __init__(self, name: str, graph: ir.Graph, scope: str) -> None:
-        """`scope`: where in the graph's model the traced call had its weights."""
-        named = {str(value.name).partition(_MODEL_INFIX)[2]: value for value in graph.inputs}
-        self.parameters = [parameter.removeprefix(scope) for parameter in named if parameter]
-        for value in list(graph.initializers.values()):
-            _make_constant(graph, value)
-        self.function = ir.Function(_DOMAIN, name, graph=graph, attributes=[])
-
-    @property
-    def formals(self) -> dict[str, ir.Value]:
-        """The inputs that stand for parameters, by the parameter's name within the scope."""
-        inputs = list(self.function.inputs)
-        return dict(zip(self.parameters, inputs[len(inputs) - len(self.parameters) :], strict=True))
+    function: ir.Function
+    formals: dict[str, ir.Value]
 
 
 def _make_constant(graph: ir.Graph, value: ir.Value) -> None:
@@ -108,40 +91,26 @@ def _make_constant(graph: ir.Graph, value: ir.Value) -> None:
     graph.insert_before(graph[0], node)
 
 
-def _cut(parts: GraphParts, graph: ir.Graph) -> dict[str, _Part]:
+def _cut(spec: GraphSpec, parts: GraphParts, graph: ir.Graph, used: Mapping[str, Sequence[str]]) -> dict[str, _Part]:
     """Cut a graph of parts side by side into one function per part."""
-    outputs = list(graph.outputs)
+    inputs, outputs = list(graph.inputs), list(graph.outputs)
     cut: dict[str, _Part] = {}
-    first = 0
     for name, call in parts.first_calls.items():
-        results, outputs = outputs[: len(call.outputs)], outputs[len(call.outputs) :]
-        body = ir.convenience.extract(graph, list(graph.inputs), results)
-        _keep_inputs(body, first, len(call.inputs))
-        cut[name] = _Part(name, body, call.scope)
-        first += len(call.inputs)
+        mine, inputs = _split(inputs, len(call.inputs) + len(used[name]))
+        results, outputs = _split(outputs, len(call.outputs))
+        body = ir.convenience.extract(graph, mine, results)
+        arguments, formals = _split(list(body.inputs), len(call.inputs))
+        restore_symbols(body, arguments, sizes_to_trace(spec))
+        for value in list(body.initializers.values()):
+            _make_constant(body, value)
+        function = ir.Function(_DOMAIN, name, graph=body, attributes=[])
+        names = [parameter.removeprefix(MODEL_PREFIX) for parameter in used[name]]
+        cut[name] = _Part(function, dict(zip(names, formals, strict=True)))
     return cut
 
 
-def _keep_inputs(body: ir.Graph, first: int, count: int) -> None:
-    """Drop the inputs of other parts.
-
-    Tracing reads a symbolic size from any input that has it. Within a part it is read from the first
-    input, which is never a cache: those are read by nothing but their update.
-    """
-    mine = list(body.inputs)[first : first + count]
-    kept = {*mine, *(value for value in body.inputs if _MODEL_INFIX in str(value.name) and value.uses())}
-    for node in body:
-        if node.op_type == "Shape" and node.inputs[0] in set(body.inputs) and _reads_first_size(node):
-            node.replace_input_with(0, mine[0])
-    for value in [value for value in body.inputs if value not in kept]:
-        if value.uses():
-            users = sorted({use.node.op_type for use in value.uses()})
-            raise ExportError(f"{body.name}: a part reads {value.name}, an input of another part, in {users}.")
-        body.inputs.remove(value)
-
-
-def _reads_first_size(node: ir.Node) -> bool:
-    return all(node.attributes.get_int(name, -1) == value for name, value in (("start", 0), ("end", 1)))
+def _split(values: list[ir.Value], count: int) -> tuple[list[ir.Value], list[ir.Value]]:
+    return values[:count], values[count:]
 
 
 def _call(call: PartCall, part: _Part, values: dict[str, ir.Value], parameters: dict[str, ir.Value]) -> ir.Node:

@@ -7,10 +7,14 @@ All tensors between the parts of a prior's graph have the slots, `B`, as their f
 
 from __future__ import annotations
 
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 from torch import Tensor, nn
+from torch.func import functional_call
+from torch.utils._python_dispatch import TorchDispatchMode  # the documented extension point has no other home
+from torch.utils._pytree import tree_leaves
 
 from jukebox_deploy.attention_patterns import AttentionPattern
 from jukebox_deploy.contract import GraphKind, GraphSpec
@@ -18,6 +22,9 @@ from jukebox_deploy.export.graph_modules import GraphModule, Named, WindowGraph
 from jukebox_deploy.models.cached_attention import Address, CachePattern, KeyValue
 from jukebox_deploy.models.prior import Choice, Entry
 from jukebox_deploy.models.transformer import Layer
+
+MODEL_PREFIX = "model."
+"""What every part calls the module whose parameters it uses."""
 
 
 @dataclass(frozen=True)
@@ -47,22 +54,53 @@ class GraphParts:
 
 
 class SideBySide(nn.Module):
-    """All parts of a graph as one function, none of which sees another's results: traced in one go."""
+    """The parts of a graph as one function, none of which sees another's results: traced in one go.
 
-    def __init__(self, parts: GraphParts) -> None:
+    Parameters are inputs of this function, not its own: tracing then sees only those that a part uses,
+    and does not go through those of all layers at every node.
+    """
+
+    def __init__(self, parts: GraphParts, parameters: Mapping[str, Sequence[str]]) -> None:
+        """`parameters`: names of those that each part uses."""
         super().__init__()
-        self.calls = parts.first_calls
-        self.parts = nn.ModuleDict(parts.modules)
+        self._pieces = [  # a plain list: a module's parameters must not become this one's
+            (parts.modules[name], len(call.inputs), tuple(parameters[name])) for name, call in parts.first_calls.items()
+        ]
 
     def forward(self, *tensors: Tensor) -> tuple[Tensor, ...]:
-        """The inputs of all first calls in turn -> their outputs in turn."""
+        """For each part in turn the inputs of its first call and its parameters -> their outputs in turn."""
         rest = list(tensors)
         results: list[Tensor] = []
-        for name, call in self.calls.items():
-            result = self.parts[name](*rest[: len(call.inputs)])
+        for module, count, names in self._pieces:
+            inputs, values = rest[:count], rest[count : count + len(names)]
+            result = functional_call(module, dict(zip(names, values, strict=True)), tuple(inputs))
             results += result if isinstance(result, tuple) else (result,)
-            del rest[: len(call.inputs)]
+            del rest[: count + len(names)]
         return tuple(results)
+
+
+class _UsedTensors(TorchDispatchMode):
+    """Which tensors the operators in its context take."""
+
+    def __init__(self) -> None:
+        super().__init__()  # type: ignore[no-untyped-call]  # torch gives it no types
+        self._identities: set[int] = set()
+
+    def __contains__(self, tensor: Tensor) -> bool:
+        return id(tensor) in self._identities
+
+    def __torch_dispatch__(self, operator: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        self._identities |= {id(leaf) for leaf in tree_leaves((args, kwargs)) if isinstance(leaf, Tensor)}
+        return operator(*args, **(kwargs or {}))
+
+
+def used_parameters(module: nn.Module, inputs: Sequence[Tensor]) -> tuple[dict[str, Tensor], tuple[Tensor, ...]]:
+    """Run a part: the parameters and buffers of its `model` that it uses, by name, and its results."""
+    with _UsedTensors() as used:
+        results = module(*inputs)
+    named = {**dict(module.named_parameters()), **dict(module.named_buffers())}
+    parameters = {name: t for name, t in named.items() if name.startswith(MODEL_PREFIX) and t in used}
+    return parameters, results if isinstance(results, tuple) else (results,)
 
 
 def split_graph(module: GraphModule) -> GraphParts:

@@ -18,11 +18,12 @@ from onnxscript.onnx_opset import opset24 as op
 from torch import nn
 from torch._subclasses.fake_tensor import FakeTensorMode  # the only way to trace without weights
 
-from jukebox_deploy.contract import DimensionRange, GraphSpec, TensorSpec, dimension_symbol
+from jukebox_deploy.contract import GraphSpec
 from jukebox_deploy.errors import ExportError
 from jukebox_deploy.export.assembly import assemble
 from jukebox_deploy.export.graph_modules import graph_module
-from jukebox_deploy.export.graph_parts import GraphParts, SideBySide, split_graph
+from jukebox_deploy.export.graph_parts import GraphParts, SideBySide, split_graph, used_parameters
+from jukebox_deploy.export.stand_ins import sizes_to_trace
 from jukebox_deploy.export.weights import WeightFile
 from jukebox_deploy.models.prior import Prior
 from jukebox_deploy.models.vqvae import VQVAE
@@ -55,23 +56,28 @@ def trace(spec: GraphSpec, build_model: Callable[[], VQVAE | Prior]) -> ir.Model
     """
     with FakeTensorMode(allow_non_fake_inputs=True):
         parts = split_graph(graph_module(spec, build_model()))
-        traced = _trace_parts(spec, parts)
-    return assemble(spec, parts, traced)
+        traced, parameters = _trace_parts(spec, parts)
+    return assemble(spec, parts, traced, parameters)
 
 
-def _trace_parts(spec: GraphSpec, parts: GraphParts) -> ir.Model:
-    """One graph with all parts side by side. Running the calls gives the next ones example inputs."""
-    sizes = _example_sizes(spec)
+def _trace_parts(spec: GraphSpec, parts: GraphParts) -> tuple[ir.Model, dict[str, list[str]]]:
+    """One graph with all parts side by side, and the names of the parameters that each part uses.
+
+    Running the calls gives the next ones example inputs.
+    """
+    sizes = sizes_to_trace(spec)
     tensors = {t.input_name: torch.empty(t.shape(sizes), dtype=getattr(torch, t.dtype)) for t in spec.inputs}
-    axes = {t.input_name: _dynamic_axes(spec, t) for t in spec.inputs}
-    slot_axis = _dynamic_axes(spec, next(t for t in spec.tensors if t.dims[0] == "B"), axes=1)
+    parameters: dict[str, list[str]] = {}
+    arguments: list[torch.Tensor] = []
     for call in parts.calls:
-        results = parts.modules[call.part](*(tensors[name] for name in call.inputs))
-        tensors |= dict(zip(call.outputs, results if isinstance(results, tuple) else (results,), strict=True))
-    names = [name for call in parts.first_calls.values() for name in call.inputs]
-    # One tensor passed to two parts would be traced as one input: each gets its own.
-    arguments = tuple(tensors[name].clone() for name in names)
-    return _export(spec.name, SideBySide(parts), arguments, tuple(axes.get(name, slot_axis) for name in names))
+        inputs = [tensors[name] for name in call.inputs]
+        used, results = used_parameters(parts.modules[call.part], inputs)
+        tensors |= dict(zip(call.outputs, results, strict=True))
+        if call.part not in parameters:
+            parameters[call.part] = list(used)
+            # One tensor passed to two parts would be traced as one input: each gets its own.
+            arguments += [tensor.detach().clone() for tensor in (*inputs, *used.values())]
+    return _export(spec.name, SideBySide(parts, parameters), tuple(arguments)), parameters
 
 
 def parameter_dtypes(spec: GraphSpec, model: ir.Model) -> dict[str, torch.dtype]:
@@ -99,9 +105,7 @@ def tie(spec: GraphSpec, model: ir.Model, weights: WeightFile) -> None:
         model.graph.initializers.add(value)
 
 
-def _export(
-    graph: str, module: nn.Module, arguments: tuple[torch.Tensor, ...], axes: tuple[dict[int, Any], ...]
-) -> ir.Model:
+def _export(graph: str, module: nn.Module, arguments: tuple[torch.Tensor, ...]) -> ir.Model:
     with _quiet():
         try:
             program = torch.onnx.export(
@@ -109,7 +113,6 @@ def _export(
                 arguments,
                 dynamo=True,
                 opset_version=OPSET,
-                dynamic_shapes=(axes,),
                 custom_translation_table=_translations(),
                 optimize=False,  # would read the weights, which are fake
                 verbose=False,
@@ -118,27 +121,6 @@ def _export(
             raise ExportError(f"{graph} could not be traced: {str(error).splitlines()[0]}") from error
     assert program is not None
     return program.model
-
-
-def _example_sizes(spec: GraphSpec) -> dict[str, int]:
-    """Sizes to trace with: above 1, which tracing would take for a constant."""
-    return {r.symbol: r.minimum if r.minimum == r.maximum else max(r.minimum, 2) for r in spec.ranges}
-
-
-def _dynamic_axes(spec: GraphSpec, tensor: TensorSpec, axes: int | None = None) -> dict[int, Any]:
-    """The dynamic axes of a tensor (of its first `axes` ones) as torch spells them."""
-    ranges = {r.symbol: r for r in spec.ranges if r.minimum < r.maximum}
-    dynamic = {}
-    for axis, (symbol, factor) in enumerate(map(dimension_symbol, tensor.dims[:axes])):
-        if symbol in ranges:
-            size = torch.export.Dim(symbol, min=ranges[symbol].minimum, max=_upper_bound(ranges[symbol]))
-            dynamic[axis] = factor * size if factor > 1 else size
-    return dynamic
-
-
-def _upper_bound(dimension: DimensionRange) -> int:
-    # Tracing needs room to reason about sizes; the engines hold to the declared maximum.
-    return max(dimension.maximum, 4)
 
 
 @contextlib.contextmanager
