@@ -44,6 +44,10 @@ def _value(hint: Any, value: Any, where: str) -> Any:
         if not isinstance(value, list | tuple):
             raise ConfigError(f"{where}: expected a list, found {value!r}.")
         return tuple(_value(arguments[0], item, f"{where}[{i}]") for i, item in enumerate(value))
+    if origin is dict:
+        if not isinstance(value, dict):
+            raise ConfigError(f"{where}: expected an object, found {value!r}.")
+        return {name: _value(arguments[1], item, f"{where}.{name}") for name, item in value.items()}
     if dataclasses.is_dataclass(hint):
         return config_from_dict(typing.cast(type[Any], hint), value, where)
     if isinstance(hint, type) and issubclass(hint, StrEnum):

@@ -1,0 +1,181 @@
+"""What a benchmark run leaves behind: one JSON document per run, read by reports and comparisons.
+
+Rounds are kept one by one. Variants of a workload take turns, so that round `i` of one and round
+`i` of another saw the same machine: ratios are taken within rounds, then their median.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from enum import StrEnum
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from jukebox_deploy.benchmarks.machine import Machine
+from jukebox_deploy.config_json import config_from_dict, config_to_dict
+from jukebox_deploy.errors import ConfigError, JukeboxError
+from jukebox_deploy.files import write_json_atomic
+
+FORMAT = "jukebox-deploy benchmark 1"
+
+
+class WorkloadKind(StrEnum):
+    """What is timed, and in what its speed is counted."""
+
+    STEP = "step"  # codes, of all slots together
+    PREFILL = "prefill"  # codes, of all slots together
+    CONDITION = "condition"  # windows
+    ENCODE = "encode"  # seconds of audio
+    DECODE = "decode"  # seconds of audio
+    SONG = "song"  # seconds of audio
+
+
+class Backend(StrEnum):
+    """Who does the work."""
+
+    ONNXRUNTIME = "onnxruntime"
+    TENSORRT_RTX = "tensorrt-rtx"
+    EAGER = "eager"  # the original's way in PyTorch: caches that grow by concatenation
+    EAGER_STATIC = "eager-static"  # our own modules in PyTorch: caches in place
+    HUGGING_FACE = "hugging-face"  # the prior of `transformers`
+
+
+@dataclass(frozen=True)
+class Workload:
+    """One thing to do. Variants of one workload do the same work on the same weights."""
+
+    kind: WorkloadKind
+    model: str  # name of the configuration
+    level: int
+    slots: int = 1
+    position: int | None = None  # in the window, of the first timed step or prefilled code
+    units_per_round: float = 0.0  # codes, windows or seconds of audio that a round makes
+    width: int | None = None  # of the prior; `None` for the VQ-VAE and songs
+    depth: int | None = None
+    context: int | None = None
+
+
+@dataclass(frozen=True)
+class MemoryLimit:
+    """What the memory alone would allow a step: its bytes, and the bandwidth measured in this run."""
+
+    weight_bytes: int
+    cache_bytes_per_slot: int  # that a step reads, on average over the window
+    step_bytes: int  # that a step of all slots must move
+    read_bytes_per_second: float
+
+    def units_per_second(self, slots: int) -> float:
+        """Codes per second of all slots together."""
+        return slots * self.read_bytes_per_second / self.step_bytes
+
+
+@dataclass(frozen=True)
+class Spread:
+    """The rounds of one quantity."""
+
+    minimum: float
+    lower_quartile: float
+    median: float
+    upper_quartile: float
+    maximum: float
+
+    @staticmethod
+    def of(values: Sequence[float]) -> Spread:
+        """Quartiles by linear interpolation."""
+        return Spread(*(float(q) for q in np.percentile(values, (0, 25, 50, 75, 100))))
+
+
+@dataclass(frozen=True)
+class Latency:
+    """Seconds of single calls (a step of all slots, a prefill block, a window, a chunk of audio)."""
+
+    p50: float
+    p90: float
+    p99: float
+
+    @staticmethod
+    def of(seconds: Sequence[float]) -> Latency:
+        """Percentiles by linear interpolation."""
+        return Latency(*(float(q) for q in np.percentile(seconds, (50, 90, 99))))
+
+
+@dataclass(frozen=True)
+class VariantResult:
+    """One variant's rounds of one workload."""
+
+    backend: Backend
+    precision: str  # of the stack's arithmetic: fp32, fp16, bf16
+    weights: str  # how weights are stored: as `precision`, or int8, int4, fp8
+    threads: int | None  # `None` on a GPU
+    units_per_second: tuple[float, ...]  # round by round
+    latency: Latency
+    load_seconds: float | None = None  # from files to ready; `None` where it shares what another loaded
+    first_seconds: float | None = None  # the first call after loading
+    peak_memory_bytes: int | None = None  # of a process that did nothing else
+    limit: MemoryLimit | None = None  # of this variant's own bytes; `None` where memory is not what limits
+    notes: tuple[str, ...] = ()
+
+    @property
+    def name(self) -> str:
+        """Backend, precision, and how weights are stored if otherwise."""
+        stored = "" if self.weights == self.precision else f", {self.weights} weights"
+        return f"{self.backend} {self.precision}{stored}"
+
+    @property
+    def speed(self) -> Spread:
+        """Units per second."""
+        return Spread.of(self.units_per_second)
+
+    def ratio_over(self, baseline: VariantResult) -> Spread:
+        """How many times as fast as a baseline of the same workload, round by round."""
+        return Spread.of([a / b for a, b in zip(self.units_per_second, baseline.units_per_second, strict=True)])
+
+
+@dataclass(frozen=True)
+class WorkloadResult:
+    """All variants of one workload, which took turns."""
+
+    workload: Workload
+    variants: tuple[VariantResult, ...]
+
+    def variant(self, backend: Backend, weights: str | None = None) -> VariantResult | None:
+        """The first variant of a backend (and a storage of weights)."""
+        return next((v for v in self.variants if v.backend == backend and weights in (None, v.weights)), None)
+
+
+@dataclass(frozen=True)
+class BenchmarkRun:
+    """One run on one machine."""
+
+    command: str
+    date: str  # ISO 8601, UTC
+    machine: Machine
+    results: tuple[WorkloadResult, ...] = field(default=())
+    format: str = FORMAT
+
+    def to_json(self) -> dict[str, Any]:
+        """Plain data."""
+        return config_to_dict(self)
+
+    def save(self, path: Path) -> None:
+        """Write the document, whole or not at all."""
+        write_json_atomic(path, self.to_json())
+
+    @staticmethod
+    def load(path: Path) -> BenchmarkRun:
+        """Read a document. Raises `JukeboxError` if it is none, or of another format."""
+        try:
+            data = json.loads(path.read_text(encoding="utf-8"))
+        except (OSError, ValueError) as error:
+            raise JukeboxError(f"{path}: cannot be read as a benchmark's JSON document: {error}") from error
+        found = data.get("format") if isinstance(data, dict) else None
+        if found != FORMAT:
+            raise JukeboxError(f"{path}: expected the format {FORMAT!r}, found {found!r}; run the benchmark again.")
+        try:
+            return config_from_dict(BenchmarkRun, data, path.name)
+        except ConfigError as error:
+            raise JukeboxError(f"{path}: {error}") from error
