@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import os
 import time
-from collections.abc import Callable, Collection, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -31,6 +31,7 @@ from jukebox_deploy.engines.tensorrt_flavour import (
 )
 from jukebox_deploy.errors import EngineError
 from jukebox_deploy.files import atomic_directory, atomic_path
+from jukebox_deploy.processes import map_in_processes
 
 _INT64_NOTE = "Int64 binding"  # the library remarks on every int64 tensor; the tables mean them
 _HINTS = {
@@ -188,28 +189,54 @@ def build_bundle(
     options: BuildOptions,
     graphs: Sequence[str] = (),
     progress: GraphProgress | None = None,
+    processes: int = 1,
 ) -> tuple[EngineBundle, list[BuildSummary]]:
     """Build engines of an opened ONNX bundle (of the named graphs, or of all) into a new folder.
 
     The folder appears when everything is built, or not at all. `JukeboxError` if it holds something already.
+    One of several `processes` (see `processes_to_build`) tells of finished engines, not of steps.
     """
     entries = _select(source, graphs)
     require_precision(source.manifest.precision, options.compute_capabilities)
     load_flavour(options.target)
     with atomic_directory(folder) as part:
-        summaries = [
-            build_engine(
-                source.folder / entry.file,
-                entry.spec,
-                part / f"{name}.engine",
-                options,
-                _beside(entry),
-                no_progress if progress is None else _of_graph(progress, name),
-            )
-            for name, entry in entries.items()
-        ]
+        summaries = []
+        for summary in _build_all(source, entries, part, options, progress, processes):
+            summaries.append(summary)
+            if progress is not None and processes > 1:
+                progress(summary.graph, "built", len(summaries), len(entries))
         _write_bundle_manifest(part, source, options, entries, summaries)
     return open_bundle(folder, verify_hashes=False), summaries
+
+
+def _build_all(
+    source: EngineBundle,
+    entries: Mapping[str, GraphEntry],
+    folder: Path,
+    options: BuildOptions,
+    progress: GraphProgress | None,
+    processes: int,
+) -> Iterator[BuildSummary]:
+    calls = [
+        (source.folder / entry.file, entry.spec, folder / f"{name}.engine", options, _beside(entry))
+        for name, entry in entries.items()
+    ]
+    if processes > 1:
+        yield from map_in_processes(build_engine, calls, processes)
+        return
+    for name, call in zip(entries, calls, strict=True):
+        yield build_engine(*call, no_progress if progress is None else _of_graph(progress, name))
+
+
+_SMALL_WEIGHTS = 256 << 20
+"""Bytes of weights of all graphs up to which several are built at once; each takes two to four times its own."""
+
+
+def processes_to_build(source: EngineBundle, graphs: Sequence[str] = ()) -> int:
+    """As many as there are cores, if the weights are small, and at most one per two graphs."""
+    entries = _select(source, graphs)
+    weights = sum(source.manifest.files[name].bytes for entry in entries.values() for name in entry.weights)
+    return max(1, min(os.cpu_count() or 1, len(entries) // 2)) if weights <= _SMALL_WEIGHTS else 1
 
 
 def _select(source: EngineBundle, graphs: Sequence[str]) -> dict[str, GraphEntry]:

@@ -10,10 +10,11 @@ import onnx_ir.passes.common as ir_passes
 import onnxscript.optimizer
 
 from jukebox_deploy.contract import GraphSpec, TensorSpec
-from jukebox_deploy.export.graph_parts import MODEL_PREFIX, GraphParts, PartCall
+from jukebox_deploy.export.graph_parts import MODEL_PREFIX, PartCall, Piece, split_at
 from jukebox_deploy.export.stand_ins import restore_symbols, sizes_to_trace
 
 _DOMAIN = "jukebox_deploy.parts"
+_IR_VERSION = 10  # what torch's exporter writes; the first that knows 4-bit integers
 
 _ONNX_TYPES = {
     "float32": ir.DataType.FLOAT,
@@ -25,30 +26,27 @@ _ONNX_TYPES = {
 }
 
 
-def assemble(spec: GraphSpec, parts: GraphParts, traced: ir.Model, used: Mapping[str, Sequence[str]]) -> ir.Model:
-    """The graph that makes the calls; behind its declared inputs come the model's parameters.
-
-    `traced` has all parts side by side (`SideBySide`), `used` the names of the parameters that each uses.
-    """
-    cut = _cut(spec, parts, _simplified(traced), used)
+def assemble(spec: GraphSpec, calls: Sequence[PartCall], parts: Sequence[TracedPart]) -> ir.Model:
+    """The graph that makes the calls; behind its declared inputs come the model's parameters."""
+    cut = {part.name: part.as_function(sizes_to_trace(spec)) for part in parts}
     fixed = {r.symbol: r.minimum for r in spec.ranges if r.minimum == r.maximum}
     values = {t.input_name: _declared(ir.Value(name=t.input_name), t, fixed) for t in spec.inputs}
     inputs = list(values.values())
     parameters: dict[str, ir.Value] = {}
-    nodes = [_call(call, cut[call.part], values, parameters) for call in parts.calls]
+    nodes = [_call(call, cut[call.part], values, parameters) for call in calls]
     outputs = [_declared(values[t.output_name], t, fixed) for t in spec.outputs]
     graph = ir.Graph(
         [*inputs, *parameters.values()],
         outputs,
         nodes=nodes,
-        opset_imports={"": traced.opset_imports[""], _DOMAIN: 1},
+        opset_imports={"": parts[0].body.opset_imports[""], _DOMAIN: 1},
         name=spec.name,
     )
     model = ir.Model(
         graph,
-        ir_version=traced.ir_version,
+        ir_version=_IR_VERSION,
         producer_name="jukebox-deploy",
-        functions=[part.function for part in cut.values()],
+        functions=[part.onnx for part in cut.values()],
     )
     for simplify in _AFTER_ASSEMBLY:
         simplify(model)
@@ -65,19 +63,47 @@ _AFTER_ASSEMBLY = (
 )
 
 
-def _simplified(traced: ir.Model) -> ir.Graph:
-    """Fold and merge what can be, once per part and before its copies are made."""
+def cut_pieces(traced: ir.Model, pieces: Sequence[Piece]) -> list[TracedPart]:
+    """Cut what was traced side by side into its pieces."""
     ir_passes.InlinePass()(traced)
-    onnxscript.optimizer.optimize_ir(traced)
-    ir_passes.CommonSubexpressionEliminationPass()(traced)
-    return traced.graph
+    inputs, outputs = list(traced.graph.inputs), list(traced.graph.outputs)
+    cut: list[TracedPart] = []
+    for piece in pieces:
+        mine, inputs = split_at(inputs, len(piece.inputs) + len(piece.parameters))
+        results, outputs = split_at(outputs, len(piece.results))
+        body = ir.convenience.extract(traced.graph, mine, results)
+        cut.append(TracedPart(piece.call.part, body, len(piece.inputs), tuple(piece.parameters)))
+    return cut
 
 
 @dataclass(frozen=True)
-class _Part:
+class TracedPart:
+    """A part of a graph as it was traced."""
+
+    name: str
+    body: ir.Graph
+    arguments: int  # inputs that are no parameters
+    parameters: tuple[str, ...]  # names of the others, in the part's module
+
+    def as_function(self, sizes: Mapping[str, int]) -> _Function:
+        """Folded and merged, before copies are made, and with symbols for the sizes that stood in for them."""
+        part = ir.Model(self.body, ir_version=_IR_VERSION)
+        onnxscript.optimizer.optimize_ir(part, num_iterations=1)
+        ir_passes.CommonSubexpressionEliminationPass()(part)
+        arguments, formals = split_at(list(self.body.inputs), self.arguments)
+        restore_symbols(self.body, arguments, sizes)
+        for value in list(self.body.initializers.values()):
+            _make_constant(self.body, value)
+        names = [name.removeprefix(MODEL_PREFIX) for name in self.parameters]
+        function = ir.Function(_DOMAIN, self.name, graph=self.body, attributes=[])
+        return _Function(function, dict(zip(names, formals, strict=True)))
+
+
+@dataclass(frozen=True)
+class _Function:
     """A part as an ONNX function, and its inputs that stand for parameters, by their names in the part."""
 
-    function: ir.Function
+    onnx: ir.Function
     formals: dict[str, ir.Value]
 
 
@@ -91,29 +117,7 @@ def _make_constant(graph: ir.Graph, value: ir.Value) -> None:
     graph.insert_before(graph[0], node)
 
 
-def _cut(spec: GraphSpec, parts: GraphParts, graph: ir.Graph, used: Mapping[str, Sequence[str]]) -> dict[str, _Part]:
-    """Cut a graph of parts side by side into one function per part."""
-    inputs, outputs = list(graph.inputs), list(graph.outputs)
-    cut: dict[str, _Part] = {}
-    for name, call in parts.first_calls.items():
-        mine, inputs = _split(inputs, len(call.inputs) + len(used[name]))
-        results, outputs = _split(outputs, len(call.outputs))
-        body = ir.convenience.extract(graph, mine, results)
-        arguments, formals = _split(list(body.inputs), len(call.inputs))
-        restore_symbols(body, arguments, sizes_to_trace(spec))
-        for value in list(body.initializers.values()):
-            _make_constant(body, value)
-        function = ir.Function(_DOMAIN, name, graph=body, attributes=[])
-        names = [parameter.removeprefix(MODEL_PREFIX) for parameter in used[name]]
-        cut[name] = _Part(function, dict(zip(names, formals, strict=True)))
-    return cut
-
-
-def _split(values: list[ir.Value], count: int) -> tuple[list[ir.Value], list[ir.Value]]:
-    return values[:count], values[count:]
-
-
-def _call(call: PartCall, part: _Part, values: dict[str, ir.Value], parameters: dict[str, ir.Value]) -> ir.Node:
+def _call(call: PartCall, part: _Function, values: dict[str, ir.Value], parameters: dict[str, ir.Value]) -> ir.Node:
     """A node that calls a part; its outputs join `values`, its parameters `parameters`."""
     arguments = [values[name] for name in call.inputs]
     for name, formal in part.formals.items():
@@ -121,7 +125,7 @@ def _call(call: PartCall, part: _Part, values: dict[str, ir.Value], parameters: 
         if full not in parameters:
             parameters[full] = ir.Value(name=full, shape=formal.shape, type=formal.type)
         arguments.append(parameters[full])
-    node = ir.Node(_DOMAIN, part.function.name, arguments, num_outputs=len(call.outputs))
+    node = ir.Node(_DOMAIN, part.onnx.name, arguments, num_outputs=len(call.outputs))
     for name, value in zip(call.outputs, node.outputs, strict=True):
         value.name = name
         values[name] = value

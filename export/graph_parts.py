@@ -7,9 +7,9 @@ All tensors between the parts of a prior's graph have the slots, `B`, as their f
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, TypeVar
 
 from torch import Tensor, nn
 from torch.func import functional_call
@@ -22,6 +22,8 @@ from jukebox_deploy.export.graph_modules import GraphModule, Named, WindowGraph
 from jukebox_deploy.models.cached_attention import Address, CachePattern, KeyValue
 from jukebox_deploy.models.prior import Choice, Entry
 from jukebox_deploy.models.transformer import Layer
+
+_Item = TypeVar("_Item")
 
 MODEL_PREFIX = "model."
 """What every part calls the module whose parameters it uses."""
@@ -44,39 +46,49 @@ class GraphParts:
     modules: dict[str, nn.Module]
     calls: tuple[PartCall, ...]
 
+
+@dataclass(frozen=True)
+class Piece:
+    """A part where it is called first: what tracing needs of it."""
+
+    module: nn.Module
+    call: PartCall
+    inputs: tuple[Tensor, ...]  # examples
+    parameters: dict[str, Tensor]  # those that it uses, by their names in the module
+    results: tuple[Tensor, ...]
+
     @property
-    def first_calls(self) -> dict[str, PartCall]:
-        """Where each part is called first."""
-        first: dict[str, PartCall] = {}
-        for call in self.calls:
-            first.setdefault(call.part, call)
-        return first
+    def arguments(self) -> tuple[Tensor, ...]:
+        """Inputs and parameters. One tensor in two pieces would be traced as one: each gets its own."""
+        return tuple(tensor.detach().clone() for tensor in (*self.inputs, *self.parameters.values()))
 
 
 class SideBySide(nn.Module):
-    """The parts of a graph as one function, none of which sees another's results: traced in one go.
+    """Pieces of graphs as one function, none of which sees another's results: traced in one go.
 
     Parameters are inputs of this function, not its own: tracing then sees only those that a part uses,
     and does not go through those of all layers at every node.
     """
 
-    def __init__(self, parts: GraphParts, parameters: Mapping[str, Sequence[str]]) -> None:
-        """`parameters`: names of those that each part uses."""
+    def __init__(self, pieces: Sequence[Piece]) -> None:
         super().__init__()
-        self._pieces = [  # a plain list: a module's parameters must not become this one's
-            (parts.modules[name], len(call.inputs), tuple(parameters[name])) for name, call in parts.first_calls.items()
-        ]
+        self._pieces = list(pieces)  # a plain list: a module's parameters must not become this one's
 
     def forward(self, *tensors: Tensor) -> tuple[Tensor, ...]:
-        """For each part in turn the inputs of its first call and its parameters -> their outputs in turn."""
+        """The arguments of all pieces in turn -> their results in turn."""
         rest = list(tensors)
         results: list[Tensor] = []
-        for module, count, names in self._pieces:
-            inputs, values = rest[:count], rest[count : count + len(names)]
-            result = functional_call(module, dict(zip(names, values, strict=True)), tuple(inputs))
+        for piece in self._pieces:
+            inputs, rest = split_at(rest, len(piece.inputs))
+            values, rest = split_at(rest, len(piece.parameters))
+            result = functional_call(piece.module, dict(zip(piece.parameters, values, strict=True)), tuple(inputs))
             results += result if isinstance(result, tuple) else (result,)
-            del rest[: count + len(names)]
         return tuple(results)
+
+
+def split_at(values: list[_Item], count: int) -> tuple[list[_Item], list[_Item]]:
+    """The first so many, and the rest."""
+    return values[:count], values[count:]
 
 
 class _UsedTensors(TorchDispatchMode):
@@ -94,13 +106,13 @@ class _UsedTensors(TorchDispatchMode):
         return operator(*args, **(kwargs or {}))
 
 
-def used_parameters(module: nn.Module, inputs: Sequence[Tensor]) -> tuple[dict[str, Tensor], tuple[Tensor, ...]]:
-    """Run a part: the parameters and buffers of its `model` that it uses, by name, and its results."""
+def make_piece(module: nn.Module, call: PartCall, inputs: Sequence[Tensor]) -> Piece:
+    """Run a part on example inputs, and see which parameters and buffers of its `model` it uses."""
     with _UsedTensors() as used:
         results = module(*inputs)
     named = {**dict(module.named_parameters()), **dict(module.named_buffers())}
     parameters = {name: t for name, t in named.items() if name.startswith(MODEL_PREFIX) and t in used}
-    return parameters, results if isinstance(results, tuple) else (results,)
+    return Piece(module, call, tuple(inputs), parameters, results if isinstance(results, tuple) else (results,))
 
 
 def split_graph(module: GraphModule) -> GraphParts:

@@ -2,11 +2,8 @@
 
 from __future__ import annotations
 
-import multiprocessing
 import os
 from collections.abc import Hashable, Iterator, Sequence
-from concurrent.futures import ProcessPoolExecutor
-from concurrent.futures.process import BrokenProcessPool
 from functools import partial
 
 import onnx
@@ -14,11 +11,11 @@ import onnx_ir as ir
 
 from jukebox_deploy.config import JukeboxConfig
 from jukebox_deploy.contract import GraphKind, GraphSpec, Precision
-from jukebox_deploy.errors import ExportError
-from jukebox_deploy.export.tracing import trace
+from jukebox_deploy.export.tracing import trace_together
 from jukebox_deploy.models.builders import build_model
 from jukebox_deploy.models.prior import Prior
 from jukebox_deploy.models.vqvae import VQVAE
+from jukebox_deploy.processes import map_in_processes
 
 
 def trace_all(
@@ -57,29 +54,45 @@ def _trace_distinct(
     """The traced graphs, serialised, one after the other."""
     if processes is None:
         processes = max(1, min(os.cpu_count() or 1, len(specs) // 2))
-    arguments = ([config] * len(specs), specs, [precision] * len(specs))
-    if processes == 1:
-        yield from map(_trace_to_bytes, *arguments)
-        return
-    # A forked torch may hang in its thread pools; a spawned one starts clean.
-    with ProcessPoolExecutor(processes, mp_context=multiprocessing.get_context("spawn")) as pool:
-        try:
-            yield from pool.map(_trace_to_bytes, *arguments)
-        except BrokenProcessPool as error:
-            raise ExportError(
-                "a process that traces graphs ended: memory ran out, or the calling script does work when it is "
-                'imported (put it under `if __name__ == "__main__":`). One process is enough: --processes 1.'
-            ) from error
+    shares = _deal(specs, processes)
+    calls = [(config, share, precision) for share in shares]
+    traced: dict[GraphSpec, bytes] = {}
+    for share, models in zip(shares, map_in_processes(_trace_to_bytes, calls, processes), strict=True):
+        traced |= zip(share, models, strict=True)
+    yield from (traced[spec] for spec in specs)
+
+
+def _deal(specs: Sequence[GraphSpec], processes: int) -> list[list[GraphSpec]]:
+    """A share for each process, which traces it together; the dearest graphs are dealt first."""
+    shares: list[list[GraphSpec]] = [[] for _ in range(processes)]
+    for spec in sorted(specs, key=_effort, reverse=True):
+        min(shares, key=lambda share: sum(map(_effort, share))).append(spec)
+    return [share for share in shares if share]
+
+
+def _effort(spec: GraphSpec) -> int:
+    """About how long a graph takes to trace, as a multiple of the cheapest: by kind, as measured with `tiny`."""
+    deeper = spec.level if spec.kind in (GraphKind.VQVAE_ENCODE, GraphKind.VQVAE_DECODE) else 0
+    return _EFFORT[spec.kind] + deeper
+
+
+_EFFORT = {
+    GraphKind.CONDITION: 1,
+    GraphKind.VQVAE_ENCODE: 2,
+    GraphKind.VQVAE_DECODE: 2,
+    GraphKind.LYRICS: 6,
+    GraphKind.PREFILL: 6,
+    GraphKind.STEP: 7,
+}
 
 
 def _builder(config: JukeboxConfig, spec: GraphSpec, precision: Precision) -> partial[VQVAE | Prior]:
     return partial(build_model, config, spec.model_level, precision)
 
 
-def _trace_to_bytes(config: JukeboxConfig, spec: GraphSpec, precision: Precision) -> bytes:
-    model = trace(spec, _builder(config, spec, precision))
-    data: bytes = ir.to_proto(model).SerializeToString()
-    return data
+def _trace_to_bytes(config: JukeboxConfig, specs: Sequence[GraphSpec], precision: Precision) -> list[bytes]:
+    models = trace_together([(spec, _builder(config, spec, precision)) for spec in specs])
+    return [ir.to_proto(model).SerializeToString() for model in models]
 
 
 def _parse(data: bytes) -> onnx.ModelProto:

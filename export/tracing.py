@@ -9,24 +9,26 @@ from __future__ import annotations
 import contextlib
 import logging
 import warnings
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
+from itertools import chain
 from typing import Any
 
 import onnx_ir as ir
 import torch
 from onnxscript.onnx_opset import opset24 as op
-from torch import nn
 from torch._subclasses.fake_tensor import FakeTensorMode  # the only way to trace without weights
 
 from jukebox_deploy.contract import GraphSpec
 from jukebox_deploy.errors import ExportError
-from jukebox_deploy.export.assembly import assemble
+from jukebox_deploy.export.assembly import assemble, cut_pieces
 from jukebox_deploy.export.graph_modules import graph_module
-from jukebox_deploy.export.graph_parts import GraphParts, SideBySide, split_graph, used_parameters
+from jukebox_deploy.export.graph_parts import GraphParts, Piece, SideBySide, make_piece, split_graph
 from jukebox_deploy.export.stand_ins import sizes_to_trace
 from jukebox_deploy.export.weights import WeightFile
 from jukebox_deploy.models.prior import Prior
 from jukebox_deploy.models.vqvae import VQVAE
+
+ModelBuilder = Callable[[], VQVAE | Prior]
 
 OPSET = 24
 """The first opset with `TensorScatter`."""
@@ -49,35 +51,38 @@ def _translations() -> dict[Callable[..., Any], Callable[..., Any]]:
     }
 
 
-def trace(spec: GraphSpec, build_model: Callable[[], VQVAE | Prior]) -> ir.Model:
+def trace(spec: GraphSpec, build_model: ModelBuilder) -> ir.Model:
     """Trace the function of a graph; its parameters are inputs behind the declared ones (see `tie`).
 
     `build_model` makes the graph's model; it is called on fake tensors. Raises `ExportError`.
     """
+    (model,) = trace_together([(spec, build_model)])
+    return model
+
+
+def trace_together(graphs: Sequence[tuple[GraphSpec, ModelBuilder]]) -> list[ir.Model]:
+    """Trace several graphs in one call of the exporter, which costs a second or two before it does anything."""
     with FakeTensorMode(allow_non_fake_inputs=True):
-        parts = split_graph(graph_module(spec, build_model()))
-        traced, parameters = _trace_parts(spec, parts)
-    return assemble(spec, parts, traced, parameters)
+        parts = [split_graph(graph_module(spec, build_model())) for spec, build_model in graphs]
+        pieces = [_make_pieces(spec, split) for (spec, _), split in zip(graphs, parts, strict=True)]
+        traced = _export(", ".join(spec.name for spec, _ in graphs), list(chain.from_iterable(pieces)))
+    cut = cut_pieces(traced, list(chain.from_iterable(pieces)))
+    return [
+        assemble(spec, split.calls, [cut.pop(0) for _ in mine])
+        for (spec, _), split, mine in zip(graphs, parts, pieces, strict=True)
+    ]
 
 
-def _trace_parts(spec: GraphSpec, parts: GraphParts) -> tuple[ir.Model, dict[str, list[str]]]:
-    """One graph with all parts side by side, and the names of the parameters that each part uses.
-
-    Running the calls gives the next ones example inputs.
-    """
+def _make_pieces(spec: GraphSpec, parts: GraphParts) -> list[Piece]:
+    """Every part of a graph where it is called first. Running all calls gives the next ones example inputs."""
     sizes = sizes_to_trace(spec)
     tensors = {t.input_name: torch.empty(t.shape(sizes), dtype=getattr(torch, t.dtype)) for t in spec.inputs}
-    parameters: dict[str, list[str]] = {}
-    arguments: list[torch.Tensor] = []
+    pieces: dict[str, Piece] = {}
     for call in parts.calls:
-        inputs = [tensors[name] for name in call.inputs]
-        used, results = used_parameters(parts.modules[call.part], inputs)
-        tensors |= dict(zip(call.outputs, results, strict=True))
-        if call.part not in parameters:
-            parameters[call.part] = list(used)
-            # One tensor passed to two parts would be traced as one input: each gets its own.
-            arguments += [tensor.detach().clone() for tensor in (*inputs, *used.values())]
-    return _export(spec.name, SideBySide(parts, parameters), tuple(arguments)), parameters
+        piece = make_piece(parts.modules[call.part], call, [tensors[name] for name in call.inputs])
+        tensors |= dict(zip(call.outputs, piece.results, strict=True))
+        pieces.setdefault(call.part, piece)
+    return list(pieces.values())
 
 
 def parameter_dtypes(spec: GraphSpec, model: ir.Model) -> dict[str, torch.dtype]:
@@ -105,11 +110,12 @@ def tie(spec: GraphSpec, model: ir.Model, weights: WeightFile) -> None:
         model.graph.initializers.add(value)
 
 
-def _export(graph: str, module: nn.Module, arguments: tuple[torch.Tensor, ...]) -> ir.Model:
+def _export(graphs: str, pieces: Sequence[Piece]) -> ir.Model:
+    arguments = tuple(argument for piece in pieces for argument in piece.arguments)
     with _quiet():
         try:
             program = torch.onnx.export(
-                module,
+                SideBySide(pieces),
                 arguments,
                 dynamo=True,
                 opset_version=OPSET,
@@ -118,7 +124,7 @@ def _export(graph: str, module: nn.Module, arguments: tuple[torch.Tensor, ...]) 
                 verbose=False,
             )
         except Exception as error:  # torch.onnx raises many kinds; the first line says what
-            raise ExportError(f"{graph} could not be traced: {str(error).splitlines()[0]}") from error
+            raise ExportError(f"{graphs} could not be traced: {str(error).splitlines()[0]}") from error
     assert program is not None
     return program.model
 

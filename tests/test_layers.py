@@ -26,6 +26,7 @@ FOUNDATION = {
     "graphs",
     "parameter_counts",
     "presets",
+    "processes",
     "receptive_field",
 }
 """Modules at the package's root: pure Python and NumPy, free for all."""

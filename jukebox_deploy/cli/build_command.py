@@ -37,6 +37,9 @@ if TYPE_CHECKING:
 )
 @click.option("--out", type=click.Path(path_type=Path), help="Folder of the engine bundle.")
 @click.option("--graphs", callback=comma_separated, metavar="step_2,prefill_2", help="Build these graphs only.")
+@click.option(
+    "--processes", type=click.IntRange(min=1), help="Engines built at once. [default: one per core for small weights]"
+)
 @click.option("--force", is_flag=True, help="Replace the engine bundle in the output folder.")
 @click.option("--json", "as_json", is_flag=True, help="Print the summary as JSON.")
 def command(
@@ -45,6 +48,7 @@ def command(
     compute: tuple[str, ...],
     out: Path | None,
     graphs: tuple[str, ...],
+    processes: int | None,
     force: bool,
     as_json: bool,
 ) -> None:
@@ -58,7 +62,7 @@ def command(
         return
     if out is None:
         raise click.UsageError(f"--target {target} needs --out DIR, the folder of the engine bundle.")
-    from jukebox_deploy.engines.tensorrt_build import BuildOptions, build_bundle
+    from jukebox_deploy.engines.tensorrt_build import BuildOptions, build_bundle, processes_to_build
 
     options = BuildOptions(Target(target), compute)
     ours = replacing(out, force=force, is_ours=_is_bundle, inputs=[bundle.folder])
@@ -67,7 +71,8 @@ def command(
         def progress(graph: str, phase: str, done: int, steps: int) -> None:
             say(f"{graph}: {phase} {done}/{steps}")
 
-        _, summaries = build_bundle(bundle, out, options, chosen, progress)
+        at_once = processes or processes_to_build(bundle, chosen)
+        _, summaries = build_bundle(bundle, out, options, chosen, progress, at_once)
     if as_json:
         summary = {"bundle": str(out), "target": target, "graphs": [asdict(summary) for summary in summaries]}
         click.echo(json.dumps(summary, indent=2))

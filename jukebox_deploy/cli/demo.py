@@ -166,7 +166,7 @@ class Demo:
 
     def _build(self, bundle: EngineBundle) -> None:
         from jukebox_deploy.engines.manifest import Target
-        from jukebox_deploy.engines.tensorrt_build import BuildOptions, build_bundle
+        from jukebox_deploy.engines.tensorrt_build import BuildOptions, build_bundle, processes_to_build
 
         out = self._out / "engines"
         with self._stage("Build TensorRT-RTX engines, no GPU needed", "build", bundle.folder, "--out", out):
@@ -175,9 +175,11 @@ class Demo:
                 return
             with self._console.status("building") as status:
                 options = BuildOptions(Target.TENSORRT_RTX)
-                _, summaries = build_bundle(
-                    bundle, out, options, (), lambda graph, phase, *_: status.update(f"{graph}: {phase}")
-                )
+
+                def progress(graph: str, phase: str, done: int, of: int) -> None:
+                    status.update(f"{graph}: {phase} {done}/{of}")
+
+                _, summaries = build_bundle(bundle, out, options, (), progress, processes_to_build(bundle))
             size = sum(summary.engine_bytes for summary in summaries)
             caches = sum(summary.caches_in_place for summary in summaries)
             self._say(f"{len(summaries)} engines, {size / 1e6:.1f} MB; {caches} caches are updated in place.")

@@ -6,7 +6,7 @@ import torch
 
 from jukebox_deploy.attention_patterns import AttentionOrder
 from jukebox_deploy.contract import GraphKind, Precision
-from jukebox_deploy.errors import ExportError
+from jukebox_deploy.errors import JukeboxError
 from jukebox_deploy.export.feeds import random_feeds
 from jukebox_deploy.export.graph_modules import graph_module
 from jukebox_deploy.export.graph_parts import GraphParts, split_graph
@@ -92,5 +92,5 @@ def test_a_tracing_process_that_dies_is_a_sentence(monkeypatch: pytest.MonkeyPat
     monkeypatch.setattr("jukebox_deploy.export.parallel._trace_to_bytes", _die)
     config = unlabelled_config()
     specs = list(declare_graphs(config).values())
-    with pytest.raises(ExportError, match=r"if __name__ == .*--processes 1"):
+    with pytest.raises(JukeboxError, match=r"if __name__ == .*--processes 1"):
         list(trace_all(config, specs, Precision.FP32, processes=2))
