@@ -49,7 +49,9 @@ def _to_tensor(array: np.ndarray, device: str) -> Tensor:
 
 
 class EagerRunner:
-    """A stateless graph."""
+    """A stateless graph. PyTorch divides each call among its threads by itself."""
+
+    concurrent_calls = 1
 
     def __init__(self, spec: GraphSpec, function: GraphFunction, device: str) -> None:
         self.spec = spec

@@ -16,10 +16,10 @@ from typing import Any, cast
 
 from jukebox_deploy.config import JukeboxConfig
 from jukebox_deploy.config_json import config_from_dict, config_to_dict
-from jukebox_deploy.contract import GraphKind, GraphSpec, Precision, dimension_symbol
+from jukebox_deploy.contract import GraphKind, GraphSpec, LinearWeights, Precision, dimension_symbol
 from jukebox_deploy.errors import ConfigError, EngineError
 
-FORMAT_VERSION = 1
+FORMAT_VERSION = 2
 _AGAIN = "Export or build the bundle again."
 # No absolute paths, no "..", no hidden files, nothing that another system reads differently.
 _FILE_NAME = re.compile(r"(?:[\w-][\w.-]*/)*[\w-][\w.-]*", re.ASCII)
@@ -72,6 +72,7 @@ class Manifest:
     files: Mapping[str, FileRecord] = field(default_factory=dict)
     parity: Mapping[str, Any] | None = None  # report of the comparison with eager, plain JSON data
     vocabulary: Mapping[str, Any] = field(default_factory=dict)  # names of artists and genres, plain JSON data
+    linear_weights: LinearWeights = LinearWeights.AS_PRECISION
     format_version: int = FORMAT_VERSION
 
     def graph(self, kind: GraphKind, level: int) -> GraphEntry:
@@ -88,6 +89,7 @@ def manifest_to_json(manifest: Manifest) -> dict[str, Any]:
         "format_version": manifest.format_version,
         "target": str(manifest.target),
         "precision": str(manifest.precision),
+        "linear_weights": str(manifest.linear_weights),
         "config": config_to_dict(manifest.config),
         "checkpoint": manifest.checkpoint,
         "graphs": {name: _entry_to_json(entry) for name, entry in manifest.graphs.items()},
@@ -129,12 +131,14 @@ def manifest_from_json(data: Any) -> Manifest:
     try:
         config = config_from_dict(JukeboxConfig, data["config"])
         target, precision = Target(data["target"]), Precision(data["precision"])
+        linear_weights = LinearWeights(data["linear_weights"])
     except (ConfigError, ValueError) as error:
         raise EngineError(f"the manifest is not readable: {error} {_AGAIN}") from error
     files = {_file_name(n): _file_record(n, r) for n, r in _table(data["files"], "files").items()}
     manifest = Manifest(
         target=target,
         precision=precision,
+        linear_weights=linear_weights,
         config=config,
         checkpoint=_text(data["checkpoint"], "checkpoint"),
         graphs={n: _entry_from_json(n, e) for n, e in _table(data["graphs"], "graphs").items()},
@@ -151,6 +155,7 @@ _KEYS = {
     "format_version",
     "target",
     "precision",
+    "linear_weights",
     "config",
     "checkpoint",
     "graphs",

@@ -21,6 +21,9 @@ from jukebox_deploy.errors import ExportError
 _PRIMES = (1_000_003, 7_000_003)
 """Larger than any fixed size of a model; their multiples meet only far above every size."""
 
+_NO_END = (np.iinfo(np.int32).max, np.iinfo(np.int64).max)
+"""Ends of slices that go on to the end."""
+
 
 def sizes_to_trace(spec: GraphSpec) -> dict[str, int]:
     """A size for each symbol of a graph: the only possible one, or a stand-in."""
@@ -56,8 +59,11 @@ class _Multiple:
 
 
 def _as_multiple(number: int, symbols: Mapping[str, int]) -> _Multiple | None:
-    """None for a number that no stand-in is behind; the end of a slice without an end is one."""
-    if number < min(symbols.values()) or number >= np.iinfo(np.int32).max:
+    """None for a number that no stand-in is behind; the end of a slice without an end is one.
+
+    Multiples go far beyond 32 bits: slots times the positions of a window.
+    """
+    if number < min(symbols.values()) or number in _NO_END:
         return None
     for symbol, size in symbols.items():
         if number % size == 0:

@@ -87,10 +87,10 @@ def _make_pieces(spec: GraphSpec, parts: GraphParts) -> list[Piece]:
 
 def parameter_dtypes(spec: GraphSpec, model: ir.Model) -> dict[str, torch.dtype]:
     """The dtype in which a traced graph wants each of its model's parameters."""
-    return {str(value.name): _TORCH_TYPES[value.dtype] for value in _parameters(spec, model)}
+    return {str(value.name): _TORCH_TYPES[value.dtype] for value in parameters(spec, model)}
 
 
-def _parameters(spec: GraphSpec, model: ir.Model) -> list[ir.Value]:
+def parameters(spec: GraphSpec, model: ir.Model) -> list[ir.Value]:
     """The inputs of a traced graph behind the declared ones."""
     return list(model.graph.inputs)[len(spec.inputs) :]
 
@@ -104,7 +104,7 @@ _TORCH_TYPES: dict[ir.DataType | None, torch.dtype] = {
 
 def tie(spec: GraphSpec, model: ir.Model, weights: WeightFile) -> None:
     """Turn the parameters of a traced graph into initialisers that point into a weight file."""
-    for value in _parameters(spec, model):
+    for value in parameters(spec, model):
         model.graph.inputs.remove(value)
         value.const_value = weights.external_tensor(str(value.name))
         model.graph.initializers.add(value)

@@ -6,7 +6,7 @@ tensor is in memory at a time, and the step and the prefill store what they shar
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -16,6 +16,7 @@ import torch
 from torch import Tensor
 
 from jukebox_deploy.errors import ExportError
+from jukebox_deploy.export.quantisation import IntegerFormat, QuantisedWeight
 from jukebox_deploy.files import atomic_path
 
 ALIGNMENT = 4096
@@ -25,13 +26,17 @@ TensorLoader = Callable[[], Tensor]
 """Reads one tensor of a checkpoint."""
 
 
+SCALES = "_scale"
+"""Ends the name of a quantised weight's scales."""
+
+
 @dataclass(frozen=True)
 class StoredTensor:
     """Where a tensor lies in a weight file."""
 
     offset: int
     length: int  # bytes
-    dtype: str
+    dtype: str  # as ONNX spells it, in lower case
     shape: tuple[int, ...]
 
 
@@ -51,36 +56,110 @@ class WeightFile:
             self.path.name,
             stored.offset,
             stored.length,
-            ir.DataType[_ONNX_TYPES[stored.dtype]],
+            ONNX_TYPES[stored.dtype],
             shape=ir.Shape(stored.shape),
             name=name,
             base_dir=str(self.path.parent),
         )
 
+    @property
+    def quantised(self) -> list[str]:
+        """Names of the weights that are integers with scales."""
+        return [name for name in self.tensors if name + SCALES in self.tensors]
 
-_ONNX_TYPES = {"float32": "FLOAT", "float16": "FLOAT16", "bfloat16": "BFLOAT16"}
+    def load_quantised(self, name: str) -> QuantisedWeight:
+        """One quantised weight, read from the file."""
+        integers = self.external_tensor(name).numpy().astype(np.int8)
+        scales = torch.from_numpy(self.external_tensor(name + SCALES).numpy().view(np.uint8).copy())
+        dtype = getattr(torch, self.tensors[name + SCALES].dtype)
+        return QuantisedWeight(torch.from_numpy(integers), scales.view(dtype).reshape(-1, integers.shape[1]))
 
 
-def write_weights(path: Path, dtypes: Mapping[str, torch.dtype], loaders: Mapping[str, TensorLoader]) -> WeightFile:
-    """Write the parameters named in `dtypes`, each converted to its dtype, one after the other.
+def weights_of_graphs(graphs: Iterable[Path]) -> WeightFile:
+    """The weight file that saved graphs of one model share, as far as they use it.
 
-    The file appears whole or not at all. Raises `ExportError` if a parameter has no loader.
+    Raises `ExportError` if there is none, or more than one.
+    """
+    import onnx
+
+    tensors: dict[str, StoredTensor] = {}
+    files: set[Path] = set()
+    for graph in graphs:
+        for initializer in onnx.load(graph, load_external_data=False).graph.initializer:
+            place = {entry.key: entry.value for entry in initializer.external_data}
+            if not place:
+                continue
+            files.add(graph.parent / place["location"])
+            dtype = ir.DataType(initializer.data_type).name.lower()
+            offset, length = int(place["offset"]), int(place["length"])
+            tensors[initializer.name] = StoredTensor(offset, length, dtype, tuple(initializer.dims))
+    if len(files) != 1:
+        raise ExportError(f"the graphs of a model share one weight file, found {sorted(f.name for f in files)}.")
+    return WeightFile(files.pop(), tensors)
+
+
+ONNX_TYPES = {
+    "float": ir.DataType.FLOAT,
+    "float16": ir.DataType.FLOAT16,
+    "bfloat16": ir.DataType.BFLOAT16,
+    "int8": ir.DataType.INT8,
+    "int4": ir.DataType.INT4,
+}
+"""The types that a weight file holds."""
+
+
+@dataclass(frozen=True)
+class RawTensor:
+    """A tensor about to be written."""
+
+    name: str
+    dtype: str  # as in `StoredTensor`
+    shape: tuple[int, ...]
+    data: np.ndarray  # bytes
+
+
+def plain_tensors(dtypes: Mapping[str, torch.dtype], loaders: Mapping[str, TensorLoader]) -> Iterator[RawTensor]:
+    """Parameters, each loaded and converted to its dtype when its turn comes.
+
+    Raises `ExportError` if a parameter has no loader.
     """
     if missing := sorted(set(dtypes) - set(loaders)):
-        raise ExportError(f"{path.name}: the checkpoint lacks {missing[:20]} ({len(missing)} in all).")
+        raise ExportError(f"the checkpoint lacks {missing[:20]} ({len(missing)} in all).")
+    for name, dtype in dtypes.items():
+        yield _raw_tensor(name, loaders[name]().to(dtype))
+
+
+def quantised_tensors(name: str, weight: QuantisedWeight, form: IntegerFormat) -> Iterator[RawTensor]:
+    """The integers and the scales of a weight; one scale per column is `[out]`, more are `[groups, out]`."""
+    integers = weight.integers.reshape(-1).numpy()
+    packed = integers if form.bits == 8 else _pack_nibbles(integers)
+    yield RawTensor(name, form.dtype, tuple(weight.integers.shape), packed.view(np.uint8))
+    yield _raw_tensor(name + SCALES, weight.scales[0] if form.group is None else weight.scales)
+
+
+def _pack_nibbles(integers: np.ndarray) -> np.ndarray:
+    """Two 4-bit integers per byte, the first in the lower half, as ONNX has them."""
+    nibbles = integers.view(np.uint8) & 0x0F
+    packed: np.ndarray = nibbles[0::2] | (nibbles[1::2] << 4)
+    return packed
+
+
+def write_weights(path: Path, tensors: Iterable[RawTensor]) -> WeightFile:
+    """Write tensors one after the other, each at the start of a page.
+
+    The file appears whole or not at all.
+    """
     stored: dict[str, StoredTensor] = {}
     with atomic_path(path) as temporary, temporary.open("wb") as file:
-        for name, dtype in dtypes.items():
-            tensor = loaders[name]().to(dtype).contiguous()
+        for tensor in tensors:
             file.seek(-file.tell() % ALIGNMENT, 1)
             offset = file.tell()
-            file.write(_raw_bytes(tensor).data)
-            stored[name] = StoredTensor(
-                offset, file.tell() - offset, str(dtype).removeprefix("torch."), tuple(tensor.shape)
-            )
+            file.write(tensor.data.data)
+            stored[tensor.name] = StoredTensor(offset, file.tell() - offset, tensor.dtype, tensor.shape)
     return WeightFile(path, stored)
 
 
-def _raw_bytes(tensor: Tensor) -> np.ndarray:
-    raw: np.ndarray = tensor.reshape(-1).view(torch.uint8).numpy()
-    return raw
+def _raw_tensor(name: str, tensor: Tensor) -> RawTensor:
+    dtype = str(tensor.dtype).removeprefix("torch.").replace("float32", "float")
+    raw: np.ndarray = tensor.contiguous().reshape(-1).view(torch.uint8).numpy()
+    return RawTensor(name, dtype, tuple(tensor.shape), raw)

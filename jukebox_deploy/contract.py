@@ -48,6 +48,17 @@ class Precision(StrEnum):
         return {"fp32": "float32", "fp16": "float16", "bf16": "bfloat16"}[self.value]
 
 
+class LinearWeights(StrEnum):
+    """How graphs store the weights of the transformers' linear layers.
+
+    Smaller ones are multiplied back where they are used; all arithmetic stays in the `Precision`.
+    """
+
+    AS_PRECISION = "precision"
+    INT8 = "int8"  # a scale per output column
+    INT4 = "int4"  # a scale per output column and 32 inputs
+
+
 ITEM_BYTES = {"float32": 4, "float16": 2, "bfloat16": 2, "int64": 8, "int32": 4, "bool": 1}
 """The dtypes that a graph may declare, and the bytes of one element."""
 

@@ -10,7 +10,7 @@ from functools import cache
 
 from jukebox_deploy.attention_patterns import AttentionPattern
 from jukebox_deploy.config import JukeboxConfig, PriorConfig, TransformerConfig, VQVAEConfig
-from jukebox_deploy.contract import ITEM_BYTES, Precision, Role
+from jukebox_deploy.contract import ITEM_BYTES, LinearWeights, Precision, Role
 from jukebox_deploy.graphs import GraphOptions, declare_step
 from jukebox_deploy.parameter_counts import (
     attention_layers,
@@ -24,6 +24,9 @@ from jukebox_deploy.parameter_counts import (
 )
 
 # Bytes
+
+INT4_GROUP = 32
+"""Inputs that share a scale in int4."""
 
 
 class WeightStorage(StrEnum):
@@ -85,19 +88,34 @@ def allocated_cache_bytes(config: PriorConfig, precision: Precision) -> int:
     return sum(tensor.bytes({"B": 1}) for tensor in [*spec.states, *lyrics] if tensor.in_place or tensor in lyrics)
 
 
-def step_bytes(config: PriorConfig, slots: int, precision: Precision) -> int:
+def step_bytes(
+    config: PriorConfig, slots: int, precision: Precision, weights: LinearWeights = LinearWeights.AS_PRECISION
+) -> int:
     """Bytes that a step of all slots cannot avoid to move, on average over a window.
 
-    The stack's weights and the output matrix (in float32) once; per slot the keys and values that its
-    attentions look at, and those it writes.
+    The stack's weights, as they are stored, and the output matrix (in float32) once; per slot the keys
+    and values that its attentions look at, and those it writes.
     """
-    stack = config.transformer
+    stack, item = config.transformer, ITEM_BYTES[precision.dtype]
     layers = attention_layers(stack) + mlp_layers(stack)
-    weights = (count_parameters(layers) + stack.depth * 2 * norm_parameters(stack.width)) * ITEM_BYTES[precision.dtype]
+    matrices = sum(linear_weight_bytes(layer, precision, weights) for layer in layers)
+    vectors = (count_parameters(layers) - count_weights(layers) + stack.depth * 2 * norm_parameters(stack.width)) * item
     output = config.bins * stack.width * ITEM_BYTES["float32"]
     written = stack.depth - stack.patterns.count(AttentionPattern.CROSS)
     moved = sum(mean_visible_keys(stack, pattern) for pattern in stack.patterns) + written
-    return weights + output + slots * round(moved * position_bytes(stack, precision))
+    return matrices + vectors + output + slots * round(moved * position_bytes(stack, precision))
+
+
+def linear_weight_bytes(layer: tuple[int, int], precision: Precision, weights: LinearWeights) -> int:
+    """Bytes of the matrix of a linear layer, `(inputs, outputs)`, with the scales that it is stored with."""
+    inputs, outputs = layer
+    item = ITEM_BYTES[precision.dtype]
+    match weights:
+        case LinearWeights.INT8:
+            return (inputs + item) * outputs
+        case LinearWeights.INT4 if inputs % INT4_GROUP == 0:
+            return (inputs // 2 + inputs // INT4_GROUP * item) * outputs
+    return inputs * outputs * item
 
 
 # Floating-point operations, two for each multiplication with its addition

@@ -24,6 +24,10 @@ class GraphRunner(Protocol):
     def spec(self) -> GraphSpec:
         """The graph's table."""
 
+    @property
+    def concurrent_calls(self) -> int:
+        """How many calls from as many threads pay; results do not depend on it."""
+
     def __call__(self, feeds: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
         """Run once: arrays by input name -> arrays by output name. `EngineError` for wrong feeds."""
 

@@ -6,13 +6,14 @@ import pytest
 
 from jukebox_deploy.attention_patterns import AttentionOrder, AttentionPattern
 from jukebox_deploy.config import TransformerConfig
-from jukebox_deploy.contract import Precision
+from jukebox_deploy.contract import LinearWeights, Precision
 from jukebox_deploy.costs import (
     WeightStorage,
     allocated_cache_bytes,
     attention_flops,
     audio_second_flops,
     full_cache_bytes,
+    linear_weight_bytes,
     mean_attention_flops,
     mean_visible_keys,
     position_bytes,
@@ -284,3 +285,17 @@ class TestTime:
     def test_windows(self, name, level, seconds):
         config = PRESETS[name]
         assert window_seconds(config, config.prior(level)) == pytest.approx(seconds, abs=5e-4)
+
+
+def test_integer_weights_and_their_scales_are_what_a_step_moves():
+    """A released upsampler: 1920 wide, 72 layers; a scale per column, or per column and 32 inputs."""
+    layer = (1920, 480)
+    assert linear_weight_bytes(layer, Precision.FP32, LinearWeights.AS_PRECISION) == 4 * 1920 * 480
+    assert linear_weight_bytes(layer, Precision.FP32, LinearWeights.INT8) == 1920 * 480 + 4 * 480
+    assert linear_weight_bytes(layer, Precision.FP16, LinearWeights.INT4) == 960 * 480 + 2 * 60 * 480
+    assert linear_weight_bytes((40, 8), Precision.FP32, LinearWeights.INT4) == 4 * 40 * 8  # no whole groups of 32
+    upsampler = RELEASED_UPSAMPLERS[0]
+    moved = {weights: step_bytes(upsampler, 1, Precision.FP32, weights) for weights in LinearWeights}
+    assert moved[LinearWeights.AS_PRECISION] == step_bytes(upsampler, 1, Precision.FP32)
+    assert 3.8 < moved[LinearWeights.AS_PRECISION] / moved[LinearWeights.INT8] < 4
+    assert 6 < moved[LinearWeights.AS_PRECISION] / moved[LinearWeights.INT4] < 6.4

@@ -11,15 +11,23 @@ import click
 
 from jukebox_deploy.cli.folders import replacing
 from jukebox_deploy.cli.options import comma_separated
-from jukebox_deploy.contract import Precision
+from jukebox_deploy.contract import LinearWeights, Precision
 from jukebox_deploy.engines.bundle import MANIFEST_NAME
+from jukebox_deploy.engines.integer_weights import describe_prior, integer_weights
 
 if TYPE_CHECKING:
     from jukebox_deploy.engines.manifest import Manifest
     from jukebox_deploy.jobs.export_job import ExportEvent, Listener
+    from jukebox_deploy.jobs.quantised_export import QuantisationRequest
 
 _PATH = click.Path(path_type=Path)
-_WORDS = {"trace": "traced", "validate": "validated", "tensorrt": "TensorRT-RTX"}
+_WORDS = {
+    "trace": "traced",
+    "quantise": "quantised",
+    "validate": "validated",
+    "quality": "measured",
+    "tensorrt": "TensorRT-RTX",
+}
 
 
 def _slots(context: click.Context, parameter: click.Parameter, value: str) -> tuple[int, int, int]:
@@ -46,6 +54,31 @@ def _slots(context: click.Context, parameter: click.Parameter, value: str) -> tu
     default=str(Precision.FP32),
     show_default=True,
     help="Of the transformer stacks and their caches; all else stays in fp32.",
+)
+@click.option(
+    "--weights",
+    type=click.Choice([str(w) for w in LinearWeights]),
+    default=str(LinearWeights.AS_PRECISION),
+    show_default=True,
+    help="Of the stacks' linear layers: as the precision, or integers with scales; the step then gives its logits.",
+)
+@click.option(
+    "--keep",
+    callback=comma_separated,
+    metavar="layers.0,layers.71.mlp",
+    help="Linear layers that --weights leaves in the precision, by parts of their names; * stands for anything.",
+)
+@click.option(
+    "--calibrate",
+    metavar="none|self|SONG",
+    help="What --weights learns the layers' inputs from: codes that the model samples, or a song folder, or a "
+    "folder of them. [default: self for int4, none for int8]",
+)
+@click.option(
+    "--max-kl",
+    type=click.FloatRange(min=0),
+    metavar="NATS",
+    help="How far --weights may move the probabilities of codes, on average. [default: 0.01 int8, 0.05 int4]",
 )
 @click.option(
     "--batch",
@@ -84,11 +117,25 @@ def command(bundle: Path, out: Path, force: bool, as_json: bool, **choices: Any)
         choices["validate"],
         TensorRtCheck(choices["tensorrt_check"]),
         choices["processes"],
+        quantisation=_quantisation(choices),
     )
     checkpoint = CheckpointBundle.open(bundle)
     with replacing(out, force=force, is_ours=lambda folder: (folder / MANIFEST_NAME).is_file(), inputs=[bundle]):
         manifest = export_bundle(checkpoint, out, request, _listener(as_json))
     _report(out, manifest, as_json)
+
+
+def _quantisation(choices: dict[str, Any]) -> QuantisationRequest:
+    from jukebox_deploy.jobs.quantised_export import Calibration, QuantisationRequest, song_folders
+
+    calibrate: str | None = choices["calibrate"]
+    songs: tuple[Path, ...] = ()
+    if calibrate is not None and calibrate not in (Calibration.NONE, Calibration.SELF):
+        songs, calibrate = song_folders(Path(calibrate)), Calibration.SONGS
+    calibration = None if calibrate is None else Calibration(calibrate)
+    return QuantisationRequest(
+        LinearWeights(choices["weights"]), choices["keep"], calibration, songs, choices["max_kl"]
+    )
 
 
 def _listener(as_json: bool) -> Listener:
@@ -104,9 +151,20 @@ def _listener(as_json: bool) -> Listener:
 
 def _report(out: Path, manifest: Manifest, as_json: bool) -> None:
     if as_json:
-        document = {"bundle": str(out), "precision": manifest.precision, "graphs": list(manifest.graphs)}
+        document = {
+            "bundle": str(out),
+            "precision": manifest.precision,
+            "linear_weights": manifest.linear_weights,
+            "graphs": list(manifest.graphs),
+            "integer_weights": integer_weights(manifest),
+        }
         click.echo(json.dumps({**document, "parity": manifest.parity}, indent=2))
         return
     size = sum(record.bytes for record in manifest.files.values())
-    click.echo(f"{out}: {len(manifest.graphs)} graphs in {manifest.precision}, {size / 1e6:.1f} MB.")
+    weights = (
+        "" if manifest.linear_weights is LinearWeights.AS_PRECISION else f" with {manifest.linear_weights} weights"
+    )
+    click.echo(f"{out}: {len(manifest.graphs)} graphs in {manifest.precision}{weights}, {size / 1e6:.1f} MB.")
+    for level, facts in integer_weights(manifest).items():
+        click.echo(describe_prior(level, facts))
     click.echo(f"Next: jukebox-deploy sample {out} --out song, or jukebox-deploy build {out} --out engines.")

@@ -12,8 +12,9 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from jukebox_deploy.contract import Precision
+from jukebox_deploy.contract import LinearWeights, Precision
 from jukebox_deploy.engines.bundle import MANIFEST_NAME, EngineBundle, open_bundle
+from jukebox_deploy.engines.integer_weights import describe_prior, integer_weights
 from jukebox_deploy.engines.memory_plan import PriorMemory, plan_config, plan_manifest
 from jukebox_deploy.errors import EngineError
 
@@ -74,6 +75,8 @@ def describe_engines(bundle: EngineBundle, quick: bool, limit: int | None) -> De
         "model": manifest.config.name,
         "target": str(manifest.target),
         "precision": str(manifest.precision),
+        "linear_weights": str(manifest.linear_weights),
+        "integer_weights": integer_weights(manifest),
         "format_version": manifest.format_version,
         "hashes": "not checked" if quick else "all match",
         "checkpoint": manifest.checkpoint,
@@ -140,10 +143,12 @@ def _print(description: Description, graphs: tuple[str, ...]) -> None:
 def _print_engines(console: Console, description: Description) -> None:
     console.print(
         f"{description['folder']}: engine bundle of {description['model']} for {description['target']}, "
-        f"{description['precision']}, {_gigabytes(description['bytes'])} GB"
+        f"{_element_types(description)}, {_gigabytes(description['bytes'])} GB"
     )
     console.print(f"hashes: {description['hashes']}; checkpoint {description['checkpoint']}")
     console.print(f"parity: {'the report is in the manifest' if description['parity'] else 'not compared'}")
+    for level, facts in description["integer_weights"].items():
+        console.print(describe_prior(level, facts))
     console.print("made with " + ", ".join(f"{name} {version}" for name, version in description["tools"].items()))
     rows = [
         (
@@ -156,6 +161,11 @@ def _print_engines(console: Console, description: Description) -> None:
         for name, graph in description["graphs"].items()
     ]
     _print_table(console, ("graph", "file", "MiB with weights", "sizes", "GPUs"), rows, right=(2,))
+
+
+def _element_types(description: Description) -> str:
+    weights = description["linear_weights"]
+    return description["precision"] + ("" if weights == LinearWeights.AS_PRECISION else f" with {weights} weights")
 
 
 def _ranges(table: Description) -> str:

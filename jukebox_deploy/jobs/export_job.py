@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import gc
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from functools import partial
+from itertools import chain
 from pathlib import Path
 from typing import Any
 
@@ -13,20 +14,24 @@ import onnx_ir as ir
 
 from jukebox_deploy.checkpoints.bundle import CheckpointBundle
 from jukebox_deploy.config import JukeboxConfig
-from jukebox_deploy.contract import GraphSpec
+from jukebox_deploy.contract import GraphKind, GraphSpec, LinearWeights
+from jukebox_deploy.engine import Engine
+from jukebox_deploy.engines import integer_weights
 from jukebox_deploy.engines.bundle import write_manifest
 from jukebox_deploy.engines.graph_check import check_graph_file
 from jukebox_deploy.engines.manifest import GraphEntry, Manifest, Target
 from jukebox_deploy.engines.onnxruntime import OnnxRuntimeEngine, OnnxRuntimeOptions
 from jukebox_deploy.errors import ExportError
+from jukebox_deploy.export.integer_weights import store_as_integers
 from jukebox_deploy.export.parallel import trace_all
 from jukebox_deploy.export.tracing import parameter_dtypes, tie
 from jukebox_deploy.export.validation import check_structure, require_parity
-from jukebox_deploy.export.weights import WeightFile, write_weights
+from jukebox_deploy.export.weights import RawTensor, WeightFile, plain_tensors, weights_of_graphs, write_weights
 from jukebox_deploy.files import atomic_directory
 from jukebox_deploy.graphs import GraphOptions, declare_graphs
 from jukebox_deploy.jobs.opening import component_name, eager_engine, tool_versions
 from jukebox_deploy.jobs.parity import compare_graph, reason_not_to_run, reference, sizes_to_compare
+from jukebox_deploy.jobs.quantised_export import QuantisationRequest, Quantiser
 from jukebox_deploy.jobs.tensorrt_check import TensorRtCheck, check_with_tensorrt
 
 
@@ -40,13 +45,24 @@ class ExportRequest:
     tensorrt: TensorRtCheck = TensorRtCheck.AUTO
     processes: int | None = None  # that trace; None: one per core, at most one per two graphs
     seed: int = 0  # of the inputs that validation makes
+    quantisation: QuantisationRequest = field(default_factory=QuantisationRequest)
+
+    @property
+    def quantises(self) -> bool:
+        """Whether weights become integers."""
+        return self.quantisation.weights is not LinearWeights.AS_PRECISION
+
+    @property
+    def declared_options(self) -> GraphOptions:
+        """The options that the graphs are declared with: a step shows the quality of integer weights in its logits."""
+        return replace(self.options, logits=self.options.logits or self.quantises)
 
 
 @dataclass(frozen=True)
 class ExportEvent:
     """Something that was done, for whoever shows progress."""
 
-    action: str  # "trace", "validate" or "tensorrt"
+    action: str  # "trace", "quantise", "validate", "quality" or "tensorrt"
     graph: str
     detail: str = ""
 
@@ -59,33 +75,22 @@ def export_bundle(
 ) -> Manifest:
     """Trace, write and validate the graphs of a checkpoint into the new folder `out`.
 
-    Raises `ExportError` for graphs that there are not and `ParityError` for graphs that disagree with
-    the model; then nothing is written.
+    The quality of integer weights is measured whether or not graphs are validated. Raises `ExportError` for
+    graphs and layers that there are not and `ParityError` for graphs that disagree with the model or whose
+    weights are too coarse; then nothing is written.
     """
     specs = select_graphs(checkpoint.config, request)
-    entries: dict[str, GraphEntry] = {}
+    quantiser = Quantiser(checkpoint, request.quantisation, request.seed) if request.quantises else None
+    job = _Export(checkpoint, request, quantiser, listener)
     report: dict[str, Any] = {}
     with atomic_directory(out) as folder:
-        traced: dict[str, ir.Model] = {}
-        wanted = list(specs.values())
-        for spec, model in trace_all(checkpoint.config, wanted, request.options.precision, request.processes):
-            listener(ExportEvent("trace", spec.name))
-            traced[spec.name] = model
-        for level in dict.fromkeys(spec.model_level for spec in specs.values()):
-            mine = {name: spec for name, spec in specs.items() if spec.model_level == level}
-            entries |= _save_model(checkpoint, level, [(mine[name], traced.pop(name)) for name in mine], folder)
-            if request.validate:
-                report |= _validate_model(checkpoint, mine, folder, request, listener)
-            gc.collect()
-            for name in mine:
-                built = check_with_tensorrt(entries[name], folder, request.tensorrt)
-                listener(ExportEvent("tensorrt", name, built))
-                report.setdefault(name, {})["tensorrt_rtx"] = built
+        entries = job.write(specs, folder, report)
         return write_manifest(
             folder,
             Manifest(
                 target=Target.ONNXRUNTIME,
                 precision=request.options.precision,
+                linear_weights=request.quantisation.weights,
                 config=checkpoint.config,
                 checkpoint=checkpoint.fingerprint(),
                 graphs={name: entries[name] for name in specs},
@@ -101,7 +106,7 @@ def select_graphs(config: JukeboxConfig, request: ExportRequest) -> dict[str, Gr
 
     Raises `ExportError` for unknown names.
     """
-    declared = declare_graphs(config, request.options)
+    declared = declare_graphs(config, request.declared_options)
     if unknown := [name for name in request.graphs if name not in declared]:
         raise ExportError(f"{config.name} has no graphs {unknown}; it has {', '.join(declared)}.")
     wanted = set(request.graphs) | {_partner(name) for name in request.graphs}
@@ -114,16 +119,110 @@ def _partner(name: str) -> str:
     return {"step": f"prefill_{level}", "prefill": f"step_{level}"}.get(kind, name)
 
 
-def _save_model(
-    checkpoint: CheckpointBundle, level: int | None, graphs: Sequence[tuple[GraphSpec, ir.Model]], folder: Path
-) -> dict[str, GraphEntry]:
-    """Write all graphs of one model and the one file of their weights."""
-    dtypes = {name: dtype for spec, model in graphs for name, dtype in parameter_dtypes(spec, model).items()}
-    component = component_name(level)
-    source = checkpoint.tensors(component)
-    loaders = {name: partial(source.load, name) for name in source.infos}
-    weights = write_weights(folder / f"{component}.weights", dtypes, loaders)
-    return {spec.name: _save_graph(spec, model, folder, weights) for spec, model in graphs}
+@dataclass(frozen=True)
+class _Export:
+    """One export on its way."""
+
+    checkpoint: CheckpointBundle
+    request: ExportRequest
+    quantiser: Quantiser | None
+    listener: Listener
+
+    def write(self, specs: Mapping[str, GraphSpec], folder: Path, report: dict[str, Any]) -> dict[str, GraphEntry]:
+        """Everything but the manifest; what was found goes into the report, by graph."""
+        options, config = self.request.options, self.checkpoint.config
+        traced: dict[str, ir.Model] = {}
+        for spec, model in trace_all(config, list(specs.values()), options.precision, self.request.processes):
+            self.listener(ExportEvent("trace", spec.name))
+            traced[spec.name] = model
+        entries: dict[str, GraphEntry] = {}
+        for level in dict.fromkeys(spec.model_level for spec in specs.values()):
+            mine = {name: spec for name, spec in specs.items() if spec.model_level == level}
+            saved = self._save_model(level, [(mine[name], traced.pop(name)) for name in mine], folder)
+            if self.request.validate:
+                report |= self._validate_model(level, mine, folder)
+            if self.quantiser is not None and level is not None:
+                saved = self._judge(level, saved, folder, self.quantiser)
+            entries |= saved
+            gc.collect()
+            for name in mine:
+                built = check_with_tensorrt(entries[name], folder, self.request.tensorrt)
+                self.listener(ExportEvent("tensorrt", name, built))
+                report.setdefault(name, {})["tensorrt_rtx"] = built
+        return entries
+
+    def _save_model(
+        self, level: int | None, graphs: Sequence[tuple[GraphSpec, ir.Model]], folder: Path
+    ) -> dict[str, GraphEntry]:
+        """Write all graphs of one model and the one file of their weights."""
+        dtypes = {name: dtype for spec, model in graphs for name, dtype in parameter_dtypes(spec, model).items()}
+        component = component_name(level)
+        source = self.checkpoint.tensors(component)
+        loaders = {name: partial(source.load, name) for name in source.infos}
+        integers: Iterator[RawTensor] = iter(())
+        if self.quantiser is not None and level is not None:
+            chosen = {name: dtypes.pop(name) for name in self.quantiser.choice(level).quantised if name in dtypes}
+            for spec, model in graphs:
+                count = store_as_integers(spec, model, chosen, self.quantiser.form)
+                if count:
+                    self.listener(ExportEvent("quantise", spec.name, f"{count} weights to {self.quantiser.form.dtype}"))
+            integers = self.quantiser.tensors(level, chosen)
+        weights = write_weights(folder / f"{component}.weights", chain(plain_tensors(dtypes, loaders), integers))
+        return {spec.name: _save_graph(spec, model, folder, weights) for spec, model in graphs}
+
+    def _rounded(self, level: int | None, specs: Mapping[str, GraphSpec], folder: Path) -> dict[int | None, WeightFile]:
+        """The weights that stand in for the checkpoint's where a graph is compared with the model."""
+        if self.quantiser is None or level is None:
+            return {}
+        return {level: weights_of_graphs(folder / f"{name}.onnx" for name in specs)}
+
+    def _validate_model(self, level: int | None, specs: Mapping[str, GraphSpec], folder: Path) -> dict[str, Any]:
+        """Compare every graph with the model at sizes other than the traced ones; the report by graph."""
+        precision, config = self.request.options.precision, self.checkpoint.config
+        tables = declare_graphs(config, self.request.declared_options)
+        files = {name: folder / f"{name}.onnx" for name in specs}
+        # Rounded activations would hide a wrong graph; what they cost is part of the quality that is measured.
+        found = OnnxRuntimeEngine(
+            config, tables, files, OnnxRuntimeOptions(pack_weights=False, round_activations=False)
+        )
+        rounded = self._rounded(level, specs, folder)
+        open_eager = reference(partial(eager_engine, self.checkpoint, tables, precision, rounded=rounded), config)
+        report: dict[str, Any] = {}
+        for name, spec in specs.items():
+            if reason := reason_not_to_run(spec):
+                report[name] = {"not_run": reason}
+                continue
+            rows: list[dict[str, Any]] = []
+            for sizes in sizes_to_compare(spec):
+                parity = compare_graph(open_eager, found, spec, sizes, precision, self.request.seed)
+                require_parity(name, str(sizes), parity)
+                worst = max(parity, key=lambda row: row.relative_error)
+                self.listener(ExportEvent("validate", name, f"{sizes}: relative error {worst.relative_error:.1e}"))
+                rows.append({"sizes": sizes, "worst": worst.tensor, "relative_error": worst.relative_error})
+            report[name] = {"tolerance": parity[0].tolerance or None, "runs": rows}
+        return report
+
+    def _judge(
+        self, level: int, entries: Mapping[str, GraphEntry], folder: Path, quantiser: Quantiser
+    ) -> dict[str, GraphEntry]:
+        """Measure what the integer weights of a prior cost, and say it with its graphs."""
+        specs = {name: entry.spec for name, entry in entries.items()}
+        step = specs.get(f"{GraphKind.STEP}_{level}")
+        quality = None
+        if step is not None:
+            quality = quantiser.judge(self._as_it_runs(level, specs, folder), step)
+            self.listener(ExportEvent("quality", step.name, str(quality)))
+        facts = quantiser.facts(level, self._rounded(level, specs, folder).get(level), quality)
+        return {name: replace(entry, options={integer_weights.KEY: facts}) for name, entry in entries.items()}
+
+    def _as_it_runs(self, level: int, specs: Mapping[str, GraphSpec], folder: Path) -> Engine:
+        """ONNX Runtime with its own rounding; the model in PyTorch where a CPU cannot run the graphs."""
+        tables = declare_graphs(self.checkpoint.config, self.request.declared_options)
+        if any(reason_not_to_run(spec) for spec in specs.values()):
+            rounded = self._rounded(level, specs, folder)
+            return eager_engine(self.checkpoint, tables, self.request.options.precision, rounded=rounded)
+        files = {name: folder / f"{name}.onnx" for name in specs}
+        return OnnxRuntimeEngine(self.checkpoint.config, tables, files)
 
 
 def _save_graph(spec: GraphSpec, model: ir.Model, folder: Path, weights: WeightFile) -> GraphEntry:
@@ -133,32 +232,3 @@ def _save_graph(spec: GraphSpec, model: ir.Model, folder: Path, weights: WeightF
     check_structure(path, spec)
     check_graph_file(path, spec, [weights.path.name])
     return GraphEntry(spec, path.name, (weights.path.name,))
-
-
-def _validate_model(
-    checkpoint: CheckpointBundle,
-    specs: Mapping[str, GraphSpec],
-    folder: Path,
-    request: ExportRequest,
-    listener: Listener,
-) -> dict[str, Any]:
-    """Compare every graph with the model at sizes other than the traced ones; the report by graph."""
-    precision = request.options.precision
-    graphs = declare_graphs(checkpoint.config, request.options)
-    files = {name: folder / f"{name}.onnx" for name in specs}
-    found = OnnxRuntimeEngine(checkpoint.config, graphs, files, OnnxRuntimeOptions(pack_weights=False))
-    open_eager = reference(partial(eager_engine, checkpoint, graphs, precision), checkpoint.config)
-    report: dict[str, Any] = {}
-    for name, spec in specs.items():
-        if reason := reason_not_to_run(spec):
-            report[name] = {"not_run": reason}
-            continue
-        rows: list[dict[str, Any]] = []
-        for sizes in sizes_to_compare(spec):
-            parity = compare_graph(open_eager, found, spec, sizes, precision, request.seed)
-            require_parity(name, str(sizes), parity)
-            worst = max(parity, key=lambda row: row.relative_error)
-            listener(ExportEvent("validate", name, f"{sizes}: relative error {worst.relative_error:.1e}"))
-            rows.append({"sizes": sizes, "worst": worst.tensor, "relative_error": worst.relative_error})
-        report[name] = {"tolerance": parity[0].tolerance or None, "runs": rows}
-    return report

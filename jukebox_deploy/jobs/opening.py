@@ -16,6 +16,7 @@ from jukebox_deploy.engines.eager import EagerEngine, GraphFunction
 from jukebox_deploy.engines.threads import worthwhile_threads
 from jukebox_deploy.errors import EngineError
 from jukebox_deploy.export.graph_modules import GraphModule, graph_module
+from jukebox_deploy.export.weights import WeightFile
 from jukebox_deploy.jobs.onnx_opening import require_current_tables
 from jukebox_deploy.models.prior import Prior
 from jukebox_deploy.models.vqvae import VQVAE
@@ -26,9 +27,16 @@ def component_name(level: int | None) -> str:
     return VQVAE_COMPONENT if level is None else prior_component(level)
 
 
-def load_model(checkpoint: CheckpointBundle, level: int | None, precision: Precision) -> VQVAE | Prior:
-    """The VQ-VAE (`level` None) or the prior of a level, with its weights."""
-    return checkpoint.load_vqvae() if level is None else checkpoint.load_prior(level, precision)
+def load_model(
+    checkpoint: CheckpointBundle, level: int | None, precision: Precision, rounded: WeightFile | None = None
+) -> VQVAE | Prior:
+    """The VQ-VAE (`level` None) or the prior of a level, with its weights, some of them `rounded` (`eager_engine`)."""
+    model = checkpoint.load_vqvae() if level is None else checkpoint.load_prior(level, precision)
+    if rounded is not None:
+        for name in rounded.quantised:
+            weight = rounded.load_quantised(name).dequantise().to(model.get_parameter(name).dtype)
+            model.load_state_dict({name: weight}, strict=False, assign=True)
+    return model
 
 
 def eager_engine(
@@ -37,19 +45,21 @@ def eager_engine(
     precision: Precision = Precision.FP32,
     device: str = "cpu",
     threads: int | None = None,
+    rounded: Mapping[int | None, WeightFile] | None = None,
 ) -> EagerEngine:
     """The models themselves behind the engine contract. A model's graphs share its weights.
 
-    `threads` of PyTorch while a graph runs; `None`: as many as pay for its model.
+    `threads` of PyTorch while a graph runs; `None`: as many as pay for its model. `rounded`: by level, an
+    exported weight file whose integer weights, multiplied by their scales, take the place of the checkpoint's.
     """
     models: dict[int | None, VQVAE | Prior] = {}
 
     def open_graph(spec: GraphSpec) -> GraphFunction:
         level = spec.model_level
         if level not in models:
-            models[level] = load_model(checkpoint, level, precision).to(device)
+            models[level] = load_model(checkpoint, level, precision, (rounded or {}).get(level)).to(device)
         weight_bytes = sum(parameter.nbytes for parameter in models[level].parameters())
-        return _on_threads(graph_module(spec, models[level]), threads or worthwhile_threads(weight_bytes))
+        return on_threads(graph_module(spec, models[level]), threads or worthwhile_threads(weight_bytes))
 
     return EagerEngine(checkpoint.config, graphs, open_graph, device)
 
@@ -65,8 +75,8 @@ def require_same_model(bundle: EngineBundle, checkpoint: CheckpointBundle) -> No
     require_current_tables(bundle)
 
 
-def _on_threads(module: GraphModule, threads: int) -> GraphFunction:
-    """A graph that sets the number of PyTorch's threads while it runs."""
+def on_threads(module: GraphModule, threads: int) -> GraphFunction:
+    """A graph's function that sets the number of PyTorch's threads while it runs."""
 
     def run(*tensors: Tensor) -> tuple[Tensor, ...]:
         before = torch.get_num_threads()

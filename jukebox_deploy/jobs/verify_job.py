@@ -1,7 +1,9 @@
 """Verification: is an engine bundle still the checkpoint that it was made from?
 
 A ladder of comparisons with the eager models: single graphs on random inputs, then windows as they
-are sampled (prefill, steps over given codes, greedy codes), then sound.
+are sampled (prefill, steps over given codes, greedy codes), then sound. Where a bundle has integer
+weights the models have the same ones there, and activations are not rounded; what the integers do to
+the checkpoint's own probabilities, as the bundle runs, is a rung of its own.
 """
 
 from __future__ import annotations
@@ -17,11 +19,14 @@ from jukebox_deploy.checkpoints.bundle import CheckpointBundle
 from jukebox_deploy.contract import GraphKind, GraphSpec, Precision
 from jukebox_deploy.costs import tokens_per_second
 from jukebox_deploy.engine import Engine
+from jukebox_deploy.engines import integer_weights
 from jukebox_deploy.engines.bundle import EngineBundle
 from jukebox_deploy.engines.manifest import Target
+from jukebox_deploy.engines.onnxruntime import OnnxRuntimeOptions
 from jukebox_deploy.errors import EngineError
 from jukebox_deploy.export.feeds import random_feed
 from jukebox_deploy.export.validation import TOLERANCES, TensorParity, compare
+from jukebox_deploy.export.weights import WeightFile, weights_of_graphs
 from jukebox_deploy.graphs import GraphOptions, declare_graphs
 from jukebox_deploy.jobs.graph_runs import run_graph
 from jukebox_deploy.jobs.onnx_opening import onnx_engine
@@ -33,6 +38,7 @@ from jukebox_deploy.jobs.parity import (
     sizes_to_compare,
     slots_to_compare,
 )
+from jukebox_deploy.jobs.quantised_export import largest_column_error, measure_quality
 from jukebox_deploy.jobs.verify_report import Check, CheckKind, Outcome, VerifyReport
 from jukebox_deploy.jobs.window_runs import (
     StretchPlace,
@@ -112,11 +118,14 @@ class _Ladder:
         manifest = bundle.manifest
         self.config = manifest.config
         self.precision = manifest.precision
+        self.checkpoint = checkpoint
+        self.bundle = bundle
         self.request = request
-        self.found = onnx_engine(bundle)
+        self.rounded = rounded_weights(bundle)
+        self.found = onnx_engine(bundle, OnnxRuntimeOptions(round_activations=not self.rounded))
         # What conditions a window is worked out by the model, whether or not the bundle has those graphs.
         tables = declare_graphs(manifest.config, GraphOptions(manifest.precision)) | bundle.graphs
-        open_model = partial(eager_engine, checkpoint, tables, manifest.precision)
+        open_model = partial(eager_engine, checkpoint, tables, manifest.precision, rounded=self.rounded)
         self.open_model: Callable[[], Engine] = reference(open_model, manifest.config)
 
     def climb(self, specs: Mapping[str, GraphSpec]) -> Iterator[Check]:
@@ -126,6 +135,7 @@ class _Ladder:
         for spec in specs.values():
             if spec.kind is GraphKind.STEP:
                 yield from self.windows(spec)
+                yield from self.integer_weights(spec)
             if spec.kind is GraphKind.VQVAE_DECODE:
                 yield self.sound(spec)
 
@@ -151,6 +161,24 @@ class _Ladder:
             stretch = make_stretch(self.open_model(), prior, place, slots, self.request.seed + index)
             yield self._given_codes(spec, stretch)
             yield self._greedy_codes(spec, stretch)
+
+    def integer_weights(self, spec: GraphSpec) -> Iterator[Check]:
+        """How far the integer weights of a prior are from the checkpoint's, and what that does to its codes."""
+        facts = integer_weights.facts_of(self.bundle.manifest.graphs[spec.name])
+        if facts is None:
+            return
+        error = largest_column_error(self.checkpoint, spec.level, self.rounded[spec.level])
+        # The same files give the same number, but for the order of additions.
+        limit = 1.001 * facts["column_error"]
+        measure = "relative error of a column"
+        yield _of_value(spec.name, CheckKind.INTEGER_WEIGHTS, "worst column", measure, error, limit)
+        if reason := self._reason_not_to_run(spec):
+            yield _unrun(spec.name, CheckKind.PROBABILITIES, reason)
+            return
+        quality = measure_quality(self.checkpoint, onnx_engine(self.bundle), spec, self.request.seed)
+        where = f"B={quality.slots}, {quality.positions} codes, top-1 {quality.top1_agreement:.1%}"
+        limit = facts["quality"]["limit"]
+        yield _of_value(spec.name, CheckKind.PROBABILITIES, where, "nats of mean KL", quality.mean_kl, limit)
 
     def _reason_not_to_run(self, spec: GraphSpec) -> str:
         """A step and a prefill are opened together."""
@@ -210,6 +238,23 @@ def signal_to_error(expected: np.ndarray, found: np.ndarray) -> float:
         return math.inf
     with np.errstate(divide="ignore", invalid="ignore"):  # silence gives minus infinity, a NaN stays one
         return float(10 * np.log10(signal / error))
+
+
+def rounded_weights(bundle: EngineBundle) -> dict[int | None, WeightFile]:
+    """By level, the weight files of the priors that have integers."""
+    manifest = bundle.manifest
+    quantised = [e.spec for e in manifest.graphs.values() if integer_weights.facts_of(e) is not None]
+    return {
+        level: weights_of_graphs(
+            bundle.folder / e.file for e in manifest.graphs.values() if e.spec.model_level == level
+        )
+        for level in {spec.model_level for spec in quantised}
+    }
+
+
+def _of_value(graph: str, kind: CheckKind, where: str, measure: str, value: float, limit: float) -> Check:
+    outcome = Outcome.PASSED if value <= limit else Outcome.FAILED
+    return Check(graph, kind, where, outcome, measure, value, limit)
 
 
 def _of_tensors(graph: str, kind: CheckKind, where: str, rows: list[TensorParity]) -> Check:

@@ -1,4 +1,4 @@
-"""A stretch of a window on any engine: prefill a prefix, then step, with given codes or greedily."""
+"""A stretch of a window on any engine: prefill a prefix, then step, over given codes or choosing them."""
 
 from __future__ import annotations
 
@@ -52,14 +52,21 @@ def make_stretch(model: Engine, prior: PriorConfig, place: StretchPlace, slots: 
     tensors = {
         name: random_feed(spec.tensor(name), spec, model.config, {"B": slots}, seed) for name in ("codes", "uniform")
     }
-    for kind in (GraphKind.CONDITION, GraphKind.LYRICS):
-        if f"{kind}_{prior.level}" in model.graphs:
-            runner = model.runner(kind, prior.level)
-            tensors.update(runner(random_feeds(runner.spec, model.config, {"B": slots}, seed)))
+    tensors |= random_conditioning(model, prior, slots, seed)
     offset = (stack.block_length // 2 + np.arange(slots)) % stack.block_length
     prefix = place.block(prior) * stack.block_length + offset
     steps = min(stack.block_length + 1, stack.context - int(prefix.max()))
     return WindowStretch(tensors, prefix, steps)
+
+
+def random_conditioning(model: Engine, prior: PriorConfig, slots: int, seed: int) -> dict[str, np.ndarray]:
+    """What `model` makes of random labels, lyrics and upper codes: inputs of the step by name."""
+    tensors: dict[str, np.ndarray] = {}
+    for kind in (GraphKind.CONDITION, GraphKind.LYRICS):
+        if f"{kind}_{prior.level}" in model.graphs:
+            runner = model.runner(kind, prior.level)
+            tensors.update(runner(random_feeds(runner.spec, model.config, {"B": slots}, seed)))
+    return tensors
 
 
 def run_given_codes(session: PriorSession, prior: PriorConfig, stretch: WindowStretch) -> dict[str, np.ndarray]:
@@ -82,7 +89,19 @@ def run_given_codes(session: PriorSession, prior: PriorConfig, stretch: WindowSt
 
 def run_greedy_codes(session: PriorSession, prior: PriorConfig, stretch: WindowStretch) -> np.ndarray:
     """Step and choose the most likely code each time: `[B, steps]`."""
+    return _run_and_choose(session, prior, stretch, temperature=0.0)
+
+
+def run_sampled_codes(session: PriorSession, prior: PriorConfig, stretch: WindowStretch) -> np.ndarray:
+    """Step and draw each code as the model has it, at temperature 1: `[B, steps]`."""
+    return _run_and_choose(session, prior, stretch, temperature=1.0)
+
+
+def _run_and_choose(
+    session: PriorSession, prior: PriorConfig, stretch: WindowStretch, temperature: float
+) -> np.ndarray:
     _prefill(session, prior, stretch)
+    _write(session, "temperature", np.full(session.slots, temperature))
     session.step(stretch.steps)
     rows = [session.read("codes", slot) for slot in range(session.slots)]
     return np.stack([row[start : start + stretch.steps] for row, start in zip(rows, stretch.prefix, strict=True)])

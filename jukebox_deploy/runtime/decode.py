@@ -7,7 +7,9 @@ that of one pass over the whole song up to float rounding; zero padding acts onl
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections import deque
+from collections.abc import Callable, Iterable, Iterator
+from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
 
 import numpy as np
@@ -51,9 +53,13 @@ def decode_codes(
     decoder = engine.runner(GraphKind.VQVAE_DECODE, level)
     field = decoder_receptive_field(vqvae, level)
     hop = vqvae.hop_length(level)
-    for chunk in plan_chunks(len(codes), _chunk_length(engine, decoder.spec, field, chunk_seconds), field):
+
+    def decode(chunk: Chunk) -> np.ndarray:
         part = codes[chunk.outer_first : chunk.outer_last].astype(np.int64)
-        yield decoder({"codes": part[None]})["audio"][0, 0, chunk.inner(hop)]
+        return decoder({"codes": part[None]})["audio"][0, 0, chunk.inner(hop)]
+
+    chunks = plan_chunks(len(codes), chunk_length(engine, decoder.spec, field, chunk_seconds), field)
+    yield from _in_order(decode, chunks, decoder.concurrent_calls)
 
 
 def encode_audio(engine: Engine, level: int, audio: np.ndarray, chunk_seconds: float = CHUNK_SECONDS) -> np.ndarray:
@@ -66,14 +72,34 @@ def encode_audio(engine: Engine, level: int, audio: np.ndarray, chunk_seconds: f
     samples = encoder_receptive_field(vqvae, level)
     # In codes, rounded up: a chunk must begin and end where a code does.
     field = ReceptiveField(-(-samples.before // hop), max(0, -(-(samples.after + 1 - hop) // hop)))
-    codes = []
-    for chunk in plan_chunks(len(audio) // hop, _chunk_length(engine, encoder.spec, field, chunk_seconds), field):
+
+    def encode(chunk: Chunk) -> np.ndarray:
         part = audio[chunk.outer_first * hop : chunk.outer_last * hop].astype(np.float32)
-        codes.append(encoder({"audio": part[None, None]})["codes"][0, chunk.inner()])
-    return np.concatenate(codes).astype(np.int64)
+        return encoder({"audio": part[None, None]})["codes"][0, chunk.inner()]
+
+    chunks = plan_chunks(len(audio) // hop, chunk_length(engine, encoder.spec, field, chunk_seconds), field)
+    return np.concatenate(list(_in_order(encode, chunks, encoder.concurrent_calls))).astype(np.int64)
 
 
-def _chunk_length(engine: Engine, spec: GraphSpec, field: ReceptiveField, seconds: float) -> int:
+def _in_order(work: Callable[[Chunk], np.ndarray], chunks: Iterable[Chunk], at_once: int) -> Iterator[np.ndarray]:
+    """The results of all chunks, so many of which are worked on at once; no more than that wait to be taken."""
+    if at_once == 1:
+        yield from map(work, chunks)
+        return
+    pool = ThreadPoolExecutor(at_once)
+    waiting: deque[Future[np.ndarray]] = deque()
+    try:
+        for chunk in chunks:
+            waiting.append(pool.submit(work, chunk))
+            if len(waiting) == at_once:
+                yield waiting.popleft().result()
+        while waiting:
+            yield waiting.popleft().result()
+    finally:
+        pool.shutdown(cancel_futures=True)
+
+
+def chunk_length(engine: Engine, spec: GraphSpec, field: ReceptiveField, seconds: float) -> int:
     """Codes per chunk: about that many seconds, context included at most what the graph takes."""
     vqvae = engine.config.vqvae
     wanted = max(1, int(seconds * vqvae.sample_rate / vqvae.hop_length(spec.level)))

@@ -349,7 +349,7 @@ class TestBadBundles:
 
     def test_another_version(self, copied: EngineBundle) -> None:
         path = copied.folder / "manifest.json"
-        path.write_text(path.read_text().replace('"format_version": 1', '"format_version": 99'))
+        path.write_text(path.read_text().replace('"format_version": 2', '"format_version": 99'))
         assert "99" in self.refused(copied.folder)
 
     def test_graphs_of_another_version(self, copied: EngineBundle) -> None:

@@ -68,12 +68,13 @@ def assign(*path: str | int, value: Any) -> Callable[[Any], None]:
 STEP = ("graphs", "step_0")
 TABLE = (*STEP, "table")
 HOSTILE: list[tuple[Callable[[Any], None], str]] = [
-    (assign("format_version", value=2), "format version 2, this program reads 1"),
+    (assign("format_version", value=1), "format version 1, this program reads 2"),
     (assign("format_version", value="1"), "format version '1'"),
     (assign("surprise", value=1), "unknown or missing keys \\['surprise'\\]"),
     (lambda data: data.pop("tools"), "unknown or missing keys \\['tools'\\]"),
     (assign("target", value="abacus"), "'abacus' is not a valid Target"),
     (assign("precision", value="fp12"), "'fp12' is not a valid Precision"),
+    (assign("linear_weights", value="int5"), "'int5' is not a valid LinearWeights"),
     (assign("config", "name", value=5), "expected str, found 5"),
     (assign("config", "extra", value=5), "unknown keys \\['extra'\\]"),
     (assign("checkpoint", value=None), "checkpoint: expected a text"),

@@ -71,6 +71,13 @@ def test_a_reshape_works_out_the_size() -> None:
     assert _run(model, np.zeros((5, 6), np.float32)).shape == (10, 3)
 
 
+def test_products_of_a_size_with_a_window_are_recognised() -> None:
+    """Slots times 8192 positions times a width: far beyond 32 bits."""
+    sizes = sizes_to_trace(_spec(SLOTS))
+    model = _restored("Reshape", [[8192 * 4800 * sizes["B"], 1]], [sizes["B"], 8192 * 4800], sizes)
+    assert _run(model, np.zeros((2, 4), np.float32)).shape == (8, 1)
+
+
 def test_two_sizes_are_read_from_the_input() -> None:
     """A multiple of an axis is divided, and multiplied again."""
     sizes = sizes_to_trace(_spec(SLOTS, TIME))

@@ -5,32 +5,36 @@ import pytest
 import torch
 
 from jukebox_deploy.errors import ExportError
-from jukebox_deploy.export.weights import ALIGNMENT, write_weights
+from jukebox_deploy.export.weights import ALIGNMENT, WeightFile, plain_tensors, write_weights
+
+
+def write(path: Path, dtypes: dict, loaders: dict) -> WeightFile:
+    return write_weights(path, plain_tensors(dtypes, loaders))
 
 
 def test_tensors_are_converted_and_aligned(tmp_path: Path):
     tensors = {"a": torch.arange(5.0), "b": torch.randn(3, 7), "unused": torch.zeros(2)}
     loaders = {name: (lambda tensor=tensor: tensor) for name, tensor in tensors.items()}
-    written = write_weights(tmp_path / "model.weights", {"b": torch.float16, "a": torch.float32}, loaders)
+    written = write(tmp_path / "model.weights", {"b": torch.float16, "a": torch.float32}, loaders)
     raw = (tmp_path / "model.weights").read_bytes()
     assert set(written.tensors) == {"a", "b"}
     for name, stored in written.tensors.items():
         assert stored.offset % ALIGNMENT == 0
-        found = np.frombuffer(raw, stored.dtype, offset=stored.offset, count=np.prod(stored.shape))
         expected = tensors[name].to(getattr(torch, stored.dtype)).numpy()
+        found = np.frombuffer(raw, expected.dtype, offset=stored.offset, count=np.prod(stored.shape))
         np.testing.assert_array_equal(found.reshape(stored.shape), expected)
 
 
 def test_bfloat16_survives(tmp_path: Path):
     tensor = torch.randn(4)
-    written = write_weights(tmp_path / "w", {"a": torch.bfloat16}, {"a": lambda: tensor})
+    written = write(tmp_path / "w", {"a": torch.bfloat16}, {"a": lambda: tensor})
     external = written.external_tensor("a")
     np.testing.assert_array_equal(external.numpy().astype(np.float32), tensor.bfloat16().float().numpy())
 
 
 def test_a_parameter_without_a_value_leaves_no_file(tmp_path: Path):
     with pytest.raises(ExportError, match=r"the checkpoint lacks \['b'\]"):
-        write_weights(tmp_path / "w", {"b": torch.float32}, {})
+        write(tmp_path / "w", {"b": torch.float32}, {})
     assert not list(tmp_path.iterdir())
 
 
@@ -39,13 +43,11 @@ def test_a_failing_tensor_leaves_no_file(tmp_path: Path):
         raise RuntimeError("unreadable")
 
     with pytest.raises(RuntimeError, match="unreadable"):
-        write_weights(
-            tmp_path / "w", {"a": torch.float32, "b": torch.float32}, {"a": lambda: torch.zeros(9), "b": fail}
-        )
+        write(tmp_path / "w", {"a": torch.float32, "b": torch.float32}, {"a": lambda: torch.zeros(9), "b": fail})
     assert not list(tmp_path.iterdir())
 
 
 def test_unknown_parameters_are_named(tmp_path: Path):
-    written = write_weights(tmp_path / "w", {}, {})
+    written = write(tmp_path / "w", {}, {})
     with pytest.raises(ExportError, match=r"'core\.x'"):
         written.external_tensor("core.x")

@@ -150,6 +150,7 @@ class FakeRunner:
     config: JukeboxConfig
     spec: GraphSpec
     calls: list[dict[str, np.ndarray]] = field(default_factory=list)
+    concurrent_calls = 1  # without an annotation: of the class, so that a test can set it
 
     def __call__(self, feeds: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
         sizes = check_feeds(self.spec, feeds)

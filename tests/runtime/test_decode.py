@@ -8,7 +8,7 @@ import pytest
 from jukebox_deploy.errors import AudioError, EngineError, SamplingError
 from jukebox_deploy.receptive_field import ReceptiveField, decoder_receptive_field
 from jukebox_deploy.runtime.decode import Chunk, decode_codes, encode_audio, plan_chunks
-from tests.runtime.fake_engine import FakeEngine
+from tests.runtime.fake_engine import FakeEngine, FakeRunner
 from tests.runtime.song_cases import MODEL, RATE, VQVAE
 
 
@@ -44,6 +44,30 @@ def test_encoding_in_chunks_is_one_pass(level: int, chunk_seconds: float) -> Non
     np.testing.assert_array_equal(encode_audio(engine, level, audio, chunk_seconds), whole)
     assert len(engine.runners[0].calls) > 1
     assert len(set(whole.tolist())) > 10
+
+
+def test_chunks_at_once_change_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
+    codes = np.random.default_rng(0).integers(0, 40, 101)
+    audio = np.random.default_rng(0).uniform(-1, 1, 101 * VQVAE.hop_length(1)).astype(np.float32)
+    one_by_one = (
+        list(decode_codes(FakeEngine(MODEL), 1, codes, 0.001)),
+        encode_audio(FakeEngine(MODEL), 1, audio, 0.001),
+    )
+    monkeypatch.setattr(FakeRunner, "concurrent_calls", 3)
+    at_once = list(decode_codes(FakeEngine(MODEL), 1, codes, 0.001)), encode_audio(FakeEngine(MODEL), 1, audio, 0.001)
+    assert len(at_once[0]) == len(one_by_one[0]) > 3
+    np.testing.assert_array_equal(np.concatenate(at_once[0]), np.concatenate(one_by_one[0]))
+    np.testing.assert_array_equal(at_once[1], one_by_one[1])
+
+
+def test_no_more_chunks_wait_than_run_at_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Memory does not grow with the song, however slowly chunks are taken."""
+    monkeypatch.setattr(FakeRunner, "concurrent_calls", 3)
+    engine = FakeEngine(MODEL)
+    chunks = decode_codes(engine, 1, np.random.default_rng(0).integers(0, 40, 101), 0.001)
+    next(chunks)
+    chunks.close()  # type: ignore[attr-defined]  # a generator
+    assert len(engine.runners[0].calls) <= 3
 
 
 def test_a_graph_too_short_for_its_context_is_named() -> None:

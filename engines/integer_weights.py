@@ -1,0 +1,41 @@
+"""What a manifest says of integer weights, for people.
+
+An export writes the facts into the options of a prior's graphs, and a build carries them on.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+from jukebox_deploy.engines.manifest import GraphEntry, Manifest
+
+KEY = "integer_weights"
+"""Under which the facts stand in a graph's options."""
+
+
+def facts_of(entry: GraphEntry) -> dict[str, Any] | None:
+    """The facts of one graph; `None` where all its weights are in the precision."""
+    facts = entry.options.get(KEY)
+    return facts if isinstance(facts, dict) else None
+
+
+def integer_weights(manifest: Manifest) -> dict[int, dict[str, Any]]:
+    """The facts by level of the priors."""
+    return {entry.spec.level: facts for entry in manifest.graphs.values() if (facts := facts_of(entry)) is not None}
+
+
+def describe_prior(level: int, facts: Mapping[str, Any]) -> str:
+    """The facts of one prior in a line."""
+    quality, kept, unfit = facts["quality"], facts["kept"], facts["not_in_whole_groups"]
+    measured = "quality not measured, there is no step"
+    if quality is not None:
+        measured = (
+            f"KL {quality['mean_kl_nats']:.2g} nats (limit {quality['limit']:g}), top-1 "
+            f"{quality['top1_agreement']:.1%} over {quality['positions']} codes"
+        )
+    left = (f", {len(kept)} kept" if kept else "") + (f", {len(unfit)} without whole groups of inputs" if unfit else "")
+    return (
+        f"prior {level}: {facts['quantised']} {facts['weights']} weights{left}; "
+        f"calibration {facts['calibration']}; {measured}"
+    )

@@ -1,0 +1,122 @@
+"""Quantise a prior layer by layer, each on the inputs that its quantised predecessors give it.
+
+One layer's weights are in memory at a time. The calibration windows go through the stack as whole
+sequences: a layer's linear parts see their inputs in turn, are quantised on them, and go on quantised.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Generator, Iterator
+from dataclasses import dataclass
+from functools import partial
+
+import torch
+from torch import Tensor, nn
+
+from jukebox_deploy.checkpoints.layout import without_weights
+from jukebox_deploy.checkpoints.tensors import TensorSource
+from jukebox_deploy.config import PriorConfig
+from jukebox_deploy.export.gptq import quantise_with_feedback, second_moments
+from jukebox_deploy.export.quantisation import IntegerFormat, QuantisedWeight, quantise
+from jukebox_deploy.models.builders import build_prior
+from jukebox_deploy.models.prior import Prior
+from jukebox_deploy.models.transformer import Projection, Transformer
+
+_LAYERS = "transformer.layers."
+_CORE, _LYRIC = "core.", "lyric_encoder."
+
+NamedWeights = Iterator[tuple[str, QuantisedWeight]]
+"""Quantised weights as they come, by the names of the parameters."""
+
+
+@dataclass(frozen=True)
+class CalibrationWindows:
+    """Windows of known codes; `T` is a whole number of blocks."""
+
+    codes: Tensor  # [B, T] ids of the stack's vocabulary
+    start: Tensor | None  # [B, W]
+    conditioning: Tensor | None  # [B, n, W]
+    lyric_tokens: Tensor | None  # [B, L], for a lyric encoder of its own
+
+
+def quantise_nearest(
+    source: TensorSource, names: Collection[str], form: IntegerFormat, dtypes: dict[str, torch.dtype]
+) -> NamedWeights:
+    """Quantise weights without calibration, one after the other; scales in the dtypes."""
+    for name in names:
+        yield name, quantise(source.load(name), form, dtypes[name])
+
+
+def quantise_calibrated(
+    source: TensorSource,
+    config: PriorConfig,
+    windows: CalibrationWindows,
+    form: IntegerFormat,
+    dtypes: dict[str, torch.dtype],
+) -> NamedWeights:
+    """Quantise the weights named in `dtypes`, scales in these, with error feedback on the windows."""
+    yield from _LayerByLayer(source, config, form, dtypes).run(windows)
+
+
+class _LayerByLayer:
+    """A prior in float32 whose layers have weights only while it is their turn."""
+
+    def __init__(
+        self, source: TensorSource, config: PriorConfig, form: IntegerFormat, dtypes: dict[str, torch.dtype]
+    ) -> None:
+        self._source = source
+        self._form = form
+        self._dtypes = dtypes
+        self._done: list[tuple[str, QuantisedWeight]] = []
+        with without_weights():
+            self._prior: Prior = build_prior(config)
+        around = [n for n in self._prior.state_dict() if n.startswith((_CORE, _LYRIC)) and _LAYERS not in n]
+        _fill(self._prior, "", source, around)
+
+    def run(self, windows: CalibrationWindows) -> NamedWeights:
+        """The weights in the order in which the windows come to them."""
+        core, states = self._prior.core, None
+        with torch.inference_mode():
+            rows = core.embed(windows.codes, windows.start, windows.conditioning)
+        if (lyrics := self._prior.lyric_encoder) is not None:
+            assert windows.lyric_tokens is not None
+            with torch.inference_mode():
+                lyric_rows = lyrics.core.embed(windows.lyric_tokens, None, None)
+            lyric_rows = yield from self._stack(_LYRIC + _CORE + _LAYERS, lyrics.core.transformer, lyric_rows, None)
+            with torch.inference_mode():
+                states = lyrics.norm(lyrics.projection(lyric_rows))
+        yield from self._stack(_CORE + _LAYERS, core.transformer, rows, states)
+
+    def _stack(
+        self, scope: str, stack: Transformer, rows: Tensor, states: Tensor | None
+    ) -> Generator[tuple[str, QuantisedWeight], None, Tensor]:
+        """Yields the weights of a stack and returns its output, `[B, T, W]`."""
+        for index, layer in enumerate(stack.typed_layers()):
+            prefix = f"{scope}{index}."
+            _fill(layer, prefix, self._source, list(layer.state_dict()))
+            hooks = [
+                part.register_forward_pre_hook(partial(self._quantise, f"{prefix}{name}.weight"))
+                for name, part in layer.named_modules()
+                if isinstance(part, Projection) and f"{prefix}{name}.weight" in self._dtypes
+            ]
+            with torch.inference_mode():
+                rows = layer(rows, stack.geometry, states)
+            for hook in hooks:
+                hook.remove()
+            yield from self._done
+            self._done.clear()
+            layer.to_empty(device="meta")
+        return rows
+
+    def _quantise(self, name: str, part: Projection, inputs: tuple[Tensor]) -> None:
+        """Quantise a linear layer on the inputs that it is about to see, so that it sees them quantised."""
+        moments = second_moments(inputs[0])
+        quantised = quantise_with_feedback(part.weight, moments, self._form, self._dtypes[name])
+        part.weight = nn.Parameter(quantised.dequantise().float(), requires_grad=False)
+        self._done.append((name, quantised))
+
+
+def _fill(module: nn.Module, prefix: str, source: TensorSource, names: list[str]) -> None:
+    """Give a part of a model its weights, in float32."""
+    weights = {name: source.load(prefix + name).float() for name in names}
+    module.load_state_dict(weights, strict=False, assign=True)

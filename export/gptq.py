@@ -1,0 +1,68 @@
+"""Rounding with error feedback: what one input's rounding spoils, later inputs make good.
+
+Source: Frantar et al., "GPTQ: Accurate Post-Training Quantization for Generative Pre-trained
+Transformers", 2023. Inputs are taken in order; scales are chosen group by group from the weights as
+they are by then.
+"""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+
+from jukebox_deploy.export.quantisation import (
+    IntegerFormat,
+    QuantisedWeight,
+    choose_scales,
+    require_quantisable,
+    to_integers,
+)
+
+DAMPING = 0.01
+"""Added to the second moments' diagonal, over its mean: directions that calibration saw little of."""
+
+_BLOCK = 128  # inputs after which the rest of the matrix is brought up to date
+
+
+def second_moments(rows: Tensor) -> Tensor:
+    """What calibration needs of a layer's inputs `[..., in]`: `[in, in]`, their products summed."""
+    flat = rows.reshape(-1, rows.shape[-1]).float()
+    return flat.T @ flat
+
+
+def quantise_with_feedback(weight: Tensor, moments: Tensor, form: IntegerFormat, dtype: torch.dtype) -> QuantisedWeight:
+    """Quantise a matrix `[in, out]` so that the layer's outputs change least; scales in `dtype`.
+
+    `moments` `[in, in]`: see `second_moments`. Raises `ExportError` as `quantise` does.
+    """
+    weight = require_quantisable(weight, form).clone()
+    feedback = _feedback(moments)
+    size = form.group_size(len(weight))
+    integers = torch.empty(weight.shape, dtype=torch.int8)
+    scales: list[Tensor] = []
+    scale = weight[0]
+    for first in range(0, len(weight), _BLOCK):
+        last = min(first + _BLOCK, len(weight))
+        errors = torch.empty(last - first, weight.shape[1])
+        for index in range(first, last):
+            if index % size == 0:
+                group = weight[index : index + size]
+                scales.append(choose_scales(group, form, dtype, moments.diagonal()[index : index + size]))
+                scale = scales[-1].float()
+            rounded = to_integers(weight[index], scale, form)
+            integers[index] = rounded.to(torch.int8)
+            error = (weight[index] - rounded * scale) / feedback[index, index]
+            weight[index:last] -= torch.outer(feedback[index, index:last], error)
+            errors[index - first] = error
+        weight[last:] -= feedback[first:last, last:].T @ errors
+    return QuantisedWeight(integers, torch.stack(scales))
+
+
+def _feedback(moments: Tensor) -> Tensor:
+    """The upper Cholesky factor `[in, in]` of the inverse second moments, damped."""
+    wide = moments.double()
+    diagonal = wide.diagonal()
+    mean = diagonal.mean().clamp(min=1e-12)
+    damped = wide + torch.diag(torch.full_like(diagonal, DAMPING * float(mean)))
+    inverse = torch.cholesky_inverse(torch.linalg.cholesky(damped))
+    return torch.linalg.cholesky(inverse, upper=True).float()

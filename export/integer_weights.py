@@ -1,0 +1,51 @@
+"""Weights as integers in a traced graph: `DequantizeLinear` in front of the `MatMul`.
+
+It is standard ONNX. ONNX Runtime fuses the two into one kernel on a CPU, TensorRT into one on a GPU.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Collection
+
+import onnx_ir as ir
+
+from jukebox_deploy.contract import GraphSpec
+from jukebox_deploy.errors import ExportError
+from jukebox_deploy.export.quantisation import IntegerFormat
+from jukebox_deploy.export.tracing import parameters
+from jukebox_deploy.export.weights import ONNX_TYPES, SCALES
+
+
+def store_as_integers(spec: GraphSpec, model: ir.Model, names: Collection[str], form: IntegerFormat) -> int:
+    """Make these parameters of a traced graph integers with scales, as far as it has them; returns how many.
+
+    Raises `ExportError` for a parameter that the graph does not multiply with.
+    """
+    chosen = [value for value in parameters(spec, model) if value.name in names]
+    for weight in chosen:
+        if weight.uses():
+            _dequantise(spec, model.graph, weight, form)
+        else:  # a prefill does nothing with what its last layer gives
+            model.graph.inputs.remove(weight)
+    return sum(bool(weight.uses()) for weight in chosen)
+
+
+def _dequantise(spec: GraphSpec, graph: ir.Graph, weight: ir.Value, form: IntegerFormat) -> None:
+    uses = list(weight.uses())
+    if len(uses) != 1 or uses[0].node.op_type != "MatMul" or uses[0].idx != 1:
+        found = [use.node.op_type for use in uses]
+        raise ExportError(f"{spec.name}: {weight.name} goes into {found}, expected one MatMul; keep it with --keep.")
+    assert weight.shape is not None
+    assert weight.type is not None
+    inputs, outputs = weight.shape.numpy()
+    # One scale per column is a row of scales along the last axis; groups of inputs are blocks along the first.
+    shape = [outputs] if form.group is None else [inputs // form.group, outputs]
+    attributes = {"axis": 1} if form.group is None else {"axis": 0, "block_size": form.group}
+    scales = ir.Value(name=f"{weight.name}{SCALES}", shape=ir.Shape(shape), type=weight.type)
+    node = ir.node("DequantizeLinear", [weight, scales], attributes)
+    (result,) = node.outputs
+    result.name, result.shape, result.type = f"{weight.name}_dequantised", weight.shape, weight.type
+    graph.insert_before(uses[0].node, node)
+    uses[0].node.replace_input_with(1, result)
+    weight.type = ir.TensorType(ONNX_TYPES[form.dtype])
+    graph.inputs.append(scales)

@@ -1,0 +1,81 @@
+"""Which weights are quantised: those of the linear layers in the transformer stacks, but for some.
+
+The output matrix, embeddings, norms and biases stay as they are: they are small beside a stack, and
+the logits show every error of theirs.
+"""
+
+from __future__ import annotations
+
+import difflib
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from fnmatch import fnmatchcase
+
+from jukebox_deploy.errors import ExportError
+from jukebox_deploy.export.quantisation import IntegerFormat
+
+_STACK = ".transformer.layers."
+
+Shapes = Mapping[str, tuple[int, ...]]
+"""Shapes of a component's tensors by name."""
+
+
+@dataclass(frozen=True)
+class LinearChoice:
+    """The weights of the linear layers of one component, by what becomes of them."""
+
+    quantised: tuple[str, ...] = ()
+    kept: tuple[str, ...] = ()  # in the precision, because somebody said so
+    unfit: tuple[str, ...] = ()  # in the precision, because their inputs do not fall into whole groups
+
+
+def linear_weights(shapes: Shapes) -> list[str]:
+    """Names of the weights of all linear layers in the component's stacks."""
+    return [n for n, shape in shapes.items() if _STACK in n and n.endswith(".weight") and len(shape) == 2]
+
+
+def choose_layers(
+    components: Mapping[str, Shapes], form: IntegerFormat, keep: Sequence[str] = ()
+) -> dict[str, LinearChoice]:
+    """What becomes of each component's linear layers.
+
+    `keep`: layers to leave in the precision, each by some parts of its name in order, as in `layers.0`,
+    `layers.71.mlp` or `prior_2.layers.*.output`. Raises `ExportError` for one that names no layer.
+    """
+    names = {component: linear_weights(shapes) for component, shapes in components.items()}
+    for pattern in keep:
+        if not any(_names(pattern, component, name) for component, some in names.items() for name in some):
+            raise ExportError(_nothing_to_keep(pattern, names))
+    return {component: _choose(component, names[component], components[component], form, keep) for component in names}
+
+
+def _choose(
+    component: str, names: Sequence[str], shapes: Shapes, form: IntegerFormat, keep: Sequence[str]
+) -> LinearChoice:
+    kept = [name for name in names if any(_names(pattern, component, name) for pattern in keep)]
+    unfit = [name for name in names if name not in kept and not form.fits(shapes[name])]
+    quantised = [name for name in names if name not in kept and name not in unfit]
+    return LinearChoice(tuple(quantised), tuple(kept), tuple(unfit))
+
+
+def _names(pattern: str, component: str, name: str) -> bool:
+    """Whether the parts of a pattern, between dots, are found in a weight's full name in this order."""
+    parts: Iterator[str] = iter([component, *name.split(".")])
+    return all(any(fnmatchcase(part, wanted) for part in parts) for wanted in pattern.split("."))
+
+
+def _nothing_to_keep(pattern: str, names: Mapping[str, Sequence[str]]) -> str:
+    """The sentence for a pattern that names nothing, with what it may have meant."""
+    if not any(names.values()):
+        return f"there is no linear layer {pattern!r} to keep: no graph of a prior is exported."
+    layers = [name.removesuffix(".weight") for some in names.values() for name in some]
+    shorter = {path[path.index(_STACK) + len(_STACK) - len("layers.") :] for path in layers}
+    known = dict.fromkeys(part for path in sorted(shorter) for part in _beginnings(path))
+    near = difflib.get_close_matches(pattern, known, n=5, cutoff=0.3) or list(known)[:5]
+    return f"there is no linear layer {pattern!r} to keep. Nearest are {', '.join(near)}."
+
+
+def _beginnings(path: str) -> Iterator[str]:
+    """`layers.0.mlp.expand` -> `layers.0`, `layers.0.mlp`, `layers.0.mlp.expand`."""
+    parts = path.split(".")
+    return (".".join(parts[:count]) for count in range(2, len(parts) + 1))

@@ -1,0 +1,57 @@
+"""What quantisation does to the probabilities of codes: a distance, and how often the most likely code stays."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+from jukebox_deploy.config import PriorConfig
+from jukebox_deploy.engine import Engine
+from jukebox_deploy.jobs.forced_windows import ForcedWindows
+from jukebox_deploy.jobs.window_runs import run_given_codes
+
+
+@dataclass(frozen=True)
+class Quality:
+    """How near two models' choices are."""
+
+    mean_kl: float  # nats, of the distributions found from those expected
+    top1_agreement: float  # share of positions with the same most likely code
+    positions: int
+    slots: int
+
+    def to_json(self) -> dict[str, Any]:
+        """Plain data."""
+        return {
+            "mean_kl_nats": self.mean_kl,
+            "top1_agreement": self.top1_agreement,
+            "positions": self.positions,
+            "slots": self.slots,
+        }
+
+    def __str__(self) -> str:
+        return f"KL {self.mean_kl:.2g} nats, top-1 {self.top1_agreement:.1%} over {self.positions} codes"
+
+
+def compare_logits(expected: np.ndarray, found: np.ndarray) -> Quality:
+    """Compare logits `[steps, B, V]`; a NaN makes the distance one."""
+    expected_log, found_log = _log_softmax(expected), _log_softmax(found)
+    distance = np.sum(np.exp(expected_log) * (expected_log - found_log), axis=-1)
+    agreement = np.mean(expected.argmax(-1) == found.argmax(-1))
+    return Quality(float(distance.mean()), float(agreement), distance.size, expected.shape[1])
+
+
+def _log_softmax(logits: np.ndarray) -> np.ndarray:
+    wide = logits.astype(np.float64)
+    wide -= wide.max(-1, keepdims=True)
+    shifted: np.ndarray = wide - np.log(np.exp(wide).sum(-1, keepdims=True))
+    return shifted
+
+
+def logits_of(engine: Engine, prior: PriorConfig, windows: ForcedWindows) -> np.ndarray:
+    """Step over the windows' codes on an engine whose step gives its logits: `[steps, B, V]`."""
+    stretch = windows.stretch(prior)
+    session = engine.prior_session(prior.level, stretch.slots)
+    return run_given_codes(session, prior, stretch)["logits"]

@@ -1,0 +1,208 @@
+"""Export with integer weights: what is asked for, the weights as they are made, and whether they are good enough."""
+
+from __future__ import annotations
+
+import gc
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field
+from enum import StrEnum
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from jukebox_deploy.checkpoints.bundle import CheckpointBundle
+from jukebox_deploy.checkpoints.layout import component_configs, component_shapes
+from jukebox_deploy.config import PriorConfig
+from jukebox_deploy.contract import GraphSpec, LinearWeights, Precision
+from jukebox_deploy.engine import Engine
+from jukebox_deploy.errors import ExportError, ParityError, SamplingError
+from jukebox_deploy.export.calibration import NamedWeights, quantise_calibrated, quantise_nearest
+from jukebox_deploy.export.linear_layers import LinearChoice, choose_layers
+from jukebox_deploy.export.quantisation import IntegerFormat, column_error
+from jukebox_deploy.export.weights import RawTensor, WeightFile, quantised_tensors
+from jukebox_deploy.graphs import GraphOptions, declare_graphs, declare_step
+from jukebox_deploy.jobs.forced_windows import ForcedWindows, sample_windows, song_windows, whole_blocks
+from jukebox_deploy.jobs.opening import component_name, eager_engine
+from jukebox_deploy.jobs.quality import Quality, compare_logits, logits_of
+
+MAX_KL = {LinearWeights.INT8: 0.01, LinearWeights.INT4: 0.05}
+"""Mean distance in nats, from the distributions of the precision's weights, beyond which an export is refused."""
+
+MEASURED_CODES = 128
+"""Codes per slot that quality is measured on."""
+
+_CALIBRATION_CODES = 4096
+_SLOTS = 4
+_SAMPLING_MEMORY = 4 << 30  # bytes of slots that sampling for a measurement may take
+
+
+class Calibration(StrEnum):
+    """What the inputs of the linear layers are learned from."""
+
+    NONE = "none"
+    SELF = "self"  # codes that the model samples
+    SONGS = "songs"  # codes of song folders
+
+
+@dataclass(frozen=True)
+class QuantisationRequest:
+    """How the weights of linear layers are stored."""
+
+    weights: LinearWeights = LinearWeights.AS_PRECISION
+    keep: tuple[str, ...] = ()  # layers that stay in the precision, see `choose_layers`
+    calibration: Calibration | None = None  # `None`: self for int4, which needs it, none for int8
+    songs: tuple[Path, ...] = ()
+    max_kl: float | None = None  # `None`: `MAX_KL`
+
+    def __post_init__(self) -> None:
+        """Raises `ExportError` for choices without integer weights, and for songs that nothing is learned from."""
+        if self.weights is LinearWeights.AS_PRECISION and (self.keep or self.calibration or self.max_kl is not None):
+            raise ExportError("keeping layers, calibration and a limit are for integer weights; add --weights int8.")
+        if bool(self.songs) != (self.calibration is Calibration.SONGS):
+            raise ExportError("calibration on songs needs song folders, and nothing else takes them.")
+
+    @property
+    def chosen_calibration(self) -> Calibration:
+        """What is learned from."""
+        return self.calibration or (Calibration.SELF if self.weights is LinearWeights.INT4 else Calibration.NONE)
+
+    @property
+    def limit(self) -> float:
+        """The largest mean distance that is accepted, in nats."""
+        return MAX_KL[self.weights] if self.max_kl is None else self.max_kl
+
+
+@dataclass(frozen=True)
+class Quantiser:
+    """Makes and judges the integer weights of one checkpoint."""
+
+    checkpoint: CheckpointBundle
+    request: QuantisationRequest
+    seed: int = 0
+    choices: Mapping[str, LinearChoice] = field(init=False)
+
+    def __post_init__(self) -> None:
+        """Raises `ExportError` for layers to keep that there are not."""
+        priors = {
+            name: component_shapes(part)
+            for name, part in component_configs(self.checkpoint.config).items()
+            if isinstance(part, PriorConfig)
+        }
+        object.__setattr__(self, "choices", choose_layers(priors, self.form, self.request.keep))
+
+    @cached_property
+    def form(self) -> IntegerFormat:
+        """How the weights are stored."""
+        return IntegerFormat.of(self.request.weights)
+
+    def choice(self, level: int | None) -> LinearChoice:
+        """What becomes of the linear layers of a prior; nothing does of the VQ-VAE's convolutions."""
+        return self.choices.get(component_name(level), LinearChoice())
+
+    def tensors(self, level: int, dtypes: Mapping[str, torch.dtype]) -> Iterator[RawTensor]:
+        """The integers and scales of a prior's weights, as they are made; scales in the dtypes."""
+        for name, weight in self._weights(level, dict(dtypes)):
+            yield from quantised_tensors(name, weight, self.form)
+
+    def _weights(self, level: int, dtypes: dict[str, torch.dtype]) -> NamedWeights:
+        source = self.checkpoint.tensors(component_name(level))
+        if self.request.chosen_calibration is Calibration.NONE:
+            return quantise_nearest(source, dtypes, self.form, dtypes)
+        prior = self.checkpoint.config.prior(level)
+        return quantise_calibrated(source, prior, self._calibration(prior).calibration(), self.form, dtypes)
+
+    def _calibration(self, prior: PriorConfig) -> ForcedWindows:
+        slots = sampling_slots(prior)
+        model = reference_engine(self.checkpoint, slots)
+        if self.request.chosen_calibration is Calibration.SONGS:
+            windows = -(-_CALIBRATION_CODES // prior.window)
+            return song_windows(model, prior, self.checkpoint.vocabulary, self.request.songs, windows)
+        length = whole_blocks(prior, _CALIBRATION_CODES // slots)
+        return sample_windows(model, prior, slots, length, self.seed + 1)
+
+    def judge(self, found: Engine, step: GraphSpec) -> Quality:
+        """Hold an exported step, as it runs, against the checkpoint's own weights.
+
+        Raises `ParityError` if it is farther off than the request allows.
+        """
+        quality = measure_quality(self.checkpoint, found, step, self.seed)
+        if not quality.mean_kl <= self.request.limit:
+            raise ParityError(self._refusal(step, quality))
+        return quality
+
+    def _refusal(self, step: GraphSpec, quality: Quality) -> str:
+        return (
+            f"{step.name}: with {self.request.weights} weights the probabilities of codes are off by a mean of "
+            f"{quality.mean_kl:.3g} nats, allowed are {self.request.limit:g}; the most likely code stays the same at "
+            f"{quality.top1_agreement:.0%} of {quality.positions} positions. Keep sensitive layers with --keep, "
+            "calibrate on songs with --calibrate, choose int8, or accept it with --max-kl."
+        )
+
+    def facts(self, level: int, stored: WeightFile | None, quality: Quality | None) -> dict[str, Any]:
+        """What the manifest says of a prior's graphs; no quality where there is no step to measure."""
+        choice = self.choice(level)
+        return {
+            "column_error": largest_column_error(self.checkpoint, level, stored) if stored else None,
+            "weights": str(self.request.weights),
+            "calibration": str(self.request.chosen_calibration),
+            "quantised": len(choice.quantised),
+            "kept": list(choice.kept),
+            "not_in_whole_groups": list(choice.unfit),
+            "quality": None if quality is None else {**quality.to_json(), "limit": self.request.limit},
+        }
+
+
+def song_folders(folder: Path) -> tuple[Path, ...]:
+    """A song folder, or the song folders in a folder; `SamplingError` if there is none."""
+    if _is_song(folder):
+        return (folder,)
+    songs = sorted(inner for inner in folder.iterdir() if _is_song(inner)) if folder.is_dir() else []
+    if not songs:
+        raise SamplingError(f"{folder} is neither `none` nor `self`, and there is no song folder; `sample` makes some.")
+    return tuple(songs)
+
+
+def _is_song(folder: Path) -> bool:
+    return (folder / "song.json").is_file()
+
+
+def slot_bytes(prior: PriorConfig) -> int:
+    """Bytes of a slot of the step in fp32."""
+    return sum(tensor.bytes({"B": 1}) for tensor in declare_step(prior, GraphOptions()).tensors)
+
+
+def sampling_slots(prior: PriorConfig) -> int:
+    """Slots that sampling for calibration uses: several, as far as they fit."""
+    return max(1, min(2 * _SLOTS, _SAMPLING_MEMORY // slot_bytes(prior)))
+
+
+def measured_slots(prior: PriorConfig, step: GraphSpec) -> int:
+    """Slots that quality is measured with: several, as far as they fit and the step takes them."""
+    (slots,) = (r for r in step.ranges if r.symbol == "B")
+    return max(slots.minimum, min(_SLOTS, slots.maximum, _SAMPLING_MEMORY // slot_bytes(prior)))
+
+
+def reference_engine(checkpoint: CheckpointBundle, slots: int) -> Engine:
+    """The checkpoint's own weights in fp32, with logits."""
+    tables = declare_graphs(checkpoint.config, GraphOptions(Precision.FP32, (1, slots, slots), logits=True))
+    return eager_engine(checkpoint, tables)
+
+
+def measure_quality(checkpoint: CheckpointBundle, found: Engine, step: GraphSpec, seed: int) -> Quality:
+    """How near an engine's step is to the checkpoint's own weights in fp32, on codes that these sample."""
+    prior = checkpoint.config.prior(step.level)
+    slots = measured_slots(prior, step)
+    model = reference_engine(checkpoint, slots)
+    windows = sample_windows(model, prior, slots, whole_blocks(prior, MEASURED_CODES), seed)
+    expected = logits_of(model, prior, windows)
+    del model
+    gc.collect()  # modules hold cycles; two large models need not be in memory together
+    return compare_logits(expected, logits_of(found, prior, windows))
+
+
+def largest_column_error(checkpoint: CheckpointBundle, level: int, stored: WeightFile) -> float:
+    """The worst output column of a bundle's integer weights: its error over its norm."""
+    source = checkpoint.tensors(component_name(level))
+    return max(column_error(source.load(name), stored.load_quantised(name).dequantise()) for name in stored.quantised)

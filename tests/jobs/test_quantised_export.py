@@ -1,0 +1,310 @@
+"""Bundles with integer weights: fused by ONNX Runtime, built by TensorRT-RTX, and never worse than allowed."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Hashable, Iterator
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+
+import numpy as np
+import onnx
+import onnx_ir as ir
+import pytest
+
+from jukebox_deploy.checkpoints.bundle import BundleContents, CheckpointBundle, write_bundle
+from jukebox_deploy.checkpoints.tensors import TensorTable
+from jukebox_deploy.contract import LinearWeights, Precision
+from jukebox_deploy.engines.bundle import EngineBundle, open_bundle
+from jukebox_deploy.engines.integer_weights import describe_prior, integer_weights
+from jukebox_deploy.errors import ExportError, ParityError, SamplingError
+from jukebox_deploy.export.parallel import trace_all
+from jukebox_deploy.graphs import GraphOptions, declare_graphs
+from jukebox_deploy.jobs import export_job
+from jukebox_deploy.jobs.export_job import ExportEvent, ExportRequest, export_bundle
+from jukebox_deploy.jobs.forced_windows import sample_windows, song_windows, whole_blocks
+from jukebox_deploy.jobs.opening import eager_engine
+from jukebox_deploy.jobs.quality import compare_logits
+from jukebox_deploy.jobs.quantised_export import Calibration, QuantisationRequest, song_folders
+from jukebox_deploy.jobs.tensorrt_check import TensorRtCheck
+from jukebox_deploy.jobs.verify_job import VerifyRequest, verify_bundle
+from jukebox_deploy.jobs.verify_report import CheckKind, Outcome
+from jukebox_deploy.models.builders import build_model
+from jukebox_deploy.presets import preset
+from jukebox_deploy.runtime.song import SongLengths, SongRequest
+from jukebox_deploy.runtime.store import Fingerprint, SongRecord, SongStore
+from tests.damaged_bundles import with_flipped_weight
+from tests.export.small_models import randomise, separate_lyrics_config
+
+pytest.importorskip("onnxruntime")
+INT8, INT4 = LinearWeights.INT8, LinearWeights.INT4
+
+
+@pytest.fixture(scope="module")
+def checkpoint(tmp_path_factory: pytest.TempPathFactory) -> CheckpointBundle:
+    config = separate_lyrics_config()
+    components = {}
+    for name, level in (("vqvae", None), ("prior_0", 0)):
+        model = build_model(config, level)
+        randomise(model)
+        components[name] = partial(TensorTable, model.state_dict())
+    return write_bundle(tmp_path_factory.mktemp("checkpoint") / "bundle", BundleContents(config, components))
+
+
+@pytest.fixture(scope="module", autouse=True)
+def _graphs_are_traced_once() -> Iterator[None]:
+    """Most of an export's time is tracing, which knows nothing of integer weights."""
+    traced: dict[Hashable, list[bytes]] = {}
+
+    def trace_once(config, specs, precision, processes):
+        key = (precision, tuple(specs))
+        if key not in traced:
+            made = trace_all(config, specs, precision, processes)
+            traced[key] = [ir.to_proto(model).SerializeToString() for _, model in made]
+        for spec, data in zip(specs, traced[key], strict=True):
+            yield spec, ir.from_proto(onnx.ModelProto.FromString(data))
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(export_job, "trace_all", trace_once)
+        yield
+
+
+@dataclass(frozen=True)
+class Exported:
+    bundle: EngineBundle
+    events: list[ExportEvent]
+
+    @property
+    def facts(self) -> dict:
+        return integer_weights(self.bundle.manifest)[0]
+
+    @property
+    def report(self) -> dict:
+        parity = self.bundle.manifest.parity
+        assert parity is not None
+        return parity["graphs"]
+
+
+def export(checkpoint: CheckpointBundle, out: Path, **choices) -> Exported:
+    events: list[ExportEvent] = []
+    request = ExportRequest(
+        choices.pop("options", GraphOptions()),
+        graphs=("lyrics_0", "step_0"),
+        tensorrt=choices.pop("tensorrt", TensorRtCheck.NEVER),
+        processes=1,
+        quantisation=QuantisationRequest(**choices),
+    )
+    export_bundle(checkpoint, out, request, events.append)
+    return Exported(open_bundle(out), events)
+
+
+@pytest.fixture(scope="module", params=[INT8, INT4])
+def exported(request, checkpoint, tmp_path_factory) -> Exported:
+    """Lyrics, prefill and step of a prior with a lyric encoder."""
+    return export(checkpoint, tmp_path_factory.mktemp("onnx") / "bundle", weights=request.param)
+
+
+def optimised_operators(path: Path, folder: Path) -> Counter:
+    """The operators of a graph as ONNX Runtime would run it."""
+    import onnxruntime
+
+    options = onnxruntime.SessionOptions()
+    options.log_severity_level = 3
+    options.optimized_model_filepath = str(folder / "optimised.onnx")
+    onnxruntime.InferenceSession(str(path), options, providers=["CPUExecutionProvider"])
+    model = onnx.load(folder / "optimised.onnx", load_external_data=False)
+    return Counter(node.op_type for node in model.graph.node)
+
+
+def integers_of(path: Path) -> list[onnx.TensorProto]:
+    types = (onnx.TensorProto.INT8, onnx.TensorProto.INT4)
+    return [t for t in onnx.load(path, load_external_data=False).graph.initializer if t.data_type in types]
+
+
+@pytest.mark.parametrize("graph", ["lyrics_0", "prefill_0", "step_0"])
+def test_every_integer_weight_is_fused(exported, tmp_path, graph):
+    path = exported.bundle.folder / f"{graph}.onnx"
+    count = len(integers_of(path))
+    operators = optimised_operators(path, tmp_path)
+    assert count > 0
+    assert operators["MatMulNBits"] == count
+    assert operators["DequantizeLinear"] == 0
+
+
+def test_the_graphs_are_the_model_with_these_weights(exported):
+    runs = [run for entry in exported.report.values() for run in entry["runs"]]
+    assert len(runs) == 6
+    assert all(run["relative_error"] < 1e-5 for run in runs)
+
+
+def test_the_manifest_says_how_good_they_are(exported):
+    manifest = exported.bundle.manifest
+    quality = exported.facts["quality"]
+    assert manifest.linear_weights == exported.facts["weights"]
+    assert 0 < quality["mean_kl_nats"] < 0.01
+    assert quality["top1_agreement"] > 0.9
+    assert quality["positions"] == 4 * 48
+    assert [event.graph for event in exported.events if event.action == "quality"] == ["step_0"]
+    assert manifest.graphs["step_0"].spec.tensor("logits")  # what it is measured on, here and by `verify`
+    assert f"top-1 {quality['top1_agreement']:.1%} over 192 codes" in describe_prior(0, exported.facts)
+
+
+def test_step_and_prefill_share_the_integers(exported):
+    places = [
+        {t.name: tuple(e.value for e in t.external_data) for t in integers_of(exported.bundle.folder / f"{name}.onnx")}
+        for name in ("prefill_0", "step_0")
+    ]
+    assert places[0].items() <= places[1].items()
+    names = set(places[1])
+    assert not any(name.startswith("lyric_encoder") or "encoder_key_value" in name for name in names)
+
+
+def test_verification_passes(exported, checkpoint):
+    report = verify_bundle(exported.bundle, checkpoint)
+    assert [check for check in report.checks if check.outcome is not Outcome.PASSED] == []
+    kinds = {check.kind for check in report.checks}
+    assert {CheckKind.GREEDY_CODES, CheckKind.INTEGER_WEIGHTS, CheckKind.PROBABILITIES} <= kinds
+
+
+def test_verification_finds_a_changed_scale(exported, checkpoint, tmp_path):
+    name = "core.transformer.layers.1.mlp.expand.weight_scale"
+    bundle = with_flipped_weight(exported.bundle, tmp_path / "bundle", "step_0", name)
+    report = verify_bundle(bundle, checkpoint, VerifyRequest(("prefill_0", "step_0")))
+    failed = {check.kind for check in report.checks if check.outcome is Outcome.FAILED}
+    assert CheckKind.INTEGER_WEIGHTS in failed
+
+
+def test_calibration_pays(exported, checkpoint, tmp_path):
+    if exported.facts["weights"] == INT8:
+        pytest.skip("int8 is near enough without")
+    plain = export(checkpoint, tmp_path / "plain", weights=INT4, calibration=Calibration.NONE)
+    assert exported.facts["quality"]["mean_kl_nats"] < 0.5 * plain.facts["quality"]["mean_kl_nats"]
+
+
+def test_the_same_seed_gives_the_same_integers(exported, checkpoint, tmp_path):
+    weights = LinearWeights(exported.facts["weights"])
+    again = export(checkpoint, tmp_path / "again", weights=weights).bundle.manifest
+    assert again.files["prior_0.weights"] == exported.bundle.manifest.files["prior_0.weights"]
+
+
+@pytest.mark.parametrize("weights", [INT8, INT4])
+def test_tensorrt_builds_it_in_fp16(checkpoint, tmp_path, weights):
+    pytest.importorskip("tensorrt_rtx")
+    options = GraphOptions(Precision.FP16, slots=(1, 2, 4))
+    made = export(checkpoint, tmp_path / "onnx", weights=weights, options=options, tensorrt=TensorRtCheck.ALWAYS)
+    assert made.bundle.manifest.parity is not None
+    assert all(entry["tensorrt_rtx"].startswith("built for 8.9") for entry in made.report.values())
+    assert made.facts["quality"]["mean_kl_nats"] < 0.01
+
+
+def test_coarse_weights_are_refused_and_leave_nothing(checkpoint, tmp_path):
+    with pytest.raises(ParityError, match=r"step_0: with int4 weights .* nats, allowed are 1e-09; .*--keep") as raised:
+        export(checkpoint, tmp_path / "onnx", weights=INT4, calibration=Calibration.NONE, max_kl=1e-9)
+    assert "--max-kl" in str(raised.value)
+    assert not list(tmp_path.iterdir())
+
+
+def test_layers_stay_in_the_precision(checkpoint, tmp_path):
+    made = export(checkpoint, tmp_path / "onnx", weights=INT8, keep=("core.layers.0", "mlp"))
+    left = {t.name for t in integers_of(made.bundle.folder / "step_0.onnx")}
+    kept = set(made.facts["kept"])
+    assert left
+    assert not left & kept
+    assert all("layers.0." in name or ".mlp." in name for name in kept)
+    assert f"{len(kept)} kept" in describe_prior(0, made.facts)
+    floats = {t.name for t in onnx.load(made.bundle.folder / "step_0.onnx", load_external_data=False).graph.initializer}
+    assert {name for name in kept if name.startswith("core.layers.0")} <= floats
+
+
+def test_layers_that_there_are_not_are_named_before_any_work(checkpoint, tmp_path):
+    with pytest.raises(ExportError, match="Nearest are"):
+        export(checkpoint, tmp_path / "onnx", weights=INT8, keep=("layers.99",))
+    assert not list(tmp_path.iterdir())
+
+
+@pytest.mark.parametrize(
+    "choices",
+    [
+        {"keep": ("layers.0",)},
+        {"calibration": Calibration.SELF},
+        {"max_kl": 0.1},
+        {"weights": INT8, "songs": (Path("song"),)},
+        {"weights": INT8, "calibration": Calibration.SONGS},
+    ],
+)
+def test_choices_that_do_nothing_are_refused(choices):
+    with pytest.raises(ExportError, match=r"--weights int8|song folders"):
+        QuantisationRequest(**choices)
+
+
+def test_quality_of_known_distributions():
+    logits = np.log(np.array([[[0.5, 0.25, 0.25]], [[0.2, 0.2, 0.6]]]))
+    changed = np.log(np.array([[[0.25, 0.5, 0.25]], [[0.2, 0.2, 0.6]]])) + 3.0
+    quality = compare_logits(logits, changed)
+    assert quality.mean_kl == pytest.approx(0.5 * (0.5 * np.log(2) - 0.25 * np.log(2)))
+    assert (quality.top1_agreement, quality.positions, quality.slots) == (0.5, 2, 1)
+    assert compare_logits(logits, logits).mean_kl == pytest.approx(0.0, abs=1e-12)
+    assert not compare_logits(logits, np.full_like(logits, np.nan)).mean_kl <= 1.0
+
+
+class TestWindows:
+    """What quantisation is calibrated on."""
+
+    TINY = preset("tiny")
+    TABLES = declare_graphs(TINY, GraphOptions(logits=True))
+
+    @pytest.mark.parametrize("level", [0, 2])
+    def test_the_model_samples_them(self, tiny_checkpoint, level):
+        prior = self.TINY.prior(level)
+        model = eager_engine(tiny_checkpoint, self.TABLES)
+        length = whole_blocks(prior, 40)
+        windows = sample_windows(model, prior, 2, length, seed=3)
+        assert length == 64 + prior.lyric_prefix
+        assert windows.positions == 2 * length
+        codes = windows.tensors["codes"]
+        assert len(np.unique(codes[:, prior.lyric_prefix : length])) > 20
+        assert not codes[:, length:].any()
+        again = sample_windows(model, prior, 2, length, seed=3)
+        np.testing.assert_array_equal(again.tensors["codes"], codes)
+        sequences = windows.calibration()
+        assert sequences.codes.shape == (2, length)
+        assert sequences.conditioning is not None
+
+    def test_songs_give_them(self, tiny_checkpoint, tmp_path):
+        folder = self.song(tmp_path / "song")
+        model = eager_engine(tiny_checkpoint, self.TABLES)
+        for level in (0, 2):
+            prior = self.TINY.prior(level)
+            windows = song_windows(model, prior, tiny_checkpoint.vocabulary, song_folders(tmp_path), 3)
+            codes = np.load(folder / f"codes_{level}.npy") + prior.code_shift
+            music = windows.tensors["codes"][0, prior.lyric_prefix : windows.length]
+            np.testing.assert_array_equal(music, codes[: len(music)])
+            assert windows.length % prior.transformer.block_length == 0
+            assert windows.calibration().start is not None
+
+    def test_songs_that_are_not_finished_are_refused(self, tiny_checkpoint, tmp_path):
+        folder = self.song(tmp_path / "song")
+        (folder / "codes_0.npy").unlink()
+        model = eager_engine(tiny_checkpoint, self.TABLES)
+        with pytest.raises(SamplingError, match=r"has 0 of .* codes at level 0"):
+            song_windows(model, self.TINY.prior(0), tiny_checkpoint.vocabulary, (folder,), 1)
+
+    def test_a_folder_without_songs_is_refused(self, tmp_path):
+        with pytest.raises(SamplingError, match="there is no song folder"):
+            song_folders(tmp_path)
+
+    def song(self, folder: Path) -> Path:
+        """A song whose codes are random."""
+        vqvae = self.TINY.vqvae
+        top = vqvae.hop_length(vqvae.levels - 1)
+        samples = int(0.8 * vqvae.sample_rate) // top * top
+        totals = tuple(samples // vqvae.hop_length(level) for level in range(vqvae.levels))
+        lengths = SongLengths((0,) * vqvae.levels, totals)
+        request = SongRequest(seconds=0.8, lyrics="la la")
+        random = np.random.default_rng(0)
+        with SongStore(folder) as store:
+            store.begin(SongRecord("tiny", Fingerprint("engine", "checkpoint"), request, lengths), ())
+            for level, total in enumerate(totals):
+                store.commit(level, random.integers(0, vqvae.codebook_size, total))
+        return folder
