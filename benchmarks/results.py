@@ -7,6 +7,7 @@ Rounds are kept one by one. Variants of a workload take turns, so that round `i`
 from __future__ import annotations
 
 import json
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from enum import StrEnum
@@ -58,6 +59,10 @@ class Workload:
     depth: int | None = None
     context: int | None = None
 
+    def __post_init__(self) -> None:
+        if self.slots < 1:
+            raise ConfigError(f"a workload has at least one slot, found {self.slots}.")
+
 
 @dataclass(frozen=True)
 class MemoryLimit:
@@ -67,6 +72,10 @@ class MemoryLimit:
     cache_bytes_per_slot: int  # that a step reads, on average over the window
     step_bytes: int  # that a step of all slots must move
     read_bytes_per_second: float
+
+    def __post_init__(self) -> None:
+        if self.step_bytes <= 0 or not 0 < self.read_bytes_per_second < math.inf:
+            raise ConfigError(f"a memory limit needs bytes and a bandwidth above zero, found {self}.")
 
     def units_per_second(self, slots: int) -> float:
         """Codes per second of all slots together."""
@@ -97,6 +106,10 @@ class Latency:
     p90: float
     p99: float
 
+    def __post_init__(self) -> None:
+        if not 0 < self.p50 <= self.p90 <= self.p99 < math.inf:
+            raise ConfigError(f"expected percentiles above zero, ascending, found {self}.")
+
     @staticmethod
     def of(seconds: Sequence[float]) -> Latency:
         """Percentiles by linear interpolation."""
@@ -118,6 +131,10 @@ class VariantResult:
     peak_memory_bytes: int | None = None  # of a process that did nothing else
     limit: MemoryLimit | None = None  # of this variant's own bytes; `None` where memory is not what limits
     notes: tuple[str, ...] = ()
+
+    def __post_init__(self) -> None:
+        if not self.units_per_second or not all(0 < speed < math.inf for speed in self.units_per_second):
+            raise ConfigError(f"{self.name}: expected rounds with speeds above zero, found {self.units_per_second}.")
 
     @property
     def name(self) -> str:
@@ -141,6 +158,10 @@ class WorkloadResult:
 
     workload: Workload
     variants: tuple[VariantResult, ...]
+
+    def __post_init__(self) -> None:
+        if len(counts := {len(variant.units_per_second) for variant in self.variants}) > 1:
+            raise ConfigError(f"{self.workload}: variants take turns, but their rounds are {sorted(counts)}.")
 
     def variant(self, backend: Backend, weights: str | None = None) -> VariantResult | None:
         """The first variant of a backend (and a storage of weights)."""

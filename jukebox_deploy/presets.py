@@ -1,4 +1,4 @@
-"""Every released and small model by name, and `tiny`, a real model small enough for a laptop's minute.
+"""Every released and small model by name, `mid` to measure with, and `tiny`, a real model for a laptop's minute.
 
 Source: specification sections 3.4 and 13.
 """
@@ -143,6 +143,13 @@ SMALL_UPSAMPLER = replace(
     conditioner=ConditionerConfig(width=512, depth=16, stages=3, stride=2),
 )
 
+_MID_UPSAMPLER = replace(
+    RELEASED_UPSAMPLERS[0],
+    transformer=replace(RELEASED_UPSAMPLERS[0].transformer, width=512, depth=24),
+    conditioner=ConditionerConfig(width=256, depth=16, stages=2, stride=2),
+)
+"""A released upsampler in small: the same window and patterns with a fiftieth of the stack's weights."""
+
 _TINY_VQVAE = replace(RELEASED_VQVAE, width=16, depth=2, multipliers=(1, 1, 1), embedding_width=32, codebook_size=512)
 _TINY_LABELS = LabelConfig(LabelRules.NAMES, artists=16, genres=16, genre_slots=1)
 
@@ -189,6 +196,7 @@ PRESETS: dict[str, JukeboxConfig] = {
         JukeboxConfig("small_labelled", SMALL_VQVAE, (SMALL_UPSAMPLER, SMALL_LABELLED_PRIOR)),
         JukeboxConfig("small_single_lyrics", SMALL_VQVAE, (SMALL_UPSAMPLER, SMALL_SINGLE_PRIOR)),
         JukeboxConfig("small_separate_lyrics", SMALL_VQVAE, (SMALL_UPSAMPLER, SMALL_SEPARATE_PRIOR)),
+        JukeboxConfig("mid", RELEASED_VQVAE, (_MID_UPSAMPLER,)),
         JukeboxConfig(
             "tiny",
             _TINY_VQVAE,

@@ -229,19 +229,21 @@ class Demo:
         self._say(f"{picture}: both as a spectrogram")
 
     def _measure(self, bundle: EngineBundle, checkpoint: CheckpointBundle) -> None:
-        from jukebox_deploy.benchmarks.bundle_speed import BundleWorkload, measure_bundle
+        from jukebox_deploy.benchmarks.measurement import measure
+        from jukebox_deploy.benchmarks.plan import BenchmarkPlan
+        from jukebox_deploy.benchmarks.results import Backend, WorkloadKind
+        from jukebox_deploy.benchmarks.variants import Subjects
 
-        with self._stage("Measure it against PyTorch", "bench", bundle.folder, "--against", checkpoint.folder):
+        plan = BenchmarkPlan((WorkloadKind.STEP,), slots=(1,), baselines=(Backend.EAGER,))
+        command = ("bench", "run", bundle.folder, "--against", checkpoint.folder, "--workloads", "step")
+        with self._stage("Measure it against PyTorch", *command, "--slots", 1, "--baselines", "eager"):
             with self._console.status("measuring") as status:
-                speeds = [
-                    prior.speed
-                    for prior in measure_bundle(bundle, checkpoint, BundleWorkload(slots=(1,)), status.update)
-                ]
-            for speed in speeds:
-                engine, eager = (side.tokens_per_second.median for side in (speed.engine, speed.eager))
+                results = list(measure(Subjects([bundle], checkpoint), plan, status.update))
+            for result in results:
+                engine, eager = result.variants
                 self._say(
-                    f"level {speed.workload.level}: {engine:.0f} tokens/s with ONNX Runtime, {eager:.0f} with PyTorch, "
-                    f"{speed.ratio.median:.1f} times as many"
+                    f"level {result.workload.level}: {engine.speed.median:.0f} tokens/s with ONNX Runtime, "
+                    f"{eager.speed.median:.0f} with PyTorch, {engine.ratio_over(eager).median:.1f} times as many"
                 )
 
     @contextmanager

@@ -3,31 +3,15 @@
 from __future__ import annotations
 
 import errno
-import importlib
 import signal
 import traceback
-from dataclasses import dataclass
 from typing import Any
 
 import click
 
 from jukebox_deploy import __version__
+from jukebox_deploy.cli.lazy_group import CommandEntry, LazyGroup
 from jukebox_deploy.errors import JukeboxError
-
-
-@dataclass(frozen=True)
-class CommandEntry:
-    """Where a command lives, and its line in the overview."""
-
-    target: str  # module:attribute
-    summary: str
-
-    def load(self) -> click.Command:
-        """Import the command."""
-        module, _, attribute = self.target.partition(":")
-        command: click.Command = getattr(importlib.import_module(module), attribute)
-        return command
-
 
 COMMANDS: dict[str, CommandEntry] = {
     name: CommandEntry(f"jukebox_deploy.cli.{name.replace('-', '_')}_command:command", summary)
@@ -38,7 +22,7 @@ COMMANDS: dict[str, CommandEntry] = {
         "build": "Build an engine bundle from exported graphs.",
         "sample": "Make music with an engine bundle.",
         "verify": "Compare an engine bundle with PyTorch, graph by graph.",
-        "bench": "Measure tokens per second against PyTorch.",
+        "bench": "Measure speed, make reports of it, compare results.",
         "inspect": "Show what is in a bundle, a graph or a song.",
         "presets": "List the known models with their sizes.",
     }.items()
@@ -85,28 +69,8 @@ def _of_file(error: OSError) -> str:
     return f": {error.filename}" if error.filename else ""
 
 
-class LazyGroup(click.Group):
-    """A group that imports a command only to run it or to show its help."""
-
-    def __init__(self, *args: Any, entries: dict[str, CommandEntry], **kwargs: Any) -> None:
-        super().__init__(*args, **kwargs)
-        self.entries = entries
-        # Placeholders, from which click suggests a name after a misspelt one.
-        self.commands = {name: click.Command(name, help=entry.summary) for name, entry in entries.items()}
-
-    def list_commands(self, ctx: click.Context) -> list[str]:
-        """The names in the order of the table."""
-        return list(self.entries)
-
-    def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
-        """Import one command."""
-        entry = self.entries.get(cmd_name)
-        return entry.load() if entry else None
-
-    def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
-        """Write the overview from the table, without importing anything."""
-        with formatter.section("Commands"):
-            formatter.write_dl([(name, entry.summary) for name, entry in self.entries.items()])
+class RootGroup(LazyGroup):
+    """The group at the root, whose commands never end in a traceback for what has a sentence."""
 
     def invoke(self, ctx: click.Context) -> Any:
         """Run a command; what goes wrong on purpose or by the machine's state becomes one sentence."""
@@ -122,7 +86,7 @@ class LazyGroup(click.Group):
 
 
 @click.group(
-    cls=LazyGroup,
+    cls=RootGroup,
     entries=COMMANDS,
     context_settings={"help_option_names": ["-h", "--help"]},
     epilog="jukebox-deploy COMMAND -h shows the options of a command.",

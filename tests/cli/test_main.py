@@ -13,7 +13,8 @@ from click.testing import CliRunner
 
 from jukebox_deploy import __version__
 from jukebox_deploy.cli import main
-from jukebox_deploy.cli.main import COMMANDS, CommandEntry, LazyGroup, cli
+from jukebox_deploy.cli.lazy_group import CommandEntry
+from jukebox_deploy.cli.main import COMMANDS, RootGroup, cli
 from jukebox_deploy.errors import CheckpointError
 
 HEAVY = {"torch", "numpy", "onnx", "onnxruntime", "tensorrt", "tensorrt_rtx", "rich", "soundfile", "matplotlib"}
@@ -88,7 +89,7 @@ def failing(monkeypatch):
             raise error
 
         monkeypatch.setattr(CommandEntry, "load", lambda _: fail)
-        group = LazyGroup(params=cli.params, entries={"fail": CommandEntry("nowhere:fail", "Fail.")})
+        group = RootGroup(params=cli.params, entries={"fail": CommandEntry("nowhere:fail", "Fail.")})
         return CliRunner().invoke(group, [*options, "fail"])
 
     return run

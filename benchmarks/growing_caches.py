@@ -1,0 +1,143 @@
+"""The baseline `eager`: a prior sampled as the original does it, with caches that grow by concatenation.
+
+Every step appends its keys and values to those of each layer and drops what the layer's pattern will
+not look at again (specification 7.1). Projections, norms and the choice of codes are our model's own.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from jukebox_deploy.attention_patterns import AttentionPattern
+from jukebox_deploy.benchmarks.sequential_prior import SequentialPrior
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+    from jukebox_deploy.models.attention import AttentionGeometry
+    from jukebox_deploy.models.cached_attention import KeyValue
+    from jukebox_deploy.models.prior import Choice, Prior, StepResult, Window
+    from jukebox_deploy.models.transformer import Caches, Layer
+
+
+def kept_positions(pattern: AttentionPattern, geometry: AttentionGeometry, filled: int) -> int:
+    """Positions that a layer keeps after `filled` of them, 1 or more (specification 7.1)."""
+    block = geometry.block_length
+    current = (filled - 1) % block + 1
+    match pattern:
+        case AttentionPattern.BLOCK:
+            return current
+        case AttentionPattern.PREVIOUS_BLOCK:
+            return filled if filled <= block else block + current
+        case AttentionPattern.PRIME:
+            return min(filled, geometry.prime_span)
+    return filled
+
+
+class GrowingCachePrior(SequentialPrior):
+    """A prior whose caches grow by concatenation."""
+
+    def __init__(self, prior: Prior) -> None:
+        super().__init__(prior)
+        self._caches: dict[int, KeyValue] = {}
+
+    def _fill(self, position: int, slots: int) -> None:
+        import torch
+
+        from jukebox_deploy.models.cached_attention import KeyValue
+
+        stack = self.prior.core.transformer
+        self._caches = {}
+        for index, layer in enumerate(stack.typed_layers()):
+            pattern = layer.attention.pattern
+            if position and pattern is not AttentionPattern.CROSS:
+                width = layer.attention.output.weight.shape[0] // layer.attention.heads
+                shape = (slots, layer.attention.heads, kept_positions(pattern, stack.geometry, position), width)
+                # Written, not only reserved: memory that nobody wrote to is read for nothing.
+                self._caches[index] = KeyValue(*(torch.empty(shape, dtype=stack.dtype).fill_(0) for _ in range(2)))
+
+    def _step(self, window: Window, choice: Choice) -> StepResult:
+        from jukebox_deploy.models.prior import Entry
+
+        rows, conditioning = self.prior.core.embed_window(window, window.position, 1)
+        hidden = self._advance(rows, window.lyrics)
+        return self.prior.leave_step(hidden, Entry(rows, conditioning, window.position, {}), window, choice)
+
+    def _prefill(self, window: Window, count: int) -> None:
+        rows, _ = self.prior.core.embed_window(window, window.position, count)
+        self._advance(rows, window.lyrics)
+
+    def _advance(self, rows: Tensor, lyrics: Caches) -> Tensor:
+        """New positions `[B, Q, W]` through the stack, all of one block."""
+        stack = self.prior.core.transformer
+        rows = rows.to(stack.dtype)
+        for index, layer in enumerate(stack.typed_layers()):
+            if layer.attention.pattern is AttentionPattern.CROSS:
+                rows = layer.forward_cross(rows, lyrics[index])
+            else:
+                rows = self._advance_layer(index, layer, rows)
+        return rows
+
+    def _advance_layer(self, index: int, layer: Layer, rows: Tensor) -> Tensor:
+        attention, geometry = layer.attention, self.prior.core.transformer.geometry
+        query, new = attention.self_projections(layer.attention_norm(rows))
+        cache = grow(self._caches.get(index), new, attention.pattern, geometry, self.filled)
+        self._caches[index] = cache
+        attended = attend_to_newest(attention.pattern, geometry, query, cache, self.filled)
+        return layer.finish(rows, attention.merge(attended))
+
+
+def grow(
+    cache: KeyValue | None, new: KeyValue, pattern: AttentionPattern, geometry: AttentionGeometry, filled: int
+) -> KeyValue:
+    """`cache` with the new keys and values behind it, `[B, H, S, D]`, without what is not needed any more."""
+    import torch
+
+    from jukebox_deploy.models.cached_attention import KeyValue
+
+    kept = kept_positions(pattern, geometry, filled + new.key.shape[2])
+    if cache is None:
+        grown = new
+    elif pattern is AttentionPattern.PRIME and cache.key.shape[2] == kept:
+        return cache
+    else:
+        grown = KeyValue(*(torch.cat(pair, dim=2) for pair in zip(cache, new, strict=True)))
+    # The lyrics are the first positions; every other pattern looks back from the newest one.
+    part = slice(0, kept) if pattern is AttentionPattern.PRIME else slice(-kept, None)
+    return KeyValue(*(tensor[:, :, part] for tensor in grown))
+
+
+def attend_to_newest(
+    pattern: AttentionPattern, geometry: AttentionGeometry, query: Tensor, cache: KeyValue, first: int
+) -> Tensor:
+    """Attention of the newest positions, from `first` on, `[B, H, Q, D]`, to a cache that holds them too."""
+    import torch
+
+    from jukebox_deploy.models.attention import attend, causal_mask
+
+    block, queries = geometry.block_length, query.shape[2]
+    if pattern is AttentionPattern.PREVIOUS_BLOCK:
+        if first < block:
+            return torch.zeros_like(query)
+        return attend(query, cache.key[:, :, :block], cache.value[:, :, :block])
+    if pattern is AttentionPattern.COLUMN:
+        return _attend_to_columns(query, cache, first % block, block)
+    visible = None
+    if queries > 1:
+        before = first % block if pattern is AttentionPattern.BLOCK else first
+        visible = causal_mask(before + queries, cache.key.shape[2], query.device)[before:]
+    return attend(query, cache.key, cache.value, visible)
+
+
+def _attend_to_columns(query: Tensor, cache: KeyValue, offset: int, block: int) -> Tensor:
+    """Every query looks at its own offset in all blocks."""
+    from torch.nn import functional as F
+
+    from jukebox_deploy.models.attention import attend
+
+    queries = query.shape[2]
+    if queries == 1:
+        return attend(query, cache.key[:, :, offset::block], cache.value[:, :, offset::block])
+    padding = -cache.key.shape[2] % block
+    columns = [F.pad(t, (0, 0, 0, padding)).unflatten(2, (-1, block)).transpose(2, 3)[:, :, :queries] for t in cache]
+    return attend(query.unsqueeze(3), *columns).squeeze(3)

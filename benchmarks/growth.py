@@ -1,0 +1,97 @@
+"""How cost grows: the same workload at several sizes of one thing, everything else being equal."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Callable, Iterator, Sequence
+from pathlib import Path
+from typing import Any
+
+from jukebox_deploy.benchmarks.measurement import Instruments, Listener, measure
+from jukebox_deploy.benchmarks.plan import BenchmarkPlan
+from jukebox_deploy.benchmarks.preset_bundles import prepare_bundles, system_to_measure
+from jukebox_deploy.benchmarks.results import WorkloadKind, WorkloadResult
+from jukebox_deploy.benchmarks.variants import open_subjects
+from jukebox_deploy.benchmarks.workload_groups import Axis
+from jukebox_deploy.config import JukeboxConfig, PriorConfig
+from jukebox_deploy.contract import LinearWeights
+from jukebox_deploy.errors import ConfigError
+
+VALUES: dict[Axis, tuple[int, ...]] = {
+    Axis.SLOTS: (1, 2, 4, 8, 16, 32, 64),
+    Axis.POSITION: (0, 512, 1024, 2048, 4096, 6144, 8064),
+    Axis.CONTEXT: (1024, 2048, 4096, 8192, 16384),
+    Axis.WIDTH: (256, 512, 768, 1024),
+    Axis.DEPTH: (12, 24, 48, 72),
+    Axis.LENGTH: (2, 4, 8),
+}
+"""What is measured unless other values are given; for a window of 8192 codes."""
+
+
+@dataclasses.dataclass(frozen=True)
+class Growth:
+    """A preset, one axis, and its values."""
+
+    preset: str
+    axis: Axis
+    values: tuple[int, ...]
+    plan: BenchmarkPlan
+
+    def steps(self) -> list[tuple[JukeboxConfig, BenchmarkPlan]]:
+        """The model and the plan of each value; all slots are one plan."""
+        kinds = (WorkloadKind.SONG,) if self.axis is Axis.LENGTH else (WorkloadKind.STEP,)
+        plan = dataclasses.replace(self.plan, workloads=kinds)
+        config = system_to_measure(self.preset, plan)
+        match self.axis:
+            case Axis.SLOTS:
+                return [(config, dataclasses.replace(plan, slots=self.values))]
+            case Axis.POSITION:
+                return [(config, dataclasses.replace(plan, position=value)) for value in self.values]
+            case Axis.LENGTH:
+                return [(config, dataclasses.replace(plan, seconds=float(value))) for value in self.values]
+        return [(_resized(config, self.axis, value), plan) for value in self.values]
+
+
+def _resized(config: JukeboxConfig, axis: Axis, value: int) -> JukeboxConfig:
+    """The model with one size of its prior changed, and named after it."""
+    if len(config.priors) != 1 or config.priors[0].lyrics:
+        raise ConfigError(
+            f"{config.name}: only a single prior without lyrics can get another {axis}; "
+            "choose the preset mid or upsampler, or a level without lyrics."
+        )
+    (prior,) = config.priors
+    stack = dataclasses.replace(prior.transformer, **_SIZES[axis](prior, value))
+    window = value if axis is Axis.CONTEXT else prior.window
+    resized = dataclasses.replace(prior, window=window, transformer=stack)
+    return dataclasses.replace(config, name=f"{config.name}-{axis}-{value}", priors=(resized,))
+
+
+def _context_sizes(prior: PriorConfig, value: int) -> dict[str, Any]:
+    """As many blocks as the preset, or fewer: their number and length go with the root of the context."""
+    blocks = prior.transformer.blocks or 1
+    while blocks * blocks > 2 * value:
+        blocks //= 2
+    return {"context": value, "blocks": blocks}
+
+
+_SIZES: dict[Axis, Callable[[PriorConfig, int], dict[str, Any]]] = {
+    Axis.CONTEXT: _context_sizes,
+    Axis.WIDTH: lambda prior, value: {"width": value},
+    Axis.DEPTH: lambda prior, value: {"depth": value},
+}
+
+
+def measure_growth(
+    growth: Growth,
+    weights: Sequence[LinearWeights],
+    workdir: Path,
+    listener: Listener = lambda text: None,
+    instruments: Instruments | None = None,
+) -> Iterator[WorkloadResult]:
+    """One result per value; models and graphs are made in the work folder.
+
+    Raises `ConfigError` for values that a model cannot have.
+    """
+    for config, plan in growth.steps():
+        checkpoint, bundles = prepare_bundles(config, plan, weights, workdir, listener)
+        yield from measure(open_subjects(bundles, checkpoint), plan, listener, instruments)

@@ -1,0 +1,162 @@
+"""A whole run: workload by workload, all variants of one in turn."""
+
+from __future__ import annotations
+
+import tempfile
+import time
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, replace
+from functools import cache
+from pathlib import Path
+
+from jukebox_deploy.benchmarks.machine import LARGE_READ, Machine, describe_machine, read_bandwidth
+from jukebox_deploy.benchmarks.plan import BenchmarkPlan, Stage, plan_stages
+from jukebox_deploy.benchmarks.results import (
+    Latency,
+    MemoryLimit,
+    VariantResult,
+    Workload,
+    WorkloadKind,
+    WorkloadResult,
+)
+from jukebox_deploy.benchmarks.rounds import Clock, Task, Timing, time_in_turns
+from jukebox_deploy.benchmarks.variant_memory import MemoryRequest, peak_memory
+from jukebox_deploy.benchmarks.variants import Subjects, Variant, choose_variants
+
+PACKAGES = ("jukebox-deploy", "numpy", "onnxruntime", "onnxruntime-gpu", "torch", "transformers")
+"""What the machine's card gives versions of."""
+
+Listener = Callable[[str], None]
+
+
+@dataclass(frozen=True)
+class Instruments:
+    """What measures; tests put in their own."""
+
+    clock: Clock = time.perf_counter
+    probe: Callable[[int], float] = read_bandwidth  # number of bytes -> bytes per second
+    peak_memory: Callable[[MemoryRequest], int] = peak_memory
+
+
+def describe_this_machine() -> Machine:
+    """The card, with the versions of all that may run."""
+    from jukebox_deploy.jobs.opening import tool_versions
+
+    return describe_machine(tool_versions(*PACKAGES))
+
+
+def measure(
+    subjects: Subjects,
+    plan: BenchmarkPlan,
+    listener: Listener = lambda text: None,
+    instruments: Instruments | None = None,
+) -> Iterator[WorkloadResult]:
+    """Measure workload by workload; `listener` is told what comes next.
+
+    Raises `EngineError` for graphs or slots that a bundle lacks, `ConfigError` for what cannot be timed.
+    """
+    instruments = instruments or Instruments()
+    # One reading per run for each number of bytes.
+    instruments = replace(instruments, probe=cache(instruments.probe))
+    with tempfile.TemporaryDirectory(prefix="jukebox-benchmark-") as scratch:
+        stages = plan_stages(subjects.config, subjects.first.graphs, plan, Path(scratch))
+        for number, stage in enumerate(stages):
+
+            def say(text: str, place: str = f"{number + 1} of {len(stages)}", title: str = stage.title) -> None:
+                listener(f"{place}, {title}: {text}")
+
+            yield from _StageRun(subjects, plan, stage, instruments, say).results()
+
+
+@dataclass(frozen=True)
+class _Side:
+    """A variant, opened for a stage."""
+
+    variant: Variant
+    threads: int
+    opened: object
+    load_seconds: float | None
+
+
+@dataclass(frozen=True)
+class _StageRun:
+    """One stage: everything that it opens is released with it."""
+
+    subjects: Subjects
+    plan: BenchmarkPlan
+    stage: Stage
+    instruments: Instruments
+    say: Listener
+
+    def results(self) -> Iterator[WorkloadResult]:
+        """One result per workload of the stage; the first one has the seconds of loading."""
+        stage = self.stage
+        variants, left_out = choose_variants(
+            self.subjects, self.plan.baselines, stage.kinds[0], stage.prior, stage.slots
+        )
+        sides = [self._open(variant) for variant in variants]
+        for workload, make_task in stage.tasks:
+            yield self._measure(workload, sides, [make_task(side.opened) for side in sides], tuple(left_out))
+            sides = [replace(side, load_seconds=None) for side in sides]
+
+    def _open(self, variant: Variant) -> _Side:
+        self.say(f"opening {variant.backend}, {variant.stored} weights")
+        graph = self.stage.graph
+        threads = self.plan.threads or self.subjects.threads(variant, graph)
+        shares = not variant.is_engine and self.subjects.has_loaded(graph.model_level)
+        begun = self.instruments.clock()
+        opened = self.stage.open(self.subjects.open(variant, threads))
+        seconds = self.instruments.clock() - begun
+        return _Side(variant, threads, opened, None if shares else seconds)
+
+    def _measure(
+        self, workload: Workload, sides: Sequence[_Side], tasks: Sequence[Task], left_out: tuple[str, ...]
+    ) -> WorkloadResult:
+        timings = time_in_turns(
+            tasks, self.plan.rounds, lambda text: self.say(f"{workload.kind}, {text}"), self.instruments.clock
+        )
+        results = [self._result(workload, side, timing) for side, timing in zip(sides, timings, strict=True)]
+        results[0] = replace(results[0], notes=left_out)
+        return WorkloadResult(workload, tuple(results))
+
+    def _result(self, workload: Workload, side: _Side, timing: Timing) -> VariantResult:
+        variant = side.variant
+        return VariantResult(
+            backend=variant.backend,
+            precision=str(variant.precision),
+            weights=variant.stored,
+            threads=side.threads,
+            units_per_second=tuple(workload.units_per_round / seconds for seconds in timing.rounds),
+            latency=Latency.of(timing.calls),
+            load_seconds=side.load_seconds,
+            first_seconds=timing.first,
+            peak_memory_bytes=self._peak_memory(workload, side) if self.plan.memory else None,
+            limit=self._limit(workload, variant) if workload.kind is WorkloadKind.STEP else None,
+        )
+
+    def _limit(self, workload: Workload, variant: Variant) -> MemoryLimit:
+        """What a step must move of this variant's own bytes, and how fast this machine reads as many."""
+        weights, one, moved = (
+            self.subjects.step_bytes(variant, workload.level, slots) for slots in (0, 1, workload.slots)
+        )
+        self.say(f"reading {moved / 1e6:.0f} MB")
+        return MemoryLimit(weights, one - weights, moved, self.instruments.probe(min(moved, LARGE_READ)))
+
+    def _peak_memory(self, workload: Workload, side: _Side) -> int:
+        self.say(f"{workload.kind}, memory of {side.variant.backend}")
+        variant, plan = side.variant, self.plan
+        checkpoint = None if variant.checkpoint is None else str(variant.checkpoint)
+        return self.instruments.peak_memory(
+            MemoryRequest(
+                backend=variant.backend,
+                bundle=str(variant.bundle),
+                checkpoint=checkpoint,
+                kind=workload.kind,
+                level=workload.level,
+                slots=workload.slots,
+                threads=side.threads,
+                steps=plan.steps,
+                seconds=plan.seconds,
+                position=plan.position,
+            )
+        )

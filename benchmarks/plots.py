@@ -1,0 +1,165 @@
+"""The plots of a benchmark run: speed against the memory's limit, ratio over eager, latency, and how cost grows."""
+
+from __future__ import annotations
+
+import textwrap
+from collections.abc import Iterator, Sequence
+from functools import partial
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from jukebox_deploy.benchmarks import plot_layout as layout
+from jukebox_deploy.benchmarks.plot_layout import Plot, Row, log_axis, mark_height
+from jukebox_deploy.benchmarks.results import Spread, VariantResult, WorkloadKind, WorkloadResult
+from jukebox_deploy.benchmarks.sweep_plot import sweep_plot
+from jukebox_deploy.benchmarks.words import number, percent, seconds, short, span, times, title_of, unit_of
+from jukebox_deploy.benchmarks.workload_groups import (
+    BASELINES,
+    Axis,
+    distinct,
+    engines_or_all,
+    headlines,
+    is_engine,
+    ratio_over,
+    share_of_limit,
+    sweeps,
+)
+from jukebox_deploy.files import atomic_path
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+
+_BAR = 0.26  # of a row
+
+
+def plots_of(results: Sequence[WorkloadResult]) -> list[Plot]:
+    """All plots that the results of one machine have data for."""
+    results = distinct(results)
+    with layout.house_style():
+        chosen = headlines(results)
+        plots = [*_speed_plot(chosen), *_ratio_plot(chosen), *_latency_plot(chosen)]
+        counts: dict[Axis, int] = {}
+        for sweep in sweeps(results):
+            counts[sweep.axis] = counts.get(sweep.axis, 0) + 1
+            plots.append(sweep_plot(sweep, f"cost-{sweep.axis}-{counts[sweep.axis]}"))
+    return plots
+
+
+def write_png(plot: Plot, path: Path) -> Path:
+    """A picture with the plot's title above it, for places that show no page."""
+    with layout.house_style():
+        title = plot.figure.text(
+            0.02, 1.0, "\n".join(textwrap.wrap(layout.shown(plot.title, 200), 46)), va="bottom", weight="bold", size=11
+        )
+        with atomic_path(path) as partial:
+            plot.figure.savefig(partial, format="png", dpi=200, facecolor="white", bbox_inches="tight", pad_inches=0.12)
+        title.remove()
+    return path
+
+
+def _speed_plot(results: Sequence[WorkloadResult]) -> Iterator[Plot]:
+    """Bars of the speed of steps, each before what the memory allows it."""
+    steps = [r for r in results if r.workload.kind is WorkloadKind.STEP and any(v.limit for v in r.variants)]
+    if not steps:
+        return
+    panels = [(title_of(r.workload), [Row(v, _speed_and_share(r, v)) for v in r.variants]) for r in steps]
+    figure, all_axes = layout.stacked_panels(panels, ticks=False)
+    for axes, result in zip(all_axes, steps, strict=True):
+        limits = [v.limit.units_per_second(result.workload.slots) if v.limit else 0.0 for v in result.variants]
+        axes.set_xlim(0.0, 1.02 * max(*limits, *(v.speed.upper_quartile for v in result.variants)))
+        for row, (variant, limit) in enumerate(zip(result.variants, limits, strict=True)):
+            height = mark_height(row)
+            axes.barh(height, limit, _BAR, color=layout.TRACK)
+            axes.barh(height, variant.speed.median, _BAR, color=layout.colour_of(variant))
+            if limit:
+                axes.vlines(limit, height - 0.2, height + 0.2, color=layout.INK, linewidth=1.6)
+            axes.hlines(
+                height, variant.speed.lower_quartile, variant.speed.upper_quartile, color=layout.INK, linewidth=1.0
+            )
+    shares = [(share_of_limit(r.workload, v) or 0.0, v) for r in steps for v in engines_or_all(r.variants)]
+    share, best = max(shares, key=lambda pair: pair[0])
+    yield Plot(
+        "speed",
+        f"Up to {percent(share)} of what the memory allows ({best.name})",
+        "Tokens per second of all slots. Bar: median of the rounds, with a line over their middle half. "
+        "Grey track and upright mark: what the memory alone would allow, for the bytes that this variant must move.",
+        figure,
+    )
+
+
+def _speed_and_share(result: WorkloadResult, variant: VariantResult) -> str:
+    share = share_of_limit(result.workload, variant)
+    speed = f"{number(variant.speed.median)} {unit_of(result.workload.kind)}"
+    return speed if share is None else f"{speed} · {percent(share)}"
+
+
+def _ratio_plot(results: Sequence[WorkloadResult]) -> Iterator[Plot]:
+    """Medians and quartiles of the ratio over the first baseline that was measured."""
+    backend = next((b for b in BASELINES if any(ratio_over(r, v, b) for r in results for v in r.variants)), None)
+    if backend is None:
+        return
+    measured = [
+        (result, [(v, ratio) for v in result.variants if (ratio := ratio_over(result, v, backend))])
+        for result in results
+    ]
+    measured = [(result, ratios) for result, ratios in measured if ratios]
+    panels = [(title_of(result.workload), [Row(v, times(s.median)) for v, s in ratios]) for result, ratios in measured]
+    figure, all_axes = layout.stacked_panels(panels, ticks=True)
+    spreads = [ratio for _, ratios in measured for _, ratio in ratios]
+    low, high = min(1.0, *(s.minimum for s in spreads)), max(1.0, *(s.maximum for s in spreads))
+    for axes, (_, ratios) in zip(all_axes, measured, strict=True):
+        log_axis(axes, "x", (low, high), partial(times, written=short))
+        axes.axvline(1.0, color=layout.MUTED, linewidth=1.0)
+        for row, (variant, ratio) in enumerate(ratios):
+            _dot_with_quartiles(axes, mark_height(row), variant, ratio)
+    engines = [ratio.median for _, ratios in measured for v, ratio in ratios if is_engine(v)]
+    yield Plot(
+        "ratio",
+        f"{span(engines or [s.median for s in spreads])} the speed of {backend}",
+        f"Speed over that of {backend}, taken within each round: median, and a line over the middle half. "
+        "Of the same precision where that was measured. Further right is faster; the axis is logarithmic.",
+        figure,
+    )
+
+
+def _dot_with_quartiles(axes: Axes, height: float, variant: VariantResult, spread: Spread) -> None:
+    colour = layout.colour_of(variant)
+    axes.hlines(height, 1.0, spread.median, color=layout.TRACK, linewidth=1.2)
+    axes.hlines(height, spread.lower_quartile, spread.upper_quartile, color=colour, linewidth=2.5)
+    axes.plot([spread.median], [height], markersize=6, clip_on=False, **layout.marker_of(variant))
+
+
+def _latency_plot(results: Sequence[WorkloadResult]) -> Iterator[Plot]:
+    """From the median call to the slowest in a hundred."""
+    results = [result for result in results if result.variants]
+    if not results:
+        return
+    panels = [
+        (
+            title_of(r.workload),
+            [Row(v, f"{seconds(v.latency.p50)} · p99 {seconds(v.latency.p99)}") for v in r.variants],
+        )
+        for r in results
+    ]
+    figure, all_axes = layout.stacked_panels(panels, ticks=True)
+    for axes, result in zip(all_axes, results, strict=True):
+        ends = [end for v in result.variants for end in (v.latency.p50, v.latency.p99)]
+        log_axis(axes, "x", (min(ends), max(ends)), partial(seconds, written=short))
+        for row, variant in enumerate(result.variants):
+            latency, height = variant.latency, mark_height(row)
+            axes.hlines(height, latency.p50, latency.p99, color=layout.colour_of(variant), linewidth=2.0)
+            axes.plot([latency.p50], [height], markersize=6, clip_on=False, **layout.marker_of(variant))
+            upright: dict[str, Any] = {
+                "linestyle": "none",
+                "marker": "|",
+                "color": layout.colour_of(variant),
+                "clip_on": False,
+            }
+            axes.plot([latency.p90, latency.p99], [height, height], markersize=8, **upright)
+    tails = [v.latency.p99 / v.latency.p50 for r in results for v in engines_or_all(r.variants) if v.latency.p50]
+    yield Plot(
+        "latency",
+        f"One call in a hundred takes {span(tails)} the median or longer",
+        "Seconds of single calls: a dot at the median, upright marks at p90 and p99. The axes are logarithmic.",
+        figure,
+    )

@@ -1,0 +1,123 @@
+"""Engine bundles to measure, of checkpoints with random weights: made once in a work folder, then used again."""
+
+from __future__ import annotations
+
+import dataclasses
+import hashlib
+import json
+from collections.abc import Callable, Sequence
+from functools import cache
+from pathlib import Path
+
+import jukebox_deploy
+from jukebox_deploy.benchmarks.plan import GRAPHS, BenchmarkPlan
+from jukebox_deploy.benchmarks.results import WorkloadKind
+from jukebox_deploy.config import JukeboxConfig
+from jukebox_deploy.config_json import config_to_dict
+from jukebox_deploy.contract import GraphKind, LinearWeights
+from jukebox_deploy.engines.bundle import MANIFEST_NAME
+from jukebox_deploy.graphs import GraphOptions, declare_graphs
+from jukebox_deploy.presets import RELEASED_UPSAMPLERS, RELEASED_VQVAE, preset
+
+UPSAMPLER = "upsampler"
+"""The released upsampler of level 0 alone."""
+
+_SEED = 0
+_OF_PRIORS = {WorkloadKind.STEP, WorkloadKind.PREFILL, WorkloadKind.CONDITION}
+_OF_SOUND = (GraphKind.VQVAE_ENCODE, GraphKind.VQVAE_DECODE)
+
+
+def system_to_measure(name: str, plan: BenchmarkPlan) -> JukeboxConfig:
+    """A preset, or `upsampler`, with the priors that the plan's workloads need.
+
+    Raises `ConfigError` for an unknown preset or level.
+    """
+    if name == UPSAMPLER:
+        return JukeboxConfig(UPSAMPLER, RELEASED_VQVAE, RELEASED_UPSAMPLERS[:1])
+    config = preset(name)
+    if WorkloadKind.SONG in plan.workloads:
+        return config
+    if not _OF_PRIORS & set(plan.workloads):
+        return dataclasses.replace(config, priors=())
+    return config if plan.level is None else dataclasses.replace(config, priors=(config.prior(plan.level),))
+
+
+def needed_graphs(config: JukeboxConfig, plan: BenchmarkPlan) -> tuple[str, ...]:
+    """The graphs that the plan's workloads run, by name."""
+    declared = declare_graphs(config)
+    if WorkloadKind.SONG in plan.workloads:
+        return tuple(declared)
+    kinds = {GRAPHS[kind] for kind in plan.workloads}
+    if GraphKind.STEP in kinds or GraphKind.PREFILL in kinds:
+        kinds |= {GraphKind.STEP, GraphKind.PREFILL}
+    # Sound is measured at one level, priors at all unless one is named.
+    wanted = {kind: {plan.level or 0} if kind in _OF_SOUND or plan.level is not None else None for kind in kinds}
+    return tuple(
+        name
+        for name, spec in declared.items()
+        if spec.kind in wanted and ((levels := wanted[spec.kind]) is None or spec.level in levels)
+    )
+
+
+def prepare_bundles(
+    config: JukeboxConfig,
+    plan: BenchmarkPlan,
+    weights: Sequence[LinearWeights],
+    workdir: Path,
+    listener: Callable[[str], None] = lambda text: None,
+) -> tuple[Path, list[Path]]:
+    """The folders of a checkpoint bundle and of an engine bundle for each way to store weights.
+
+    Their names depend on all that they are made from; what is in the work folder already is used again.
+    """
+    from jukebox_deploy.checkpoints.random_bundle import write_random_bundle
+
+    checkpoint = workdir / f"checkpoint-{config.name}-{_digest(config_to_dict(config), _SEED)}"
+    if not checkpoint.exists():
+        listener(f"writing random weights of {config.name}")
+        write_random_bundle(config, checkpoint, _SEED)
+    return checkpoint, [_prepare_engine(checkpoint, config, plan, stored, listener) for stored in weights]
+
+
+def _digest(*parts: object) -> str:
+    return hashlib.sha256(json.dumps(parts, sort_keys=True).encode()).hexdigest()[:12]
+
+
+@cache
+def _exporter() -> str:
+    """A hash of the code that makes graphs: after a change of it they are made anew."""
+    package = Path(jukebox_deploy.__file__).parent
+    sources = sorted(path for part in ("export", "jobs", "models") for path in (package / part).glob("*.py"))
+    return hashlib.sha256(b"".join(path.read_bytes() for path in sources)).hexdigest()
+
+
+def _prepare_engine(
+    checkpoint: Path,
+    config: JukeboxConfig,
+    plan: BenchmarkPlan,
+    weights: LinearWeights,
+    listener: Callable[[str], None],
+) -> Path:
+    from jukebox_deploy.checkpoints.bundle import CheckpointBundle
+    from jukebox_deploy.jobs.export_job import ExportRequest, export_bundle
+    from jukebox_deploy.jobs.quantised_export import Calibration, QuantisationRequest
+    from jukebox_deploy.jobs.tensorrt_check import TensorRtCheck
+
+    integers = QuantisationRequest()
+    if weights is not LinearWeights.AS_PRECISION:
+        # How well random weights survive rounding says nothing, and changes no speed.
+        integers = QuantisationRequest(weights, calibration=Calibration.NONE, max_kl=1e9)
+    request = ExportRequest(
+        GraphOptions(slots=(1, 4, max(16, *plan.slots))),
+        needed_graphs(config, plan),
+        validate=False,
+        tensorrt=TensorRtCheck.NEVER,
+        quantisation=integers,
+    )
+    tables = declare_graphs(config, request.declared_options)
+    digest = _digest([tables[name].to_json() for name in request.graphs], checkpoint.name, _exporter())
+    out = checkpoint.parent / f"onnx-{config.name}-{weights}-{digest}"
+    if not (out / MANIFEST_NAME).exists():
+        listener(f"exporting {config.name}, weights in {weights}")
+        export_bundle(CheckpointBundle.open(checkpoint), out, request)
+    return out

@@ -1,0 +1,129 @@
+"""Writes the numbers of the README, from the result files and nowhere else.
+
+    python -m jukebox_deploy.benchmarks.readme_numbers [--check]
+
+The block between two marker comments is replaced by a table from all documents in `benchmarks/results/`: every engine
+of one workload for each group that differs in one field only, each measurement the newest of its machine.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import re
+import sys
+from collections.abc import Iterator, Sequence
+from dataclasses import astuple, dataclass
+from pathlib import Path
+from urllib.parse import quote
+
+from jukebox_deploy.benchmarks.markup import printable
+from jukebox_deploy.benchmarks.report import by_machine
+from jukebox_deploy.benchmarks.results import FORMAT, Backend, BenchmarkRun, VariantResult, WorkloadResult
+from jukebox_deploy.benchmarks.words import number, percent, times, title_of, unit_of
+from jukebox_deploy.benchmarks.workload_groups import distinct, headlines, is_engine, ratio_over, share_of_limit
+from jukebox_deploy.errors import JukeboxError
+from jukebox_deploy.files import atomic_path
+
+BEGIN, END = "<!-- benchmarks: begin -->", "<!-- benchmarks: end -->"
+NOTHING = "No measurement is recorded yet."
+
+_REPOSITORY = Path(__file__).resolve().parent.parent
+_HEADINGS = ("what", "engine", "speed", "of limit", "over eager", "over eager-static", "over Hugging Face", "measured")
+
+
+@dataclass(frozen=True)
+class Row:
+    """A row of the table; cells of what was not measured are empty."""
+
+    what: str
+    engine: str
+    speed: str
+    of_limit: str
+    over_eager: str
+    over_eager_static: str
+    over_hugging_face: str
+    measured: str  # the machine, and the day as a link to the result file
+
+
+def block(results: Path, link: str) -> str:
+    """The text between the markers, from the result files in a folder; `link` leads from the README to that folder."""
+    runs = {path.name: BenchmarkRun.load(path) for path in sorted(results.glob("*.json")) if is_result(path)}
+    newest: dict[tuple[str, ...], Row] = {}
+    for machine in by_machine(runs):
+        origins = {id(result): name for name, run in machine.runs.items() for result in run.results}
+        for result in headlines(distinct(machine.results)):
+            name = origins[id(result)]
+            day = f"[{escaped(runs[name].date[:10])}]({link}/{quote(name)})"
+            measured = f"{escaped(machine.machine.processor)}, {machine.machine.cores} cores, {day}"
+            for row in _rows(result, measured):
+                newest[row.what, row.engine, machine.machine.processor] = row
+    if not newest:
+        return NOTHING
+    lines = [_HEADINGS, ("---", "---", *["---:"] * 5, "---"), *(astuple(row) for row in newest.values())]
+    return "\n".join(f"| {' | '.join(cells)} |" for cells in lines)
+
+
+def is_result(path: Path) -> bool:
+    """Whether a JSON file is a benchmark's document, and not one of another kind that lies beside."""
+    try:
+        data = json.loads(path.read_text(encoding="utf-8"))
+    except ValueError:
+        return True  # whoever loads it says what is wrong
+    return isinstance(data, dict) and data.get("format") == FORMAT
+
+
+def _rows(result: WorkloadResult, measured: str) -> Iterator[Row]:
+    for variant in filter(is_engine, result.variants):
+        share = share_of_limit(result.workload, variant)
+        yield Row(
+            what=escaped(title_of(result.workload)),
+            engine=escaped(variant.name),
+            speed=f"{number(variant.speed.median)} {unit_of(result.workload.kind)}",
+            of_limit="" if share is None else percent(share),
+            over_eager=_ratio(result, variant, Backend.EAGER),
+            over_eager_static=_ratio(result, variant, Backend.EAGER_STATIC),
+            over_hugging_face=_ratio(result, variant, Backend.HUGGING_FACE),
+            measured=measured,
+        )
+
+
+def _ratio(result: WorkloadResult, variant: VariantResult, baseline: Backend) -> str:
+    ratio = ratio_over(result, variant, baseline)
+    return "" if ratio is None else times(ratio.median)
+
+
+def escaped(text: str) -> str:
+    """A text of a file as Markdown that shows it as it is."""
+    return re.sub(r"([\\`*_{}\[\]<>#|&~!])", r"\\\1", printable(text))
+
+
+def with_block(readme: str, text: str) -> str:
+    """The README with a new block. Raises `JukeboxError` unless both markers are there, once and in order."""
+    before, begin, rest = readme.partition(BEGIN)
+    _, end, after = rest.partition(END)
+    if not begin or not end or BEGIN in rest or END in before + after:
+        raise JukeboxError(f"the README must have {BEGIN} and then {END}, once each.")
+    return f"{before}{BEGIN}\n{text}\n{END}{after}"
+
+
+def main(arguments: Sequence[str] | None = None, repository: Path = _REPOSITORY) -> None:
+    """Run from the command line; see the module's text."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--check", action="store_true", help="change nothing; exit with 1 if the README is stale")
+    check = parser.parse_args(arguments).check
+    readme = repository / "README.md"
+    try:
+        old = readme.read_text(encoding="utf-8")
+        new = with_block(old, block(repository / "benchmarks" / "results", "benchmarks/results"))
+    except (JukeboxError, OSError) as error:
+        sys.exit(f"{readme}: {error}")
+    if check and new != old:
+        sys.exit(f"{readme}: its numbers are not those of the result files; run this without --check.")
+    if new != old:
+        with atomic_path(readme) as partial:
+            partial.write_text(new, encoding="utf-8")
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,222 @@
+"""Benchmark runs as one HTML page that needs nothing else: no script, no network."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
+from functools import cached_property, partial
+from pathlib import Path
+
+from jukebox_deploy.benchmarks.machine import Machine
+from jukebox_deploy.benchmarks.markup import Markup, join, tag
+from jukebox_deploy.benchmarks.plot_layout import PAGE_COLOURS, Plot, colour_of
+from jukebox_deploy.benchmarks.plots import plots_of
+from jukebox_deploy.benchmarks.report_style import STYLE
+from jukebox_deploy.benchmarks.results import Backend, BenchmarkRun, VariantResult, Workload, WorkloadResult
+from jukebox_deploy.benchmarks.svg import inline_svg
+from jukebox_deploy.benchmarks.words import (
+    NOT_MEASURED,
+    byte_size,
+    number,
+    percent,
+    quartiles,
+    seconds,
+    short,
+    times,
+    title_of,
+    unit_of,
+)
+from jukebox_deploy.benchmarks.workload_groups import BASELINES, ratio_over, share_of_limit
+from jukebox_deploy.files import atomic_path
+
+_Column = tuple[str, Callable[[VariantResult], str]]  # the heading, and what stands below it
+
+_TITLE = "How fast Jukebox runs"
+_INTRODUCTION = (
+    "Variants of a workload took turns in one process on the same weights. Speeds are medians of the rounds, with the "
+    "middle half of the rounds beneath. Ratios are taken within each round, over a baseline of the same precision "
+    "where that was measured. The limit is what the memory alone would allow. A dash stands where nothing was measured."
+)
+
+
+@dataclass(frozen=True)
+class MachineReport:
+    """The runs of one machine with one set of versions, by file name, the oldest first."""
+
+    runs: dict[str, BenchmarkRun]
+
+    @property
+    def machine(self) -> Machine:
+        """Of the newest run; only the bandwidth that was measured differs."""
+        return list(self.runs.values())[-1].machine
+
+    @property
+    def name(self) -> str:
+        """For files beside the page: that of the newest run."""
+        return list(self.runs)[-1]
+
+    @property
+    def results(self) -> list[WorkloadResult]:
+        """Of all runs."""
+        return [result for run in self.runs.values() for result in run.results]
+
+    @cached_property
+    def plots(self) -> list[Plot]:
+        """Over all runs: what one model per run was measured for is a sweep here."""
+        return plots_of(self.results)
+
+
+def by_machine(runs: Mapping[str, BenchmarkRun]) -> list[MachineReport]:
+    """Runs together that differ in nothing but what was measured."""
+    machines: list[tuple[Machine, MachineReport]] = []
+    for name, run in sorted(runs.items(), key=lambda item: item[1].date):
+        machine = replace(run.machine, read_bytes_per_second=0.0)
+        known = next((report for other, report in machines if other == machine), None)
+        if known is None:
+            machines.append((machine, known := MachineReport({})))
+        known.runs[name] = run
+    return [report for _, report in machines]
+
+
+def write_report(path: Path, machines: Sequence[MachineReport]) -> None:
+    """Write the page, whole or not at all."""
+    text = report_html(machines)
+    with atomic_path(path) as partial:
+        partial.write_text(text, encoding="utf-8")
+
+
+def report_html(machines: Sequence[MachineReport]) -> str:
+    """The page: for each machine its runs, its plots, and a table per workload."""
+    head = tag(
+        "head",
+        Markup('<meta charset="utf-8"><meta name="viewport" content="width=device-width, initial-scale=1">'),
+        tag("title", _TITLE),
+        tag("style", Markup(STYLE)),
+    )
+    anchors = {f"machine-{number}": report for number, report in enumerate(machines, 1)}
+    sections = [_section(anchor, report) for anchor, report in anchors.items()]
+    body = tag("body", tag("h1", _TITLE), tag("p", _INTRODUCTION, class_="muted"), _contents(anchors), *sections)
+    return f'<!DOCTYPE html>\n<html lang="en">{head}{body}</html>\n'
+
+
+def _contents(anchors: Mapping[str, MachineReport]) -> Markup:
+    if len(anchors) < 2:
+        return Markup()
+    links = [tag("li", tag("a", report.machine.processor, href=f"#{anchor}")) for anchor, report in anchors.items()]
+    return tag("nav", tag("ul", *links), aria_label="Machines")
+
+
+def _section(anchor: str, report: MachineReport) -> Markup:
+    figures = [_figure(anchor, plot) for plot in report.plots]
+    return tag(
+        "section",
+        tag("h2", report.machine.processor, id=anchor),
+        _card(report.machine),
+        *(_run(name, run) for name, run in report.runs.items()),
+        tag("div", *figures, class_="plots") if figures else tag("p", "No results."),
+        *(_workload(result) for result in report.results),
+    )
+
+
+def _card(machine: Machine) -> Markup:
+    return _facts(
+        {
+            "cores": machine.cores,
+            "memory": byte_size(machine.memory_bytes),
+            "system": machine.system,
+            "versions": ", ".join(f"{p} {v}" for p, v in {"Python": machine.python, **machine.packages}.items()),
+        }
+    )
+
+
+def _run(name: str, run: BenchmarkRun) -> Markup:
+    return _facts(
+        {
+            "run": run.date,
+            "file": name,
+            "command": tag("code", run.command),
+            "memory read at": f"{byte_size(run.machine.read_bytes_per_second)}/s, measured in this run",
+        }
+    )
+
+
+def _facts(facts: Mapping[str, object]) -> Markup:
+    return tag("dl", *(join(tag("dt", term), tag("dd", fact)) for term, fact in facts.items()))
+
+
+def _figure(anchor: str, plot: Plot) -> Markup:
+    svg = inline_svg(plot.figure, f"{anchor}-{plot.name}", plot.title, PAGE_COLOURS)
+    caption = tag("figcaption", tag("strong", plot.title), tag("span", plot.note))
+    if not plot.table:
+        return tag("figure", caption, svg)
+    table = _table(plot.title, plot.table[0], plot.table[1:])
+    return tag("figure", caption, svg, tag("details", tag("summary", "The numbers"), table))
+
+
+def _workload(result: WorkloadResult) -> Markup:
+    title = title_of(result.workload)
+    columns = [*_speed_columns(result), *_COLUMNS, *(_MEMORY_COLUMNS if any(v.limit for v in result.variants) else ())]
+    rows = [[_name(variant), *(cell(variant) for _, cell in columns)] for variant in result.variants]
+    return join(
+        tag("h3", title),
+        tag("p", _sizes(result.workload), class_="muted"),
+        _table(title, ["variant", *(heading for heading, _ in columns)], rows),
+        _notes(result),
+    )
+
+
+def _table(label: str, headings: Sequence[str], rows: Sequence[Sequence[str]]) -> Markup:
+    """A table that scrolls by itself; the first cell of a row names it."""
+    head = tag("thead", tag("tr", *(tag("th", heading, scope="col") for heading in headings)))
+    body = [tag("tr", tag("th", name, scope="row"), *(tag("td", cell) for cell in cells)) for name, *cells in rows]
+    table = tag("table", head, tag("tbody", *body))
+    return tag("div", table, class_="scroll", role="region", aria_label=label, tabindex=0)
+
+
+def _name(variant: VariantResult) -> Markup:
+    return join(tag("span", class_="swatch", style=f"background:{colour_of(variant)}"), variant.name)
+
+
+def _speed_columns(result: WorkloadResult) -> Iterator[_Column]:
+    yield unit_of(result.workload.kind), lambda v: _with_quartiles(number(v.speed.median), quartiles(v.speed))
+    for backend in BASELINES:
+        if any(ratio_over(result, variant, backend) for variant in result.variants):
+            yield f"over {backend}", partial(_ratio_cell, result, backend)
+    yield "of limit", lambda v: percent(share_of_limit(result.workload, v))
+
+
+def _ratio_cell(result: WorkloadResult, backend: Backend, variant: VariantResult) -> str:
+    ratio = ratio_over(result, variant, backend)
+    return NOT_MEASURED if ratio is None else _with_quartiles(times(ratio.median), quartiles(ratio))
+
+
+_COLUMNS: tuple[_Column, ...] = (
+    ("p50", lambda v: seconds(v.latency.p50)),
+    ("p90", lambda v: seconds(v.latency.p90)),
+    ("p99", lambda v: seconds(v.latency.p99)),
+    ("load", lambda v: seconds(v.load_seconds)),
+    ("first call", lambda v: seconds(v.first_seconds)),
+    ("peak memory", lambda v: byte_size(v.peak_memory_bytes)),
+    ("threads", lambda v: "GPU" if v.threads is None else str(v.threads)),
+)
+
+_MEMORY_COLUMNS: tuple[_Column, ...] = (
+    ("weights", lambda v: byte_size(v.limit.weight_bytes if v.limit else None)),
+    ("caches per slot", lambda v: byte_size(v.limit.cache_bytes_per_slot if v.limit else None)),
+    ("a step moves", lambda v: byte_size(v.limit.step_bytes if v.limit else None)),
+    ("memory reads", lambda v: f"{byte_size(v.limit.read_bytes_per_second)}/s" if v.limit else NOT_MEASURED),
+)
+
+
+def _with_quartiles(median: str, middle: str) -> Markup:
+    return join(median, tag("span", middle, class_="quartiles"))
+
+
+def _sizes(workload: Workload) -> str:
+    named = {"width": workload.width, "depth": workload.depth, "context": workload.context}
+    return ", ".join(f"{name} {short(value)}" for name, value in named.items() if value is not None)
+
+
+def _notes(result: WorkloadResult) -> Markup:
+    notes = [tag("li", f"{variant.name}: {note}") for variant in result.variants for note in variant.notes]
+    return tag("ul", *notes, class_="muted") if notes else Markup()

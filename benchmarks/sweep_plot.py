@@ -1,0 +1,126 @@
+"""How cost grows along one field of a workload: a line for each variant, beside what would be in proportion."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from functools import partial
+from typing import TYPE_CHECKING
+
+from jukebox_deploy.benchmarks import plot_layout as layout
+from jukebox_deploy.benchmarks.plot_layout import Plot, log_axis
+from jukebox_deploy.benchmarks.results import VariantResult
+from jukebox_deploy.benchmarks.words import NOT_MEASURED, axis_name, seconds, short, span, times, title_of, work_of
+from jukebox_deploy.benchmarks.workload_groups import Axis, Sweep, engines_or_all
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+    from matplotlib.figure import Figure
+
+_HEIGHT, _ABOVE, _BELOW, _LEFT, _LEGEND_ROW = 2.3, 0.1, 0.5, 0.6, 0.2  # inches
+_TICKS_AT_MOST = 8
+_POWER = {Axis.WIDTH: 2}  # the weights of a layer are squares of the width
+_FLAT = (Axis.POSITION,)  # drawn from zero, without a line of proportion
+
+_ENDS = {
+    Axis.SLOTS: "From {} to {} slots",
+    Axis.POSITION: "From position {} to {}",
+    Axis.WIDTH: "From width {} to {}",
+    Axis.DEPTH: "From {} to {} layers",
+    Axis.CONTEXT: "From a context of {} to {} tokens",
+    Axis.LENGTH: "From {} to {} s of audio",
+}
+
+
+def sweep_plot(sweep: Sweep, name: str) -> Plot:
+    """Cost against the sweep's field."""
+    variants = sweep.variants
+    figure, axes = _empty(legend_rows=len(variants) + (sweep.axis not in _FLAT))
+    for variant in variants:
+        _line(axes, sweep, variant)
+    medians = [cost.median for variant in variants for _, cost in sweep.costs(variant.name)]
+    if sweep.axis in _FLAT:
+        axes.set_ylim(0.0, 1.1 * max(medians))
+        axes.grid()
+        axes.xaxis.set_major_formatter(lambda value, _: short(value))
+        axes.yaxis.set_major_formatter(lambda value, _: seconds(value, short))
+    else:
+        _proportion(axes, sweep)
+        values = sweep.values
+        log_axis(axes, "x", (values[0], values[-1]), short, values if len(values) <= _TICKS_AT_MOST else ())
+        log_axis(axes, "y", (min(medians), max(medians)), partial(seconds, written=short))
+    axes.set_xlabel(axis_name(sweep.axis))
+    below = _BELOW / _HEIGHT
+    axes.legend(loc="upper left", bbox_to_anchor=(-_LEFT / layout.WIDTH, -below), frameon=False, borderpad=0.0)
+    return Plot(name, sweep_title(sweep), _note(sweep), figure, tuple(_rows(sweep)))
+
+
+def sweep_title(sweep: Sweep) -> str:
+    """By how much the cost grows, of the engines that were measured at both ends."""
+    first, last = sweep.values[0], sweep.values[-1]
+    whole = [v for v in sweep.variants if (costs := sweep.costs(v.name))[0][0] == first and costs[-1][0] == last]
+    work = work_of(sweep.results[0].workload.kind)
+    ends = _ENDS[sweep.axis].format(short(first), short(last))
+    if not whole:
+        return f"{ends}: what {work} costs"
+    growth = span(sweep.growth(variant.name) for variant in engines_or_all(whole))
+    return f"{ends}, {work} costs {growth} as much"
+
+
+def _rows(sweep: Sweep) -> Iterator[tuple[str, ...]]:
+    yield (axis_name(sweep.axis), *(short(value) for value in sweep.values), "growth")
+    for variant in sweep.variants:
+        costs = dict(sweep.costs(variant.name))
+        cells = [seconds(costs[value].median) if value in costs else NOT_MEASURED for value in sweep.values]
+        yield (variant.name, *cells, times(sweep.growth(variant.name)))
+
+
+def _note(sweep: Sweep) -> str:
+    workload = sweep.results[0].workload
+    axes = "The time axis starts at zero." if sweep.axis in _FLAT else "Both axes are logarithmic."
+    return (
+        f"{title_of(workload, without=sweep.axis)}: what {work_of(workload.kind)} takes for all slots together. "
+        f"Medians of the rounds, with lines over their middle half; in brackets, growth from first to last. {axes}"
+    )
+
+
+def _empty(legend_rows: int) -> tuple[Figure, Axes]:
+    from matplotlib.figure import Figure
+
+    total = _HEIGHT + _ABOVE + _BELOW + _LEGEND_ROW * legend_rows
+    figure = Figure(figsize=(layout.WIDTH, total))
+    left = _LEFT / layout.WIDTH
+    axes = figure.add_axes((left, 1.0 - (_HEIGHT + _ABOVE) / total, 0.97 - left, _HEIGHT / total))
+    axes.spines[["right", "top"]].set_visible(False)
+    return figure, axes
+
+
+def _line(axes: Axes, sweep: Sweep, variant: VariantResult) -> None:
+    costs = sweep.costs(variant.name)
+    medians = [cost.median for _, cost in costs]
+    below = [cost.median - cost.lower_quartile for _, cost in costs]
+    above = [cost.upper_quartile - cost.median for _, cost in costs]
+    axes.errorbar(
+        [value for value, _ in costs],
+        medians,
+        yerr=[below, above],
+        linewidth=1.4,
+        markersize=5,
+        label=f"{layout.shown(variant.name)} ({times(sweep.growth(variant.name))})",
+        **layout.marker_of(variant),
+    )
+
+
+def _proportion(axes: Axes, sweep: Sweep) -> None:
+    """From the dearest first cost to the last value."""
+    first, last = sweep.values[0], sweep.values[-1]
+    begin = max(sweep.costs(variant.name)[0][1].median for variant in sweep.variants)
+    power = _POWER.get(sweep.axis, 1)
+    label = "as the square" if power == 2 else "in proportion"
+    axes.plot(
+        [first, last],
+        [begin, begin * (last / first) ** power],
+        color=layout.MUTED,
+        linewidth=1.0,
+        linestyle=":",
+        label=f"{label} ({times((last / first) ** power)})",
+    )

@@ -1,0 +1,79 @@
+"""The peak memory of one variant at work, in a process that does nothing else.
+
+Linux only: the peak is the kernel's `VmHWM`, which counts mapped files too, although the system can
+drop those pages at any time.
+"""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+import tempfile
+from dataclasses import dataclass
+from pathlib import Path
+
+from jukebox_deploy.benchmarks.checkpoint_memory import memory_field
+from jukebox_deploy.benchmarks.plan import BenchmarkPlan, plan_stages
+from jukebox_deploy.benchmarks.results import Backend, WorkloadKind
+from jukebox_deploy.benchmarks.variants import open_subjects
+from jukebox_deploy.config_json import config_from_dict, config_to_dict
+from jukebox_deploy.errors import EngineError
+
+_MODULE = "jukebox_deploy.benchmarks.variant_memory"
+
+
+@dataclass(frozen=True)
+class MemoryRequest:
+    """One workload on one variant, as another process is told of it."""
+
+    backend: Backend
+    bundle: str
+    checkpoint: str | None
+    kind: WorkloadKind
+    level: int
+    slots: int
+    threads: int
+    steps: int
+    seconds: float
+    position: int | None
+
+    @property
+    def plan(self) -> BenchmarkPlan:
+        """The plan whose one workload this is."""
+        return BenchmarkPlan(
+            workloads=(self.kind,),
+            level=self.level,
+            slots=(self.slots,),
+            steps=self.steps,
+            seconds=self.seconds,
+            position=self.position,
+        )
+
+
+def peak_memory(request: MemoryRequest) -> int:
+    """Bytes at most, measured in a fresh process. Raises `EngineError` with its last words if that fails."""
+    command = [sys.executable, "-m", _MODULE, json.dumps(config_to_dict(request))]
+    done = subprocess.run(command, capture_output=True, text=True, check=False)
+    if done.returncode != 0:
+        words = (done.stderr.strip().splitlines() or ["no message"])[-1]
+        raise EngineError(f"the peak memory of {request.backend} could not be measured: {words}")
+    return int(done.stdout)
+
+
+def run_alone(request: MemoryRequest) -> int:
+    """Open the variant, do one round of its workload; this process's peak in bytes."""
+    checkpoint = None if request.checkpoint is None else Path(request.checkpoint)
+    subjects = open_subjects([Path(request.bundle)], checkpoint)
+    variant = subjects.engines[0] if checkpoint is None else subjects.baseline(request.backend)
+    with tempfile.TemporaryDirectory(prefix="jukebox-benchmark-") as scratch:
+        (stage,) = plan_stages(subjects.config, subjects.first.graphs, request.plan, Path(scratch))
+        ((_, make_task),) = stage.tasks
+        task = make_task(stage.open(subjects.open(variant, request.threads)))
+        task.rewind()
+        task.run(task.calls)
+        return memory_field("VmHWM")
+
+
+if __name__ == "__main__":
+    print(run_alone(config_from_dict(MemoryRequest, json.loads(sys.argv[1]), "request")))

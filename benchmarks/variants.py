@@ -1,0 +1,218 @@
+"""The sides of a comparison: engine bundles of one checkpoint, and baselines on the same weights.
+
+A variant is plain data, so that another process can open it too.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from functools import cached_property, partial
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from jukebox_deploy.benchmarks.growing_caches import GrowingCachePrior
+from jukebox_deploy.benchmarks.hugging_face_prior import HuggingFacePrior, reason_to_leave_out
+from jukebox_deploy.benchmarks.results import Backend, WorkloadKind
+from jukebox_deploy.benchmarks.sequential_prior import SequentialEngine, SequentialPrior
+from jukebox_deploy.config import JukeboxConfig, PriorConfig
+from jukebox_deploy.contract import GraphKind, GraphSpec, LinearWeights, Precision
+from jukebox_deploy.costs import linear_weight_bytes, step_bytes
+from jukebox_deploy.engine import Engine
+from jukebox_deploy.engines.bundle import EngineBundle, open_bundle
+from jukebox_deploy.engines.eager import EagerEngine, GraphFunction
+from jukebox_deploy.engines.integer_weights import facts_of
+from jukebox_deploy.engines.threads import worthwhile_threads
+from jukebox_deploy.errors import ConfigError
+
+if TYPE_CHECKING:
+    from jukebox_deploy.checkpoints.bundle import CheckpointBundle
+    from jukebox_deploy.models.prior import Prior
+    from jukebox_deploy.models.vqvae import VQVAE
+
+BASELINES = (Backend.EAGER, Backend.EAGER_STATIC, Backend.HUGGING_FACE)
+"""What engines are measured against."""
+
+_OF_PRIORS = (WorkloadKind.STEP, WorkloadKind.PREFILL)
+
+
+@dataclass(frozen=True)
+class Variant:
+    """Who does the work, on what weights."""
+
+    backend: Backend
+    precision: Precision
+    weights: LinearWeights
+    bundle: Path  # the engine bundle that runs; for a baseline the one whose tables it takes
+    checkpoint: Path | None = None  # the checkpoint bundle of a baseline
+
+    @property
+    def stored(self) -> str:
+        """How the weights are stored, in a word."""
+        return str(self.precision if self.weights is LinearWeights.AS_PRECISION else self.weights)
+
+    @property
+    def is_engine(self) -> bool:
+        """Whether it is no baseline."""
+        return self.backend not in BASELINES
+
+
+class Subjects:
+    """Opened bundles of one checkpoint. PyTorch's models are loaded once and shared by the baselines."""
+
+    def __init__(self, bundles: Sequence[EngineBundle], checkpoint: CheckpointBundle | None) -> None:
+        """Raises `EngineError` for bundles of another checkpoint, `ConfigError` without bundles."""
+        if not bundles:
+            raise ConfigError("there is no engine bundle to measure; name at least one.")
+        self._bundles = {bundle.folder: bundle for bundle in bundles}
+        self._checkpoint = checkpoint
+        self._models: dict[int | None, VQVAE | Prior] = {}
+        self.first = bundles[0]
+        if checkpoint is not None:
+            from jukebox_deploy.jobs.opening import require_same_model
+
+            for bundle in bundles:
+                require_same_model(bundle, checkpoint)
+
+    @property
+    def config(self) -> JukeboxConfig:
+        """The model."""
+        return self.first.manifest.config
+
+    @cached_property
+    def engines(self) -> list[Variant]:
+        """One variant per bundle."""
+        manifests = {folder: bundle.manifest for folder, bundle in self._bundles.items()}
+        return [
+            Variant(Backend(str(m.target)), m.precision, m.linear_weights, folder) for folder, m in manifests.items()
+        ]
+
+    def baseline(self, backend: Backend) -> Variant:
+        """A baseline in the precision of the first bundle."""
+        folder = None if self._checkpoint is None else self._checkpoint.folder
+        return Variant(backend, self.first.manifest.precision, LinearWeights.AS_PRECISION, self.first.folder, folder)
+
+    def threads(self, variant: Variant, graph: GraphSpec) -> int:
+        """Threads that pay for a graph."""
+        manifest = self._bundles[variant.bundle].manifest
+        names = manifest.graph(graph.kind, graph.level).weights
+        return worthwhile_threads(sum(manifest.files[name].bytes for name in names))
+
+    def step_bytes(self, variant: Variant, level: int, slots: int) -> int:
+        """Bytes that a step of a prior moves, of this variant's own weights."""
+        prior, precision = self.config.prior(level), variant.precision
+        total = step_bytes(prior, slots, precision, variant.weights)
+        for shape in self._kept_layers(variant, level):  # counted as integers, but they stayed as they were
+            total += linear_weight_bytes(shape, precision, LinearWeights.AS_PRECISION)
+            total -= linear_weight_bytes(shape, precision, variant.weights)
+        return total
+
+    def _kept_layers(self, variant: Variant, level: int) -> list[tuple[int, int]]:
+        """Shapes of the matrices in the step that somebody kept in the precision."""
+        from jukebox_deploy.checkpoints.layout import component_shapes
+
+        facts = facts_of(self._bundles[variant.bundle].manifest.graph(GraphKind.STEP, level))
+        if variant.weights is LinearWeights.AS_PRECISION or facts is None:
+            return []
+        shapes = component_shapes(self.config.prior(level))
+        in_step = [name for name in facts["kept"] if name.startswith("core.") and "encoder_key_value" not in name]
+        return [(shapes[name][0], shapes[name][1]) for name in in_step]
+
+    def open(self, variant: Variant, threads: int) -> Engine:
+        """The engine of a variant."""
+        bundle = self._bundles[variant.bundle]
+        if variant.is_engine:
+            from jukebox_deploy.engines.onnxruntime import OnnxRuntimeOptions
+            from jukebox_deploy.jobs.onnx_opening import onnx_engine
+
+            return onnx_engine(bundle, OnnxRuntimeOptions(threads=threads))
+        opener = partial(self._function, threads=threads)
+        if variant.backend is Backend.EAGER_STATIC:
+            return EagerEngine(self.config, bundle.graphs, opener)
+        return SequentialEngine(
+            self.config, bundle.graphs, opener, partial(_SEQUENTIAL[variant.backend], self), threads
+        )
+
+    def has_loaded(self, level: int | None) -> bool:
+        """Whether PyTorch has the prior of a level (`None`: the VQ-VAE) already."""
+        return level in self._models
+
+    def prior(self, level: int) -> Prior:
+        """Our prior of a level, shared."""
+        from jukebox_deploy.models.prior import Prior
+
+        model = self._model(level)
+        assert isinstance(model, Prior)
+        return model
+
+    def _model(self, level: int | None) -> VQVAE | Prior:
+        from jukebox_deploy.jobs.opening import load_model
+
+        if self._checkpoint is None:
+            raise ConfigError("baselines run the weights of a checkpoint bundle; name it with --against.")
+        if level not in self._models:
+            self._models[level] = load_model(self._checkpoint, level, self.first.manifest.precision)
+        return self._models[level]
+
+    def _function(self, spec: GraphSpec, threads: int) -> GraphFunction:
+        from jukebox_deploy.export.graph_modules import graph_module
+        from jukebox_deploy.jobs.opening import on_threads
+
+        return on_threads(graph_module(spec, self._model(spec.model_level)), threads)
+
+
+def _growing(subjects: Subjects, level: int) -> SequentialPrior:
+    return GrowingCachePrior(subjects.prior(level))
+
+
+def _hugging_face(subjects: Subjects, level: int) -> SequentialPrior:
+    return HuggingFacePrior(subjects.prior(level), subjects.config.prior(level))
+
+
+_SEQUENTIAL: dict[Backend, Callable[[Subjects, int], SequentialPrior]] = {
+    Backend.EAGER: _growing,
+    Backend.HUGGING_FACE: _hugging_face,
+}
+
+
+def open_subjects(bundles: Sequence[Path], checkpoint: Path | None) -> Subjects:
+    """Open folders whose hashes are right."""
+    opened = [open_bundle(folder) for folder in bundles]
+    if checkpoint is None:
+        return Subjects(opened, None)
+    from jukebox_deploy.checkpoints.bundle import CheckpointBundle
+
+    return Subjects(opened, CheckpointBundle.open(checkpoint))
+
+
+def choose_variants(
+    subjects: Subjects, baselines: Sequence[Backend], kind: WorkloadKind, prior: PriorConfig | None, slots: int
+) -> tuple[list[Variant], list[str]]:
+    """Who takes part in a workload, engines first, and a sentence for every baseline that does not."""
+    variants, left_out = list(subjects.engines), []
+    for backend in baselines:
+        reason = _reason_to_leave_out(subjects, backend, baselines, kind, prior, slots)
+        if reason:
+            left_out.append(f"{backend} is left out: {reason}")
+        else:
+            variants.append(subjects.baseline(backend))
+    return variants, left_out
+
+
+def _reason_to_leave_out(
+    subjects: Subjects,
+    backend: Backend,
+    baselines: Sequence[Backend],
+    kind: WorkloadKind,
+    prior: PriorConfig | None,
+    slots: int,
+) -> str | None:
+    if backend is Backend.HUGGING_FACE:
+        if kind not in _OF_PRIORS or prior is None:
+            return "only step and prefill are set up for it"
+        return reason_to_leave_out(prior, subjects.first.manifest.precision)
+    if kind is WorkloadKind.SONG:
+        return "its slots stand at one position" if backend is Backend.EAGER and slots > 1 else None
+    if backend is Backend.EAGER_STATIC and kind not in _OF_PRIORS and Backend.EAGER in baselines:
+        return f"without caches it is the same as {Backend.EAGER}"
+    return None

@@ -1,0 +1,175 @@
+"""Which results belong together: the same work in two runs, sweeps of one field, and one to stand for a group."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from enum import StrEnum
+
+from jukebox_deploy.benchmarks.results import (
+    Backend,
+    Spread,
+    VariantResult,
+    Workload,
+    WorkloadKind,
+    WorkloadResult,
+)
+
+BASELINES = (Backend.EAGER, Backend.EAGER_STATIC, Backend.HUGGING_FACE)
+"""What engines are held against, the original's way first."""
+
+_AUDIO = (WorkloadKind.ENCODE, WorkloadKind.DECODE, WorkloadKind.SONG)
+
+
+class Axis(StrEnum):
+    """A field of a workload that others can be equal but for."""
+
+    SLOTS = "slots"
+    POSITION = "position"
+    WIDTH = "width"
+    DEPTH = "depth"
+    CONTEXT = "context"
+    LENGTH = "length"
+
+
+SIZES = (Axis.WIDTH, Axis.DEPTH, Axis.CONTEXT)
+"""Axes along which models have different names."""
+
+_Identity = dict[str, object]
+
+
+@dataclass(frozen=True)
+class Sweep:
+    """Workloads that differ in one field only, ascending in it."""
+
+    axis: Axis
+    results: tuple[WorkloadResult, ...]  # two or more
+
+    @property
+    def values(self) -> list[float]:
+        """The field's values."""
+        return [axis_value(result.workload, self.axis) or 0.0 for result in self.results]
+
+    @property
+    def variants(self) -> list[VariantResult]:
+        """One of each name that was measured for at least two values, in the order of the first result with it."""
+        seen = [variant for result in self.results for variant in result.variants]
+        names = [variant.name for variant in seen]
+        return [v for i, v in enumerate(seen) if v.name not in names[:i] and len(self.costs(v.name)) > 1]
+
+    def costs(self, variant: str) -> list[tuple[float, Spread]]:
+        """The field's value and the seconds of the work (see `cost`), where the variant was measured."""
+        measured = [(x, r.workload, _named(r, variant)) for x, r in zip(self.values, self.results, strict=True)]
+        return [(x, cost(workload, found)) for x, workload, found in measured if found is not None]
+
+    def growth(self, variant: str) -> float:
+        """How many times the cost of the variant's first value that of its last is, by the medians."""
+        (_, first), *_, (_, last) = self.costs(variant)
+        return last.median / first.median
+
+
+def _named(result: WorkloadResult, name: str) -> VariantResult | None:
+    return next((v for v in result.variants if v.name == name), None)
+
+
+def cost(workload: Workload, variant: VariantResult) -> Spread:
+    """Seconds, round by round, of what all slots do once: a step, a prefilled position, a window, their audio."""
+    units = workload.slots * (axis_value(workload, Axis.LENGTH) or 1.0)
+    return Spread.of([units / speed for speed in variant.units_per_second])
+
+
+def axis_value(workload: Workload, axis: Axis) -> float | None:
+    """A workload's place on an axis; the length is that of one song, in seconds of audio."""
+    value: float | None
+    if axis is Axis.LENGTH:
+        value = workload.units_per_round / workload.slots if workload.kind in _AUDIO else None
+    else:
+        value = getattr(workload, axis)
+    return value if value or axis is Axis.POSITION else None
+
+
+def same_work(first: Workload, second: Workload) -> bool:
+    """Whether speeds of two runs can be compared: how many tokens a round has does not matter."""
+    return _identity(first) == _identity(second)
+
+
+def _identity(workload: Workload) -> _Identity:
+    fields: _Identity = {str(axis): axis_value(workload, axis) for axis in Axis}
+    return {"kind": workload.kind, "model": workload.model, "level": workload.level, **fields}
+
+
+def _all_but(workload: Workload, axis: Axis) -> _Identity:
+    """What is equal among the workloads of a sweep."""
+    rest = _identity(workload)
+    if axis in SIZES:
+        del rest["model"]
+    if axis is Axis.CONTEXT and workload.position is not None and workload.context:
+        rest[Axis.POSITION] = round(workload.position / workload.context, 2)
+    del rest[axis]
+    return rest
+
+
+def sweeps(results: Sequence[WorkloadResult]) -> list[Sweep]:
+    """All sweeps among results, by axis. Of two results with one value, the first is taken."""
+    found = []
+    for axis in Axis:
+        groups: dict[tuple[tuple[str, object], ...], dict[float, WorkloadResult]] = {}
+        for result in results:
+            value = axis_value(result.workload, axis)
+            if value is not None:
+                key = tuple(_all_but(result.workload, axis).items())
+                groups.setdefault(key, {}).setdefault(value, result)
+        ordered = [tuple(group[value] for value in sorted(group)) for group in groups.values()]
+        found += [sweep for group in ordered if len(group) > 1 and (sweep := Sweep(axis, group)).variants]
+    return found
+
+
+def distinct(results: Sequence[WorkloadResult]) -> list[WorkloadResult]:
+    """Of results of the same work, the one with the most variants, and among those the last."""
+    chosen: list[WorkloadResult] = []
+    for result in results:
+        place = next((i for i, known in enumerate(chosen) if same_work(known.workload, result.workload)), None)
+        if place is None:
+            chosen.append(result)
+        elif len(result.variants) >= len(chosen[place].variants):
+            chosen[place] = result
+    return chosen
+
+
+def headlines(results: Sequence[WorkloadResult]) -> list[WorkloadResult]:
+    """One result for each group that sweeps connect: the first with the most variants."""
+    group = list(range(len(results)))
+    for sweep in sweeps(results):
+        joined = {group[results.index(result)] for result in sweep.results}
+        group = [min(joined) if number in joined else number for number in group]
+    members = [[r for r, own in zip(results, group, strict=True) if own == number] for number in sorted(set(group))]
+    return [max(member, key=lambda r: len(r.variants)) for member in members]
+
+
+def is_engine(variant: VariantResult) -> bool:
+    """Whether a variant is not there to be compared with."""
+    return variant.backend not in BASELINES
+
+
+def engines_or_all(variants: Sequence[VariantResult]) -> list[VariantResult]:
+    """The engines, or where only baselines were measured, those."""
+    return [variant for variant in variants if is_engine(variant)] or list(variants)
+
+
+def baseline_of(result: WorkloadResult, variant: VariantResult, backend: Backend) -> VariantResult | None:
+    """A baseline for a variant: of the same precision where that was measured; never the variant itself."""
+    found = [v for v in result.variants if v.backend == backend and v is not variant]
+    return next((v for v in found if v.precision == variant.precision), found[0] if found else None)
+
+
+def ratio_over(result: WorkloadResult, variant: VariantResult, backend: Backend) -> Spread | None:
+    """How many times as fast as a baseline; `None` for the baseline itself and where it was not measured."""
+    baseline = baseline_of(result, variant, backend) if variant.backend != backend else None
+    return None if baseline is None else variant.ratio_over(baseline)
+
+
+def share_of_limit(workload: Workload, variant: VariantResult) -> float | None:
+    """The median speed over what the memory alone would allow; `None` where memory is not what limits."""
+    if variant.limit is None:
+        return None
+    return variant.speed.median / variant.limit.units_per_second(workload.slots)

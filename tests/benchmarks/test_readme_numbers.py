@@ -1,0 +1,106 @@
+"""The README's numbers are those of the result files."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+
+from jukebox_deploy.benchmarks.readme_numbers import BEGIN, END, NOTHING, block, escaped, main, with_block
+from jukebox_deploy.errors import JukeboxError
+from tests.benchmarks.benchmark_documents import BASE, RUN, SLOTS, WIDE_RUN, hostile_run
+from tests.source_tree import REPOSITORY
+
+X = "\N{MULTIPLICATION SIGN}"
+
+
+@pytest.fixture
+def repository(tmp_path: Path) -> Path:
+    (tmp_path / "benchmarks" / "results").mkdir(parents=True)
+    (tmp_path / "README.md").write_text(f"before\n{BEGIN}\nold\n{END}\nafter\n")
+    return tmp_path
+
+
+def save(repository, **runs):
+    for name, run in runs.items():
+        run.save(repository / "benchmarks" / "results" / f"{name}.json")
+
+
+def table(repository):
+    return block(repository / "benchmarks" / "results", "results").splitlines()
+
+
+def test_the_readme_agrees_with_the_results():
+    main(["--check"], REPOSITORY)
+
+
+def test_nothing_measured_nothing_claimed(repository):
+    (repository / "benchmarks" / "results" / "other.json").write_text('{"date": "2026-01-01"}')
+    (repository / "benchmarks" / "results" / "list.json").write_text("[]")
+    assert table(repository) == [NOTHING]
+
+
+def test_engines_of_headline_workloads_have_rows_and_empty_cells(repository):
+    save(repository, run=RUN)
+    heading, _, *rows = table(repository)
+    assert heading.count("|") == 9
+    assert [row.split(" | ")[1] for row in rows] == [
+        "onnxruntime fp32",
+        "onnxruntime fp32, int8 weights",
+        "onnxruntime fp32",
+    ]
+    assert rows[0] == (
+        "| Step of small, level 0, 1 slot, position 512 of 1,024 | onnxruntime fp32 | 8.00 tokens/s | 80 % "
+        f"| 4.00{X} | 2.00{X} |  | a processor, 2 cores, [2026-01-02](results/run.json) |"
+    )
+
+
+def test_the_newest_measurement_of_a_machine_counts(repository):
+    faster = replace(BASE, variants=tuple(replace(v, units_per_second=(9.0,) * 5) for v in BASE.variants))
+    save(repository, a=replace(RUN, date="2026-02-01", results=(faster,)), b=RUN)
+    rows = table(repository)[2:]
+    assert "9.00 tokens/s" in rows[0]
+    assert "[2026-02-01](results/a.json)" in rows[0]
+    assert len(rows) == 3
+
+
+def test_a_sweep_over_several_files_has_one_headline(repository):
+    save(repository, slots=replace(RUN, results=(BASE, *SLOTS)), wide=WIDE_RUN)
+    assert len(table(repository)) == 4
+
+
+def test_the_block_is_written_once_and_then_agrees(repository):
+    save(repository, run=RUN)
+    with pytest.raises(SystemExit, match="not those of the result files"):
+        main(["--check"], repository)
+    assert "old" in (repository / "README.md").read_text()
+    main([], repository)
+    text = (repository / "README.md").read_text()
+    assert text.startswith(f"before\n{BEGIN}\n| what")
+    assert text.endswith(f"|\n{END}\nafter\n")
+    main(["--check"], repository)
+
+
+@pytest.mark.parametrize("text", ["", BEGIN, END, f"{END}{BEGIN}", f"{BEGIN}{BEGIN}{END}", f"{BEGIN}{END}{END}"])
+def test_a_readme_without_a_place_for_the_block_is_refused(text):
+    with pytest.raises(JukeboxError, match="once each"):
+        with_block(text, "block")
+
+
+def test_a_damaged_result_is_named(repository):
+    (repository / "benchmarks" / "results" / "broken.json").write_text("{")
+    with pytest.raises(SystemExit, match=r"broken\.json"):
+        main([], repository)
+    (repository / "benchmarks" / "results" / "broken.json").write_text(json.dumps({**RUN.to_json(), "results": 3}))
+    with pytest.raises(SystemExit, match=r"broken\.json"):
+        main([], repository)
+
+
+def test_what_a_file_says_stays_text(repository):
+    (repository / "benchmarks" / "results" / "hostile.json").write_text(json.dumps(hostile_run().to_json()))
+    rows = table(repository)
+    assert all(row.replace("\\|", "").count("|") == 9 for row in rows)
+    assert not any("<script" in row.replace("\\<", "") for row in rows)
+    assert escaped("[a](b) *c* <d>") == r"\[a\](b) \*c\* \<d\>"

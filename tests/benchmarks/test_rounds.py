@@ -1,0 +1,93 @@
+"""Variants take turns; what is timed is what is asked for, and nothing else."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+
+import pytest
+
+from jukebox_deploy.benchmarks.rounds import CALLS_AT_LEAST, time_in_turns
+
+
+@dataclass
+class Clock:
+    """Time that passes only when a task works."""
+
+    now: float = 0.0
+
+    def __call__(self) -> float:
+        return self.now
+
+
+@dataclass
+class FakeTask:
+    """Each call takes a second of the list, or the last one; rewinding takes a thousand."""
+
+    name: str
+    calls: int
+    seconds: list[float]
+    clock: Clock
+    diary: list[str]
+    made: int = field(default=0, init=False)
+
+    def rewind(self) -> None:
+        self.clock.now += 1000
+        self.made = 0
+
+    def run(self, calls: int) -> None:
+        self.diary.append(f"{self.name}{calls}")
+        self.made += calls
+        assert self.made <= self.calls, "a task was not rewound"
+        for _ in range(calls):
+            self.clock.now += self.seconds.pop(0) if len(self.seconds) > 1 else self.seconds[0]
+
+
+def run(*specs: tuple[int, list[float]], rounds: int = 5):
+    clock, diary = Clock(), list[str]()
+    tasks = [FakeTask(name, *spec, clock, diary) for name, spec in zip("abc", specs, strict=False)]
+    return time_in_turns(tasks, rounds, clock=clock), diary
+
+
+def test_first_call_warm_up_and_rounds_are_told_apart() -> None:
+    """One first call, a warm-up of two, then the rounds."""
+    (timing,), _ = run((2, [50.0, 20.0, 20.0, *[1.0, 2.0] * 5, 7.0]))
+    assert timing.first == 50
+    assert timing.rounds == (3, 3, 3, 3, 3)
+    assert set(timing.calls) == {7}
+    assert len(timing.calls) >= CALLS_AT_LEAST
+
+
+def test_everybody_is_first_in_turn() -> None:
+    """The order rotates from round to round."""
+    _, diary = run((2, [1.0]), (2, [1.0]), (2, [1.0]), rounds=5)
+    rounds = diary[6 : 6 + 15]  # after three first calls and three warm-ups
+    assert ["".join(name[0] for name in rounds[i : i + 3]) for i in range(0, 15, 3)] == [
+        "abc",
+        "bca",
+        "cab",
+        "abc",
+        "bca",
+    ]
+
+
+def test_a_round_of_one_call_is_a_single_call() -> None:
+    """Nothing is done again for its latency."""
+    (timing,), diary = run((1, [9.0, 9.0, 1.0, 2.0, 3.0, 4.0, 5.0]))
+    assert timing.calls == timing.rounds == (1, 2, 3, 4, 5)
+    assert len(diary) == 1 + 1 + 5
+
+
+def test_who_waits_is_told() -> None:
+    """Which round of how many."""
+    said: list[str] = []
+    clock = Clock()
+    time_in_turns([FakeTask("a", 1, [1.0], clock, [])], 5, said.append, clock)
+    assert "round 3 of 5" in said
+
+
+@pytest.mark.parametrize("calls", [1, 3, 64, 100])
+def test_rewinding_is_not_timed(calls: int) -> None:
+    """Not in rounds, not between single calls."""
+    (timing,), _ = run((calls, [1.0]))
+    assert set(timing.rounds) == {calls}
+    assert set(timing.calls) == {1}

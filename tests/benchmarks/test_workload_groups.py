@@ -1,0 +1,119 @@
+"""Which results are the same work, which make a sweep, and which stands for a group."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import pytest
+
+from jukebox_deploy.benchmarks.results import Backend, Workload, WorkloadKind, WorkloadResult
+from jukebox_deploy.benchmarks.workload_groups import (
+    Axis,
+    baseline_of,
+    cost,
+    distinct,
+    headlines,
+    ratio_over,
+    same_work,
+    share_of_limit,
+    sweeps,
+)
+from tests.benchmarks.benchmark_documents import BASE, DECODE, RUN, SLOTS, WIDE, step, step_result, variant
+
+
+def audio(kind: WorkloadKind, slots: int, seconds: float) -> WorkloadResult:
+    work = Workload(kind, "small", 0, slots, units_per_round=seconds)
+    return WorkloadResult(work, (variant(Backend.ONNXRUNTIME, 2.0),))
+
+
+def test_a_sweep_differs_in_one_field_only_and_ascends():
+    (found,) = sweeps([SLOTS[1], BASE, DECODE, SLOTS[0]])
+    assert found.axis is Axis.SLOTS
+    assert found.values == [1, 4, 16]
+    assert found.results == (BASE, *SLOTS)
+
+
+def test_models_of_other_sizes_have_other_names():
+    (found,) = sweeps([BASE, WIDE])
+    assert (found.axis, found.values) == (Axis.WIDTH, [64, 128])
+    assert sweeps([BASE, step_result(step("other"), 1.0)]) == []
+    assert sweeps([BASE, step_result(step("other", width=128, depth=8), 1.0)]) == []
+
+
+def test_contexts_are_compared_at_the_same_part_of_the_window():
+    longer = step_result(step("longer", context=2048, position=1024), 7.0)
+    (found,) = sweeps([BASE, longer])
+    assert (found.axis, found.values) == (Axis.CONTEXT, [1024, 2048])
+    assert sweeps([BASE, step_result(step("longer", context=2048), 7.0)]) == []
+
+
+def test_a_sweep_of_positions_begins_at_zero():
+    (found,) = sweeps([step_result(step(position=0), 8.0), BASE])
+    assert (found.axis, found.values) == (Axis.POSITION, [0, 512])
+
+
+def test_the_length_of_a_song_does_not_depend_on_how_many_there_are():
+    songs = [audio(WorkloadKind.SONG, 1, 20.0), audio(WorkloadKind.SONG, 4, 80.0), audio(WorkloadKind.SONG, 1, 60.0)]
+    by_axis = {found.axis: found.values for found in sweeps(songs)}
+    assert by_axis == {Axis.SLOTS: [1, 4], Axis.LENGTH: [20, 60]}
+
+
+def test_a_variant_that_was_measured_once_makes_no_line():
+    (found,) = sweeps([BASE, *SLOTS])
+    assert [v.name for v in found.variants] == ["onnxruntime fp32", "onnxruntime fp32, int8 weights"]
+
+
+def test_cost_is_that_of_all_slots():
+    four = SLOTS[0]
+    assert four.variants[0].speed.median == 16.0
+    assert cost(four.workload, four.variants[0]).median == pytest.approx(4 / 16.0)
+    assert cost(DECODE.workload, DECODE.variants[0]).median == pytest.approx(10.0 / 3.0)
+
+
+def test_growth_is_from_the_first_value_to_the_last():
+    (found,) = sweeps([BASE, *SLOTS])
+    assert found.growth("onnxruntime fp32") == pytest.approx(4.0)  # 16 times the slots at 4 times the speed
+
+
+def test_the_number_of_tokens_in_a_round_does_not_matter_but_the_length_of_audio_does():
+    assert same_work(step(), step(units_per_round=64.0))
+    assert not same_work(step(), step(slots=2))
+    assert not same_work(DECODE.workload, replace(DECODE.workload, units_per_round=60.0))
+
+
+def test_one_result_stands_for_those_that_sweeps_connect():
+    assert headlines([*SLOTS, BASE, DECODE, WIDE]) == [BASE, DECODE]
+
+
+def test_of_the_same_work_the_fullest_counts_and_then_the_last():
+    poorer = replace(BASE, variants=BASE.variants[:1])
+    newer = step_result(step(), 9.0, baselines=True)
+    assert distinct([BASE, poorer, DECODE]) == [BASE, DECODE]
+    assert distinct([BASE, newer]) == [newer]
+
+
+def test_a_baseline_has_the_same_precision_where_that_was_measured():
+    engine = replace(BASE.variants[0], precision="fp16", weights="fp16")
+    half = replace(variant(Backend.EAGER, 3.0, "fp16"), precision="fp16")
+    both = WorkloadResult(step(), (engine, variant(Backend.EAGER, 2.0), half))
+    assert baseline_of(both, engine, Backend.EAGER) is half
+    assert baseline_of(BASE, engine, Backend.EAGER) is BASE.variants[2]
+    assert baseline_of(BASE, engine, Backend.HUGGING_FACE) is None
+
+
+def test_a_baseline_is_not_compared_with_itself():
+    ratio = ratio_over(BASE, BASE.variants[0], Backend.EAGER)
+    assert ratio is not None
+    assert ratio.median == pytest.approx(4.0)
+    assert ratio_over(BASE, BASE.variants[2], Backend.EAGER) is None
+
+
+def test_the_share_of_the_limit():
+    assert share_of_limit(BASE.workload, BASE.variants[0]) == pytest.approx(0.8)
+    assert share_of_limit(BASE.workload, BASE.variants[2]) is None
+
+
+def test_a_run_without_results_has_no_groups():
+    assert sweeps([]) == []
+    assert headlines([]) == []
+    assert len(headlines(RUN.results)) == 2

@@ -1,0 +1,109 @@
+"""`bench report` and `bench compare` as commands."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import replace
+
+import pytest
+from click.testing import CliRunner
+
+from jukebox_deploy.benchmarks.results import WorkloadResult
+from jukebox_deploy.cli.bench_report_command import compare, report
+from jukebox_deploy.errors import JukeboxError
+from tests.benchmarks.benchmark_documents import MACHINE, RUN, SLOTS, hostile_run
+
+
+def run(command, *arguments):
+    return CliRunner().invoke(command, [str(argument) for argument in arguments], catch_exceptions=False)
+
+
+@pytest.fixture
+def document(tmp_path):
+    path = tmp_path / "run.json"
+    RUN.save(path)
+    return path
+
+
+@pytest.fixture
+def slower(tmp_path):
+    """Half as fast at one workload, on another machine, with one workload left out."""
+    path = tmp_path / "slower.json"
+    first, *rest = RUN.results
+    halved = [replace(v, units_per_second=tuple(u / 2 for u in v.units_per_second)) for v in first.variants]
+    results = (WorkloadResult(first.workload, tuple(halved)), *(r for r in rest if r is not SLOTS[0]))
+    replace(RUN, machine=replace(MACHINE, processor="another [one]"), results=results).save(path)
+    return path
+
+
+class TestReport:
+    def test_it_writes_a_page_and_names_it(self, document, tmp_path):
+        out = tmp_path / "new" / "page.html"
+        result = run(report, document, "--out", out)
+        assert result.exit_code == 0, result.output
+        assert result.stdout.split() == [str(out)]
+        assert out.read_text().startswith("<!DOCTYPE html>")
+
+    def test_pictures_on_demand(self, document, tmp_path):
+        result = run(report, document, "--out", tmp_path / "page.html", "--png", tmp_path / "pictures")
+        names = [f"run-{plot}.png" for plot in ("speed", "ratio", "latency", "cost-slots-1")]
+        assert sorted(path.name for path in (tmp_path / "pictures").iterdir()) == sorted(names)
+        assert [line.rpartition("/")[2] for line in result.stdout.splitlines()] == ["page.html", *names]
+
+    def test_two_files_of_one_name_are_refused(self, document, tmp_path):
+        (tmp_path / "other").mkdir()
+        RUN.save(tmp_path / "other" / "run.json")
+        result = run(report, document, tmp_path / "other" / "run.json", "--out", tmp_path / "page.html")
+        assert result.exit_code == 2
+        assert "one name" in result.output
+        assert not (tmp_path / "page.html").exists()
+
+    def test_another_file_leaves_no_page(self, tmp_path):
+        (tmp_path / "other.json").write_text("{}")
+        with pytest.raises(JukeboxError, match=r"other\.json"):
+            run(report, tmp_path / "other.json", "--out", tmp_path / "page.html")
+        assert not (tmp_path / "page.html").exists()
+
+    @pytest.mark.parametrize("arguments", [[], ["x.json"]])
+    def test_files_and_out_are_asked_for(self, arguments):
+        assert run(report, *arguments).exit_code == 2
+
+
+class TestCompare:
+    def test_people_get_a_table(self, document, slower):
+        result = run(compare, document, slower)
+        assert result.exit_code == 0
+        for words in (
+            "processor: a processor before, another [one] after",
+            "slower",
+            "0.500",
+            "Only in A: Step of small",
+        ):
+            assert words in result.stdout
+        assert result.stdout.splitlines()[-1] == "0 faster, 4 slower, 4 no clear change."
+
+    def test_programs_get_json(self, document, slower):
+        data = json.loads(run(compare, slower, document, "--json").stdout)
+        assert [change["verdict"] for change in data["changes"][:4]] == ["faster"] * 4
+        assert len(data["only_after"]) == 2
+
+    def test_slower_can_be_a_failure(self, document, slower):
+        assert run(compare, document, slower, "--fail-on-slower").exit_code == 1
+        assert run(compare, slower, document, "--fail-on-slower").exit_code == 0
+
+    def test_the_threshold_is_in_percent(self, document, slower):
+        result = run(compare, document, slower, "--threshold", "150", "--fail-on-slower")
+        assert result.exit_code == 0
+        assert "0 slower" in result.stdout
+
+    def test_nothing_in_common_is_said(self, document, tmp_path):
+        replace(RUN, results=()).save(tmp_path / "empty.json")
+        result = run(compare, document, tmp_path / "empty.json")
+        assert "0 faster, 0 slower" in result.stdout
+
+    def test_hostile_names_are_printed_as_they_are(self, tmp_path):
+        (tmp_path / "a.json").write_text(json.dumps(hostile_run().to_json()))
+        result = run(compare, tmp_path / "a.json", tmp_path / "a.json")
+        assert result.exit_code == 0
+        assert "\x00" not in result.stdout
+        assert "\u202e" not in result.stdout

@@ -1,0 +1,142 @@
+"""`bench run`: what it prints. No test looks at how fast this machine is today."""
+
+from __future__ import annotations
+
+import json
+
+import pytest
+from click.testing import CliRunner
+
+from jukebox_deploy.benchmarks import machine
+from jukebox_deploy.benchmarks.results import BenchmarkRun
+from jukebox_deploy.checkpoints.random_bundle import write_random_bundle
+from jukebox_deploy.cli.bench_command import COMMANDS
+from jukebox_deploy.cli.main import cli
+
+SHORT = ("--steps", "2", "--baselines", "eager-static")
+
+
+@pytest.fixture(autouse=True)
+def small_reads(monkeypatch):
+    monkeypatch.setattr(machine, "_READ_AT_LEAST", 1 << 20)
+    monkeypatch.setattr(machine, "LARGE_READ", 1 << 20)
+
+
+def invoke(*arguments):
+    return CliRunner().invoke(cli, ["bench", "run", *map(str, arguments)], catch_exceptions=False)
+
+
+def bench(bundle, checkpoint, *arguments):
+    return invoke(bundle.folder, "--against", checkpoint.folder, *SHORT, *arguments)
+
+
+def test_the_group_has_its_commands():
+    result = CliRunner().invoke(cli, ["bench", "-h"])
+    assert all(name in result.stdout for name in COMMANDS)
+    result = CliRunner().invoke(cli, ["bench", "rnu"])
+    assert result.exit_code == 2
+    assert "'run'" in result.output
+
+
+@pytest.mark.parametrize("name", COMMANDS)
+def test_every_command_of_the_group_has_help(name):
+    result = CliRunner().invoke(cli, ["bench", name, "-h"])
+    assert result.exit_code == 0
+    assert "bench " + name in result.stdout
+
+
+def test_the_last_line_is_one_json_document(tiny_engine_bundle, tiny_checkpoint, tmp_path):
+    out = tmp_path / "speed.json"
+    result = bench(tiny_engine_bundle, tiny_checkpoint, "--slots", "1,2", "--level", "1", "--json", "--out", out)
+    assert result.exit_code == 0, result.output
+    document = json.loads(result.stdout.splitlines()[-1])
+    run = BenchmarkRun.load(out)
+    assert json.loads(json.dumps(run.to_json())) == document
+    assert run.machine.packages["torch"]
+    assert run.command.startswith("jukebox-deploy bench run ") or " bench run " in run.command
+    assert "--slots 1,2 --level 1" in run.command
+    works = [(r.workload.kind, r.workload.level, r.workload.slots) for r in run.results]
+    assert works == [("step", 1, 1), ("prefill", 1, 1), ("step", 1, 2), ("prefill", 1, 2)]
+    assert {v.threads for r in run.results for v in r.variants} == {1}  # the weights are small
+    assert {v.backend for r in run.results for v in r.variants} == {"onnxruntime", "eager-static"}
+
+
+def test_all_priors_are_measured_top_first(tiny_engine_bundle, tiny_checkpoint):
+    result = bench(
+        tiny_engine_bundle, tiny_checkpoint, "--slots", "1", "--threads", "2", "--json", "--workloads", "step"
+    )
+    results = json.loads(result.stdout)["results"]
+    assert [r["workload"]["level"] for r in results] == [2, 1, 0]
+    assert {v["threads"] for r in results for v in r["variants"]} == {2}
+
+
+def test_people_get_tables(tiny_engine_bundle, tiny_checkpoint):
+    result = invoke(
+        tiny_engine_bundle.folder, "--against", tiny_checkpoint.folder, "--slots", 1, "--level", 0, "--steps", 2
+    )
+    assert result.exit_code == 0, result.output
+    for word in ("tokens/s", "eager-static fp32", "memory's", "limit", "Prefill of tiny", "GB/s", "per step", "load"):
+        assert word in result.output
+
+
+def test_a_preset_is_made_and_measured(tmp_path):
+    arguments = ("--preset", "tiny", "--workdir", tmp_path, "--level", 1, "--workloads", "step", *SHORT, "--json")
+    for _ in range(2):  # the second time from the work folder
+        result = invoke(*arguments, "--slots", 1)
+        assert result.exit_code == 0, result.output
+        (step,) = json.loads(result.stdout)["results"]
+        assert step["workload"]["model"] == "tiny"
+    assert len(list(tmp_path.iterdir())) == 2
+
+
+@pytest.mark.parametrize(
+    "arguments",
+    [
+        (),
+        ("here",),
+        ("here", "--against", "there", "--workdir", "elsewhere"),
+        ("--preset", "tiny"),
+        ("here", "--preset", "tiny", "--workdir", "elsewhere"),
+        ("--preset", "tiny", "--against", "there", "--workdir", "elsewhere"),
+    ],
+)
+def test_either_bundles_or_a_preset(arguments):
+    result = invoke(*arguments)
+    assert result.exit_code == 2
+    assert "ENGINE_BUNDLE" in result.output or "--workdir" in result.output
+
+
+@pytest.mark.parametrize("slots", ["0", "1,-4", "some", "1,,2", ""])
+def test_slots_are_positive_numbers(tiny_engine_bundle, tiny_checkpoint, slots):
+    result = bench(tiny_engine_bundle, tiny_checkpoint, "--slots", slots)
+    assert result.exit_code == 2
+    assert "--slots" in result.output
+
+
+@pytest.mark.parametrize("option", ["--workloads", "--baselines", "--weights"])
+def test_names_are_known_ones(tiny_engine_bundle, tiny_checkpoint, option):
+    result = bench(tiny_engine_bundle, tiny_checkpoint, option, "nothing")
+    assert result.exit_code == 2
+    assert "nothing: unknown; choose from" in result.output
+
+
+def test_fewer_than_five_rounds_are_refused(tiny_engine_bundle, tiny_checkpoint):
+    assert bench(tiny_engine_bundle, tiny_checkpoint, "--rounds", "4").exit_code == 2
+
+
+def test_more_slots_than_the_engine_was_made_for_are_refused(tiny_engine_bundle, tiny_checkpoint):
+    result = bench(tiny_engine_bundle, tiny_checkpoint, "--slots", "99", "--level", "0")
+    assert result.exit_code == 1
+    assert "99 slots asked for" in result.output
+
+
+def test_a_level_that_is_not_there_is_refused(tiny_engine_bundle, tiny_checkpoint):
+    result = bench(tiny_engine_bundle, tiny_checkpoint, "--level", "3")
+    assert result.exit_code == 1
+    assert "step_3" in result.output
+
+
+def test_another_checkpoint_is_refused(tiny_engine_bundle, tmp_path):
+    result = bench(tiny_engine_bundle, write_random_bundle("tiny", tmp_path / "other", seed=1))
+    assert result.exit_code == 1
+    assert "was not made from" in result.output
