@@ -14,11 +14,8 @@ from typing import Self
 import torch
 from torch import Tensor
 
-from jukebox_deploy.contract import LinearWeights
+from jukebox_deploy.contract import INT4_GROUP, LinearWeights
 from jukebox_deploy.errors import ExportError
-
-INT4_GROUP = 32
-"""Inputs that share a scale in int4."""
 
 
 @dataclass(frozen=True)

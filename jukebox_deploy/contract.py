@@ -56,7 +56,11 @@ class LinearWeights(StrEnum):
 
     AS_PRECISION = "precision"
     INT8 = "int8"  # a scale per output column
-    INT4 = "int4"  # a scale per output column and 32 inputs
+    INT4 = "int4"  # a scale per output column and `INT4_GROUP` inputs
+
+
+INT4_GROUP = 32
+"""Inputs that share a scale in int4: no larger power of two divides the state width 480 of the released upsamplers."""
 
 
 ITEM_BYTES = {"float32": 4, "float16": 2, "bfloat16": 2, "int64": 8, "int32": 4, "bool": 1}

@@ -10,7 +10,7 @@ from functools import cache
 
 from jukebox_deploy.attention_patterns import AttentionPattern
 from jukebox_deploy.config import JukeboxConfig, PriorConfig, TransformerConfig, VQVAEConfig
-from jukebox_deploy.contract import ITEM_BYTES, LinearWeights, Precision, Role
+from jukebox_deploy.contract import INT4_GROUP, ITEM_BYTES, LinearWeights, Precision, Role
 from jukebox_deploy.graphs import GraphOptions, declare_step
 from jukebox_deploy.parameter_counts import (
     attention_layers,
@@ -24,9 +24,6 @@ from jukebox_deploy.parameter_counts import (
 )
 
 # Bytes
-
-INT4_GROUP = 32
-"""Inputs that share a scale in int4."""
 
 
 class WeightStorage(StrEnum):

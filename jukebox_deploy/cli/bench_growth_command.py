@@ -9,8 +9,8 @@ import click
 
 from jukebox_deploy.cli.bench_run_command import (
     RecordedCommand,
-    counts,
     names_of,
+    numbers_from,
     plan_of,
     plan_options,
     publish,
@@ -33,7 +33,7 @@ _WEIGHTS = ("fp32", "int8", "int4")
     type=click.Path(path_type=Path),
     help="Where models and graphs are kept, to use them again.",
 )
-@click.option("--values", callback=counts, metavar="N,N", help="Sizes to measure. [default: some per axis]")
+@click.option("--values", callback=numbers_from(0), metavar="N,N", help="Sizes to measure. [default: some per axis]")
 @click.option("--slots", type=click.IntRange(min=1), default=1, show_default=True, help="Songs at a time.")
 @click.option(
     "--weights", callback=names_of(_WEIGHTS), default="fp32", show_default=True, metavar="NAME,NAME", help="Stored so."

@@ -40,17 +40,21 @@ def words_of_command() -> str:
     return shlex.join(click.get_current_context().meta["words"])
 
 
-def counts(context: click.Context, parameter: click.Parameter, value: str | None) -> tuple[int, ...]:
-    """A click callback: `1,4` -> `(1, 4)`, all of them 1 or more."""
-    if value is None:
-        return ()
-    try:
-        numbers = tuple(int(part) for part in value.split(","))
-    except ValueError:
-        raise click.BadParameter(f"{value!r} is no list of numbers; write them like 1,4.") from None
-    if min(numbers) < 1:
-        raise click.BadParameter(f"{value!r} has a number below 1.")
-    return numbers
+def numbers_from(least: int) -> Callable[[click.Context, click.Parameter, str | None], tuple[int, ...]]:
+    """A click callback for a list of whole numbers: `1,4` -> `(1, 4)`."""
+
+    def parse(context: click.Context, parameter: click.Parameter, value: str | None) -> tuple[int, ...]:
+        if value is None:
+            return ()
+        try:
+            numbers = tuple(int(part) for part in value.split(","))
+        except ValueError:
+            raise click.BadParameter(f"{value!r} is no list of numbers; write them like 1,4.") from None
+        if min(numbers) < least:
+            raise click.BadParameter(f"{value!r} has a number below {least}.")
+        return numbers
+
+    return parse
 
 
 def names_of(known: tuple[str, ...]) -> Callable[[click.Context, click.Parameter, str], tuple[str, ...]]:
@@ -110,7 +114,9 @@ def plan_options(command: Callable[..., None]) -> Callable[..., None]:
     metavar="NAME,NAME",
     help=f"What to do: {', '.join(_WORKLOADS)}.",
 )
-@click.option("--slots", callback=counts, default="1,4", show_default=True, metavar="N,N", help="Songs at a time.")
+@click.option(
+    "--slots", callback=numbers_from(1), default="1,4", show_default=True, metavar="N,N", help="Songs at a time."
+)
 @click.option("--position", type=click.IntRange(min=0), help="Of the first step. [default: the window's middle]")
 @click.option(
     "--seconds",

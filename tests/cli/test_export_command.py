@@ -6,6 +6,7 @@ from click.testing import CliRunner
 
 from jukebox_deploy.checkpoints.bundle import CheckpointBundle
 from jukebox_deploy.cli.export_command import command
+from jukebox_deploy.cli.inspect_command import command as inspect
 from jukebox_deploy.errors import CheckpointError, ExportError, JukeboxError
 
 
@@ -34,6 +35,41 @@ def test_a_graph_is_exported_with_a_report(tiny_checkpoint: CheckpointBundle, tm
     again = _run(*arguments)
     assert isinstance(again.exception, JukeboxError)  # main turns it into a sentence
     assert "not empty" in str(again.exception)
+
+
+def test_integer_weights_and_what_they_cost(tiny_checkpoint: CheckpointBundle, tmp_path: Path):
+    out = tmp_path / "onnx"
+    arguments = ["--graphs", "step_0", "--weights", "int4", "--calibrate", "none", "--keep", "layers.2"]
+    result = _run(str(tiny_checkpoint.folder), "--out", str(out), *arguments, "--tensorrt-check", "never")
+    assert result.exit_code == 0, result.output
+    assert "2 graphs in fp32 with int4 weights" in result.output
+    line = "prior 0: 8 int4 weights, 4 kept; calibration none; KL "
+    assert line in result.output
+    shown = CliRunner().invoke(inspect, [str(out)])
+    assert line in shown.output
+    assert "fp32 with int4 weights" in " ".join(shown.output.split())
+    described = json.loads(CliRunner().invoke(inspect, [str(out), "--json"]).output)
+    assert described["linear_weights"] == "int4"
+    assert described["integer_weights"]["0"]["quality"]["limit"] == 0.05
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["--keep", "layers.0"], "add --weights int8"),
+        (["--max-kl", "0.1"], "add --weights int8"),
+        (["--calibrate", "self"], "add --weights int8"),
+        (["--weights", "int4", "--calibrate", "nowhere"], "there is no song folder"),
+        (["--weights", "int8", "--keep", "layers.7.mpl"], "Nearest are"),
+    ],
+)
+def test_choices_about_weights_that_cannot_be(
+    tiny_checkpoint: CheckpointBundle, tmp_path: Path, arguments: list[str], message: str
+):
+    result = _run(str(tiny_checkpoint.folder), "--out", str(tmp_path / "onnx"), *arguments)
+    assert isinstance(result.exception, JukeboxError)
+    assert message in str(result.exception)
+    assert not list(tmp_path.iterdir())
 
 
 @pytest.mark.parametrize("batch", ["0", "4,2,1", "1,2", "many", "-1"])
