@@ -10,6 +10,8 @@ from typing import TYPE_CHECKING
 
 import click
 
+from jukebox_deploy.cli.lazy_group import HELP
+
 if TYPE_CHECKING:
     from rich.table import Table
 
@@ -18,7 +20,7 @@ if TYPE_CHECKING:
 _FILE = click.Path(path_type=Path, dir_okay=False)
 
 
-@click.command()
+@click.command(context_settings=HELP)
 @click.argument("files", metavar="FILE...", nargs=-1, required=True, type=_FILE)
 @click.option("--out", required=True, metavar="PAGE.html", type=_FILE, help="Write the page to this file.")
 @click.option(
@@ -51,7 +53,7 @@ def report(files: tuple[Path, ...], out: Path, png: Path | None) -> None:
         click.echo(path)
 
 
-@click.command()
+@click.command(context_settings=HELP)
 @click.argument("before", metavar="A.json", type=_FILE)
 @click.argument("after", metavar="B.json", type=_FILE)
 @click.option(

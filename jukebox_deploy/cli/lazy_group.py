@@ -8,6 +8,9 @@ from typing import Any
 
 import click
 
+HELP = {"help_option_names": ["-h", "--help"]}
+"""Settings of a command that is also called without its group."""
+
 
 @dataclass(frozen=True)
 class CommandEntry:

@@ -10,7 +10,7 @@ from typing import Any
 import click
 
 from jukebox_deploy import __version__
-from jukebox_deploy.cli.lazy_group import CommandEntry, LazyGroup
+from jukebox_deploy.cli.lazy_group import HELP, CommandEntry, LazyGroup
 from jukebox_deploy.errors import JukeboxError
 
 COMMANDS: dict[str, CommandEntry] = {
@@ -88,7 +88,7 @@ class RootGroup(LazyGroup):
 @click.group(
     cls=RootGroup,
     entries=COMMANDS,
-    context_settings={"help_option_names": ["-h", "--help"]},
+    context_settings=HELP,
     epilog="jukebox-deploy COMMAND -h shows the options of a command.",
 )
 @click.version_option(__version__, prog_name="jukebox-deploy")
