@@ -49,8 +49,8 @@ def run(*specs: tuple[int, list[float]], rounds: int = 5):
 
 
 def test_first_call_warm_up_and_rounds_are_told_apart() -> None:
-    """One first call, a warm-up of two, then the rounds."""
-    (timing,), _ = run((2, [50.0, 20.0, 20.0, *[1.0, 2.0] * 5, 7.0]))
+    """One first call, a warm-up of two, then the rounds, each after a call that is not timed."""
+    (timing,), _ = run((2, [50.0, 20.0, 20.0, *[30.0, 1.0, 2.0] * 5, 7.0]))
     assert timing.first == 50
     assert timing.rounds == (3, 3, 3, 3, 3)
     assert set(timing.calls) == {7}
@@ -60,13 +60,13 @@ def test_first_call_warm_up_and_rounds_are_told_apart() -> None:
 def test_everybody_is_first_in_turn() -> None:
     """The order rotates from round to round."""
     _, diary = run((2, [1.0]), (2, [1.0]), (2, [1.0]), rounds=5)
-    rounds = diary[6 : 6 + 15]  # after three first calls and three warm-ups
-    assert ["".join(name[0] for name in rounds[i : i + 3]) for i in range(0, 15, 3)] == [
-        "abc",
-        "bca",
-        "cab",
-        "abc",
-        "bca",
+    rounds = diary[6 : 6 + 30]  # after three first calls and three warm-ups
+    assert ["".join(rounds[i : i + 6]) for i in range(0, 30, 6)] == [
+        "a1a2b1b2c1c2",
+        "b1b2c1c2a1a2",
+        "c1c2a1a2b1b2",
+        "a1a2b1b2c1c2",
+        "b1b2c1c2a1a2",
     ]
 
 
