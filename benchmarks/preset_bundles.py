@@ -8,6 +8,7 @@ import json
 from collections.abc import Callable, Sequence
 from functools import cache
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import jukebox_deploy
 from jukebox_deploy.benchmarks.plan import GRAPHS, BenchmarkPlan
@@ -18,6 +19,9 @@ from jukebox_deploy.contract import GraphKind, LinearWeights
 from jukebox_deploy.engines.bundle import MANIFEST_NAME
 from jukebox_deploy.graphs import GraphOptions, declare_graphs
 from jukebox_deploy.presets import RELEASED_UPSAMPLERS, RELEASED_VQVAE, preset
+
+if TYPE_CHECKING:
+    from jukebox_deploy.jobs.quantised_export import QuantisationRequest
 
 UPSAMPLER = "upsampler"
 """The released upsampler of level 0 alone."""
@@ -65,10 +69,12 @@ def prepare_bundles(
     weights: Sequence[LinearWeights],
     workdir: Path,
     listener: Callable[[str], None] = lambda text: None,
+    quality: bool = False,
 ) -> tuple[Path, list[Path]]:
     """The folders of a checkpoint bundle and of an engine bundle for each way to store weights.
 
-    Their names depend on all that they are made from; what is in the work folder already is used again.
+    `quality`: whether the engine bundles' manifests say what integer weights cost, which takes a measurement.
+    The folders' names depend on all that they are made from; what is in the work folder already is used again.
     """
     from jukebox_deploy.checkpoints.random_bundle import write_random_bundle
 
@@ -76,11 +82,23 @@ def prepare_bundles(
     if not checkpoint.exists():
         listener(f"writing random weights of {config.name}")
         write_random_bundle(config, checkpoint, _SEED)
-    return checkpoint, [_prepare_engine(checkpoint, config, plan, stored, listener) for stored in weights]
+    return checkpoint, [
+        _prepare_engine(checkpoint, config, plan, _integers(stored, quality), listener) for stored in weights
+    ]
 
 
 def _digest(*parts: object) -> str:
     return hashlib.sha256(json.dumps(parts, sort_keys=True).encode()).hexdigest()[:12]
+
+
+def _integers(weights: LinearWeights, quality: bool) -> QuantisationRequest:
+    from jukebox_deploy.jobs.quantised_export import Calibration, QuantisationRequest
+
+    if weights is LinearWeights.AS_PRECISION:
+        return QuantisationRequest()
+    # How well random weights survive rounding changes no speed, and is no reason to refuse them.
+    limit = 1e9 if quality else None
+    return QuantisationRequest(weights, calibration=Calibration.NONE, max_kl=limit, judge_quality=quality)
 
 
 @cache
@@ -95,18 +113,13 @@ def _prepare_engine(
     checkpoint: Path,
     config: JukeboxConfig,
     plan: BenchmarkPlan,
-    weights: LinearWeights,
+    integers: QuantisationRequest,
     listener: Callable[[str], None],
 ) -> Path:
     from jukebox_deploy.checkpoints.bundle import CheckpointBundle
     from jukebox_deploy.jobs.export_job import ExportRequest, export_bundle
-    from jukebox_deploy.jobs.quantised_export import Calibration, QuantisationRequest
     from jukebox_deploy.jobs.tensorrt_check import TensorRtCheck
 
-    integers = QuantisationRequest()
-    if weights is not LinearWeights.AS_PRECISION:
-        # How well random weights survive rounding says nothing, and changes no speed.
-        integers = QuantisationRequest(weights, calibration=Calibration.NONE, max_kl=1e9)
     request = ExportRequest(
         GraphOptions(slots=(1, 4, max(16, *plan.slots))),
         needed_graphs(config, plan),
@@ -115,9 +128,10 @@ def _prepare_engine(
         quantisation=integers,
     )
     tables = declare_graphs(config, request.declared_options)
-    digest = _digest([tables[name].to_json() for name in request.graphs], checkpoint.name, _exporter())
-    out = checkpoint.parent / f"onnx-{config.name}-{weights}-{digest}"
+    made_of = [tables[name].to_json() for name in request.graphs]
+    digest = _digest(made_of, checkpoint.name, _exporter(), integers.judge_quality)
+    out = checkpoint.parent / f"onnx-{config.name}-{integers.weights}-{digest}"
     if not (out / MANIFEST_NAME).exists():
-        listener(f"exporting {config.name}, weights in {weights}")
+        listener(f"exporting {config.name}, weights in {integers.weights}")
         export_bundle(CheckpointBundle.open(checkpoint), out, request)
     return out

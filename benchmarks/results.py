@@ -6,7 +6,6 @@ Rounds are kept one by one. Variants of a workload take turns, so that round `i`
 
 from __future__ import annotations
 
-import json
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass, field
@@ -17,7 +16,7 @@ from typing import Any
 import numpy as np
 
 from jukebox_deploy.benchmarks.machine import Machine
-from jukebox_deploy.config_json import config_from_dict, config_to_dict
+from jukebox_deploy.config_json import config_to_dict, read_record_file
 from jukebox_deploy.errors import ConfigError, JukeboxError
 from jukebox_deploy.files import write_json_atomic
 
@@ -100,7 +99,7 @@ class Spread:
 
 @dataclass(frozen=True)
 class Latency:
-    """Seconds of single calls (a step of all slots, a prefill block, a window, a chunk of audio)."""
+    """Seconds of single calls (a step of all slots, a prefill block, a window, a stretch of audio, a song)."""
 
     p50: float
     p90: float
@@ -189,14 +188,4 @@ class BenchmarkRun:
     @staticmethod
     def load(path: Path) -> BenchmarkRun:
         """Read a document. Raises `JukeboxError` if it is none, or of another format."""
-        try:
-            data = json.loads(path.read_text(encoding="utf-8"))
-        except (OSError, ValueError) as error:
-            raise JukeboxError(f"{path}: cannot be read as a benchmark's JSON document: {error}") from error
-        found = data.get("format") if isinstance(data, dict) else None
-        if found != FORMAT:
-            raise JukeboxError(f"{path}: expected the format {FORMAT!r}, found {found!r}; run the benchmark again.")
-        try:
-            return config_from_dict(BenchmarkRun, data, path.name)
-        except ConfigError as error:
-            raise JukeboxError(f"{path}: {error}") from error
+        return read_record_file(BenchmarkRun, path, FORMAT, JukeboxError, "run the benchmark again")

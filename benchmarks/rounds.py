@@ -67,8 +67,7 @@ def time_in_turns(
 def _turn(task: Task, clock: Clock) -> float:
     """The seconds of a round, after a call that is not timed.
 
-    While others had their turns its weights left the processor's caches, and a system may have reclaimed
-    pages that lay idle: without this call the released upsampler seemed less than half as fast.
+    A suspicion, not a finding: the first call after other variants' turns may pay for memory that lay idle.
     """
     if task.calls > 1:
         _seconds(task, 1, clock)

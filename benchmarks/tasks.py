@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-import itertools
 import shutil
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from pathlib import Path
 from types import TracebackType
 from typing import Self
@@ -106,38 +105,29 @@ class ConditionTask:
 
 
 class DecodeTask:
-    """Codes of a stretch of audio to sound, chunk by chunk as songs are decoded."""
+    """Codes of a stretch of audio to sound, as songs are decoded: in chunks, as many at once as pay."""
+
+    calls = 1
 
     def __init__(self, engine: OpenedGraphs, level: int, codes: int) -> None:
-        vqvae = engine.config.vqvae
         self._engine = engine
         self._level = level
-        self._codes = np.random.default_rng(0).integers(0, vqvae.codebook_size, codes)
-        self._chunks: Iterator[np.ndarray] = iter(())
-        self.calls = sum(1 for _ in self._plan())
-
-    def _plan(self) -> Iterator[object]:
-        from jukebox_deploy.receptive_field import decoder_receptive_field
-        from jukebox_deploy.runtime.decode import CHUNK_SECONDS, chunk_length, plan_chunks
-
-        field = decoder_receptive_field(self._engine.config.vqvae, self._level)
-        spec = self._engine.runner(GraphKind.VQVAE_DECODE, self._level).spec
-        return plan_chunks(len(self._codes), chunk_length(self._engine, spec, field, CHUNK_SECONDS), field)
+        self._codes = np.random.default_rng(0).integers(0, engine.config.vqvae.codebook_size, codes)
 
     def rewind(self) -> None:
         """See `Task`."""
-        from jukebox_deploy.runtime.decode import decode_codes
-
-        self._chunks = decode_codes(self._engine, self._level, self._codes)
 
     def run(self, calls: int) -> None:
         """See `Task`."""
-        for _ in itertools.islice(self._chunks, calls):
-            pass
+        from jukebox_deploy.runtime.decode import decode_codes
+
+        for _ in range(calls):
+            for _ in decode_codes(self._engine, self._level, self._codes):
+                pass
 
 
 class EncodeTask:
-    """A stretch of audio to codes, chunk by chunk as prompts are encoded."""
+    """A stretch of audio to codes, as prompts are encoded: in chunks, as many at once as pay."""
 
     calls = 1
 

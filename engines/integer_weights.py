@@ -28,7 +28,7 @@ def integer_weights(manifest: Manifest) -> dict[int, dict[str, Any]]:
 def describe_prior(level: int, facts: Mapping[str, Any]) -> str:
     """The facts of one prior in a line."""
     quality, kept, unfit = facts["quality"], facts["kept"], facts["not_in_whole_groups"]
-    measured = "quality not measured, there is no step"
+    measured = "quality not measured"
     if quality is not None:
         measured = (
             f"KL {quality['mean_kl_nats']:.2g} nats (limit {quality['limit']:g}), top-1 "

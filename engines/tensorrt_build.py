@@ -197,7 +197,7 @@ def build_bundle(
     One of several `processes` (see `processes_to_build`) tells of finished engines, not of steps.
     """
     entries = _select(source, graphs)
-    require_precision(source.manifest.precision, options.compute_capabilities)
+    require_precision(source.manifest.precision, options.compute_capabilities, source.manifest.linear_weights)
     load_flavour(options.target)
     with atomic_directory(folder) as part:
         summaries = []

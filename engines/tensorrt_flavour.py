@@ -17,7 +17,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import Any, BinaryIO
 
-from jukebox_deploy.contract import Precision
+from jukebox_deploy.contract import LinearWeights, Precision
 from jukebox_deploy.engines.manifest import Target
 from jukebox_deploy.errors import EngineError
 
@@ -37,6 +37,7 @@ _INSTALL = {
 _CAPABILITY = re.compile(r"(\d{1,2})\.(\d)")
 # Turing has no bf16, and TensorRT-RTX no fp32 matrix product for it (both tried).
 _MINIMUM_CAPABILITY = {Precision.FP32: (8, 0), Precision.BF16: (8, 0), Precision.FP16: (7, 5)}
+_INT4_CAPABILITY = (8, 0)  # tried too: for 7.5 the builder calls int4 a data type that the hardware lacks
 
 
 def load_flavour(target: Target) -> Any:
@@ -183,14 +184,19 @@ def _capability_of(name: str) -> str:
     return f"{name[2:-1]}.{name[-1]}"
 
 
-def require_precision(precision: Precision, capabilities: Sequence[str]) -> None:
-    """Refuse a precision that one of the GPUs cannot compute in; `EngineError` says what to do."""
+def require_precision(
+    precision: Precision, capabilities: Sequence[str], weights: LinearWeights = LinearWeights.AS_PRECISION
+) -> None:
+    """Refuse a precision, or a storage of weights, that one of the GPUs lacks; `EngineError` says what to do."""
     for capability in capabilities:
         match = _CAPABILITY.fullmatch(capability)
         if match is None:
             raise EngineError(f"{capability!r} is no compute capability; write them like 8.6.")
-        if (int(match[1]), int(match[2])) < _MINIMUM_CAPABILITY[precision]:
+        found = (int(match[1]), int(match[2]))
+        if found < _MINIMUM_CAPABILITY[precision]:
             raise EngineError(
                 f"compute capability {capability} cannot run {precision} engines: "
                 f"export with `--precision fp16`, or leave {capability} out."
             )
+        if weights is LinearWeights.INT4 and found < _INT4_CAPABILITY:
+            raise EngineError(f"compute capability {capability} cannot run int4 weights: leave {capability} out.")

@@ -89,7 +89,6 @@ class TracedPart:
         """Folded and merged, before copies are made, and with symbols for the sizes that stood in for them."""
         part = ir.Model(self.body, ir_version=_IR_VERSION)
         onnxscript.optimizer.optimize_ir(part, num_iterations=1)
-        ir_passes.CommonSubexpressionEliminationPass()(part)
         arguments, formals = split_at(list(self.body.inputs), self.arguments)
         restore_symbols(self.body, arguments, sizes)
         for value in list(self.body.initializers.values()):

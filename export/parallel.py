@@ -24,7 +24,7 @@ def trace_all(
     """Trace graphs, in order, in so many processes; without a number one per core, at most one per two graphs.
 
     Graphs that differ in their weights alone, as those of two like upsamplers, are traced once.
-    Raises `ExportError` as `trace` does.
+    Raises `ExportError` as `trace_together` does.
     """
     distinct: dict[Hashable, GraphSpec] = {}
     for spec in specs:

@@ -43,8 +43,9 @@ def restore_symbols(graph: ir.Graph, inputs: Sequence[ir.Value], sizes: Mapping[
     restorer = _Restorer(graph, inputs, symbols)
     for node in list(graph):
         for index, value in enumerate(node.inputs):
-            if value is not None and _integers(value) is not None:
-                restorer.restore(node, index, value)
+            constant = None if value is None else _integers(value)
+            if constant is not None:
+                restorer.restore(node, index, constant)
     for value in _values(graph):
         if value.shape is not None:
             value.shape = ir.Shape([_symbolic(d, symbols) for d in value.shape])
@@ -90,10 +91,8 @@ class _Restorer:
         self._begin = graph[0]  # sizes are read before everything else
         self._multiples: dict[_Multiple, ir.Value] = {}
 
-    def restore(self, node: ir.Node, index: int, value: ir.Value) -> None:
+    def restore(self, node: ir.Node, index: int, constant: np.ndarray) -> None:
         """Replace one constant input of a node, if a stand-in is in it."""
-        constant = _integers(value)
-        assert constant is not None
         multiples = [_as_multiple(int(number), self._symbols) for number in constant.flat]
         if not any(multiples):
             return

@@ -1,14 +1,16 @@
-"""Configurations as plain JSON data and back; reading is strict."""
+"""Configurations and records as plain JSON data and back; reading is strict."""
 
 from __future__ import annotations
 
 import dataclasses
+import json
 import types
 import typing
 from enum import StrEnum
+from pathlib import Path
 from typing import Any, TypeVar
 
-from jukebox_deploy.errors import ConfigError
+from jukebox_deploy.errors import ConfigError, JukeboxError
 
 _Config = TypeVar("_Config")
 
@@ -31,6 +33,26 @@ def config_from_dict(kind: type[_Config], data: Any, where: str = "config") -> _
     if missing := sorted(required - set(data)):
         raise ConfigError(f"{where}: missing keys {missing}.")
     return kind(**{name: _value(hints[name], value, f"{where}.{name}") for name, value in data.items()})
+
+
+def read_record_file(
+    kind: type[_Config], path: Path, expected: str | int, error: type[JukeboxError], advice: str
+) -> _Config:
+    """Read a JSON file of the expected `format`, which is one of its keys.
+
+    Raises `error` for a file that is missing, damaged or of another format; for the last with advice.
+    """
+    try:
+        data = json.loads(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError) as cause:
+        raise error(f"{path} is not a readable JSON document: {cause}") from cause
+    found = data.get("format") if isinstance(data, dict) else None
+    if found != expected:
+        raise error(f"{path} has the format {found!r}, expected {expected!r}; {advice}.")
+    try:
+        return config_from_dict(kind, data, path.name)
+    except ConfigError as cause:
+        raise error(f"{path} is damaged: {cause}") from cause
 
 
 def _value(hint: Any, value: Any, where: str) -> Any:

@@ -107,6 +107,13 @@ def plan_options(command: Callable[..., None]) -> Callable[..., None]:
     help=f"How --preset stores weights: {', '.join(_WEIGHTS)}.",
 )
 @click.option(
+    "--quality/--no-quality",
+    default=False,
+    show_default=True,
+    help="Also measure what the integer weights of --preset cost in quality; `inspect` of their bundle says it. "
+    "Off by default: speed is what is measured here, and for a large model this takes minutes more.",
+)
+@click.option(
     "--workloads",
     callback=names_of(_WORKLOADS),
     default="step,prefill",
@@ -132,6 +139,7 @@ def run(
     preset: str | None,
     workdir: Path | None,
     weights: tuple[str, ...],
+    quality: bool,
     as_json: bool,
     out: Path | None,
     **choices: Any,
@@ -145,10 +153,12 @@ def run(
 
     plan = plan_of(choices)
     _check_sources(bundles, against, preset, workdir)
+    if quality and (preset is None or weights == ("fp32",)):
+        raise click.UsageError("--quality is for the integer weights of a --preset: add --weights int8 or int4.")
     with progress_line(as_json, "opening") as say:
         folders = list(bundles)
         if preset is not None and workdir is not None:
-            against, folders = prepare(preset, plan, weights, workdir, say)
+            against, folders = prepare(preset, plan, weights, workdir, say, quality)
         result = record(measure(open_subjects(folders, against), plan, say), say)
     publish(result, out, as_json)
 
@@ -188,12 +198,12 @@ def stored_as(names: Iterable[str]) -> list[LinearWeights]:
 
 
 def prepare(
-    preset: str, plan: BenchmarkPlan, weights: Iterable[str], workdir: Path, say: Callable[[str], None]
+    preset: str, plan: BenchmarkPlan, weights: Iterable[str], workdir: Path, say: Callable[[str], None], quality: bool
 ) -> tuple[Path, list[Path]]:
     """The checkpoint and the engine bundles of a preset."""
     from jukebox_deploy.benchmarks.preset_bundles import prepare_bundles, system_to_measure
 
-    return prepare_bundles(system_to_measure(preset, plan), plan, stored_as(weights), workdir, say)
+    return prepare_bundles(system_to_measure(preset, plan), plan, stored_as(weights), workdir, say, quality)
 
 
 def record(results: Iterable[WorkloadResult], say: Callable[[str], None]) -> BenchmarkRun:

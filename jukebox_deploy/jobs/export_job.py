@@ -75,7 +75,8 @@ def export_bundle(
 ) -> Manifest:
     """Trace, write and validate the graphs of a checkpoint into the new folder `out`.
 
-    The quality of integer weights is measured whether or not graphs are validated. Raises `ExportError` for
+    The quality of integer weights is measured whether or not graphs are validated, unless their request does
+    without. Raises `ExportError` for
     graphs and layers that there are not and `ParityError` for graphs that disagree with the model or whose
     weights are too coarse; then nothing is written.
     """
@@ -205,11 +206,11 @@ class _Export:
     def _judge(
         self, level: int, entries: Mapping[str, GraphEntry], folder: Path, quantiser: Quantiser
     ) -> dict[str, GraphEntry]:
-        """Measure what the integer weights of a prior cost, and say it with its graphs."""
+        """Measure what the integer weights of a prior cost, if that is asked for, and say it with its graphs."""
         specs = {name: entry.spec for name, entry in entries.items()}
         step = specs.get(f"{GraphKind.STEP}_{level}")
         quality = None
-        if step is not None:
+        if step is not None and quantiser.request.judge_quality:
             quality = quantiser.judge(self._as_it_runs(level, specs, folder), step)
             self.listener(ExportEvent("quality", step.name, str(quality)))
         facts = quantiser.facts(level, self._rounded(level, specs, folder).get(level), quality)

@@ -64,8 +64,13 @@ def whole_blocks(prior: PriorConfig, music: int) -> int:
     return min(blocks, stack.block_count) * stack.block_length
 
 
-def sample_windows(model: Engine, prior: PriorConfig, slots: int, length: int, seed: int) -> ForcedWindows:
-    """Codes that the model draws at temperature 1, for random labels, lyrics and upper codes."""
+def sample_windows(
+    model: Engine, prior: PriorConfig, slots: int, length: int, seed: int
+) -> tuple[ForcedWindows, np.ndarray]:
+    """Codes that the model draws at temperature 1, for random labels, lyrics and upper codes.
+
+    The model's step must give its logits: those that the codes were drawn from are returned too, `[steps, B, V]`.
+    """
     spec = model.graphs[f"{GraphKind.STEP}_{prior.level}"]
     tensors = random_conditioning(model, prior, slots, seed)
     tensors["uniform"] = _random(model, spec, "uniform", slots, seed)
@@ -75,8 +80,9 @@ def sample_windows(model: Engine, prior: PriorConfig, slots: int, length: int, s
         codes[:, : prior.lyric_prefix] = random.integers(0, prior.lyrics.vocabulary, (slots, prior.lyric_prefix))
     windows = ForcedWindows({**tensors, "codes": codes}, _random_lyrics(model, prior, slots, seed), length)
     session = model.prior_session(prior.level, slots)
-    codes[:, prior.lyric_prefix : length] = run_sampled_codes(session, prior, windows.stretch(prior))
-    return windows
+    music, logits = run_sampled_codes(session, prior, windows.stretch(prior))
+    codes[:, prior.lyric_prefix : length] = music
+    return windows, logits
 
 
 def _random(model: Engine, spec: GraphSpec, name: str, slots: int, seed: int) -> np.ndarray:

@@ -55,11 +55,15 @@ class QuantisationRequest:
     calibration: Calibration | None = None  # `None`: self for int4, which needs it, none for int8
     songs: tuple[Path, ...] = ()
     max_kl: float | None = None  # `None`: `MAX_KL`
+    judge_quality: bool = True  # whether a step is held against the checkpoint's own weights, and that limit
 
     def __post_init__(self) -> None:
-        """Raises `ExportError` for choices without integer weights, and for songs that nothing is learned from."""
-        if self.weights is LinearWeights.AS_PRECISION and (self.keep or self.calibration or self.max_kl is not None):
-            raise ExportError("keeping layers, calibration and a limit are for integer weights; add --weights int8.")
+        """Raises `ExportError` for choices that would do nothing."""
+        choices = self.keep or self.calibration or self.max_kl is not None or not self.judge_quality
+        if self.weights is LinearWeights.AS_PRECISION and choices:
+            raise ExportError("keeping layers, calibration and quality are for integer weights; add --weights int8.")
+        if self.max_kl is not None and not self.judge_quality:
+            raise ExportError("a limit is for a quality that is measured; give either, a limit or no measurement.")
         if bool(self.songs) != (self.calibration is Calibration.SONGS):
             raise ExportError("calibration on songs needs song folders, and nothing else takes them.")
 
@@ -117,10 +121,11 @@ class Quantiser:
         slots = sampling_slots(prior)
         model = reference_engine(self.checkpoint, slots)
         if self.request.chosen_calibration is Calibration.SONGS:
-            windows = -(-_CALIBRATION_CODES // prior.window)
-            return song_windows(model, prior, self.checkpoint.vocabulary, self.request.songs, windows)
+            count = -(-_CALIBRATION_CODES // prior.window)
+            return song_windows(model, prior, self.checkpoint.vocabulary, self.request.songs, count)
         length = whole_blocks(prior, _CALIBRATION_CODES // slots)
-        return sample_windows(model, prior, slots, length, self.seed + 1)
+        windows, _ = sample_windows(model, prior, slots, length, self.seed + 1)
+        return windows
 
     def judge(self, found: Engine, step: GraphSpec) -> Quality:
         """Hold an exported step, as it runs, against the checkpoint's own weights.
@@ -141,7 +146,7 @@ class Quantiser:
         )
 
     def facts(self, level: int, stored: WeightFile | None, quality: Quality | None) -> dict[str, Any]:
-        """What the manifest says of a prior's graphs; no quality where there is no step to measure."""
+        """What the manifest says of a prior's graphs; `quality`: what was measured."""
         choice = self.choice(level)
         return {
             "column_error": largest_column_error(self.checkpoint, level, stored) if stored else None,
@@ -195,8 +200,7 @@ def measure_quality(checkpoint: CheckpointBundle, found: Engine, step: GraphSpec
     prior = checkpoint.config.prior(step.level)
     slots = measured_slots(prior, step)
     model = reference_engine(checkpoint, slots)
-    windows = sample_windows(model, prior, slots, whole_blocks(prior, MEASURED_CODES), seed)
-    expected = logits_of(model, prior, windows)
+    windows, expected = sample_windows(model, prior, slots, whole_blocks(prior, MEASURED_CODES), seed)
     del model
     gc.collect()  # modules hold cycles; two large models need not be in memory together
     return compare_logits(expected, logits_of(found, prior, windows))

@@ -172,7 +172,8 @@ class _Ladder:
         limit = 1.001 * facts["column_error"]
         measure = "relative error of a column"
         yield _of_value(spec.name, CheckKind.INTEGER_WEIGHTS, "worst column", measure, error, limit)
-        if reason := self._reason_not_to_run(spec):
+        unmeasured = "" if facts["quality"] else "quality was not measured by the export, so there is no limit for it"
+        if reason := self._reason_not_to_run(spec) or unmeasured:
             yield _unrun(spec.name, CheckKind.PROBABILITIES, reason)
             return
         quality = measure_quality(self.checkpoint, onnx_engine(self.bundle), spec, self.request.seed)

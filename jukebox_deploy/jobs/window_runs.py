@@ -76,39 +76,49 @@ def run_given_codes(session: PriorSession, prior: PriorConfig, stretch: WindowSt
     """
     _prefill(session, prior, stretch)
     _write(session, "known_end", stretch.prefix + stretch.steps)
-    slots = range(session.slots)
     if any(tensor.name == "logits" for tensor in session.spec.tensors):
-        logits = []
-        for _ in range(stretch.steps):
-            session.step(1)
-            logits.append(np.stack([session.read("logits", slot) for slot in slots]))
-        return {"logits": np.stack(logits)}
+        return {"logits": _logits_of_steps(session, stretch.steps)}
     session.step(stretch.steps)
+    slots = range(session.slots)
     return {t.name: np.stack([session.read(t.name, s) for s in slots]) for t in session.spec.states if t.in_place}
 
 
 def run_greedy_codes(session: PriorSession, prior: PriorConfig, stretch: WindowStretch) -> np.ndarray:
     """Step and choose the most likely code each time: `[B, steps]`."""
-    return _run_and_choose(session, prior, stretch, temperature=0.0)
-
-
-def run_sampled_codes(session: PriorSession, prior: PriorConfig, stretch: WindowStretch) -> np.ndarray:
-    """Step and draw each code as the model has it, at temperature 1: `[B, steps]`."""
-    return _run_and_choose(session, prior, stretch, temperature=1.0)
-
-
-def _run_and_choose(
-    session: PriorSession, prior: PriorConfig, stretch: WindowStretch, temperature: float
-) -> np.ndarray:
     _prefill(session, prior, stretch)
-    _write(session, "temperature", np.full(session.slots, temperature))
     session.step(stretch.steps)
+    return _chosen_codes(session, stretch)
+
+
+def run_sampled_codes(
+    session: PriorSession, prior: PriorConfig, stretch: WindowStretch
+) -> tuple[np.ndarray, np.ndarray]:
+    """Step and draw each code as the model has it, at temperature 1.
+
+    The step must give its logits. Returns the codes `[B, steps]` and the logits `[steps, B, V]` they were drawn from.
+    """
+    _prefill(session, prior, stretch)
+    _write(session, "temperature", np.ones(session.slots))
+    logits = _logits_of_steps(session, stretch.steps)
+    return _chosen_codes(session, stretch), logits
+
+
+def _logits_of_steps(session: PriorSession, steps: int) -> np.ndarray:
+    """Step, and keep the logits of each: `[steps, B, V]`."""
+    logits = []
+    for _ in range(steps):
+        session.step(1)
+        logits.append(np.stack([session.read("logits", slot) for slot in range(session.slots)]))
+    return np.stack(logits)
+
+
+def _chosen_codes(session: PriorSession, stretch: WindowStretch) -> np.ndarray:
     rows = [session.read("codes", slot) for slot in range(session.slots)]
     return np.stack([row[start : start + stretch.steps] for row, start in zip(rows, stretch.prefix, strict=True)])
 
 
 def _prefill(session: PriorSession, prior: PriorConfig, stretch: WindowStretch) -> None:
-    """Fill the slots and work through the prefix."""
+    """Fill the slots, at temperature 0, and work through the prefix."""
     slots, stack = session.slots, prior.transformer
     numbers = {"position": 0, "window_end": stack.context, "temperature": 0, "top_k": 0, "top_p": 0, "not_finite": 0}
     tensors = {name: np.full(slots, value) for name, value in numbers.items()}

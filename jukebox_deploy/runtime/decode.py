@@ -58,7 +58,7 @@ def decode_codes(
         part = codes[chunk.outer_first : chunk.outer_last].astype(np.int64)
         return decoder({"codes": part[None]})["audio"][0, 0, chunk.inner(hop)]
 
-    chunks = plan_chunks(len(codes), chunk_length(engine, decoder.spec, field, chunk_seconds), field)
+    chunks = plan_chunks(len(codes), _chunk_length(engine, decoder.spec, field, chunk_seconds), field)
     yield from _in_order(decode, chunks, decoder.concurrent_calls)
 
 
@@ -77,7 +77,7 @@ def encode_audio(engine: Engine, level: int, audio: np.ndarray, chunk_seconds: f
         part = audio[chunk.outer_first * hop : chunk.outer_last * hop].astype(np.float32)
         return encoder({"audio": part[None, None]})["codes"][0, chunk.inner()]
 
-    chunks = plan_chunks(len(audio) // hop, chunk_length(engine, encoder.spec, field, chunk_seconds), field)
+    chunks = plan_chunks(len(audio) // hop, _chunk_length(engine, encoder.spec, field, chunk_seconds), field)
     return np.concatenate(list(_in_order(encode, chunks, encoder.concurrent_calls))).astype(np.int64)
 
 
@@ -99,7 +99,7 @@ def _in_order(work: Callable[[Chunk], np.ndarray], chunks: Iterable[Chunk], at_o
         pool.shutdown(cancel_futures=True)
 
 
-def chunk_length(engine: Engine, spec: GraphSpec, field: ReceptiveField, seconds: float) -> int:
+def _chunk_length(engine: Engine, spec: GraphSpec, field: ReceptiveField, seconds: float) -> int:
     """Codes per chunk: about that many seconds, context included at most what the graph takes."""
     vqvae = engine.config.vqvae
     wanted = max(1, int(seconds * vqvae.sample_rate / vqvae.hop_length(spec.level)))

@@ -12,7 +12,6 @@ lyrics can choose a lyric token, and going on exactly where a run was killed nee
 from __future__ import annotations
 
 import dataclasses
-import json
 import os
 import sys
 from collections.abc import Sequence
@@ -24,8 +23,8 @@ from typing import Any, Self
 
 import numpy as np
 
-from jukebox_deploy.config_json import config_from_dict, config_to_dict
-from jukebox_deploy.errors import ConfigError, SamplingError
+from jukebox_deploy.config_json import config_to_dict, read_record_file
+from jukebox_deploy.errors import SamplingError
 from jukebox_deploy.files import atomic_path, write_json_atomic
 from jukebox_deploy.runtime.song import SongLengths, SongRequest
 
@@ -142,18 +141,7 @@ def codes_path(folder: Path, level: int) -> Path:
 
 def read_record(folder: Path) -> SongRecord:
     """Read `song.json`; `SamplingError` if it is missing, damaged or of another version."""
-    path = folder / "song.json"
-    try:
-        data = json.loads(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError) as error:
-        raise SamplingError(f"{path} is not a readable description of a song: {error}") from error
-    version = data.get("format") if isinstance(data, dict) else None
-    if version != FORMAT_VERSION:
-        raise SamplingError(f"{path} has format {version}, expected {FORMAT_VERSION}; sample the song again.")
-    try:
-        return config_from_dict(SongRecord, data, "song.json")
-    except ConfigError as error:
-        raise SamplingError(f"{path} is damaged: {error}") from error
+    return read_record_file(SongRecord, folder / "song.json", FORMAT_VERSION, SamplingError, "sample the song again")
 
 
 def read_codes(folder: Path, level: int, codebook_size: int) -> np.ndarray:

@@ -18,20 +18,11 @@ from jukebox_deploy.costs import step_bytes
 from jukebox_deploy.errors import ConfigError, EngineError
 from jukebox_deploy.graphs import declare_graphs
 from jukebox_deploy.presets import preset
+from tests.benchmarks.still_clock import StillClock
 
 TINY = preset("tiny")
 PLAN = BenchmarkPlan(level=1, slots=(2,), steps=10, baselines=(Backend.EAGER,))
 BLOCK = TINY.prior(1).transformer.block_length
-
-
-@dataclass
-class Clock:
-    """Time that passes only when an engine works."""
-
-    now: float = 0.0
-
-    def __call__(self) -> float:
-        return self.now
 
 
 @dataclass
@@ -40,7 +31,7 @@ class FakeSession:
 
     spec: GraphSpec
     slots: int
-    clock: Clock
+    clock: StillClock
     step_seconds: float
     values: dict = field(default_factory=dict)
     began: set = field(default_factory=set)
@@ -73,7 +64,7 @@ class FakeSubjects:
     config = TINY
 
     def __init__(self) -> None:
-        self.clock = Clock()
+        self.clock = StillClock()
         self.first = SimpleNamespace(graphs=declare_graphs(TINY), manifest=SimpleNamespace(precision=Precision.FP32))
         self.sessions: list[FakeSession] = []
         self.threads_asked: list[int] = []
@@ -233,6 +224,8 @@ def test_real_engines_do_every_workload_but_songs(tiny_engine_bundle, tiny_check
         for variant in result.variants:
             assert np.all(np.isfinite(variant.units_per_second))
             assert 0 < variant.latency.p50 <= variant.latency.p99
+            if result.workload.kind in (WorkloadKind.ENCODE, WorkloadKind.DECODE):  # a round is one call
+                assert variant.latency.p50 == pytest.approx(result.workload.units_per_round / variant.speed.median)
 
 
 def test_songs_are_made_anew_in_every_round(tiny_engine_bundle, tiny_checkpoint, tmp_path) -> None:

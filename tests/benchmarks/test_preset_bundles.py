@@ -12,6 +12,8 @@ from jukebox_deploy.benchmarks.results import WorkloadKind
 from jukebox_deploy.benchmarks.variants import open_subjects
 from jukebox_deploy.config import JukeboxConfig
 from jukebox_deploy.contract import LinearWeights
+from jukebox_deploy.engines.bundle import open_bundle
+from jukebox_deploy.engines.integer_weights import integer_weights
 from jukebox_deploy.errors import ConfigError
 from jukebox_deploy.presets import RELEASED_UPSAMPLERS, preset
 
@@ -62,11 +64,15 @@ def test_songs_need_all_graphs() -> None:
     assert {"condition_2", "step_0", "vqvae_decode_0"} <= set(needed_graphs(preset("tiny"), BenchmarkPlan((SONG,))))
 
 
-def test_bundles_are_made_once(tmp_path) -> None:
-    """Another number of slots, or other weights, are other graphs of the same checkpoint."""
+def shallow() -> JukeboxConfig:
     tiny = preset("tiny")
     stack = dataclasses.replace(tiny.priors[0].transformer, depth=1)
-    config = JukeboxConfig("shallow", tiny.vqvae, (dataclasses.replace(tiny.priors[0], transformer=stack),))
+    return JukeboxConfig("shallow", tiny.vqvae, (dataclasses.replace(tiny.priors[0], transformer=stack),))
+
+
+def test_bundles_are_made_once(tmp_path) -> None:
+    """Another number of slots, or other weights, are other graphs of the same checkpoint."""
+    config = shallow()
     plan = BenchmarkPlan((STEP,), level=0, slots=(1,))
     said: list[str] = []
     checkpoint, folders = prepare_bundles(config, plan, [LinearWeights.AS_PRECISION], tmp_path, said.append)
@@ -81,3 +87,14 @@ def test_bundles_are_made_once(tmp_path) -> None:
     subjects = open_subjects(others, checkpoint)
     assert [variant.stored for variant in subjects.engines] == ["fp32", "int8"]
     assert subjects.first.graphs["step_0"].ranges[0].maximum == 32
+
+
+def test_quality_is_measured_only_if_asked_for(tmp_path) -> None:
+    """And a bundle without it does not pass for one with it."""
+    config, plan = shallow(), BenchmarkPlan((STEP,), level=0, slots=(1,))
+    _, plain = prepare_bundles(config, plan, [LinearWeights.INT8], tmp_path)
+    _, judged = prepare_bundles(config, plan, [LinearWeights.INT8], tmp_path, quality=True)
+    assert plain != judged
+    qualities = [integer_weights(open_bundle(folder).manifest)[0]["quality"] for folder in (*plain, *judged)]
+    assert qualities[0] is None
+    assert qualities[1]["mean_kl_nats"] > 0

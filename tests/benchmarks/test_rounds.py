@@ -7,16 +7,7 @@ from dataclasses import dataclass, field
 import pytest
 
 from jukebox_deploy.benchmarks.rounds import CALLS_AT_LEAST, time_in_turns
-
-
-@dataclass
-class Clock:
-    """Time that passes only when a task works."""
-
-    now: float = 0.0
-
-    def __call__(self) -> float:
-        return self.now
+from tests.benchmarks.still_clock import StillClock
 
 
 @dataclass
@@ -26,7 +17,7 @@ class FakeTask:
     name: str
     calls: int
     seconds: list[float]
-    clock: Clock
+    clock: StillClock
     diary: list[str]
     made: int = field(default=0, init=False)
 
@@ -43,7 +34,7 @@ class FakeTask:
 
 
 def run(*specs: tuple[int, list[float]], rounds: int = 5):
-    clock, diary = Clock(), list[str]()
+    clock, diary = StillClock(), list[str]()
     tasks = [FakeTask(name, *spec, clock, diary) for name, spec in zip("abc", specs, strict=False)]
     return time_in_turns(tasks, rounds, clock=clock), diary
 
@@ -80,7 +71,7 @@ def test_a_round_of_one_call_is_a_single_call() -> None:
 def test_who_waits_is_told() -> None:
     """Which round of how many."""
     said: list[str] = []
-    clock = Clock()
+    clock = StillClock()
     time_in_turns([FakeTask("a", 1, [1.0], clock, [])], 5, said.append, clock)
     assert "round 3 of 5" in said
 

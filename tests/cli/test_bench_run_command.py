@@ -106,6 +106,13 @@ def test_either_bundles_or_a_preset(arguments):
     assert "ENGINE_BUNDLE" in result.output or "--workdir" in result.output
 
 
+@pytest.mark.parametrize("arguments", [("here", "--against", "there"), ("--preset", "tiny", "--workdir", "here")])
+def test_quality_is_for_integer_weights_of_a_preset(arguments):
+    result = invoke(*arguments, "--quality")
+    assert result.exit_code == 2
+    assert "--weights int8" in result.output
+
+
 @pytest.mark.parametrize("slots", ["0", "1,-4", "some", "1,,2", ""])
 def test_slots_are_positive_numbers(tiny_engine_bundle, tiny_checkpoint, slots):
     result = bench(tiny_engine_bundle, tiny_checkpoint, "--slots", slots)

@@ -15,7 +15,7 @@ import onnx
 import pytest
 from onnx import helper
 
-from jukebox_deploy.contract import DimensionRange, GraphKind, GraphSpec, Precision, Role, TensorSpec
+from jukebox_deploy.contract import DimensionRange, GraphKind, GraphSpec, LinearWeights, Precision, Role, TensorSpec
 from jukebox_deploy.engines import tensorrt_build
 from jukebox_deploy.engines.bundle import open_bundle
 from jukebox_deploy.engines.manifest import Target
@@ -119,6 +119,19 @@ def test_a_bundle_of_a_precision_that_a_gpu_lacks_is_refused_at_once(tmp_path: P
     source = save_bundle(tmp_path / "onnx", Precision.BF16)
     with pytest.raises(EngineError, match=r"compute capability 7\.5 cannot run bf16 engines"):
         build_bundle(source, tmp_path / "engines", BuildOptions(compute_capabilities=("8.9", "7.5")))
+
+
+def test_a_bundle_of_int4_weights_is_refused_at_once_for_turing(tmp_path: Path) -> None:
+    source = save_bundle(tmp_path / "onnx")
+    source = replace(source, manifest=replace(source.manifest, linear_weights=LinearWeights.INT4))
+    with pytest.raises(EngineError, match=r"compute capability 7\.5 cannot run int4 weights: leave 7\.5 out"):
+        build_bundle(source, tmp_path / "engines", BuildOptions(compute_capabilities=("8.9", "7.5")))
+    assert not (tmp_path / "engines").exists()
+
+
+@pytest.mark.parametrize(("weights", "capability"), [(LinearWeights.INT4, "8.0"), (LinearWeights.INT8, "7.5")])
+def test_integer_weights_that_the_builder_takes_pass(weights: LinearWeights, capability: str) -> None:
+    require_precision(Precision.FP16, [capability], weights)
 
 
 def test_missing_weights_fail_in_the_parser_and_leave_nothing(rtx: Any, tmp_path: Path) -> None:

@@ -7,6 +7,7 @@ from collections.abc import Callable, Hashable, Iterator
 from dataclasses import dataclass
 from functools import cache, partial
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import onnx
@@ -16,17 +17,25 @@ import pytest
 from jukebox_deploy.checkpoints.bundle import BundleContents, CheckpointBundle, write_bundle
 from jukebox_deploy.checkpoints.tensors import TensorTable
 from jukebox_deploy.contract import LinearWeights, Precision
+from jukebox_deploy.engine import Engine, PriorSession
 from jukebox_deploy.engines.bundle import EngineBundle, open_bundle
 from jukebox_deploy.engines.integer_weights import describe_prior, integer_weights
 from jukebox_deploy.errors import ExportError, ParityError, SamplingError
 from jukebox_deploy.export.parallel import trace_all
 from jukebox_deploy.graphs import GraphOptions, declare_graphs
-from jukebox_deploy.jobs import export_job
+from jukebox_deploy.jobs import export_job, quantised_export
 from jukebox_deploy.jobs.export_job import ExportEvent, ExportRequest, export_bundle
 from jukebox_deploy.jobs.forced_windows import sample_windows, song_windows, whole_blocks
+from jukebox_deploy.jobs.onnx_opening import onnx_engine
 from jukebox_deploy.jobs.opening import eager_engine
-from jukebox_deploy.jobs.quality import compare_logits
-from jukebox_deploy.jobs.quantised_export import Calibration, QuantisationRequest, song_folders
+from jukebox_deploy.jobs.quality import compare_logits, logits_of
+from jukebox_deploy.jobs.quantised_export import (
+    Calibration,
+    QuantisationRequest,
+    measure_quality,
+    reference_engine,
+    song_folders,
+)
 from jukebox_deploy.jobs.tensorrt_check import TensorRtCheck
 from jukebox_deploy.jobs.verify_job import VerifyRequest, verify_bundle
 from jukebox_deploy.jobs.verify_report import CheckKind, Outcome
@@ -201,6 +210,18 @@ def test_tensorrt_builds_it_in_fp16(checkpoint, tmp_path, weights):
     assert made.facts["quality"]["mean_kl_nats"] < 0.01
 
 
+def test_quality_that_was_not_measured_is_not_made_up(checkpoint, tmp_path):
+    made = export(checkpoint, tmp_path / "onnx", weights=INT8, judge_quality=False)
+    assert made.facts["quality"] is None
+    assert made.facts["column_error"] > 0
+    assert not [event for event in made.events if event.action == "quality"]
+    assert describe_prior(0, made.facts).endswith("; quality not measured")
+    report = verify_bundle(made.bundle, checkpoint, VerifyRequest(("prefill_0", "step_0")))
+    (check,) = [check for check in report.checks if check.kind is CheckKind.PROBABILITIES]
+    assert check.outcome is Outcome.NOT_RUN
+    assert "quality was not measured" in check.reason
+
+
 def test_coarse_weights_are_refused_and_leave_nothing(checkpoint, tmp_path):
     with pytest.raises(ParityError, match=r"step_0: with int4 weights .* nats, allowed are 1e-09; .*--keep") as raised:
         export(checkpoint, tmp_path / "onnx", weights=INT4, calibration=Calibration.NONE, max_kl=1e-9)
@@ -232,13 +253,47 @@ def test_layers_that_there_are_not_are_named_before_any_work(checkpoint, tmp_pat
         {"keep": ("layers.0",)},
         {"calibration": Calibration.SELF},
         {"max_kl": 0.1},
+        {"judge_quality": False},
+        {"weights": INT8, "judge_quality": False, "max_kl": 0.1},
         {"weights": INT8, "songs": (Path("song"),)},
         {"weights": INT8, "calibration": Calibration.SONGS},
     ],
 )
 def test_choices_that_do_nothing_are_refused(choices):
-    with pytest.raises(ExportError, match=r"--weights int8|song folders"):
+    with pytest.raises(ExportError, match=r"--weights int8|song folders|no measurement"):
         QuantisationRequest(**choices)
+
+
+@dataclass
+class CountedSteps:
+    """An engine that counts the steps of its priors."""
+
+    engine: Engine
+    steps: int = 0
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self.engine, name)
+
+    def prior_session(self, level: int, slots: int) -> PriorSession:
+        session = self.engine.prior_session(level, slots)
+        step = session.step
+
+        def counted(count: int) -> None:
+            self.steps += count
+            step(count)
+
+        session.step = counted  # type: ignore[method-assign]
+        return session
+
+
+def test_both_models_step_over_the_codes_once(exports, checkpoint, monkeypatch):
+    bundle = exports(INT8).bundle
+    reference = CountedSteps(reference_engine(checkpoint, 4))
+    monkeypatch.setattr(quantised_export, "reference_engine", lambda checkpoint, slots: reference)
+    found = CountedSteps(onnx_engine(bundle))
+    quality = measure_quality(checkpoint, found, bundle.graphs["step_0"], seed=0)
+    assert reference.steps == found.steps == quality.positions // quality.slots
+    assert quality.mean_kl == exports(INT8).facts["quality"]["mean_kl_nats"]
 
 
 def test_quality_of_known_distributions():
@@ -262,14 +317,15 @@ class TestWindows:
         prior = self.TINY.prior(level)
         model = eager_engine(tiny_checkpoint, self.TABLES)
         length = whole_blocks(prior, 40)
-        windows = sample_windows(model, prior, 2, length, seed=3)
+        windows, logits = sample_windows(model, prior, 2, length, seed=3)
         assert length == 64 + prior.lyric_prefix
         assert windows.positions == 2 * length
         codes = windows.tensors["codes"]
         assert len(np.unique(codes[:, prior.lyric_prefix : length])) > 20
         assert not codes[:, length:].any()
-        again = sample_windows(model, prior, 2, length, seed=3)
+        again, _ = sample_windows(model, prior, 2, length, seed=3)
         np.testing.assert_array_equal(again.tensors["codes"], codes)
+        np.testing.assert_array_equal(logits, logits_of(model, prior, windows))
         sequences = windows.calibration()
         assert sequences.codes.shape == (2, length)
         assert sequences.conditioning is not None

@@ -79,9 +79,9 @@ def test_a_second_song_is_refused(folder: Path) -> None:
 @pytest.mark.parametrize(
     ("change", "message"),
     [
-        (lambda text: text[:40], "not a readable description"),
-        (lambda text: "[]", "has format None"),
-        (lambda text: text.replace('"format": 1', '"format": 2'), "has format 2, expected 1"),
+        (lambda text: text[:40], "not a readable JSON document"),
+        (lambda text: "[]", "has the format None"),
+        (lambda text: text.replace('"format": 1', '"format": 2'), "has the format 2, expected 1"),
         (lambda text: text.replace('"seed": 0', '"seed": "x"'), "damaged: song.json.request.seed"),
         (lambda text: text.replace('"seed": 0', '"sed": 0'), "unknown keys"),
     ],
