@@ -31,15 +31,16 @@ FOUNDATION = {
 }
 """Modules at the package's root: pure Python and NumPy, free for all."""
 
-_PARTS = {"labels", "models", "checkpoints", "export", "engines", "runtime", "training"}
+_PARTS = {"labels", "data", "models", "checkpoints", "export", "engines", "runtime", "training"}
 MAY_IMPORT: dict[str, set[str]] = {
     "labels": set(),
+    "data": {"labels"},
     "models": set(),
     "checkpoints": {"models", "labels"},
     "export": {"models", "checkpoints"},
     "engines": set(),
     "runtime": {"labels"},
-    "training": {"models", "checkpoints", "labels"},
+    "training": {"models", "checkpoints", "labels", "data"},
     "jobs": _PARTS,
     "benchmarks": {*_PARTS, "jobs"},
     "cli": {*_PARTS, "jobs", "benchmarks"},
@@ -47,7 +48,7 @@ MAY_IMPORT: dict[str, set[str]] = {
 """What each package may import besides itself and the foundation."""
 
 BACKENDS = {"onnxruntime", "tensorrt", "tensorrt_rtx", "polygraphy"}
-LAZY = BACKENDS | {"transformers", "matplotlib", "soundfile", "soxr", "rich", "unidecode"}
+LAZY = BACKENDS | {"transformers", "matplotlib", "scipy", "soundfile", "soxr", "rich", "unidecode"}
 """Imported inside the functions that use them, everywhere."""
 
 EAGER_ONLY_IN = {
@@ -226,7 +227,7 @@ def test_every_module_imports_without_optional_packages():
 
 
 def test_runtime_engines_and_command_line_import_without_torch():
-    light = {"foundation", "labels", "runtime", "engines", "benchmarks", "cli"}
+    light = {"foundation", "labels", "data", "runtime", "engines", "benchmarks", "cli"}
     names = [module.name for module in source_modules() if layer_of(module.name) in light]
     assert import_failures(names, LAZY | set(EAGER_ONLY_IN)) == {}
 

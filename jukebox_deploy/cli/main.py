@@ -24,6 +24,7 @@ COMMANDS: dict[str, CommandEntry] = {
         "verify": "Compare an engine bundle with PyTorch, graph by graph.",
         "bench": "Measure speed, make reports of it, compare results.",
         "inspect": "Show what is in a bundle, a graph or a song.",
+        "data": "Make music to train on.",
         "presets": "List the known models with their sizes.",
     }.items()
 }
@@ -34,6 +35,7 @@ OPTIONAL_PACKAGES = {
     "tensorrt": "tensorrt",
     "tensorrt_rtx": "tensorrt-rtx",
     "polygraphy": "tensorrt",
+    "scipy": "train",
 }
 """The extra that installs each package that the bare installation lacks."""
 

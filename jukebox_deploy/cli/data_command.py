@@ -1,0 +1,17 @@
+"""`jukebox-deploy data`: music to train on."""
+
+from __future__ import annotations
+
+import click
+
+from jukebox_deploy.cli.lazy_group import CommandEntry, LazyGroup
+
+COMMANDS = {
+    "synthesize": CommandEntry("jukebox_deploy.cli.data_synthesize_command:synthesize", "Make a corpus of songs."),
+}
+"""All commands of the group."""
+
+
+@click.group(cls=LazyGroup, entries=COMMANDS, epilog="jukebox-deploy data COMMAND -h shows the options of a command.")
+def command() -> None:
+    """Make music to train on."""

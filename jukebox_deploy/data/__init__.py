@@ -1,0 +1,1 @@
+"""Music to train on."""

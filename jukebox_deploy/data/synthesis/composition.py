@@ -1,0 +1,125 @@
+"""From an outline to a score: words, tunes and accompaniment of every section."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+
+from jukebox_deploy.data.synthesis.accompaniment import accompany, swung
+from jukebox_deploy.data.synthesis.dice import Dice, Stream
+from jukebox_deploy.data.synthesis.genres import Genre, Rhythm
+from jukebox_deploy.data.synthesis.lyrics import Line, compose_line
+from jukebox_deploy.data.synthesis.melody import Tone, compose_tune
+from jukebox_deploy.data.synthesis.outline import BARS_PER_LINE, Outline, outline
+from jukebox_deploy.data.synthesis.scales import folded
+from jukebox_deploy.data.synthesis.score import Note, Part, Section, SectionKind, Song, Syllable
+
+_SYLLABLES_PER_LINE = (6, 9)
+_LOWEST_LEAD_TONIC = 64
+_GAP = 0.05  # beats between two notes of the lead
+
+
+@dataclass(frozen=True)
+class Strophe:
+    """What verses, or refrains, have in common: chords, the rhythm under them, and a tune for each line."""
+
+    progression: tuple[int, ...]
+    rhythm: Rhythm
+    tunes: tuple[tuple[Tone, ...], ...]
+
+    def chords(self, bars: int) -> tuple[int, ...]:
+        """The chords of that many bars."""
+        return tuple(self.progression[bar % len(self.progression)] for bar in range(bars))
+
+
+@dataclass(frozen=True)
+class Material:
+    """What a song is made of."""
+
+    verse: Strophe
+    refrain: Strophe
+    refrain_lines: tuple[Line, ...]
+
+
+def compose(seed: int, number: int) -> Song:
+    """Song `number` of a seed."""
+    return compose_outline(outline(seed, number))
+
+
+def compose_outline(plan: Outline) -> Song:
+    """The song of an outline; the same outline gives the same song."""
+    dice = Dice(plan.seed, Stream.MUSIC, plan.number)
+    material = _material(plan, dice)
+    sections = tuple(_section(kind, plan, material, dice) for kind in plan.form)
+    return Song(
+        plan.seed, plan.number, plan.artist.name, plan.genre.name, plan.tempo, plan.tonic, plan.genre.scale, sections
+    )
+
+
+def _material(plan: Outline, dice: Dice) -> Material:
+    verse_chords, refrain_chords = dice.shuffled(plan.genre.progressions)[:2]
+    rhythms = [dice.choice(plan.genre.rhythms) for _ in range(2)]
+    verse = _strophe(plan, verse_chords, rhythms[0], dice)
+    refrain = _strophe(plan, refrain_chords, rhythms[1], dice)
+    return Material(verse, refrain, _lines(refrain, dice))
+
+
+def _strophe(plan: Outline, progression: tuple[int, ...], rhythm: Rhythm, dice: Dice) -> Strophe:
+    """Every other line has the first line's tune: A B, or A B A C."""
+    strophe = Strophe(progression, rhythm, ())
+    chords = strophe.chords(BARS_PER_LINE * plan.lines)
+    tunes: list[tuple[Tone, ...]] = []
+    for line in range(plan.lines):
+        bars = chords[BARS_PER_LINE * line : BARS_PER_LINE * (line + 1)]
+        count = dice.whole(*_SYLLABLES_PER_LINE)
+        tune = compose_tune(count, bars, plan.genre.beats_per_bar, plan.genre.scale, dice)
+        tunes.append(tunes[0] if line == 2 else tune)
+    return Strophe(progression, rhythm, tuple(tunes))
+
+
+def _lines(strophe: Strophe, dice: Dice) -> tuple[Line, ...]:
+    return tuple(compose_line(len(tune), dice) for tune in strophe.tunes)
+
+
+def _section(kind: SectionKind, plan: Outline, material: Material, dice: Dice) -> Section:
+    strophe = material.verse if kind is SectionKind.VERSE else material.refrain
+    bars = plan.bars(kind)
+    notes, hits = accompany(plan.genre, strophe.rhythm, plan.tonic, strophe.chords(bars))
+    syllables: tuple[Syllable, ...] = ()
+    if kind in (SectionKind.VERSE, SectionKind.REFRAIN):
+        lines = material.refrain_lines if kind is SectionKind.REFRAIN else _lines(strophe, dice)
+        syllables = tuple(_sung(strophe.tunes, lines, plan))
+    else:
+        notes += tuple(_played(strophe.tunes[: bars // BARS_PER_LINE], plan))
+    return Section(kind, bars * plan.genre.beats_per_bar, notes, hits, syllables)
+
+
+def _played(tunes: Sequence[tuple[Tone, ...]], plan: Outline) -> Iterator[Note]:
+    tonic = folded(plan.tonic, _LOWEST_LEAD_TONIC)
+    for tone, start, length in _placed(tunes, plan.genre):
+        yield Note(Part.LEAD, start, length - _GAP, plan.genre.scale.pitch(tonic, tone.degree))
+
+
+def _sung(tunes: Sequence[tuple[Tone, ...]], lines: Sequence[Line], plan: Outline) -> Iterator[Syllable]:
+    tonic = folded(plan.tonic, plan.artist.singer.lowest)
+    for (tone, start, length), (text, after, sounds) in zip(_placed(tunes, plan.genre), _spelt(lines), strict=True):
+        yield Syllable(start, length, plan.genre.scale.pitch(tonic, tone.degree), text, after, sounds)
+
+
+def _placed(tunes: Sequence[tuple[Tone, ...]], genre: Genre) -> Iterator[tuple[Tone, float, float]]:
+    """The tones of all lines with start and length in beats of the section."""
+    for line, tune in enumerate(tunes):
+        begin = line * BARS_PER_LINE * genre.beats_per_bar
+        for tone in tune:
+            start = swung(begin + tone.start, genre.offbeat)
+            yield tone, start, swung(begin + tone.start + tone.length, genre.offbeat) - start
+
+
+def _spelt(lines: Sequence[Line]) -> Iterator[tuple[str, str, tuple[str, ...]]]:
+    """Text, what follows it, and sounds of every syllable."""
+    for number, line in enumerate(lines, start=1):
+        for place, word in enumerate(line, start=1):
+            for position, syllable in enumerate(word.syllables, start=1):
+                ends_line = "\n\n" if number == len(lines) else "\n"
+                ends_word = ends_line if place == len(line) else " "
+                yield syllable.text, ends_word if position == len(word.syllables) else "", syllable.sounds

@@ -1,0 +1,192 @@
+"""A whole corpus: songs in several processes, the table of songs, lists of names, and hashes.
+
+A folder holds `audio/NNNN.flac`, `scores/NNNN.json`, `metadata.jsonl` with one song per line, the lists of artists and
+genres in the layout that `jukebox-deploy import --vocabulary` reads, and `corpus.json`.
+"""
+
+from __future__ import annotations
+
+import json
+import math
+import os
+from collections import Counter
+from collections.abc import Callable, Iterable, Iterator
+from dataclasses import dataclass, field
+from itertools import count
+from pathlib import Path
+from typing import Any
+
+from jukebox_deploy.config import LabelRules
+from jukebox_deploy.data.synthesis.artists import ARTISTS
+from jukebox_deploy.data.synthesis.genres import GENRES
+from jukebox_deploy.data.synthesis.outline import outline
+from jukebox_deploy.data.synthesis.song_files import CorpusIdentity, SongFiles, finished_song, make_song
+from jukebox_deploy.errors import ConfigError, JukeboxError
+from jukebox_deploy.files import atomic_path, sha256_of_file, write_json_atomic
+from jukebox_deploy.labels.vocabulary import canonical
+from jukebox_deploy.processes import map_in_processes
+
+CORPUS_NAME, TABLE_NAME = "corpus.json", "metadata.jsonl"
+_UNKNOWN = "unknown"
+_PARTIAL = ".partial-*"
+"""Files that `atomic_path` had begun."""
+
+
+@dataclass(frozen=True)
+class CorpusRequest:
+    """What to make. With both limits the one that is reached first counts. `ConfigError` for limits that cannot be."""
+
+    folder: Path
+    identity: CorpusIdentity = field(default_factory=CorpusIdentity)
+    hours: float | None = None  # at least that much music
+    songs: int | None = None
+    processes: int | None = None  # default: one per core
+
+    def __post_init__(self) -> None:
+        if self.hours is None and self.songs is None:
+            raise ConfigError("a corpus needs a size: give hours, or a number of songs.")
+        if self.hours is not None and not (self.hours > 0 and math.isfinite(self.hours)):
+            raise ConfigError(f"hours: expected a number above 0, found {self.hours:g}.")
+        for name, number in (("songs", self.songs), ("processes", self.processes)):
+            if number is not None and number < 1:
+                raise ConfigError(f"{name}: expected a whole number from 1 on, found {number}.")
+
+    def song_lengths(self) -> list[float]:
+        """Seconds of each song to make."""
+        limit = math.inf if self.hours is None else self.hours * 3600
+        lengths: list[float] = []
+        total = 0.0
+        for number in count() if self.songs is None else range(self.songs):
+            if total >= limit:
+                break
+            lengths.append(outline(self.identity.seed, number).seconds)
+            total += lengths[-1]
+        return lengths
+
+
+@dataclass(frozen=True)
+class SongDone:
+    """Tells a listener that a song is there."""
+
+    song: SongFiles
+    made: bool  # by this run
+    total_seconds: float  # of all songs of the corpus
+
+
+Listener = Callable[[SongDone], None]
+
+
+@dataclass(frozen=True)
+class CorpusSummary:
+    """What is in the folder now, and how much of it this run made."""
+
+    folder: Path
+    songs: tuple[SongFiles, ...]
+    made: int
+
+    @property
+    def seconds(self) -> float:
+        """Length of all songs."""
+        return sum(song.seconds for song in self.songs)
+
+    def to_json(self) -> dict[str, Any]:
+        """Plain data."""
+        return {"corpus": str(self.folder), "songs": len(self.songs), "made": self.made, "seconds": self.seconds}
+
+
+def synthesize_corpus(request: CorpusRequest, listen: Listener = lambda event: None) -> CorpusSummary:
+    """Make the songs that are missing in the folder, and then all tables.
+
+    Songs that an earlier run finished are left as they are, so a run that was interrupted goes on, and a corpus grows
+    with a larger limit. With a smaller one the tables list fewer songs; no file is removed.
+
+    Raises:
+        JukeboxError: for a folder with other things in it or songs of another identity, and for files that cannot
+            be written.
+    """
+    _claim(request.folder, request.identity)
+    lengths = request.song_lengths()
+    songs: dict[int, SongFiles] = {}
+    made = 0
+    for song, is_new in _all_songs(request, len(lengths)):
+        songs[song.number] = song
+        made += is_new
+        listen(SongDone(song, is_new, sum(lengths)))
+    ordered = tuple(songs[number] for number in range(len(lengths)))
+    _write_tables(request, ordered)
+    return CorpusSummary(request.folder, ordered, made)
+
+
+def _all_songs(request: CorpusRequest, total: int) -> Iterator[tuple[SongFiles, bool]]:
+    """First the songs that are there, then those that this run makes."""
+    missing = []
+    for number in range(total):
+        if song := finished_song(request.folder, request.identity, number):
+            yield song, False
+        else:
+            missing.append((request.folder, request.identity, number))
+    processes = min(request.processes or os.cpu_count() or 1, max(len(missing), 1))
+    for song in map_in_processes(make_song, missing, processes):
+        yield song, True
+
+
+def _claim(folder: Path, identity: CorpusIdentity) -> None:
+    """Check that the folder is new, empty or a corpus of this identity, and write down that it is."""
+    if folder.exists() and not folder.is_dir():
+        raise JukeboxError(f"{folder}: is a file, and a corpus is a folder; choose another place.")
+    path = folder / CORPUS_NAME
+    if path.is_file():
+        _check_identity(path, identity)
+    elif folder.exists() and any(not entry.match(_PARTIAL) for entry in folder.iterdir()):
+        raise JukeboxError(f"{folder}: has other things in it and no {CORPUS_NAME}; choose a new or empty folder.")
+    else:
+        write_json_atomic(path, {"identity": identity.to_json(), "complete": False})
+    for leftover in folder.rglob(_PARTIAL):  # of a run that was killed
+        leftover.unlink(missing_ok=True)
+
+
+def _check_identity(path: Path, identity: CorpusIdentity) -> None:
+    try:
+        found = dict(json.loads(path.read_text(encoding="utf-8"))["identity"])
+    except (ValueError, TypeError, KeyError) as error:
+        raise JukeboxError(f"{path}: not the description of a corpus ({error!r}); choose another folder.") from error
+    for name, wanted in identity.to_json().items():
+        if found.get(name) != wanted:
+            raise JukeboxError(
+                f"{path.parent}: holds songs with {name.replace('_', ' ')} {found.get(name)}, asked for are songs with "
+                f"{wanted}; choose another folder."
+            )
+
+
+def _write_tables(request: CorpusRequest, songs: tuple[SongFiles, ...]) -> None:
+    folder = request.folder
+    _write_lines(folder / TABLE_NAME, (json.dumps(song.row) for song in songs))
+    lists = list(_write_names(folder))
+    tables = {name: sha256_of_file(folder / name) for name in [TABLE_NAME, *lists]}
+    scores = {song.row["score"]: sha256_of_file(folder / song.row["score"]) for song in songs}
+    sounds = {song.row["file"]: song.sha256 for song in songs}
+    document = {
+        "identity": request.identity.to_json(),
+        "complete": True,
+        "songs": len(songs),
+        "seconds": sum(song.seconds for song in songs),
+        "artists": Counter(song.row["artist"] for song in songs),
+        "genres": Counter(genre for song in songs for genre in song.row["genres"]),
+        "sha256": {**tables, **sounds, **scores},
+    }
+    write_json_atomic(folder / CORPUS_NAME, document)
+
+
+def _write_names(folder: Path) -> Iterator[str]:
+    """Write lines of `name;id` for both sets of rules; id 0 is "unknown". Gives the files' names."""
+    for rules in LabelRules:
+        for kind, names in (("artist", ARTISTS), ("genre", GENRES)):
+            file = f"{rules.value}_{kind}_ids.txt"
+            listed = [_UNKNOWN, *(canonical(name, rules) for name in names)]
+            _write_lines(folder / file, (f"{name};{number}" for number, name in enumerate(listed)))
+            yield file
+
+
+def _write_lines(path: Path, lines: Iterable[str]) -> None:
+    with atomic_path(path) as partial, partial.open("w", encoding="utf-8", newline="\n") as file:
+        file.writelines(f"{line}\n" for line in lines)

@@ -1,0 +1,140 @@
+"""Pitched instruments: each turns a frequency and a length into samples that begin and end at zero."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from enum import StrEnum
+from typing import Protocol
+
+import numpy as np
+
+from jukebox_deploy.data.synthesis.dice import Dice
+from jukebox_deploy.data.synthesis.waveforms import (
+    HIGHEST,
+    Samples,
+    faded,
+    harmonics_below,
+    peak_one,
+    phase_of,
+    times,
+    wave,
+)
+
+_SIXTY_DECIBELS = np.log(1000.0)
+
+
+class Instrument(Protocol):
+    """Something that plays single notes."""
+
+    def tone(self, hertz: float, seconds: float, rate: int, dice: Dice) -> Samples:
+        """One note, peak at most 1 `[samples]`; it may die away for a while after its length."""
+        ...
+
+
+@dataclass(frozen=True)
+class Pluck:
+    """A plucked string: a burst of noise runs round a delay line and loses its highs (Karplus and Strong, 1983)."""
+
+    brightness: float  # 0 to 1: how much of the highs the pluck has
+    ring: float  # seconds until the fundamental has fallen by 60 dB
+    release: float = 0.08  # seconds until the string is damped after the note
+
+    def tone(self, hertz: float, seconds: float, rate: int, dice: Dice) -> Samples:
+        """One note `[samples]`."""
+        from scipy.signal import lfilter
+
+        count = len(times(seconds + self.release, rate))
+        # The loop is a delay of whole samples, half a sample of the low-pass, and what is left, interpolated.
+        delay, fraction = divmod(rate / hertz - 0.5, 1.0)
+        taps = np.convolve([0.5, 0.5], [1 - fraction, fraction]) * 10 ** (-3 / (self.ring * hertz))
+        loop = np.concatenate([[1.0], np.zeros(int(delay) - 1), -taps])
+        burst = lfilter([self.brightness], [1.0, self.brightness - 1.0], dice.noise(int(delay)))
+        excitation = np.zeros(count)
+        length = min(len(burst), count)
+        excitation[:length] = (burst - burst.mean())[:length]
+        return faded(peak_one(lfilter([1.0], loop, excitation)), 0.001, self.release, rate)
+
+
+@dataclass(frozen=True)
+class Organ:
+    """A drawbar organ: nine sines, from an octave below the note to three octaves above."""
+
+    drawbars: tuple[float, ...]  # loudness of 16', 5 1/3', 8', 4', 2 2/3', 2', 1 3/5', 1 1/3', 1'
+    tremolo: float = 0.0  # share of the loudness that comes and goes
+    tremolo_hertz: float = 6.0
+    release: float = 0.05  # seconds
+
+    _HARMONICS = (1, 3, 2, 4, 6, 8, 10, 12, 16)  # of the 16' pipe
+
+    def tone(self, hertz: float, seconds: float, rate: int, dice: Dice) -> Samples:
+        """One note `[samples]`."""
+        time = times(seconds + self.release, rate)
+        amplitudes = np.zeros(max(self._HARMONICS))
+        for harmonic, loudness in zip(self._HARMONICS, self.drawbars, strict=True):
+            if harmonic * hertz / 2 < HIGHEST * rate:
+                amplitudes[harmonic - 1] = loudness
+        tremolo = 1 - self.tremolo * (0.5 - 0.5 * np.cos(2 * np.pi * self.tremolo_hertz * time))
+        return faded(tremolo * wave(amplitudes, time * hertz / 2), 0.012, self.release, rate)
+
+
+@dataclass(frozen=True)
+class Bell:
+    """A bell by frequency modulation (Chowning, 1973): the modulation dies away faster than the sound."""
+
+    ratio: float  # of the modulating frequency to that of the note; not whole: clangorous
+    depth: float  # index of modulation at the strike
+    ring: float  # seconds until the sound has fallen by 60 dB
+    release: float = 0.3  # seconds
+
+    def tone(self, hertz: float, seconds: float, rate: int, dice: Dice) -> Samples:
+        """One note `[samples]`."""
+        time = times(seconds + self.release, rate)
+        decay = np.exp(-_SIXTY_DECIBELS * time / self.ring)
+        # The modulation reaches about as many side bands as its index: near half the rate there is room for none.
+        room = (HIGHEST * rate / hertz - 1) / self.ratio - 1
+        depth = min(self.depth, max(room, 0.0)) * decay**3
+        phase = 2 * np.pi * hertz * time
+        return faded(decay * np.sin(phase + depth * np.sin(self.ratio * phase)), 0.002, self.release, rate)
+
+
+class Shape(StrEnum):
+    """The wave of an oscillator."""
+
+    SINE = "sine"
+    TRIANGLE = "triangle"
+    SAW = "saw"
+    PULSE = "pulse"
+
+
+@dataclass(frozen=True)
+class Oscillator:
+    """A plain wave with an envelope, as chips and synthesizers have it; no harmonic reaches half the rate."""
+
+    shape: Shape
+    duty: float = 0.5  # of a pulse: share of the period in which it is high
+    softness: float = 0.0  # the k-th harmonic is weakened by k**softness
+    attack: float = 0.004  # seconds
+    decay: float = 60.0  # seconds until the tone has fallen by 60 dB while it is held
+    release: float = 0.03  # seconds
+    vibrato: float = 0.0  # cents to either side
+    vibrato_hertz: float = 5.0
+
+    def tone(self, hertz: float, seconds: float, rate: int, dice: Dice) -> Samples:
+        """One note `[samples]`."""
+        time = times(seconds + self.release, rate)
+        cents = self.vibrato * np.sin(2 * np.pi * self.vibrato_hertz * time)
+        tone = wave(self._amplitudes(hertz, rate), phase_of(hertz * 2 ** (cents / 1200), rate))
+        return faded(tone * np.exp(-_SIXTY_DECIBELS * time / self.decay), self.attack, self.release, rate)
+
+    def _amplitudes(self, hertz: float, rate: int) -> Samples:
+        number = harmonics_below(hertz, rate)
+        match self.shape:
+            case Shape.SINE:
+                amplitudes = (number == 1).astype(float)
+            case Shape.TRIANGLE:
+                amplitudes = np.sin(np.pi * number / 2) / number**2
+            case Shape.SAW:
+                amplitudes = 1 / number
+            case Shape.PULSE:
+                amplitudes = np.sin(np.pi * number * self.duty) / number
+        return amplitudes / number**self.softness

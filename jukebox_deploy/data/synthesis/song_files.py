@@ -1,0 +1,116 @@
+"""The files of one song: its sound, and beside it the score, which is written last and so says that it is complete."""
+
+from __future__ import annotations
+
+import json
+import math
+from dataclasses import asdict, dataclass
+from enum import StrEnum
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from jukebox_deploy.data.synthesis.composition import compose
+from jukebox_deploy.data.synthesis.documents import song_row, song_score
+from jukebox_deploy.data.synthesis.performance import perform
+from jukebox_deploy.errors import AudioError, ConfigError
+from jukebox_deploy.files import atomic_path, sha256_of_file, write_json_atomic
+
+GENERATOR_VERSION = 1
+"""Goes up with every change that changes a song."""
+
+LOWEST_RATE, HIGHEST_RATE = 8_000, 192_000
+_FULL_SCALE = 32_767  # of 16-bit samples
+
+
+class SoundFormat(StrEnum):
+    """How sound is stored; both are lossless, 16 bits per sample."""
+
+    FLAC = "flac"
+    WAV = "wav"
+
+
+@dataclass(frozen=True)
+class CorpusIdentity:
+    """What the files of a corpus depend on: the same identity gives the same bytes. `ConfigError` if it cannot be."""
+
+    seed: int = 0
+    rate: int = 44_100
+    sound_format: SoundFormat = SoundFormat.FLAC
+    generator: int = GENERATOR_VERSION
+
+    def __post_init__(self) -> None:
+        if not 0 <= self.seed < 2**64:
+            raise ConfigError(f"seed: expected a whole number from 0 to 2^64 - 1, found {self.seed}.")
+        if not LOWEST_RATE <= self.rate <= HIGHEST_RATE:
+            raise ConfigError(f"rate: expected {LOWEST_RATE} to {HIGHEST_RATE} samples per second, found {self.rate}.")
+
+    def to_json(self) -> dict[str, Any]:
+        """Plain data."""
+        return {**asdict(self), "sound_format": self.sound_format.value}
+
+
+@dataclass(frozen=True)
+class SongFiles:
+    """A finished song of a corpus."""
+
+    number: int
+    row: dict[str, Any]  # of the corpus's table
+    sha256: str  # of the sound file
+
+    @property
+    def seconds(self) -> float:
+        """Length of the sound."""
+        return float(self.row["seconds"])
+
+
+def make_song(folder: Path, identity: CorpusIdentity, number: int) -> SongFiles:
+    """Compose, perform and write one song; the same bytes whenever and wherever it is made.
+
+    Raises `AudioError` or `JukeboxError` when a file cannot be written.
+    """
+    song = compose(identity.seed, number)
+    samples = perform(song, identity.rate)
+    sound, score = _names(identity, number)
+    _write_sound(folder / sound, samples, identity)
+    row = {"file": sound, "score": score, "seconds": len(samples) / identity.rate, **song_row(song)}
+    size, digest = (folder / sound).stat().st_size, sha256_of_file(folder / sound)
+    written = {"identity": identity.to_json(), "number": number, "sound": {"bytes": size, "sha256": digest}}
+    write_json_atomic(folder / score, {**written, "song": row, **song_score(song)})
+    return SongFiles(number, row, digest)
+
+
+def finished_song(folder: Path, identity: CorpusIdentity, number: int) -> SongFiles | None:
+    """The song if an earlier run has finished it and its files are still there."""
+    sound, score = _names(identity, number)
+    try:
+        document = json.loads((folder / score).read_text(encoding="utf-8"))
+        complete = (
+            document["identity"] == identity.to_json()
+            and document["number"] == number
+            and (folder / sound).stat().st_size == document["sound"]["bytes"]
+        )
+        return SongFiles(number, document["song"], document["sound"]["sha256"]) if complete else None
+    except (OSError, ValueError, TypeError, KeyError):  # missing, or not what this module writes
+        return None
+
+
+def _names(identity: CorpusIdentity, number: int) -> tuple[str, str]:
+    """Paths of sound and score inside the corpus."""
+    return f"audio/{number:04d}.{identity.sound_format}", f"scores/{number:04d}.json"
+
+
+def _write_sound(path: Path, samples: npt.NDArray[np.float32], identity: CorpusIdentity) -> None:
+    import soundfile
+
+    if not math.isfinite(float(samples.sum())):
+        raise AudioError(f"{path}: the sound is not finite (NaN or infinity); this is a bug, please report it.")
+    # Rounded here: libsndfile rounds in another way for each format.
+    whole = np.round(samples * _FULL_SCALE).astype(np.int16)
+    try:
+        with atomic_path(path) as partial:
+            soundfile.write(partial, whole, identity.rate, "PCM_16", format=identity.sound_format.upper())
+    except soundfile.LibsndfileError as error:
+        raise AudioError(f"{path}: the sound file could not be written ({error}). Make room and try again.") from error

@@ -1,0 +1,64 @@
+from __future__ import annotations
+
+import json
+
+import pytest
+from click.testing import CliRunner
+
+from jukebox_deploy.cli.data_synthesize_command import _Rate
+from jukebox_deploy.cli.main import cli
+from jukebox_deploy.data.synthesis.corpus import SongDone
+from jukebox_deploy.data.synthesis.song_files import SongFiles
+
+
+def run(*arguments):
+    return CliRunner().invoke(cli, ["data", "synthesize", *map(str, arguments)])
+
+
+def test_a_corpus_and_what_is_said_of_it(tmp_path):
+    out = tmp_path / "songs"
+    arguments = ("--hours", 0.01, "--out", out, "--rate", 8000, "--processes", 1)
+    result = run(*arguments, "--json")
+    assert result.exit_code == 0, result.output
+    document = json.loads(result.stdout)
+    assert document["corpus"] == str(out)
+    assert document["songs"] == document["made"] == len(list((out / "audio").iterdir())) == 1
+    assert document["seconds"] >= 36
+    again = run(*arguments)
+    assert "songs: 1," in again.stdout
+    assert "made now: 0," in again.stdout
+
+
+@pytest.mark.parametrize(
+    ("arguments", "sentence"),
+    [
+        ((), "give hours, or a number of songs"),
+        (("--hours", 0), "hours: expected a number above 0, found 0."),
+        (("--hours", -2), "hours: expected a number above 0, found -2."),
+        (("--songs", 0), "songs: expected"),
+        (("--songs", 1, "--rate", 1), "rate: expected"),
+        (("--songs", 1, "--seed", -1), "seed: expected"),
+        (("--songs", 1, "--processes", 0), "processes: expected"),
+    ],
+)
+def test_a_bad_request_is_one_sentence(tmp_path, arguments, sentence):
+    result = run(*arguments, "--out", tmp_path / "songs")
+    assert result.exit_code == 1
+    assert sentence in result.stderr
+    assert result.stderr.count("\n") == 1
+    assert not (tmp_path / "songs").exists()
+
+
+def test_a_file_is_no_folder(tmp_path):
+    (tmp_path / "file").write_text("")
+    result = run("--songs", 1, "--out", tmp_path / "file")
+    assert result.exit_code == 1
+    assert "is a file, and a corpus is a folder" in result.stderr
+
+
+def test_the_speed_counts_what_this_run_made():
+    clock = iter([0.0, 1.0, 2.0]).__next__
+    rate = _Rate(clock)
+    song = SongFiles(0, {"seconds": 50.0}, "")
+    assert rate.after(SongDone(song, made=False, total_seconds=100.0)) == "song 1"
+    assert rate.after(SongDone(song, made=True, total_seconds=100.0)) == "song 2, 25 x real time"

@@ -1,0 +1,105 @@
+"""Whole songs as sound: levels, repeats, and whether artists, genres and keys can be heard."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+
+from jukebox_deploy.data.synthesis.artists import ARTISTS
+from jukebox_deploy.data.synthesis.genres import GENRES
+from jukebox_deploy.data.synthesis.performance import PEAK, perform
+from jukebox_deploy.data.synthesis.scales import OCTAVE
+from jukebox_deploy.data.synthesis.score import SectionKind
+from tests.data.short_songs import RATE, band_levels, short_song
+
+INTRO, REFRAIN = SectionKind.INTRO, SectionKind.REFRAIN
+
+
+@pytest.mark.parametrize("rate", [8000, 44_100])
+@pytest.mark.parametrize("artist", ARTISTS)
+def test_levels(artist, rate):
+    song = short_song(1, artist=artist, form=(INTRO,))
+    samples = perform(song, rate)
+    assert samples.dtype == np.float32
+    assert len(samples) == round(song.seconds * rate)
+    assert np.isfinite(samples).all()
+    assert np.abs(samples).max() == pytest.approx(PEAK, abs=1e-6)
+    assert abs(samples.mean()) < 1e-3
+    assert np.sqrt((samples**2).mean()) > 0.03
+    assert abs(samples[0]) < 1e-3
+    assert abs(samples[-1]) < 1e-4
+
+
+def test_the_same_song_is_the_same_bytes_and_another_is_not():
+    first, again = (perform(short_song(2), RATE) for _ in range(2))
+    assert first.tobytes() == again.tobytes()
+    assert first.tobytes() != perform(short_song(3), RATE).tobytes()
+
+
+def test_a_refrain_sounds_the_same_when_it_comes_again():
+    song = short_song(4, artist="eight bit harbour", form=(REFRAIN, INTRO, REFRAIN))
+    samples = perform(song, RATE)
+    begins = [round(beats * song.beat_seconds * RATE) for beats in song.section_beats]
+    first, second = (samples[begin + RATE // 2 : begin + 4 * RATE] for begin in (begins[0], begins[2]))
+    similarity = max(np.corrcoef(first[9:-9], np.roll(second, shift)[9:-9])[0, 1] for shift in (-1, 0, 1))
+    assert similarity > 0.9
+
+
+def told_apart(features: np.ndarray, labels: np.ndarray, shrinkage: float = 0.3) -> float:
+    """Share of rows whose label a linear discriminant analysis finds that was made without the row.
+
+    That is the nearest centroid, by the spread that rows have within their label, shrunk towards a sphere.
+    """
+    features = (features - features.mean(axis=0)) / features.std(axis=0)
+    right = 0
+    for row in range(len(features)):
+        known, names = np.delete(features, row, axis=0), np.delete(labels, row)
+        centroids = {name: known[names == name].mean(axis=0) for name in np.unique(names)}
+        rest = known - np.array([centroids[name] for name in names])
+        spread = rest.T @ rest / len(rest)
+        sphere = np.trace(spread) / len(spread) * np.eye(len(spread))
+        inverse = np.linalg.inv((1 - shrinkage) * spread + shrinkage * sphere)
+        away = {name: float((d := features[row] - centroid) @ inverse @ d) for name, centroid in centroids.items()}
+        right += min(away, key=lambda name: away[name]) == labels[row]
+    return right / len(features)
+
+
+@pytest.fixture(scope="module")
+def songs_of_all():
+    """Eight refrains of each artist, spread over all genres, and their sound."""
+    genres = list(GENRES)
+    names = [artist for artist in ARTISTS for _ in range(8)]
+    songs = [short_song(n, artist=name, genre=genres[n % len(genres)]) for n, name in enumerate(names)]
+    return [(song, perform(song, RATE)) for song in songs]
+
+
+def test_artists_are_told_apart_by_their_spectra(songs_of_all):
+    """Chance is one in six."""
+    features = np.array([band_levels(samples) for _, samples in songs_of_all])
+    assert told_apart(features, np.array([song.artist for song, _ in songs_of_all])) > 0.75
+
+
+def test_genres_are_told_apart_by_their_pitches(songs_of_all):
+    """Chance is one in six."""
+    features = np.array([chroma(samples) for _, samples in songs_of_all])
+    assert told_apart(features, np.array([song.genre for song, _ in songs_of_all])) > 0.6
+
+
+def chroma(samples: np.ndarray) -> np.ndarray:
+    """Energy of each pitch class, C first, of what sounds between 100 and 700 Hz `[12]`."""
+    window = 8192
+    frames = samples[: len(samples) // window * window].reshape(-1, window) * np.hanning(window)
+    power = (np.abs(np.fft.rfft(frames)) ** 2).sum(axis=0)
+    hertz = np.fft.rfftfreq(window, 1 / RATE)
+    heard = (hertz > 100) & (hertz < 700)
+    pitches = np.round(69 + OCTAVE * np.log2(hertz[heard] / 440)).astype(int) % OCTAVE
+    return np.bincount(pitches, power[heard], OCTAVE) / power[heard].sum()
+
+
+def test_what_sounds_lies_on_the_scale(songs_of_all):
+    """Chance: as many twelfths as a scale has pitches, at most 0.58."""
+    shares: dict[str, list[float]] = {genre: [] for genre in GENRES}
+    for song, samples in songs_of_all:
+        allowed = song.scale.pitch_classes(song.tonic)
+        shares[song.genre].append(chroma(samples)[list(allowed)].sum())
+    assert all(np.mean(share) > 0.8 for share in shares.values()), shares
