@@ -60,8 +60,9 @@ class GrowingCachePrior(SequentialPrior):
         from jukebox_deploy.models.prior import Entry
 
         rows, conditioning = self.prior.core.embed_window(window, window.position, 1)
-        hidden = self._advance(rows, window.lyrics)
-        return self.prior.leave_step(hidden, Entry(rows, conditioning, window.position, {}), window, choice)
+        hidden = self._advance(rows, window.lyrics)[:, 0]
+        newest = None if conditioning is None else conditioning[:, 0]
+        return self.prior.leave_step(hidden, Entry(rows[:, 0], newest, window.position, {}), window, choice)
 
     def _prefill(self, window: Window, count: int) -> None:
         rows, _ = self.prior.core.embed_window(window, window.position, count)

@@ -44,24 +44,26 @@ def _stable_sort(values: Any, stable: bool | None = None, dim: int = -1, descend
     return op.TopK(values, length, axis=dim, largest=int(descending), sorted=1)
 
 
+def _index(values: Any, indices: Sequence[Any]) -> Any:
+    # One tensor of indices into the first axis, which is all that the models do; torch's own makes a GatherND of it.
+    (index,) = indices
+    return op.Gather(values, index, axis=0)
+
+
 def _translations() -> dict[Callable[..., Any], Callable[..., Any]]:
     return {
         torch.ops.jukebox_deploy.cache_update.default: _cache_update,
+        torch.ops.aten.index.Tensor: _index,
         torch.ops.aten.sort.stable: _stable_sort,
     }
 
 
-def trace(spec: GraphSpec, build_model: ModelBuilder) -> ir.Model:
-    """Trace the function of a graph; its parameters are inputs behind the declared ones (see `tie`).
-
-    `build_model` makes the graph's model; it is called on fake tensors. Raises `ExportError`.
-    """
-    (model,) = trace_together([(spec, build_model)])
-    return model
-
-
 def trace_together(graphs: Sequence[tuple[GraphSpec, ModelBuilder]]) -> list[ir.Model]:
-    """Trace several graphs in one call of the exporter, which costs a second or two before it does anything."""
+    """Trace several graphs in one call of the exporter, which costs a second or two before it does anything.
+
+    The builder of a graph makes its model; it is called on fake tensors. Parameters are inputs of the traced graph
+    behind the declared ones (see `tie`). Raises `ExportError`.
+    """
     with FakeTensorMode(allow_non_fake_inputs=True):
         parts = [split_graph(graph_module(spec, build_model())) for spec, build_model in graphs]
         pieces = [_make_pieces(spec, split) for (spec, _), split in zip(graphs, parts, strict=True)]

@@ -93,8 +93,7 @@ class CachePattern(ABC):
         if row is None:
             return cache
         slots, heads, length, width = cache.shape
-        stretches = cache.reshape(slots * heads * rows, length // rows, width)
-        return stretches.index_select(0, row.flatten()).reshape(slots, heads, length // rows, width)
+        return cache.reshape(slots * heads * rows, length // rows, width)[row]
 
     def _row(self, offset: Tensor, rows: int) -> Tensor:
         """Index `[B, H]` of stretch `offset` `[B]` of every head, counted over all slots and heads."""
@@ -194,7 +193,9 @@ def cached_attention(
     """Write the new keys and values, then attend: `[B, H, Q, D]` and the caches that go out."""
     present = KeyValue(*(write_cache(p, pattern.fold(n), address.write) for p, n in zip(past, new, strict=True)))
     key, value = (pattern.select(cache, address.row) for cache in present)
-    result = attend(pattern.fold(query), key, value, address.visible).reshape(query.shape)
+    result = attend(pattern.fold(query), key, value, address.visible)
+    if result.shape != query.shape:
+        result = result.reshape(query.shape)
     if address.gate is not None:
         result = torch.where(address.gate, result, 0.0)
     return result, present

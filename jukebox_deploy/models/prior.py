@@ -41,7 +41,7 @@ class Choice(NamedTuple):
 
 
 class Entry(NamedTuple):
-    """What goes into the stack."""
+    """What goes into the stack; `[B, W]` instead of `[B, Q, W]` in a step."""
 
     rows: Tensor  # [B, Q, W], in the stack's dtype
     conditioning: Tensor | None  # [B, Q, W], already in the rows
@@ -210,6 +210,8 @@ class Prior(nn.Module):
         transformer = self.core.transformer
         position = window.position.clamp(max=transformer.geometry.context - queries)
         rows, conditioning = self.core.embed_window(window, position, queries)
+        if queries == 1:
+            rows, conditioning = rows[:, 0], None if conditioning is None else conditioning[:, 0]
         return Entry(rows.to(transformer.dtype), conditioning, position, transformer.locate(position, queries))
 
     def prefill(self, window: Window) -> tuple[Tensor, dict[int, KeyValue]]:
@@ -234,11 +236,11 @@ class Prior(nn.Module):
         return self.leave_step(hidden, entry, window, choice)._replace(caches=caches)
 
     def leave_step(self, hidden: Tensor, entry: Entry, window: Window, choice: Choice) -> StepResult:
-        """From the stack's output `[B, 1, W]` to the chosen codes; the result's caches are empty."""
+        """From the stack's output `[B, W]` to the chosen codes; the result's caches are empty."""
         hidden = hidden.float()
         if self.readds_conditioning and entry.conditioning is not None:
             hidden = hidden + entry.conditioning
-        logits = self.core.logits(hidden[:, 0])
+        logits = self.core.logits(hidden)
         column = entry.position[:, None]
         uniform = choice.uniform.gather(1, column)[:, 0]
         drawn = choose_codes(logits, uniform, choice.temperature, choice.top_k, choice.top_p)

@@ -95,27 +95,31 @@ class Attention(nn.Module):
             self.query_key_value = Projection(width, 3 * state_width, std, dtype)
         self.output = Projection(state_width, width, output_std, dtype)
 
-    def split(self, x: Tensor) -> Tensor:
-        """`[B, Q, S]` -> `[B, H, Q, D]`."""
-        return x.unflatten(-1, (self.heads, -1)).transpose(1, 2)
+    def split(self, x: Tensor, parts: int = 1) -> tuple[Tensor, ...]:
+        """Projected rows `[..., parts * S]` -> so many `[B, H, Q, D]` (`Q` is 1 for `[B, S]`)."""
+        heads = parts * self.heads
+        if x.dim() == 2:
+            return x.reshape(x.shape[0], heads, 1, x.shape[1] // heads).chunk(parts, dim=1)
+        return x.unflatten(-1, (heads, -1)).transpose(1, 2).chunk(parts, dim=1)
 
-    def merge(self, x: Tensor) -> Tensor:
-        """`[B, H, Q, D]` -> `[B, Q, W]`, through the output projection."""
-        projected: Tensor = self.output(x.transpose(1, 2).flatten(2))
+    def merge(self, x: Tensor, *, single: bool = False) -> Tensor:
+        """`[B, H, Q, D]` -> `[B, Q, W]`, through the output projection; a `single` position -> `[B, W]`."""
+        projected: Tensor = self.output(x.flatten(1) if single else x.transpose(1, 2).flatten(2))
         return projected
 
     def self_projections(self, x: Tensor) -> tuple[Tensor, KeyValue]:
         """Scaled query and scaled key and value of self-attention, `[B, H, Q, D]`."""
-        query, key, value = (self.split(part) for part in self.query_key_value(x).chunk(3, dim=-1))
+        query, key, value = self.split(self.query_key_value(x), 3)
         return query * self.scale, KeyValue(key * self.scale, value)
 
     def cross_query(self, x: Tensor) -> Tensor:
         """Scaled query of cross-attention, `[B, H, Q, D]`."""
-        return self.split(self.query(x)) * self.scale
+        (query,) = self.split(self.query(x))
+        return query * self.scale
 
     def cross_key_value(self, encoder_states: Tensor) -> KeyValue:
         """Scaled key and value of the lyric encoder's states `[B, L, W]`, `[B, H, L, D]`."""
-        key, value = (self.split(part) for part in self.encoder_key_value(encoder_states).chunk(2, dim=-1))
+        key, value = self.split(self.encoder_key_value(encoder_states), 2)
         return KeyValue(key * self.scale, value)
 
     def forward(self, x: Tensor, geometry: AttentionGeometry, encoder_states: Tensor | None) -> Tensor:
@@ -150,17 +154,17 @@ class Layer(nn.Module):
         return self.finish(x, self.attention(self.attention_norm(x), geometry, encoder_states))
 
     def forward_cross(self, x: Tensor, lyrics: KeyValue) -> Tensor:
-        """New positions `[B, Q, W]` that look at the lyrics' keys and values."""
-        attention = self.attention
-        return self.finish(x, attention.merge(attend(attention.cross_query(self.attention_norm(x)), *lyrics)))
+        """New rows that look at the lyrics' keys and values; shapes as in `Transformer.forward_cached`."""
+        attended = attend(self.attention.cross_query(self.attention_norm(x)), *lyrics)
+        return self.finish(x, self.attention.merge(attended, single=x.dim() == 2))
 
     def forward_cached(
         self, x: Tensor, pattern: CachePattern, address: Address, past: KeyValue
     ) -> tuple[Tensor, KeyValue]:
-        """New positions `[B, Q, W]` over a cache; the cache that goes out comes with them."""
+        """New rows over a cache, and the cache that goes out; shapes as in `Transformer.forward_cached`."""
         query, new = self.attention.self_projections(self.attention_norm(x))
         attended, present = cached_attention(pattern, address, query, new, past)
-        return self.finish(x, self.attention.merge(attended)), present
+        return self.finish(x, self.attention.merge(attended, single=x.dim() == 2)), present
 
 
 class StackOptions(NamedTuple):
@@ -226,11 +230,13 @@ class Transformer(nn.Module):
     def forward_cached(
         self, x: Tensor, addresses: Addresses, caches: Caches, lyrics: Caches
     ) -> tuple[Tensor, dict[int, KeyValue]]:
-        """New positions `[B, Q, W]`, in `dtype`, over caches by layer; the caches that go out come with them.
+        """New rows, in `dtype`, over caches by layer; the caches that go out come with them.
 
+        Rows are `[B, W]` in a step, which has one position per slot, and `[B, Q, W]` in a prefill. Matrices of two
+        axes let engines merge products with their biases, and need no transposition of heads.
         `lyrics` has the keys and values of the cross layers.
         """
-        patterns = self.cache_patterns(x.shape[1])
+        patterns = self.cache_patterns(1 if x.dim() == 2 else x.shape[1])
         presents: dict[int, KeyValue] = {}
         for index, layer in enumerate(self.typed_layers()):
             name = layer.attention.pattern
