@@ -13,6 +13,8 @@ from typing import Any
 
 import numpy as np
 
+from jukebox_deploy.engines.threads import usable_cores
+
 LARGE_READ = 512 << 20
 """Bytes that no processor's caches hold."""
 
@@ -47,11 +49,6 @@ def describe_machine(packages: dict[str, str]) -> Machine:
         packages=packages,
         read_bytes_per_second=read_bandwidth(LARGE_READ),
     )
-
-
-def usable_cores() -> int:
-    """Cores that this process may run on."""
-    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
 def read_bandwidth(size: int, rounds: int = 5, clock: Callable[[], float] = time.perf_counter) -> float:

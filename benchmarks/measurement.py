@@ -94,10 +94,19 @@ class _StageRun:
         variants, left_out = choose_variants(
             self.subjects, self.plan.baselines, stage.kinds[0], stage.prior, stage.slots
         )
+        if self.plan.mapped:
+            variants += self._mapped(left_out)
         sides = [self._open(variant) for variant in variants]
         for workload, make_task in stage.tasks:
             yield self._measure(workload, sides, [make_task(side.opened) for side in sides], tuple(left_out))
             sides = [replace(side, load_seconds=None) for side in sides]
+
+    def _mapped(self, left_out: list[str]) -> list[Variant]:
+        """Engines with mapped weights, or a sentence why there are none."""
+        found = self.subjects.mapped_engines(self.stage.graph) if self.stage.graph.states else []
+        if not found:
+            left_out.append("no engine with mapped weights: that is for large float weights of step and prefill")
+        return found
 
     def _open(self, variant: Variant) -> _Side:
         self.say(f"opening {variant.backend}, {variant.stored} weights")
@@ -158,5 +167,6 @@ class _StageRun:
                 steps=plan.steps,
                 seconds=plan.seconds,
                 position=plan.position,
+                mapped=variant.mapped,
             )
         )

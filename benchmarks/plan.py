@@ -50,6 +50,7 @@ class BenchmarkPlan:
     seconds: float = 10.0  # of audio in a round
     position: int | None = None  # of the first step; `None`: the middle of the window
     baselines: tuple[Backend, ...] = BASELINES
+    mapped: bool = False  # measure engines with memory-mapped weights beside those that pack them
     memory: bool = False  # measure the peak of each variant in a process of its own
 
     def __post_init__(self) -> None:

@@ -101,11 +101,14 @@ def _integers(weights: LinearWeights, quality: bool) -> QuantisationRequest:
     return QuantisationRequest(weights, calibration=Calibration.NONE, max_kl=limit, judge_quality=quality)
 
 
+_MAKERS = ("export/*.py", "jobs/*export*.py", "models/*.py")
+
+
 @cache
 def _exporter() -> str:
     """A hash of the code that makes graphs: after a change of it they are made anew."""
     package = Path(jukebox_deploy.__file__).parent
-    sources = sorted(path for part in ("export", "jobs", "models") for path in (package / part).glob("*.py"))
+    sources = sorted(path for pattern in _MAKERS for path in package.glob(pattern))
     return hashlib.sha256(b"".join(path.read_bytes() for path in sources)).hexdigest()
 
 

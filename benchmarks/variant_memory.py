@@ -10,7 +10,7 @@ import json
 import subprocess
 import sys
 import tempfile
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from jukebox_deploy.benchmarks.checkpoint_memory import memory_field
@@ -37,6 +37,7 @@ class MemoryRequest:
     steps: int
     seconds: float
     position: int | None
+    mapped: bool
 
     @property
     def plan(self) -> BenchmarkPlan:
@@ -65,7 +66,8 @@ def run_alone(request: MemoryRequest) -> int:
     """Open the variant, do one round of its workload; this process's peak in bytes."""
     checkpoint = None if request.checkpoint is None else Path(request.checkpoint)
     subjects = open_subjects([Path(request.bundle)], checkpoint)
-    variant = subjects.engines[0] if checkpoint is None else subjects.baseline(request.backend)
+    engine = replace(subjects.engines[0], mapped=request.mapped)
+    variant = engine if checkpoint is None else subjects.baseline(request.backend)
     with tempfile.TemporaryDirectory(prefix="jukebox-benchmark-") as scratch:
         (stage,) = plan_stages(subjects.config, subjects.first.graphs, request.plan, Path(scratch))
         ((_, make_task),) = stage.tasks

@@ -6,7 +6,7 @@ A variant is plain data, so that another process can open it too.
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property, partial
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -22,6 +22,7 @@ from jukebox_deploy.engine import Engine
 from jukebox_deploy.engines.bundle import EngineBundle, open_bundle
 from jukebox_deploy.engines.eager import EagerEngine, GraphFunction
 from jukebox_deploy.engines.integer_weights import facts_of
+from jukebox_deploy.engines.onnxruntime_sessions import LARGE_WEIGHTS, OnnxRuntimeOptions
 from jukebox_deploy.engines.threads import worthwhile_threads
 from jukebox_deploy.errors import ConfigError
 
@@ -45,11 +46,13 @@ class Variant:
     weights: LinearWeights
     bundle: Path  # the engine bundle that runs; for a baseline the one whose tables it takes
     checkpoint: Path | None = None  # the checkpoint bundle of a baseline
+    mapped: bool = False  # whether an engine leaves large weights where their file is mapped
 
     @property
     def stored(self) -> str:
-        """How the weights are stored, in a word."""
-        return str(self.precision if self.weights is LinearWeights.AS_PRECISION else self.weights)
+        """How the weights are stored, in a word or two."""
+        name = str(self.precision if self.weights is LinearWeights.AS_PRECISION else self.weights)
+        return f"{name} mapped" if self.mapped else name
 
     @property
     def is_engine(self) -> bool:
@@ -94,9 +97,16 @@ class Subjects:
 
     def threads(self, variant: Variant, graph: GraphSpec) -> int:
         """Threads that pay for a graph."""
+        return worthwhile_threads(graph, self._weight_bytes(variant, graph))
+
+    def _weight_bytes(self, variant: Variant, graph: GraphSpec) -> int:
         manifest = self._bundles[variant.bundle].manifest
-        names = manifest.graph(graph.kind, graph.level).weights
-        return worthwhile_threads(sum(manifest.files[name].bytes for name in names))
+        return sum(manifest.files[name].bytes for name in manifest.graph(graph.kind, graph.level).weights)
+
+    def mapped_engines(self, graph: GraphSpec) -> list[Variant]:
+        """The engines again, those whose weights in a graph are large enough to be left mapped."""
+        fit = [v for v in self.engines if v.weights is LinearWeights.AS_PRECISION]
+        return [replace(v, mapped=True) for v in fit if self._weight_bytes(v, graph) > LARGE_WEIGHTS]
 
     def step_bytes(self, variant: Variant, level: int, slots: int) -> int:
         """Bytes that a step of a prior moves, of this variant's own weights."""
@@ -122,10 +132,9 @@ class Subjects:
         """The engine of a variant."""
         bundle = self._bundles[variant.bundle]
         if variant.is_engine:
-            from jukebox_deploy.engines.onnxruntime import OnnxRuntimeOptions
             from jukebox_deploy.jobs.onnx_opening import onnx_engine
 
-            return onnx_engine(bundle, OnnxRuntimeOptions(threads=threads))
+            return onnx_engine(bundle, OnnxRuntimeOptions(threads=threads, map_weights=variant.mapped))
         opener = partial(self._function, threads=threads)
         if variant.backend is Backend.EAGER_STATIC:
             return EagerEngine(self.config, bundle.graphs, opener)

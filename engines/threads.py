@@ -4,10 +4,18 @@ from __future__ import annotations
 
 import os
 
+from jukebox_deploy.contract import GraphSpec
+
 SMALL_WEIGHTS = 16 << 20
 """Below this many bytes of weights a step is too short for a second thread to pay."""
 
 
-def worthwhile_threads(weight_bytes: int) -> int:
-    """One for a graph with small weights, else all cores."""
-    return 1 if weight_bytes < SMALL_WEIGHTS else os.cpu_count() or 1
+def usable_cores() -> int:
+    """Cores that this process may run on."""
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+
+
+def worthwhile_threads(spec: GraphSpec, weight_bytes: int) -> int:
+    """One for a prior of small weights, else all cores: a VQ-VAE works on thousands of samples at a time."""
+    small = spec.model_level is not None and weight_bytes < SMALL_WEIGHTS
+    return 1 if small else usable_cores()

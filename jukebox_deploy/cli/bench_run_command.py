@@ -84,6 +84,7 @@ def plan_options(command: Callable[..., None]) -> Callable[..., None]:
             metavar="NAME,NAME",
             help="What to measure against: caches that grow as in the original, our own in place, transformers.",
         ),
+        click.option("--mapped", is_flag=True, help="Also engines that leave large weights mapped, not packed."),
         click.option("--memory", is_flag=True, help="Also the peak memory of each side, loaded again in a process."),
         click.option("--out", type=click.Path(path_type=Path, dir_okay=False), help="Write the result file here."),
         click.option("--json", "as_json", is_flag=True, help="Print the result file as the last line."),

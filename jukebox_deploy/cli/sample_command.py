@@ -89,6 +89,12 @@ _ENGINE_OPTIONS = (
     click.option("--checkpoint", type=_PATH, help="Checkpoint bundle with the weights for --backend eager."),
     click.option("--provider", type=click.Choice(["cpu", "cuda"]), default="cpu", help="Where they run."),
     click.option("--threads", type=click.IntRange(1), help="Threads of the CPU; default: as suits the model."),
+    click.option(
+        "--map-weights",
+        is_flag=True,
+        help="Leave large float weights in their mapped file: sampling begins at once and takes half the memory, but "
+        "several slots are slower, and sums are rounded in another order.",
+    ),
 )
 _OUTPUT_OPTIONS = (
     click.option("--out", required=True, type=_PATH, metavar="DIR", help="Folder of the song, or of several songs."),
@@ -130,7 +136,8 @@ def command(bundle: Path, **options: Any) -> None:
     from rich.console import Console
 
     defaults = _song_fields(options)
-    choice = EngineChoice(Backend(options["backend"]), options["provider"], options["threads"], options["checkpoint"])
+    where = {name: options[name] for name in ("provider", "threads", "checkpoint", "map_weights")}
+    choice = EngineChoice(Backend(options["backend"]), **where)
     sample_format = SampleFormat(options["sample_format"])
     sampling = SamplingOptions(options["slots"], options["lowest_level"], options["resume"], sample_format)
     model = open_model(bundle, choice)

@@ -20,7 +20,8 @@ from jukebox_deploy.engines import integer_weights
 from jukebox_deploy.engines.bundle import write_manifest
 from jukebox_deploy.engines.graph_check import check_graph_file
 from jukebox_deploy.engines.manifest import GraphEntry, Manifest, Target
-from jukebox_deploy.engines.onnxruntime import OnnxRuntimeEngine, OnnxRuntimeOptions
+from jukebox_deploy.engines.onnxruntime import OnnxRuntimeEngine
+from jukebox_deploy.engines.onnxruntime_sessions import OnnxRuntimeOptions
 from jukebox_deploy.errors import ExportError
 from jukebox_deploy.export.integer_weights import store_as_integers
 from jukebox_deploy.export.parallel import trace_all
@@ -183,9 +184,7 @@ class _Export:
         tables = declare_graphs(config, self.request.declared_options)
         files = {name: folder / f"{name}.onnx" for name in specs}
         # Rounded activations would hide a wrong graph; what they cost is part of the quality that is measured.
-        found = OnnxRuntimeEngine(
-            config, tables, files, OnnxRuntimeOptions(pack_weights=False, round_activations=False)
-        )
+        found = OnnxRuntimeEngine(config, tables, files, OnnxRuntimeOptions(map_weights=True, round_activations=False))
         rounded = self._rounded(level, specs, folder)
         open_eager = reference(partial(eager_engine, self.checkpoint, tables, precision, rounded=rounded), config)
         report: dict[str, Any] = {}

@@ -59,7 +59,7 @@ def eager_engine(
         if level not in models:
             models[level] = load_model(checkpoint, level, precision, (rounded or {}).get(level)).to(device)
         weight_bytes = sum(parameter.nbytes for parameter in models[level].parameters())
-        return on_threads(graph_module(spec, models[level]), threads or worthwhile_threads(weight_bytes))
+        return on_threads(graph_module(spec, models[level]), threads or worthwhile_threads(spec, weight_bytes))
 
     return EagerEngine(checkpoint.config, graphs, open_graph, device)
 

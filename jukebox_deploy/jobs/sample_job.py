@@ -16,7 +16,7 @@ from typing import Any
 
 from jukebox_deploy.engine import Engine
 from jukebox_deploy.engines.bundle import EngineBundle, open_bundle
-from jukebox_deploy.engines.onnxruntime import OnnxRuntimeOptions
+from jukebox_deploy.engines.onnxruntime_sessions import OnnxRuntimeOptions
 from jukebox_deploy.errors import EngineError
 from jukebox_deploy.jobs.onnx_opening import onnx_engine
 from jukebox_deploy.labels.vocabulary import Vocabulary
@@ -42,12 +42,20 @@ class EngineChoice:
     provider: str = "cpu"  # or "cuda"
     threads: int | None = None  # None: as the backend sees fit
     checkpoint: Path | None = None  # a checkpoint bundle; for the backend eager only
+    map_weights: bool = False  # large ones stay in their file; for the backend onnxruntime only
 
     def __post_init__(self) -> None:
         if self.backend is Backend.EAGER and self.checkpoint is None:
             raise EngineError("the backend eager runs the weights of a checkpoint bundle; name it with --checkpoint.")
         if self.backend is not Backend.EAGER and self.checkpoint is not None:
             raise EngineError(f"the backend {self.backend} has its weights in the engine bundle; drop --checkpoint.")
+        if self.backend is Backend.EAGER and self.map_weights:
+            raise EngineError("the backend eager loads the weights of its checkpoint; drop --map-weights.")
+
+    @property
+    def arithmetic(self) -> str:
+        """What rounds sums its own way, so that songs go on with the codes they began with."""
+        return f"{self.backend} {self.provider}" + (" mapped" if self.map_weights else "")
 
 
 @dataclass(frozen=True)
@@ -75,7 +83,7 @@ def open_model(folder: Path, choice: EngineChoice | None = None) -> OpenedModel:
     engine, identity = _OPENERS[choice.backend](bundle, choice)
     return OpenedModel(
         engine,
-        Fingerprint(f"{choice.backend} {choice.provider} {manifest.precision} {identity}", manifest.checkpoint),
+        Fingerprint(f"{choice.arithmetic} {manifest.precision} {identity}", manifest.checkpoint),
         Vocabulary.from_json(manifest.vocabulary),
     )
 
@@ -84,7 +92,8 @@ def _open_onnx(bundle: EngineBundle, choice: EngineChoice) -> tuple[Engine, str]
     """The engine, and the hash of its files."""
     hashes = {name: record.sha256 for name, record in bundle.manifest.files.items()}
     digest = hashlib.sha256(json.dumps(hashes, sort_keys=True).encode()).hexdigest()
-    return onnx_engine(bundle, OnnxRuntimeOptions(choice.provider, choice.threads)), digest
+    options = OnnxRuntimeOptions(choice.provider, choice.threads, map_weights=choice.map_weights)
+    return onnx_engine(bundle, options), digest
 
 
 def _open_eager(bundle: EngineBundle, choice: EngineChoice) -> tuple[Engine, str]:

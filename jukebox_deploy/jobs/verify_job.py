@@ -22,7 +22,7 @@ from jukebox_deploy.engine import Engine
 from jukebox_deploy.engines import integer_weights
 from jukebox_deploy.engines.bundle import EngineBundle
 from jukebox_deploy.engines.manifest import Target
-from jukebox_deploy.engines.onnxruntime import OnnxRuntimeOptions
+from jukebox_deploy.engines.onnxruntime_sessions import OnnxRuntimeOptions
 from jukebox_deploy.errors import EngineError
 from jukebox_deploy.export.feeds import random_feed
 from jukebox_deploy.export.validation import TOLERANCES, TensorParity, compare

@@ -14,7 +14,7 @@ from jukebox_deploy.errors import EngineError
 
 pytestmark = pytest.mark.skipif(sys.platform != "linux", reason="reads the kernel's VmHWM")
 
-REQUEST = MemoryRequest(Backend.ONNXRUNTIME, "", None, WorkloadKind.STEP, 0, 1, 1, 2, 1.0, None)
+REQUEST = MemoryRequest(Backend.ONNXRUNTIME, "", None, WorkloadKind.STEP, 0, 1, 1, 2, 1.0, None, mapped=False)
 
 
 def test_an_engine_needs_less_than_pytorch(tiny_engine_bundle, tiny_checkpoint) -> None:

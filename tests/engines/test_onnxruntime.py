@@ -13,9 +13,9 @@ import numpy as np
 import pytest
 
 from jukebox_deploy.contract import GraphKind, Role, TensorSpec
-from jukebox_deploy.engines import onnxruntime as backend
-from jukebox_deploy.engines.onnxruntime import OnnxRuntimeOptions, import_onnxruntime
+from jukebox_deploy.engines import onnxruntime_sessions as sessions
 from jukebox_deploy.engines.onnxruntime_memory import DeviceMemory, HostBuffer
+from jukebox_deploy.engines.onnxruntime_sessions import OnnxRuntimeOptions, import_onnxruntime
 from jukebox_deploy.engines.threads import SMALL_WEIGHTS, worthwhile_threads
 from jukebox_deploy.errors import EngineError
 from tests.engines import handmade_prior, in_place_proof
@@ -175,9 +175,17 @@ def test_a_file_that_is_no_graph_is_named(bundle, tmp_path):
         engine.runner(GraphKind.VQVAE_DECODE, 0)
 
 
-def test_small_graphs_run_on_one_thread(monkeypatch):
-    monkeypatch.setattr("os.cpu_count", lambda: 6)
-    assert [worthwhile_threads(size) for size in (0, SMALL_WEIGHTS - 1, SMALL_WEIGHTS)] == [1, 1, 6]
+def test_a_prior_of_small_weights_runs_on_one_thread(monkeypatch):
+    monkeypatch.setattr("jukebox_deploy.engines.threads.usable_cores", lambda: 6)
+    step = handmade_prior.tables()["step_0"]
+    assert [worthwhile_threads(step, size) for size in (0, SMALL_WEIGHTS - 1, SMALL_WEIGHTS)] == [1, 1, 6]
+
+
+@pytest.mark.parametrize(("threads", "expected"), [(None, (1, 4)), (1, (1, 1)), (3, (1, 3))])
+def test_sound_is_decoded_by_calls_of_one_thread_each(monkeypatch, bundle, threads, expected):
+    monkeypatch.setattr("jukebox_deploy.engines.threads.usable_cores", lambda: 6)
+    graph = sessions.GraphFile.read(bundle.graphs["vqvae_decode_0"], bundle.folder / "vqvae_decode_0.onnx")
+    assert graph.threads(OnnxRuntimeOptions(threads=threads)) == expected
 
 
 def test_the_weights_of_a_graph_are_counted(tmp_path):
@@ -186,4 +194,5 @@ def test_the_weights_of_a_graph_are_counted(tmp_path):
     model = handmade_prior.models()["step_0"]
     path = tmp_path / "step.onnx"
     onnx.save_model(model, path, save_as_external_data=True, location="step.weights")
-    assert backend._weight_bytes(path) == handmade_prior.WEIGHT.nbytes
+    read = sessions.GraphFile.read(handmade_prior.tables()["step_0"], path)
+    assert read.weight_bytes == handmade_prior.WEIGHT.nbytes
