@@ -246,6 +246,18 @@ def test_songs_are_made_anew_in_every_round(tiny_engine_bundle, tiny_checkpoint,
     assert not list(tmp_path.rglob("level_0.wav"))
 
 
+def test_engines_with_mapped_weights_take_part_when_asked(tiny_engine_bundle, tiny_checkpoint, monkeypatch) -> None:
+    """Beside those that pack them, if the weights are large; otherwise the reason is said."""
+    plan = BenchmarkPlan((WorkloadKind.STEP,), level=1, slots=(1,), steps=1, baselines=(), mapped=True)
+    subjects = real_subjects(tiny_engine_bundle, tiny_checkpoint)
+    (small,) = measure(subjects, plan, instruments=fast())
+    assert [variant.name for variant in small.variants] == ["onnxruntime fp32"]
+    assert any("mapped" in note for note in small.variants[0].notes)
+    monkeypatch.setattr("jukebox_deploy.benchmarks.variants.LARGE_WEIGHTS", 0)
+    (large,) = measure(subjects, plan, instruments=fast())
+    assert [variant.weights for variant in large.variants] == ["fp32", "fp32 mapped"]
+
+
 def test_graphs_that_are_not_there_are_refused(tiny_engine_bundle, tiny_checkpoint) -> None:
     """Before anything is opened."""
     subjects = real_subjects(tiny_engine_bundle, tiny_checkpoint)

@@ -157,3 +157,21 @@ def test_a_checkpoint_belongs_to_the_eager_backend(tmp_path: Path) -> None:
         EngineChoice(Backend.EAGER)
     with pytest.raises(EngineError, match="drop --checkpoint"):
         EngineChoice(Backend.ONNXRUNTIME, checkpoint=tmp_path)
+    with pytest.raises(EngineError, match="drop --map-weights"):
+        EngineChoice(Backend.EAGER, checkpoint=tmp_path, map_weights=True)
+
+
+def test_mapped_weights_choose_the_same_codes(
+    model: OpenedModel,
+    tiny_engine_bundle: EngineBundle,
+    primed: list[SongRequest],
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """Of a small model. A larger one may differ, so a song does not go on with the other arithmetic."""
+    monkeypatch.setattr("jukebox_deploy.engines.onnxruntime_sessions.LARGE_WEIGHTS", 0)
+    monkeypatch.setattr("jukebox_deploy.engines.mapped_products.SMALLEST", 0)
+    mapped = open_model(tiny_engine_bundle.folder, EngineChoice(threads=2, map_weights=True))
+    assert mapped.fingerprint != model.fingerprint
+    found = codes_of(mapped, primed[:1], tmp_path / "mapped", slots=1)
+    assert found == codes_of(model, primed[:1], tmp_path / "packed", slots=1)
