@@ -50,9 +50,10 @@ class Variant:
 
     @property
     def stored(self) -> str:
-        """How the weights are stored, in a word or two."""
-        name = str(self.precision if self.weights is LinearWeights.AS_PRECISION else self.weights)
-        return f"{name} mapped" if self.mapped else name
+        """How the weights are stored, in a word."""
+        if self.mapped:
+            return "mapped"
+        return str(self.precision if self.weights is LinearWeights.AS_PRECISION else self.weights)
 
     @property
     def is_engine(self) -> bool:
