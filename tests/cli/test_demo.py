@@ -92,4 +92,4 @@ def test_all_of_it(tmp_path: Path) -> None:
     assert "Random weights: expect noise" in result.output
     start = f"$ {program()} "
     shown = [shlex.split(line.removeprefix(start)) for line in result.output.splitlines() if line.startswith(start)]
-    assert {words[0] for words in shown} == set(COMMANDS) - {"export-weights", "presets"}
+    assert {words[0] for words in shown} == set(COMMANDS) - {"data", "export-weights", "presets"}
