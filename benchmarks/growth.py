@@ -53,7 +53,7 @@ class Growth:
 
 
 def _resized(config: JukeboxConfig, axis: Axis, value: int) -> JukeboxConfig:
-    """The model with one size of its prior changed, and named after it."""
+    """The model with one size of its prior changed, and named after it; the model itself if that is its size."""
     if len(config.priors) != 1 or config.priors[0].lyrics:
         raise ConfigError(
             f"{config.name}: only a single prior without lyrics can get another {axis}; "
@@ -63,6 +63,8 @@ def _resized(config: JukeboxConfig, axis: Axis, value: int) -> JukeboxConfig:
     stack = dataclasses.replace(prior.transformer, **_SIZES[axis](prior, value))
     window = value if axis is Axis.CONTEXT else prior.window
     resized = dataclasses.replace(prior, window=window, transformer=stack)
+    if resized == prior:
+        return config
     return dataclasses.replace(config, name=f"{config.name}-{axis}-{value}", priors=(resized,))
 
 

@@ -14,6 +14,7 @@ from enum import StrEnum
 from pathlib import Path
 from typing import Any
 
+from jukebox_deploy.contract import LinearWeights
 from jukebox_deploy.engine import Engine
 from jukebox_deploy.engines.bundle import EngineBundle, open_bundle
 from jukebox_deploy.engines.onnxruntime_sessions import OnnxRuntimeOptions
@@ -51,6 +52,8 @@ class EngineChoice:
             raise EngineError(f"the backend {self.backend} has its weights in the engine bundle; drop --checkpoint.")
         if self.backend is Backend.EAGER and self.map_weights:
             raise EngineError("the backend eager loads the weights of its checkpoint; drop --map-weights.")
+        if self.provider != "cpu" and self.map_weights:
+            raise EngineError(f"the provider {self.provider} copies weights to its device; drop --map-weights.")
 
     @property
     def arithmetic(self) -> str:
@@ -80,6 +83,10 @@ def open_model(folder: Path, choice: EngineChoice | None = None) -> OpenedModel:
     choice = choice or EngineChoice()
     bundle = open_bundle(folder)
     manifest = bundle.manifest
+    if choice.map_weights and manifest.linear_weights is not LinearWeights.AS_PRECISION:
+        raise EngineError(
+            f"{folder} has {manifest.linear_weights} weights, which are always packed; drop --map-weights."
+        )
     engine, identity = _OPENERS[choice.backend](bundle, choice)
     return OpenedModel(
         engine,

@@ -11,6 +11,7 @@ import soundfile
 
 from jukebox_deploy.checkpoints.bundle import CheckpointBundle
 from jukebox_deploy.checkpoints.random_bundle import write_random_bundle
+from jukebox_deploy.contract import LinearWeights
 from jukebox_deploy.engines.bundle import EngineBundle, write_manifest
 from jukebox_deploy.engines.manifest import Target
 from jukebox_deploy.errors import EngineError
@@ -159,6 +160,16 @@ def test_a_checkpoint_belongs_to_the_eager_backend(tmp_path: Path) -> None:
         EngineChoice(Backend.ONNXRUNTIME, checkpoint=tmp_path)
     with pytest.raises(EngineError, match="drop --map-weights"):
         EngineChoice(Backend.EAGER, checkpoint=tmp_path, map_weights=True)
+    with pytest.raises(EngineError, match="provider cuda copies weights.*drop --map-weights"):
+        EngineChoice(provider="cuda", map_weights=True)
+
+
+def test_integer_weights_cannot_stay_mapped(tiny_engine_bundle: EngineBundle, monkeypatch: pytest.MonkeyPatch) -> None:
+    manifest = replace(tiny_engine_bundle.manifest, linear_weights=LinearWeights.INT8)
+    integers = replace(tiny_engine_bundle, manifest=manifest)
+    monkeypatch.setattr("jukebox_deploy.jobs.sample_job.open_bundle", lambda folder: integers)
+    with pytest.raises(EngineError, match="int8 weights, which are always packed; drop --map-weights"):
+        open_model(tiny_engine_bundle.folder, EngineChoice(map_weights=True))
 
 
 def test_mapped_weights_choose_the_same_codes(
