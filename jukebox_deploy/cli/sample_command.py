@@ -92,7 +92,7 @@ _ENGINE_OPTIONS = (
     click.option(
         "--map-weights",
         is_flag=True,
-        help="Leave large float weights in their mapped file: sampling begins at once and takes half the memory, but "
+        help="On a CPU, leave large float weights in their mapped file: sampling begins at once and takes half the memory, but "
         "several slots are slower, and sums are rounded in another order.",
     ),
 )

@@ -24,9 +24,9 @@ def test_one_size_changes_and_the_name_says_so(axis: Axis) -> None:
     """The rest of the stack is the preset's."""
     steps = Growth("mid", axis, VALUES[axis], PLAN).steps()
     assert [getattr(config.priors[0].transformer, axis) for config, _ in steps] == list(VALUES[axis])
-    own = str(getattr(MID.transformer, axis))  # whose model is the preset itself, so that it can be compared
+    own = getattr(MID.transformer, axis)  # at which the model is the preset itself
     names = [config.name for config, _ in steps]
-    assert names == ["mid" if str(value) == own else f"mid-{axis}-{value}" for value in VALUES[axis]]
+    assert names == ["mid" if value == own else f"mid-{axis}-{value}" for value in VALUES[axis]]
     for config, plan in steps:
         stack = config.priors[0].transformer
         same = {"context", "width", "depth"} - {axis}

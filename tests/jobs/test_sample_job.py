@@ -160,7 +160,7 @@ def test_a_checkpoint_belongs_to_the_eager_backend(tmp_path: Path) -> None:
         EngineChoice(Backend.ONNXRUNTIME, checkpoint=tmp_path)
     with pytest.raises(EngineError, match="drop --map-weights"):
         EngineChoice(Backend.EAGER, checkpoint=tmp_path, map_weights=True)
-    with pytest.raises(EngineError, match="provider cuda copies weights.*drop --map-weights"):
+    with pytest.raises(EngineError, match=r"provider cuda copies weights.*drop --map-weights"):
         EngineChoice(provider="cuda", map_weights=True)
 
 
