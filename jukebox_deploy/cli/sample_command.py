@@ -92,8 +92,8 @@ _ENGINE_OPTIONS = (
     click.option(
         "--map-weights",
         is_flag=True,
-        help="On a CPU, leave large float weights in their mapped file: sampling begins at once and takes half the memory, but "
-        "several slots are slower, and sums are rounded in another order.",
+        help="On a CPU, leave large float weights in their mapped file: sampling begins at once and takes half the "
+        "memory, but several slots are slower, and sums are rounded in another order.",
     ),
 )
 _OUTPUT_OPTIONS = (
