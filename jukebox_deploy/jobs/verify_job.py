@@ -14,6 +14,7 @@ from dataclasses import dataclass
 from functools import partial
 
 import numpy as np
+import torch
 
 from jukebox_deploy.checkpoints.bundle import CheckpointBundle
 from jukebox_deploy.contract import GraphKind, GraphSpec, Precision
@@ -47,6 +48,7 @@ from jukebox_deploy.jobs.window_runs import (
     run_given_codes,
     run_greedy_codes,
 )
+from jukebox_deploy.training.metrics import error_energy
 
 SOUND_LIMIT = -20 * math.log10(TOLERANCES[Precision.FP32])
 """Decibels by which the audio must exceed its error: 100. The decoder is fp32 in every bundle."""
@@ -233,12 +235,7 @@ class _Ladder:
 
 def signal_to_error(expected: np.ndarray, found: np.ndarray) -> float:
     """Energy of a signal over that of the error, in decibels; infinite for equal signals."""
-    signal = np.sum(np.square(expected, dtype=np.float64))
-    error = np.sum(np.square(expected.astype(np.float64) - found))
-    if error == 0:
-        return math.inf
-    with np.errstate(divide="ignore", invalid="ignore"):  # silence gives minus infinity, a NaN stays one
-        return float(10 * np.log10(signal / error))
+    return error_energy(torch.from_numpy(expected), torch.from_numpy(found)).decibels
 
 
 def rounded_weights(bundle: EngineBundle) -> dict[int | None, WeightFile]:
