@@ -41,3 +41,11 @@ class AudioError(JukeboxError):
 
 class SamplingError(JukeboxError):
     """A request for music that cannot be met, or a song folder that does not fit it."""
+
+
+class TrainingError(JukeboxError):
+    """A training run that cannot begin, or cannot go on."""
+
+
+class DataError(JukeboxError):
+    """A folder of songs, its table or its cache that cannot be trained on."""

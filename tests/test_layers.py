@@ -28,6 +28,7 @@ FOUNDATION = {
     "presets",
     "processes",
     "receptive_field",
+    "sound_files",
 }
 """Modules at the package's root: pure Python and NumPy, free for all."""
 

@@ -13,6 +13,7 @@ import numpy as np
 
 from jukebox_deploy.errors import AudioError
 from jukebox_deploy.files import atomic_path
+from jukebox_deploy.sound_files import open_sound, resample
 
 if TYPE_CHECKING:
     import soundfile
@@ -58,7 +59,7 @@ def read_prompt(path: Path, sample_rate: int, hop_length: int, seconds: float | 
     channels, rate = _read_file(path, seconds)
     if not np.isfinite(channels).all():
         raise AudioError(f"{path}: the prompt holds samples that are not finite (NaN or infinity); give a clean file.")
-    audio = _resample(channels.mean(axis=1), rate, sample_rate)
+    audio = resample(channels.mean(axis=1), rate, sample_rate)
     audio = audio[: len(audio) // hop_length * hop_length]
     if len(audio) == 0:
         found, needed = len(channels) / rate, hop_length / sample_rate
@@ -73,29 +74,13 @@ def read_prompt(path: Path, sample_rate: int, hop_length: int, seconds: float | 
 
 def _read_file(path: Path, seconds: float | None) -> tuple[np.ndarray, int]:
     """Samples `[frames, channels]` as stored, and their rate."""
-    import soundfile
-
-    if not path.is_file():
-        raise AudioError(f"{path}: there is no such sound file.")
-    try:
-        with soundfile.SoundFile(path) as file:
-            frames = -1 if seconds is None else round(seconds * file.samplerate)
-            channels = file.read(frames, dtype="float32", always_2d=True)
-            rate = file.samplerate
-    except (soundfile.LibsndfileError, OSError, TypeError) as error:  # TypeError: headerless .raw files
-        raise AudioError(f"{path} is not a sound file that can be read (WAV, FLAC, OGG, MP3): {error}") from error
+    with open_sound(path) as file:
+        frames = -1 if seconds is None else round(seconds * file.samplerate)
+        channels = file.read(frames, dtype="float32", always_2d=True)
+        rate = file.samplerate
     if len(channels) == 0:
         raise AudioError(f"{path}: the prompt is empty, it holds no samples.")
     return channels, rate
-
-
-def _resample(audio: np.ndarray, rate: int, target_rate: int) -> np.ndarray:
-    if rate == target_rate:
-        return audio
-    import soxr
-
-    resampled: np.ndarray = soxr.resample(audio, rate, target_rate)
-    return resampled
 
 
 class WavWriter:

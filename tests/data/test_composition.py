@@ -10,10 +10,10 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from jukebox_deploy.config import LabelRules
+from jukebox_deploy.data.dice import Dice, Stream
 from jukebox_deploy.data.synthesis.accompaniment import swung
 from jukebox_deploy.data.synthesis.artists import ARTISTS
 from jukebox_deploy.data.synthesis.composition import compose
-from jukebox_deploy.data.synthesis.dice import Dice, Stream
 from jukebox_deploy.data.synthesis.documents import song_row, song_score
 from jukebox_deploy.data.synthesis.genres import GENRES
 from jukebox_deploy.data.synthesis.lyrics import WORDS, compose_line, syllable_count

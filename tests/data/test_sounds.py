@@ -7,8 +7,8 @@ import itertools
 import numpy as np
 import pytest
 
+from jukebox_deploy.data.dice import Dice, Stream
 from jukebox_deploy.data.synthesis.artists import ARTISTS
-from jukebox_deploy.data.synthesis.dice import Dice, Stream
 from jukebox_deploy.data.synthesis.drums import DrumKit
 from jukebox_deploy.data.synthesis.instruments import Oscillator, Shape
 from jukebox_deploy.data.synthesis.scales import frequency

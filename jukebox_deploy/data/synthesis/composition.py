@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
+from jukebox_deploy.data.dice import Dice, Stream
 from jukebox_deploy.data.synthesis.accompaniment import accompany, swung
-from jukebox_deploy.data.synthesis.dice import Dice, Stream
 from jukebox_deploy.data.synthesis.genres import Genre, Rhythm
 from jukebox_deploy.data.synthesis.lyrics import Line, compose_line
 from jukebox_deploy.data.synthesis.melody import Tone, compose_tune

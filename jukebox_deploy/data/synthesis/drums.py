@@ -6,7 +6,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from jukebox_deploy.data.synthesis.dice import Dice
+from jukebox_deploy.data.dice import Dice
 from jukebox_deploy.data.synthesis.score import Drum
 from jukebox_deploy.data.synthesis.waveforms import HIGHEST, Samples, faded, peak_one, times
 

@@ -8,7 +8,7 @@ from typing import Protocol
 
 import numpy as np
 
-from jukebox_deploy.data.synthesis.dice import Dice
+from jukebox_deploy.data.dice import Dice
 from jukebox_deploy.data.synthesis.waveforms import (
     HIGHEST,
     Samples,

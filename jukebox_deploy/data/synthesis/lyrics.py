@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from jukebox_deploy.data.synthesis.dice import Dice
+from jukebox_deploy.data.dice import Dice
 
 
 @dataclass(frozen=True)

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from jukebox_deploy.data.synthesis.dice import Dice
+from jukebox_deploy.data.dice import Dice
 from jukebox_deploy.data.synthesis.scales import Scale
 
 STEP = 0.5

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+from jukebox_deploy.data.dice import Dice, Stream
 from jukebox_deploy.data.synthesis.artists import ARTISTS, Artist
-from jukebox_deploy.data.synthesis.dice import Dice, Stream
 from jukebox_deploy.data.synthesis.genres import GENRES, Genre
 from jukebox_deploy.data.synthesis.score import TAIL_SECONDS, SectionKind
 

@@ -7,8 +7,8 @@ from collections.abc import Callable, Hashable
 import numpy as np
 import numpy.typing as npt
 
+from jukebox_deploy.data.dice import Dice, Stream
 from jukebox_deploy.data.synthesis.artists import ARTISTS, Artist
-from jukebox_deploy.data.synthesis.dice import Dice, Stream
 from jukebox_deploy.data.synthesis.scales import frequency
 from jukebox_deploy.data.synthesis.score import Drum, Hit, Note, Part, Song, Syllable
 from jukebox_deploy.data.synthesis.waveforms import Samples, faded

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 import numpy as np
 import numpy.typing as npt
 
-from jukebox_deploy.data.synthesis.dice import Dice
+from jukebox_deploy.data.dice import Dice
 from jukebox_deploy.data.synthesis.drums import banded
 from jukebox_deploy.data.synthesis.voice_sounds import SOUNDS, Manner, Sound
 from jukebox_deploy.data.synthesis.waveforms import (
