@@ -26,7 +26,7 @@ def open_sound(path: Path) -> Iterator[soundfile.SoundFile]:
     try:
         file = soundfile.SoundFile(path)
     except UnicodeEncodeError as error:
-        raise AudioError(f"{ascii(str(path))}: the name of this file is not UTF-8; rename it.") from error
+        raise AudioError(f"{str(path)!a}: the name of this file is not UTF-8; rename it.") from error
     except (soundfile.LibsndfileError, OSError, TypeError) as error:  # TypeError: headerless .raw files
         raise AudioError(f"{path} is not a sound file that can be read (WAV, FLAC, OGG, MP3): {error}") from error
     with file:

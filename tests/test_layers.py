@@ -16,6 +16,7 @@ from tests.source_tree import PACKAGE, REPOSITORY, SourceModule, source_modules
 
 FOUNDATION = {
     "attention_patterns",
+    "chunks",
     "config",
     "config_json",
     "contract",
@@ -29,6 +30,7 @@ FOUNDATION = {
     "processes",
     "receptive_field",
     "sound_files",
+    "threads",
 }
 """Modules at the package's root: pure Python and NumPy, free for all."""
 

@@ -7,40 +7,18 @@ that of one pass over the whole song up to float rounding; zero padding acts onl
 
 from __future__ import annotations
 
-from collections import deque
 from collections.abc import Callable, Iterable, Iterator
-from concurrent.futures import Future, ThreadPoolExecutor
-from dataclasses import dataclass
 
 import numpy as np
 
+from jukebox_deploy.chunks import Chunk, encoder_context, plan_chunks
 from jukebox_deploy.contract import GraphKind, GraphSpec
 from jukebox_deploy.engine import Engine
 from jukebox_deploy.errors import AudioError, EngineError, SamplingError
-from jukebox_deploy.receptive_field import ReceptiveField, decoder_receptive_field, encoder_receptive_field
+from jukebox_deploy.receptive_field import ReceptiveField, decoder_receptive_field
+from jukebox_deploy.threads import map_in_threads
 
 CHUNK_SECONDS = 10.0
-
-
-@dataclass(frozen=True)
-class Chunk:
-    """Codes `first` to `last - 1` are wanted; the graph is given `outer_first` to `outer_last - 1`."""
-
-    first: int
-    last: int
-    outer_first: int
-    outer_last: int
-
-    def inner(self, hop_length: int = 1) -> slice:
-        """Where the wanted part lies in the graph's result, with that many results per code."""
-        return slice((self.first - self.outer_first) * hop_length, (self.last - self.outer_first) * hop_length)
-
-
-def plan_chunks(total: int, length: int, field: ReceptiveField) -> Iterator[Chunk]:
-    """Cut `total` codes into chunks of `length` with the context they need, in codes."""
-    for first in range(0, total, length):
-        last = min(first + length, total)
-        yield Chunk(first, last, max(0, first - field.before), min(total, last + field.after))
 
 
 def decode_codes(
@@ -55,7 +33,7 @@ def decode_codes(
     hop = vqvae.hop_length(level)
 
     def decode(chunk: Chunk) -> np.ndarray:
-        part = codes[chunk.outer_first : chunk.outer_last].astype(np.int64)
+        part = codes[chunk.outer()].astype(np.int64)
         return decoder({"codes": part[None]})["audio"][0, 0, chunk.inner(hop)]
 
     chunks = plan_chunks(len(codes), _chunk_length(engine, decoder.spec, field, chunk_seconds), field)
@@ -69,12 +47,10 @@ def encode_audio(engine: Engine, level: int, audio: np.ndarray, chunk_seconds: f
     if len(audio) == 0 or len(audio) % hop:
         raise AudioError(f"{len(audio)} samples are not a whole number of codes of level {level}, {hop} samples each.")
     encoder = engine.runner(GraphKind.VQVAE_ENCODE, level)
-    samples = encoder_receptive_field(vqvae, level)
-    # In codes, rounded up: a chunk must begin and end where a code does.
-    field = ReceptiveField(-(-samples.before // hop), max(0, -(-(samples.after + 1 - hop) // hop)))
+    field = encoder_context(vqvae, level)
 
     def encode(chunk: Chunk) -> np.ndarray:
-        part = audio[chunk.outer_first * hop : chunk.outer_last * hop].astype(np.float32)
+        part = audio[chunk.outer(hop)].astype(np.float32)
         return encoder({"audio": part[None, None]})["codes"][0, chunk.inner()]
 
     chunks = plan_chunks(len(audio) // hop, _chunk_length(engine, encoder.spec, field, chunk_seconds), field)
@@ -83,20 +59,7 @@ def encode_audio(engine: Engine, level: int, audio: np.ndarray, chunk_seconds: f
 
 def _in_order(work: Callable[[Chunk], np.ndarray], chunks: Iterable[Chunk], at_once: int) -> Iterator[np.ndarray]:
     """The results of all chunks, so many of which are worked on at once; no more than that wait to be taken."""
-    if at_once == 1:
-        yield from map(work, chunks)
-        return
-    pool = ThreadPoolExecutor(at_once)
-    waiting: deque[Future[np.ndarray]] = deque()
-    try:
-        for chunk in chunks:
-            waiting.append(pool.submit(work, chunk))
-            if len(waiting) == at_once:
-                yield waiting.popleft().result()
-        while waiting:
-            yield waiting.popleft().result()
-    finally:
-        pool.shutdown(cancel_futures=True)
+    return map(work, chunks) if at_once == 1 else map_in_threads(work, chunks, threads=at_once, ahead=at_once - 1)
 
 
 def _chunk_length(engine: Engine, spec: GraphSpec, field: ReceptiveField, seconds: float) -> int:

@@ -5,9 +5,10 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
+from jukebox_deploy.chunks import Chunk, plan_chunks
 from jukebox_deploy.errors import AudioError, EngineError, SamplingError
 from jukebox_deploy.receptive_field import ReceptiveField, decoder_receptive_field
-from jukebox_deploy.runtime.decode import Chunk, decode_codes, encode_audio, plan_chunks
+from jukebox_deploy.runtime.decode import decode_codes, encode_audio
 from tests.runtime.fake_engine import FakeEngine, FakeRunner
 from tests.runtime.song_cases import MODEL, RATE, VQVAE
 
