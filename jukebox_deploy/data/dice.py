@@ -23,6 +23,8 @@ class Stream(IntEnum):
     OUTLINE = 1
     MUSIC = 2
     SOUND = 3
+    EPOCH = 4
+    EXAMPLE = 5
 
 
 class Dice:
@@ -47,6 +49,10 @@ class Dice:
         """The items in random order."""
         rest = list(items)
         return [rest.pop(self.whole(0, len(rest) - 1)) for _ in items]
+
+    def words(self, count: int) -> npt.NDArray[np.uint64]:
+        """Raw 64-bit numbers `[count]`."""
+        return self._bits.random_raw(count)
 
     def noise(self, count: int) -> npt.NDArray[np.float64]:
         """White noise `[count]`, evenly distributed between -1 and 1."""

@@ -20,7 +20,5 @@ def prefetched(
     Close the generator to end the threads before the last result. `ConfigError` without any thread.
     """
     if threads < 1 or ahead < 0:
-        raise ConfigError(
-            f"prefetching: expected 1 or more threads and 0 or more ahead, found {threads}, {ahead}."
-        )
+        raise ConfigError(f"prefetching: expected 1 or more threads and 0 or more ahead, found {threads}, {ahead}.")
     return map_in_threads(make, range(first, stop), threads=threads, ahead=ahead)
