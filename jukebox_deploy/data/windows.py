@@ -1,0 +1,176 @@
+"""Batches of windows of codes with their labels, for the priors (specification sections 11, 12.2 and 18).
+
+A batch is a pure function of seed, step and process: nothing has to be saved to go on with a run.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
+from typing import overload
+
+import numpy as np
+import numpy.typing as npt
+
+from jukebox_deploy.config import LabelConfig, LabelRules, PriorConfig, VQVAEConfig
+from jukebox_deploy.data.catalogue import SkippedFile
+from jukebox_deploy.data.code_cache import CodedSong, CodedSongs
+from jukebox_deploy.data.coverage import Coverage, Place
+from jukebox_deploy.data.dice import Dice, Stream
+from jukebox_deploy.data.order import ExampleOrder
+from jukebox_deploy.errors import DataError, LabelError
+from jukebox_deploy.labels.rows import LabelledSong, SongLabels, SongText, label_song, window_labels
+from jukebox_deploy.labels.timing import duration_limits
+from jukebox_deploy.labels.vocabulary import Vocabulary, normalise
+
+WindowBatch = dict[str, npt.NDArray[np.int64]]
+"""Arrays by name; the first axis is `B`. Codes and the arrays of `WindowLabels`."""
+
+
+@dataclass(frozen=True)
+class WindowSettings:
+    """What a batch of windows is."""
+
+    batch: int  # windows, per process
+    seed: int
+
+
+class CodeWindows:
+    """All windows of songs in random order; every epoch covers every song that the prior can learn from."""
+
+    def __init__(
+        self,
+        songs: CodedSongs,
+        prior: PriorConfig,
+        vqvae: VQVAEConfig,
+        vocabulary: Vocabulary,
+        settings: WindowSettings,
+        rank: int = 0,
+        workers: int = 1,
+    ) -> None:
+        """Look up the labels of all songs.
+
+        Raises:
+            DataError: if there is no song that the prior can learn from.
+            ConfigError: for settings that cannot be.
+        """
+        self._prior, self._vqvae, self._settings = prior, vqvae, settings
+        self._songs: list[tuple[CodedSong, SongLabels]] = []
+        skipped: list[SkippedFile] = []
+        warnings: dict[str, str] = {}
+        for song in songs.songs:
+            try:
+                labelled = _labelled(song, prior, vqvae, vocabulary)
+            except LabelError as error:
+                skipped.append(SkippedFile(song.entry.name, str(error)))
+                continue
+            self._songs.append((song, labelled.labels))
+            warnings |= {text: song.entry.name for text in labelled.warnings if text not in warnings}
+        self.skipped = (*songs.skipped, *skipped)
+        self.warnings = tuple(f"{name}: {text}" for text, name in warnings.items())
+        if not self._songs:
+            example = f" The first, {self.skipped[0].name}: {self.skipped[0].reason}" if self.skipped else ""
+            raise DataError(f"None of {len(self.skipped)} songs can be used to train prior {prior.level}.{example}")
+        lengths = [song.lengths[prior.level] for song, _ in self._songs]
+        self._upsampling = prior.conditioner.upsampling if prior.conditioner else 1
+        self._coverage = Coverage(lengths, prior.window, self._upsampling)
+        self._order = ExampleOrder(self._coverage.count, settings.batch, settings.seed, rank, workers)
+
+    @property
+    def batches_per_epoch(self) -> int:
+        """Steps in which every part of every song is met, by all processes together."""
+        return self._order.batches_per_epoch
+
+    def batch(self, step: int) -> WindowBatch:
+        """The windows of a step; may be called from several threads. `DataError` if codes cannot be read.
+
+        `codes` `[B, n]` are raw codes of the prior's level, `upper_codes` `[B, n / f]` (an upsampler's
+        only) those of the level above that lie over them; the others are those of `WindowLabels`.
+        """
+        numbers = self._order.numbers(step)
+        indices = self._order.examples(numbers)
+        dice = (Dice(self._settings.seed, Stream.EXAMPLE, number) for number in numbers)
+        return self._stacked(
+            [self._coverage.place(int(index), one.uniform()) for index, one in zip(indices, dice, strict=True)]
+        )
+
+    def evaluation_windows(self) -> Sequence[WindowBatch]:
+        """Consecutive windows of every song in batches, the last of which may be smaller; read when they are asked for.
+
+        They are the same for all processes.
+        """
+        window = self._prior.window
+        places = [
+            Place(number, start)
+            for number, (song, _) in enumerate(self._songs)
+            for start in range(0, song.lengths[self._prior.level] - window + 1, window)
+        ]
+        size = self._settings.batch
+        return _LazyBatches(self._stacked, [places[first : first + size] for first in range(0, len(places), size)])
+
+    def _stacked(self, places: Sequence[Place]) -> WindowBatch:
+        rows = [self._window(place) for place in places]
+        return {name: np.stack([row[name] for row in rows]) for name in rows[0]}
+
+    def _window(self, place: Place) -> dict[str, npt.NDArray[np.int64]]:
+        prior, factor = self._prior, self._upsampling
+        song, labels = self._songs[place.song]
+        end = place.start + prior.window
+        arrays = {"codes": song.codes(prior.level, place.start, end)}
+        if prior.conditioner:
+            arrays["upper_codes"] = song.codes(prior.level + 1, place.start // factor, end // factor)
+        hop = self._vqvae.hop_length(prior.level)
+        return arrays | window_labels(prior, self._vqvae.sample_rate, hop, labels, place.start).arrays()
+
+
+class _LazyBatches(Sequence[WindowBatch]):
+    """Batches of windows that are read when they are asked for."""
+
+    def __init__(self, read: Callable[[Sequence[Place]], WindowBatch], places: Sequence[Sequence[Place]]) -> None:
+        self._read, self._places = read, places
+
+    def __len__(self) -> int:
+        return len(self._places)
+
+    @overload
+    def __getitem__(self, index: int) -> WindowBatch: ...
+
+    @overload
+    def __getitem__(self, index: slice) -> Sequence[WindowBatch]: ...
+
+    def __getitem__(self, index: int | slice) -> WindowBatch | Sequence[WindowBatch]:
+        if isinstance(index, slice):
+            return _LazyBatches(self._read, self._places[index])
+        return self._read(self._places[index])
+
+
+def _labelled(song: CodedSong, prior: PriorConfig, vqvae: VQVAEConfig, vocabulary: Vocabulary) -> LabelledSong:
+    """The labels of a song; `LabelError` if the prior cannot learn from it."""
+    seconds, window_seconds = (
+        song.samples / vqvae.sample_rate,
+        prior.window * vqvae.hop_length(prior.level) / vqvae.sample_rate,
+    )
+    if song.lengths[prior.level] < prior.window:
+        raise LabelError(f"too short, {seconds:.2f} s for windows of {window_seconds:.2f} s")
+    limits = duration_limits(prior, vqvae.sample_rate)
+    if limits and not limits.shortest <= song.samples <= limits.longest:
+        low, high = limits.seconds
+        raise LabelError(f"{seconds:.2f} s long, the model knows songs of {low:.2f} s to {high:.2f} s")
+    entry = song.entry
+    genres = _fitting(prior.labels, entry.genres) if prior.labels else entry.genres
+    text = SongText(entry.artist, " ".join(genres), entry.lyrics)
+    labelled = label_song(prior, vocabulary, text, total_length=song.samples)
+    if left_out := entry.genres[len(genres) :]:
+        warning = f"The model takes no more genres of a song; left out: {', '.join(left_out)}."
+        return replace(labelled, warnings=(*labelled.warnings, warning))
+    return labelled
+
+
+def _fitting(labels: LabelConfig, genres: tuple[str, ...]) -> tuple[str, ...]:
+    """As many of a song's genres, the first ones, as the model has slots for: one name, or a bag of words."""
+    if labels.rules is LabelRules.NAMES:
+        return genres[:1]
+    count = len(genres)
+    while len(normalise(" ".join(genres[:count])).split("_")) > labels.genre_slots:
+        count -= 1
+    return genres[:count]
