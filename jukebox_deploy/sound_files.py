@@ -28,12 +28,13 @@ def open_sound(path: Path) -> Iterator[soundfile.SoundFile]:
     except UnicodeEncodeError as error:
         raise AudioError(f"{str(path)!a}: the name of this file is not UTF-8; rename it.") from error
     except (soundfile.LibsndfileError, OSError, TypeError) as error:  # TypeError: headerless .raw files
-        raise AudioError(f"{path} is not a sound file that can be read (WAV, FLAC, OGG, MP3): {error}") from error
+        reason = getattr(error, "error_string", error)  # libsndfile's would name the file again
+        raise AudioError(f"{path} is not a sound file that can be read (WAV, FLAC, OGG, MP3): {reason}") from error
     with file:
         try:
             yield file
         except soundfile.LibsndfileError as error:
-            raise AudioError(f"{path}: the sound file is damaged, decoding it fails: {error}") from error
+            raise AudioError(f"{path}: the sound file is damaged, decoding it fails: {error.error_string}") from error
 
 
 def resample(audio: npt.NDArray[np.float32], rate: int, target_rate: int) -> npt.NDArray[np.float32]:

@@ -8,10 +8,11 @@ from jukebox_deploy.cli.lazy_group import CommandEntry, LazyGroup
 
 COMMANDS = {
     "synthesize": CommandEntry("jukebox_deploy.cli.data_synthesize_command:synthesize", "Make a corpus of songs."),
+    "check": CommandEntry("jukebox_deploy.cli.data_check_command:check", "Tell what of a folder can be trained on."),
 }
 """All commands of the group."""
 
 
 @click.group(cls=LazyGroup, entries=COMMANDS, epilog="jukebox-deploy data COMMAND -h shows the options of a command.")
 def command() -> None:
-    """Make music to train on."""
+    """Make music to train on, and look at your own."""

@@ -5,20 +5,11 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from jukebox_deploy.chunks import Chunk, plan_chunks
 from jukebox_deploy.errors import AudioError, EngineError, SamplingError
-from jukebox_deploy.receptive_field import ReceptiveField, decoder_receptive_field
+from jukebox_deploy.receptive_field import decoder_receptive_field
 from jukebox_deploy.runtime.decode import decode_codes, encode_audio
 from tests.runtime.fake_engine import FakeEngine, FakeRunner
 from tests.runtime.song_cases import MODEL, RATE, VQVAE
-
-
-def test_chunks_cover_everything_once_with_context_inside_the_song() -> None:
-    assert list(plan_chunks(25, 10, ReceptiveField(before=3, after=12))) == [
-        Chunk(0, 10, 0, 22),
-        Chunk(10, 20, 7, 25),
-        Chunk(20, 25, 17, 25),
-    ]
 
 
 @pytest.mark.parametrize("level", [0, 1, 2])
