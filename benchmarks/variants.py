@@ -21,8 +21,8 @@ from jukebox_deploy.costs import linear_weight_bytes, step_bytes
 from jukebox_deploy.engine import Engine
 from jukebox_deploy.engines.bundle import EngineBundle, open_bundle
 from jukebox_deploy.engines.eager import EagerEngine, GraphFunction
-from jukebox_deploy.engines.integer_weights import facts_of
 from jukebox_deploy.engines.onnxruntime_sessions import LARGE_WEIGHTS, OnnxRuntimeOptions
+from jukebox_deploy.engines.quantised_weights import facts_of
 from jukebox_deploy.engines.threads import worthwhile_threads
 from jukebox_deploy.errors import ConfigError
 

@@ -17,7 +17,7 @@ from jukebox_deploy.checkpoints.layout import without_weights
 from jukebox_deploy.checkpoints.tensors import TensorSource
 from jukebox_deploy.config import PriorConfig
 from jukebox_deploy.export.gptq import quantise_with_feedback, second_moments
-from jukebox_deploy.export.quantisation import IntegerFormat, QuantisedWeight, quantise
+from jukebox_deploy.export.quantisation import QuantisedWeight, WeightFormat, quantise
 from jukebox_deploy.models.builders import build_prior
 from jukebox_deploy.models.prior import Prior
 from jukebox_deploy.models.transformer import Projection, Transformer
@@ -40,7 +40,7 @@ class CalibrationWindows:
 
 
 def quantise_nearest(
-    source: TensorSource, names: Collection[str], form: IntegerFormat, dtypes: dict[str, torch.dtype]
+    source: TensorSource, names: Collection[str], form: WeightFormat, dtypes: dict[str, torch.dtype]
 ) -> NamedWeights:
     """Quantise weights without calibration, one after the other; scales in the dtypes."""
     for name in names:
@@ -51,7 +51,7 @@ def quantise_calibrated(
     source: TensorSource,
     config: PriorConfig,
     windows: CalibrationWindows,
-    form: IntegerFormat,
+    form: WeightFormat,
     dtypes: dict[str, torch.dtype],
 ) -> NamedWeights:
     """Quantise the weights named in `dtypes`, scales in these, with error feedback on the windows."""
@@ -62,7 +62,7 @@ class _LayerByLayer:
     """A prior in float32 whose layers have weights only while it is their turn."""
 
     def __init__(
-        self, source: TensorSource, config: PriorConfig, form: IntegerFormat, dtypes: dict[str, torch.dtype]
+        self, source: TensorSource, config: PriorConfig, form: WeightFormat, dtypes: dict[str, torch.dtype]
     ) -> None:
         self._source = source
         self._form = form

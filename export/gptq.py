@@ -11,11 +11,10 @@ import torch
 from torch import Tensor
 
 from jukebox_deploy.export.quantisation import (
-    IntegerFormat,
     QuantisedWeight,
+    WeightFormat,
     choose_scales,
     require_quantisable,
-    to_integers,
 )
 
 DAMPING = 0.01
@@ -30,7 +29,7 @@ def second_moments(rows: Tensor) -> Tensor:
     return flat.T @ flat
 
 
-def quantise_with_feedback(weight: Tensor, moments: Tensor, form: IntegerFormat, dtype: torch.dtype) -> QuantisedWeight:
+def quantise_with_feedback(weight: Tensor, moments: Tensor, form: WeightFormat, dtype: torch.dtype) -> QuantisedWeight:
     """Quantise a matrix `[in, out]` so that the layer's outputs change least; scales in `dtype`.
 
     `moments` `[in, in]`: see `second_moments`. Raises `ExportError` as `quantise` does.
@@ -38,7 +37,7 @@ def quantise_with_feedback(weight: Tensor, moments: Tensor, form: IntegerFormat,
     weight = require_quantisable(weight, form).clone()
     feedback = _feedback(moments)
     size = form.group_size(len(weight))
-    integers = torch.empty(weight.shape, dtype=torch.int8)
+    values = torch.empty(weight.shape, dtype=form.storage)
     scales: list[Tensor] = []
     scale = weight[0]
     for first in range(0, len(weight), _BLOCK):
@@ -49,13 +48,13 @@ def quantise_with_feedback(weight: Tensor, moments: Tensor, form: IntegerFormat,
                 group = weight[index : index + size]
                 scales.append(choose_scales(group, form, dtype, moments.diagonal()[index : index + size]))
                 scale = scales[-1].float()
-            rounded = to_integers(weight[index], scale, form)
-            integers[index] = rounded.to(torch.int8)
+            rounded = form.round(weight[index] / scale)
+            values[index] = rounded.to(form.storage)
             error = (weight[index] - rounded * scale) / feedback[index, index]
             weight[index:last] -= torch.outer(feedback[index, index:last], error)
             errors[index - first] = error
         weight[last:] -= feedback[first:last, last:].T @ errors
-    return QuantisedWeight(integers, torch.stack(scales))
+    return QuantisedWeight(values, torch.stack(scales))
 
 
 def _feedback(moments: Tensor) -> Tensor:

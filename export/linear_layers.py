@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from fnmatch import fnmatchcase
 
 from jukebox_deploy.errors import ExportError
-from jukebox_deploy.export.quantisation import IntegerFormat
+from jukebox_deploy.export.quantisation import WeightFormat
 
 _STACK = ".transformer.layers."
 
@@ -35,7 +35,7 @@ def linear_weights(shapes: Shapes) -> list[str]:
 
 
 def choose_layers(
-    components: Mapping[str, Shapes], form: IntegerFormat, keep: Sequence[str] = ()
+    components: Mapping[str, Shapes], form: WeightFormat, keep: Sequence[str] = ()
 ) -> dict[str, LinearChoice]:
     """What becomes of each component's linear layers.
 
@@ -50,7 +50,7 @@ def choose_layers(
 
 
 def _choose(
-    component: str, names: Sequence[str], shapes: Shapes, form: IntegerFormat, keep: Sequence[str]
+    component: str, names: Sequence[str], shapes: Shapes, form: WeightFormat, keep: Sequence[str]
 ) -> LinearChoice:
     kept = [name for name in names if any(_names(pattern, component, name) for pattern in keep)]
     unfit = [name for name in names if name not in kept and not form.fits(shapes[name])]

@@ -16,7 +16,7 @@ import torch
 from torch import Tensor
 
 from jukebox_deploy.errors import ExportError
-from jukebox_deploy.export.quantisation import IntegerFormat, QuantisedWeight
+from jukebox_deploy.export.quantisation import QuantisedWeight, WeightFormat
 from jukebox_deploy.files import atomic_path
 
 ALIGNMENT = 4096
@@ -64,15 +64,19 @@ class WeightFile:
 
     @property
     def quantised(self) -> list[str]:
-        """Names of the weights that are integers with scales."""
+        """Names of the weights that are small values with scales."""
         return [name for name in self.tensors if name + SCALES in self.tensors]
 
     def load_quantised(self, name: str) -> QuantisedWeight:
         """One quantised weight, read from the file."""
-        integers = self.external_tensor(name).numpy().astype(np.int8)
+        values = self.external_tensor(name).numpy()
+        if self.tensors[name].dtype in ("int8", "int4"):
+            tensor = torch.from_numpy(values.astype(np.int8))
+        else:  # a type that NumPy does not know by itself
+            tensor = torch.from_numpy(values.view(np.uint8).copy()).view(torch.float8_e4m3fn)
         scales = torch.from_numpy(self.external_tensor(name + SCALES).numpy().view(np.uint8).copy())
         dtype = getattr(torch, self.tensors[name + SCALES].dtype)
-        return QuantisedWeight(torch.from_numpy(integers), scales.view(dtype).reshape(-1, integers.shape[1]))
+        return QuantisedWeight(tensor, scales.view(dtype).reshape(-1, values.shape[1]))
 
 
 def weights_of_graphs(graphs: Iterable[Path]) -> WeightFile:
@@ -104,6 +108,7 @@ ONNX_TYPES = {
     "bfloat16": ir.DataType.BFLOAT16,
     "int8": ir.DataType.INT8,
     "int4": ir.DataType.INT4,
+    "float8e4m3fn": ir.DataType.FLOAT8E4M3FN,
 }
 """The types that a weight file holds."""
 
@@ -129,17 +134,17 @@ def plain_tensors(dtypes: Mapping[str, torch.dtype], loaders: Mapping[str, Tenso
         yield _raw_tensor(name, loaders[name]().to(dtype))
 
 
-def quantised_tensors(name: str, weight: QuantisedWeight, form: IntegerFormat) -> Iterator[RawTensor]:
-    """The integers and the scales of a weight; one scale per column is `[out]`, more are `[groups, out]`."""
-    integers = weight.integers.reshape(-1).numpy()
-    packed = integers if form.bits == 8 else _pack_nibbles(integers)
-    yield RawTensor(name, form.dtype, tuple(weight.integers.shape), packed.view(np.uint8))
+def quantised_tensors(name: str, weight: QuantisedWeight, form: WeightFormat) -> Iterator[RawTensor]:
+    """The values and the scales of a weight; one scale per column is `[out]`, more are `[groups, out]`."""
+    values = weight.values.reshape(-1).view(torch.uint8).numpy()
+    packed = values if form.bits == 8 else _pack_nibbles(values)
+    yield RawTensor(name, form.dtype, tuple(weight.values.shape), packed)
     yield _raw_tensor(name + SCALES, weight.scales[0] if form.group is None else weight.scales)
 
 
 def _pack_nibbles(integers: np.ndarray) -> np.ndarray:
     """Two 4-bit integers per byte, the first in the lower half, as ONNX has them."""
-    nibbles = integers.view(np.uint8) & 0x0F
+    nibbles = integers & 0x0F
     packed: np.ndarray = nibbles[0::2] | (nibbles[1::2] << 4)
     return packed
 

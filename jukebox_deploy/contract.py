@@ -57,6 +57,7 @@ class LinearWeights(StrEnum):
     AS_PRECISION = "precision"
     INT8 = "int8"  # a scale per output column
     INT4 = "int4"  # a scale per output column and `INT4_GROUP` inputs
+    FP8 = "fp8"  # e4m3fn, a scale per output column
 
 
 INT4_GROUP = 32

@@ -108,7 +108,7 @@ def linear_weight_bytes(layer: tuple[int, int], precision: Precision, weights: L
     inputs, outputs = layer
     item = ITEM_BYTES[precision.dtype]
     match weights:
-        case LinearWeights.INT8:
+        case LinearWeights.INT8 | LinearWeights.FP8:
             return (inputs + item) * outputs
         case LinearWeights.INT4 if inputs % INT4_GROUP == 0:
             return (inputs // 2 + inputs // INT4_GROUP * item) * outputs

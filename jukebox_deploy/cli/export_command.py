@@ -13,7 +13,7 @@ from jukebox_deploy.cli.folders import replacing
 from jukebox_deploy.cli.options import comma_separated
 from jukebox_deploy.contract import LinearWeights, Precision
 from jukebox_deploy.engines.bundle import MANIFEST_NAME
-from jukebox_deploy.engines.integer_weights import describe_prior, integer_weights
+from jukebox_deploy.engines.quantised_weights import describe_prior, quantised_weights
 
 if TYPE_CHECKING:
     from jukebox_deploy.engines.manifest import Manifest
@@ -60,7 +60,7 @@ def _slots(context: click.Context, parameter: click.Parameter, value: str) -> tu
     type=click.Choice([str(w) for w in LinearWeights]),
     default=str(LinearWeights.AS_PRECISION),
     show_default=True,
-    help="Of the stacks' linear layers: as the precision, or integers with scales; the step then gives its logits.",
+    help="Of the stacks' linear layers: as the precision, or small values with scales; a step then gives its logits.",
 )
 @click.option(
     "--keep",
@@ -72,13 +72,13 @@ def _slots(context: click.Context, parameter: click.Parameter, value: str) -> tu
     "--calibrate",
     metavar="none|self|SONG",
     help="What --weights learns the layers' inputs from: codes that the model samples, or a song folder, or a "
-    "folder of them. [default: self for int4, none for int8]",
+    "folder of them. [default: self for int4, none for others]",
 )
 @click.option(
     "--max-kl",
     type=click.FloatRange(min=0),
     metavar="NATS",
-    help="How far --weights may move the probabilities of codes, on average. [default: 0.01 int8, 0.05 int4]",
+    help="How far --weights may move the probabilities of codes, on average. [default: 0.01 int8, 0.05 int4 and fp8]",
 )
 @click.option(
     "--batch",
@@ -156,7 +156,7 @@ def _report(out: Path, manifest: Manifest, as_json: bool) -> None:
             "precision": manifest.precision,
             "linear_weights": manifest.linear_weights,
             "graphs": list(manifest.graphs),
-            "integer_weights": integer_weights(manifest),
+            "quantised_weights": quantised_weights(manifest),
         }
         click.echo(json.dumps({**document, "parity": manifest.parity}, indent=2))
         return
@@ -165,6 +165,6 @@ def _report(out: Path, manifest: Manifest, as_json: bool) -> None:
         "" if manifest.linear_weights is LinearWeights.AS_PRECISION else f" with {manifest.linear_weights} weights"
     )
     click.echo(f"{out}: {len(manifest.graphs)} graphs in {manifest.precision}{weights}, {size / 1e6:.1f} MB.")
-    for level, facts in integer_weights(manifest).items():
+    for level, facts in quantised_weights(manifest).items():
         click.echo(describe_prior(level, facts))
     click.echo(f"Next: jukebox-deploy sample {out} --out song, or jukebox-deploy build {out} --out engines.")

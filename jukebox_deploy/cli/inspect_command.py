@@ -14,8 +14,8 @@ import click
 
 from jukebox_deploy.contract import LinearWeights, Precision
 from jukebox_deploy.engines.bundle import MANIFEST_NAME, EngineBundle, open_bundle
-from jukebox_deploy.engines.integer_weights import describe_prior, integer_weights
 from jukebox_deploy.engines.memory_plan import PriorMemory, plan_config, plan_manifest
+from jukebox_deploy.engines.quantised_weights import describe_prior, quantised_weights
 from jukebox_deploy.errors import EngineError
 
 if TYPE_CHECKING:
@@ -76,7 +76,7 @@ def describe_engines(bundle: EngineBundle, quick: bool, limit: int | None) -> De
         "target": str(manifest.target),
         "precision": str(manifest.precision),
         "linear_weights": str(manifest.linear_weights),
-        "integer_weights": integer_weights(manifest),
+        "quantised_weights": quantised_weights(manifest),
         "format_version": manifest.format_version,
         "hashes": "not checked" if quick else "all match",
         "checkpoint": manifest.checkpoint,
@@ -147,7 +147,7 @@ def _print_engines(console: Console, description: Description) -> None:
     )
     console.print(f"hashes: {description['hashes']}; checkpoint {description['checkpoint']}")
     console.print(f"parity: {'the report is in the manifest' if description['parity'] else 'not compared'}")
-    for level, facts in description["integer_weights"].items():
+    for level, facts in description["quantised_weights"].items():
         console.print(describe_prior(level, facts))
     console.print("made with " + ", ".join(f"{name} {version}" for name, version in description["tools"].items()))
     rows = [

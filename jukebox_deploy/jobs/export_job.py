@@ -16,15 +16,15 @@ from jukebox_deploy.checkpoints.bundle import CheckpointBundle
 from jukebox_deploy.config import JukeboxConfig
 from jukebox_deploy.contract import GraphKind, GraphSpec, LinearWeights
 from jukebox_deploy.engine import Engine
-from jukebox_deploy.engines import integer_weights
+from jukebox_deploy.engines import quantised_weights
 from jukebox_deploy.engines.bundle import write_manifest
 from jukebox_deploy.engines.graph_check import check_graph_file
 from jukebox_deploy.engines.manifest import GraphEntry, Manifest, Target
 from jukebox_deploy.engines.onnxruntime import OnnxRuntimeEngine
 from jukebox_deploy.engines.onnxruntime_sessions import OnnxRuntimeOptions
 from jukebox_deploy.errors import ExportError
-from jukebox_deploy.export.integer_weights import store_as_integers
 from jukebox_deploy.export.parallel import trace_all
+from jukebox_deploy.export.stored_weights import store_quantised
 from jukebox_deploy.export.tracing import parameter_dtypes, tie
 from jukebox_deploy.export.validation import check_structure, require_parity
 from jukebox_deploy.export.weights import RawTensor, WeightFile, plain_tensors, weights_of_graphs, write_weights
@@ -50,12 +50,12 @@ class ExportRequest:
 
     @property
     def quantises(self) -> bool:
-        """Whether weights become integers."""
+        """Whether weights become small values with scales."""
         return self.quantisation.weights is not LinearWeights.AS_PRECISION
 
     @property
     def declared_options(self) -> GraphOptions:
-        """The options that the graphs are declared with: a step shows the quality of integer weights in its logits."""
+        """The options that the graphs are declared with: a step shows what quantised weights cost in its logits."""
         return replace(self.options, logits=self.options.logits or self.quantises)
 
 
@@ -76,7 +76,7 @@ def export_bundle(
 ) -> Manifest:
     """Trace, write and validate the graphs of a checkpoint into the new folder `out`.
 
-    The quality of integer weights is measured whether or not graphs are validated, unless their request does
+    The quality of quantised weights is measured whether or not graphs are validated, unless their request does
     without. Raises `ExportError` for
     graphs and layers that there are not and `ParityError` for graphs that disagree with the model or whose
     weights are too coarse; then nothing is written.
@@ -161,15 +161,15 @@ class _Export:
         component = component_name(level)
         source = self.checkpoint.tensors(component)
         loaders = {name: partial(source.load, name) for name in source.infos}
-        integers: Iterator[RawTensor] = iter(())
+        quantised: Iterator[RawTensor] = iter(())
         if self.quantiser is not None and level is not None:
             chosen = {name: dtypes.pop(name) for name in self.quantiser.choice(level).quantised if name in dtypes}
             for spec, model in graphs:
-                count = store_as_integers(spec, model, chosen, self.quantiser.form)
+                count = store_quantised(spec, model, chosen, self.quantiser.form)
                 if count:
                     self.listener(ExportEvent("quantise", spec.name, f"{count} weights to {self.quantiser.form.dtype}"))
-            integers = self.quantiser.tensors(level, chosen)
-        weights = write_weights(folder / f"{component}.weights", chain(plain_tensors(dtypes, loaders), integers))
+            quantised = self.quantiser.tensors(level, chosen)
+        weights = write_weights(folder / f"{component}.weights", chain(plain_tensors(dtypes, loaders), quantised))
         return {spec.name: _save_graph(spec, model, folder, weights) for spec, model in graphs}
 
     def _rounded(self, level: int | None, specs: Mapping[str, GraphSpec], folder: Path) -> dict[int | None, WeightFile]:
@@ -205,7 +205,7 @@ class _Export:
     def _judge(
         self, level: int, entries: Mapping[str, GraphEntry], folder: Path, quantiser: Quantiser
     ) -> dict[str, GraphEntry]:
-        """Measure what the integer weights of a prior cost, if that is asked for, and say it with its graphs."""
+        """Measure what the quantised weights of a prior cost, if that is asked for, and say it with its graphs."""
         specs = {name: entry.spec for name, entry in entries.items()}
         step = specs.get(f"{GraphKind.STEP}_{level}")
         quality = None
@@ -213,7 +213,7 @@ class _Export:
             quality = quantiser.judge(self._as_it_runs(level, specs, folder), step)
             self.listener(ExportEvent("quality", step.name, str(quality)))
         facts = quantiser.facts(level, self._rounded(level, specs, folder).get(level), quality)
-        return {name: replace(entry, options={integer_weights.KEY: facts}) for name, entry in entries.items()}
+        return {name: replace(entry, options={quantised_weights.KEY: facts}) for name, entry in entries.items()}
 
     def _as_it_runs(self, level: int, specs: Mapping[str, GraphSpec], folder: Path) -> Engine:
         """ONNX Runtime with its own rounding; the model in PyTorch where a CPU cannot run the graphs."""

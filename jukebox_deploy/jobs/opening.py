@@ -50,7 +50,7 @@ def eager_engine(
     """The models themselves behind the engine contract. A model's graphs share its weights.
 
     `threads` of PyTorch while a graph runs; `None`: as many as pay for its model. `rounded`: by level, an
-    exported weight file whose integer weights, multiplied by their scales, take the place of the checkpoint's.
+    exported weight file whose quantised weights, multiplied by their scales, take the place of the checkpoint's.
     """
     models: dict[int | None, VQVAE | Prior] = {}
 

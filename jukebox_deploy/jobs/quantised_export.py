@@ -1,4 +1,4 @@
-"""Export with integer weights: what is asked for, the weights as they are made, and whether they are good enough."""
+"""Export with quantised weights: what is asked for, the weights as they are made, and whether they are good enough."""
 
 from __future__ import annotations
 
@@ -20,14 +20,14 @@ from jukebox_deploy.engine import Engine
 from jukebox_deploy.errors import ExportError, ParityError, SamplingError
 from jukebox_deploy.export.calibration import NamedWeights, quantise_calibrated, quantise_nearest
 from jukebox_deploy.export.linear_layers import LinearChoice, choose_layers
-from jukebox_deploy.export.quantisation import IntegerFormat, column_error
+from jukebox_deploy.export.quantisation import WeightFormat, column_error
 from jukebox_deploy.export.weights import RawTensor, WeightFile, quantised_tensors
 from jukebox_deploy.graphs import GraphOptions, declare_graphs, declare_step
 from jukebox_deploy.jobs.forced_windows import ForcedWindows, sample_windows, song_windows, whole_blocks
 from jukebox_deploy.jobs.opening import component_name, eager_engine
 from jukebox_deploy.jobs.quality import Quality, compare_logits, logits_of
 
-MAX_KL = {LinearWeights.INT8: 0.01, LinearWeights.INT4: 0.05}
+MAX_KL = {LinearWeights.INT8: 0.01, LinearWeights.INT4: 0.05, LinearWeights.FP8: 0.05}
 """Mean distance in nats, from the distributions of the precision's weights, beyond which an export is refused."""
 
 MEASURED_CODES = 128
@@ -52,7 +52,7 @@ class QuantisationRequest:
 
     weights: LinearWeights = LinearWeights.AS_PRECISION
     keep: tuple[str, ...] = ()  # layers that stay in the precision, see `choose_layers`
-    calibration: Calibration | None = None  # `None`: self for int4, which needs it, none for int8
+    calibration: Calibration | None = None  # `None`: self for int4, which needs it, none for others
     songs: tuple[Path, ...] = ()
     max_kl: float | None = None  # `None`: `MAX_KL`
     judge_quality: bool = True  # whether a step is held against the checkpoint's own weights, and that limit
@@ -61,7 +61,7 @@ class QuantisationRequest:
         """Raises `ExportError` for choices that would do nothing."""
         choices = self.keep or self.calibration or self.max_kl is not None or not self.judge_quality
         if self.weights is LinearWeights.AS_PRECISION and choices:
-            raise ExportError("keeping layers, calibration and quality are for integer weights; add --weights int8.")
+            raise ExportError("keeping layers, calibration and quality are for quantised weights; add --weights int8.")
         if self.max_kl is not None and not self.judge_quality:
             raise ExportError("a limit is for a quality that is measured; give either, a limit or no measurement.")
         if bool(self.songs) != (self.calibration is Calibration.SONGS):
@@ -80,7 +80,7 @@ class QuantisationRequest:
 
 @dataclass(frozen=True)
 class Quantiser:
-    """Makes and judges the integer weights of one checkpoint."""
+    """Makes and judges the quantised weights of one checkpoint."""
 
     checkpoint: CheckpointBundle
     request: QuantisationRequest
@@ -97,16 +97,16 @@ class Quantiser:
         object.__setattr__(self, "choices", choose_layers(priors, self.form, self.request.keep))
 
     @cached_property
-    def form(self) -> IntegerFormat:
+    def form(self) -> WeightFormat:
         """How the weights are stored."""
-        return IntegerFormat.of(self.request.weights)
+        return WeightFormat.of(self.request.weights)
 
     def choice(self, level: int | None) -> LinearChoice:
         """What becomes of the linear layers of a prior; nothing does of the VQ-VAE's convolutions."""
         return self.choices.get(component_name(level), LinearChoice())
 
     def tensors(self, level: int, dtypes: Mapping[str, torch.dtype]) -> Iterator[RawTensor]:
-        """The integers and scales of a prior's weights, as they are made; scales in the dtypes."""
+        """The values and scales of a prior's weights, as they are made; scales in the dtypes."""
         for name, weight in self._weights(level, dict(dtypes)):
             yield from quantised_tensors(name, weight, self.form)
 
@@ -207,6 +207,6 @@ def measure_quality(checkpoint: CheckpointBundle, found: Engine, step: GraphSpec
 
 
 def largest_column_error(checkpoint: CheckpointBundle, level: int, stored: WeightFile) -> float:
-    """The worst output column of a bundle's integer weights: its error over its norm."""
+    """The worst output column of a bundle's quantised weights: its error over its norm."""
     source = checkpoint.tensors(component_name(level))
     return max(column_error(source.load(name), stored.load_quantised(name).dequantise()) for name in stored.quantised)

@@ -2,7 +2,7 @@
 
 A ladder of comparisons with the eager models: single graphs on random inputs, then windows as they
 are sampled (prefill, steps over given codes, greedy codes), then sound. Where a bundle has integer
-weights the models have the same ones there, and activations are not rounded; what the integers do to
+weights the models have the same ones there, and activations are not rounded; what they do to
 the checkpoint's own probabilities, as the bundle runs, is a rung of its own.
 """
 
@@ -20,7 +20,7 @@ from jukebox_deploy.checkpoints.bundle import CheckpointBundle
 from jukebox_deploy.contract import GraphKind, GraphSpec, Precision
 from jukebox_deploy.costs import tokens_per_second
 from jukebox_deploy.engine import Engine
-from jukebox_deploy.engines import integer_weights
+from jukebox_deploy.engines import quantised_weights
 from jukebox_deploy.engines.bundle import EngineBundle
 from jukebox_deploy.engines.manifest import Target
 from jukebox_deploy.engines.onnxruntime_sessions import OnnxRuntimeOptions
@@ -137,7 +137,7 @@ class _Ladder:
         for spec in specs.values():
             if spec.kind is GraphKind.STEP:
                 yield from self.windows(spec)
-                yield from self.integer_weights(spec)
+                yield from self.quantised_weights(spec)
             if spec.kind is GraphKind.VQVAE_DECODE:
                 yield self.sound(spec)
 
@@ -164,16 +164,16 @@ class _Ladder:
             yield self._given_codes(spec, stretch)
             yield self._greedy_codes(spec, stretch)
 
-    def integer_weights(self, spec: GraphSpec) -> Iterator[Check]:
-        """How far the integer weights of a prior are from the checkpoint's, and what that does to its codes."""
-        facts = integer_weights.facts_of(self.bundle.manifest.graphs[spec.name])
+    def quantised_weights(self, spec: GraphSpec) -> Iterator[Check]:
+        """How far the quantised weights of a prior are from the checkpoint's, and what that does to its codes."""
+        facts = quantised_weights.facts_of(self.bundle.manifest.graphs[spec.name])
         if facts is None:
             return
         error = largest_column_error(self.checkpoint, spec.level, self.rounded[spec.level])
         # The same files give the same number, but for the order of additions.
         limit = 1.001 * facts["column_error"]
         measure = "relative error of a column"
-        yield _of_value(spec.name, CheckKind.INTEGER_WEIGHTS, "worst column", measure, error, limit)
+        yield _of_value(spec.name, CheckKind.QUANTISED_WEIGHTS, "worst column", measure, error, limit)
         unmeasured = "" if facts["quality"] else "quality was not measured by the export, so there is no limit for it"
         if reason := self._reason_not_to_run(spec) or unmeasured:
             yield _unrun(spec.name, CheckKind.PROBABILITIES, reason)
@@ -239,9 +239,9 @@ def signal_to_error(expected: np.ndarray, found: np.ndarray) -> float:
 
 
 def rounded_weights(bundle: EngineBundle) -> dict[int | None, WeightFile]:
-    """By level, the weight files of the priors that have integers."""
+    """By level, the weight files of the priors that have quantised ones."""
     manifest = bundle.manifest
-    quantised = [e.spec for e in manifest.graphs.values() if integer_weights.facts_of(e) is not None]
+    quantised = [e.spec for e in manifest.graphs.values() if quantised_weights.facts_of(e) is not None]
     return {
         level: weights_of_graphs(
             bundle.folder / e.file for e in manifest.graphs.values() if e.spec.model_level == level

@@ -26,8 +26,8 @@ class CheckKind(StrEnum):
     RANDOM_INPUTS = "random inputs"  # one graph, all its outputs
     GIVEN_CODES = "given codes"  # prefill, then steps over codes that are given
     GREEDY_CODES = "greedy codes"  # prefill, then steps that choose the most likely code
-    INTEGER_WEIGHTS = "integer weights"  # as they are stored, against the checkpoint's
-    PROBABILITIES = "probabilities"  # of codes: integer weights as they run, against the checkpoint's
+    QUANTISED_WEIGHTS = "quantised weights"  # as they are stored, against the checkpoint's
+    PROBABILITIES = "probabilities"  # of codes: quantised weights as they run, against the checkpoint's
     SOUND = "sound"  # the decoder's audio
 
 

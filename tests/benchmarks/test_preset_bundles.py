@@ -13,7 +13,7 @@ from jukebox_deploy.benchmarks.variants import open_subjects
 from jukebox_deploy.config import JukeboxConfig
 from jukebox_deploy.contract import LinearWeights
 from jukebox_deploy.engines.bundle import open_bundle
-from jukebox_deploy.engines.integer_weights import integer_weights
+from jukebox_deploy.engines.quantised_weights import quantised_weights
 from jukebox_deploy.errors import ConfigError
 from jukebox_deploy.presets import RELEASED_UPSAMPLERS, preset
 
@@ -95,6 +95,6 @@ def test_quality_is_measured_only_if_asked_for(tmp_path) -> None:
     _, plain = prepare_bundles(config, plan, [LinearWeights.INT8], tmp_path)
     _, judged = prepare_bundles(config, plan, [LinearWeights.INT8], tmp_path, quality=True)
     assert plain != judged
-    qualities = [integer_weights(open_bundle(folder).manifest)[0]["quality"] for folder in (*plain, *judged)]
+    qualities = [quantised_weights(open_bundle(folder).manifest)[0]["quality"] for folder in (*plain, *judged)]
     assert qualities[0] is None
     assert qualities[1]["mean_kl_nats"] > 0

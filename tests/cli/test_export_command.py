@@ -51,7 +51,7 @@ def test_integer_weights_and_what_they_cost(tiny_checkpoint: CheckpointBundle, t
     assert "fp32 with int4 weights" in words
     described = json.loads(CliRunner().invoke(inspect, [str(out), "--json"]).output)
     assert described["linear_weights"] == "int4"
-    assert described["integer_weights"]["0"]["quality"]["limit"] == 0.05
+    assert described["quantised_weights"]["0"]["quality"]["limit"] == 0.05
 
 
 @pytest.mark.parametrize(

@@ -8,9 +8,9 @@ import torch
 from jukebox_deploy.contract import LinearWeights
 from jukebox_deploy.errors import ExportError
 from jukebox_deploy.export.gptq import quantise_with_feedback, second_moments
-from jukebox_deploy.export.quantisation import IntegerFormat, quantise
+from jukebox_deploy.export.quantisation import WeightFormat, quantise
 
-FORMATS = [IntegerFormat.of(weights) for weights in (LinearWeights.INT8, LinearWeights.INT4)]
+FORMATS = [WeightFormat.of(LinearWeights(name)) for name in ("int8", "int4", "fp8")]
 
 
 @pytest.fixture(scope="module")
@@ -36,7 +36,7 @@ def test_independent_inputs_are_rounded_plainly(form, case):
     weight, _ = case
     plain = quantise(weight, form, torch.float32)
     fed_back = quantise_with_feedback(weight, torch.eye(160), form, torch.float32)
-    torch.testing.assert_close(fed_back.integers, plain.integers, rtol=0, atol=0)
+    torch.testing.assert_close(fed_back.values, plain.values, rtol=0, atol=0)
     torch.testing.assert_close(fed_back.scales, plain.scales, rtol=0, atol=0)
 
 

@@ -8,11 +8,11 @@ from jukebox_deploy.checkpoints.layout import component_shapes
 from jukebox_deploy.contract import LinearWeights
 from jukebox_deploy.errors import ExportError
 from jukebox_deploy.export.linear_layers import choose_layers, linear_weights
-from jukebox_deploy.export.quantisation import IntegerFormat
+from jukebox_deploy.export.quantisation import WeightFormat
 from jukebox_deploy.presets import preset
 from tests.export.small_models import separate_lyrics_config
 
-INT8, INT4 = IntegerFormat.of(LinearWeights.INT8), IntegerFormat.of(LinearWeights.INT4)
+INT8, INT4 = WeightFormat.of(LinearWeights.INT8), WeightFormat.of(LinearWeights.INT4)
 TINY = {f"prior_{prior.level}": component_shapes(prior) for prior in preset("tiny").priors}
 LYRICS = {"prior_0": component_shapes(separate_lyrics_config().prior(0))}
 

