@@ -15,6 +15,8 @@ from jukebox_deploy.errors import AudioError
 if TYPE_CHECKING:
     import soundfile
 
+_BLOCK = 1 << 18  # frames
+
 
 @contextmanager
 def open_sound(path: Path) -> Iterator[soundfile.SoundFile]:
@@ -35,6 +37,19 @@ def open_sound(path: Path) -> Iterator[soundfile.SoundFile]:
             yield file
         except soundfile.LibsndfileError as error:
             raise AudioError(f"{path}: the sound file is damaged, decoding it fails: {error.error_string}") from error
+
+
+def read_blocks(file: soundfile.SoundFile, frames: int) -> Iterator[npt.NDArray[np.float32]]:
+    """Read up to so many frames from here on in blocks `[n, channels]`, fewer where the file ends.
+
+    `SoundFile.blocks` does not notice an early end: it gives whatever was in memory instead.
+    """
+    while frames > 0:
+        block = file.read(min(frames, _BLOCK), dtype="float32", always_2d=True)
+        if len(block) == 0:
+            return
+        yield block
+        frames -= len(block)
 
 
 def resample(audio: npt.NDArray[np.float32], rate: int, target_rate: int) -> npt.NDArray[np.float32]:

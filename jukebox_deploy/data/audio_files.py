@@ -10,7 +10,7 @@ import numpy as np
 import numpy.typing as npt
 
 from jukebox_deploy.errors import AudioError
-from jukebox_deploy.sound_files import open_sound, resample
+from jukebox_deploy.sound_files import open_sound, read_blocks, resample
 
 if TYPE_CHECKING:
     import soundfile
@@ -19,7 +19,6 @@ Audio = npt.NDArray[np.float32]
 
 _MARGIN_SECONDS = 0.05
 """Sound on either side that the resampling filter is given; its response is below rounding long before."""
-_BLOCK = 1 << 18  # frames
 
 
 def read_stretch(path: Path, sample_rate: int, start: int, length: int, weights: Audio | None = None) -> Audio:
@@ -66,8 +65,7 @@ def _read_mono(file: soundfile.SoundFile, frames: int, weights: Audio | None = N
     """Up to that many frames from here on, mono; in blocks, so that the channels are never all in memory."""
     if weights is None:
         weights = np.full(file.channels, 1 / file.channels, np.float32)
-    blocks = file.blocks(_BLOCK, frames=frames, dtype="float32", always_2d=True)
-    return np.concatenate([block @ weights for block in blocks] or [np.zeros(0, np.float32)])
+    return np.concatenate([np.zeros(0, np.float32), *(block @ weights for block in read_blocks(file, frames))])
 
 
 def _checked(path: Path, audio: Audio, length: int) -> Audio:

@@ -18,7 +18,7 @@ import numpy as np
 
 from jukebox_deploy.data.metadata import MetadataTable, SongMetadata, find_table, read_table, song_key
 from jukebox_deploy.errors import AudioError, ConfigError, DataError
-from jukebox_deploy.sound_files import open_sound
+from jukebox_deploy.sound_files import open_sound, read_blocks
 
 if TYPE_CHECKING:
     import soundfile
@@ -26,7 +26,7 @@ if TYPE_CHECKING:
 SUFFIXES = (".wav", ".flac", ".ogg", ".mp3")
 _PROBES, _PROBE_SECONDS = 8, 0.25
 _THREADS = 4  # reading waits for the disk
-_BLOCK = 1 << 18  # frames
+_UNKNOWN_LENGTH = 2**63 - 1  # libsndfile's, for instance of a FLAC stream
 _NOT_FINITE = "samples that are not finite (NaN or infinity)"
 
 
@@ -179,6 +179,8 @@ def _examine(
 
 def _reason_to_skip(file: soundfile.SoundFile, filters: CatalogueFilters) -> str | None:
     """Why a file is not used, by what is cheapest to find out first."""
+    if file.frames == _UNKNOWN_LENGTH:
+        return "its header does not say how long it is; convert the file again"
     seconds = file.frames / file.samplerate
     if file.frames == 0:
         return "empty, it holds no samples"
@@ -200,7 +202,7 @@ def _reason_of_samples(file: soundfile.SoundFile, length: int, silence: float | 
         if silence is None or peak > silence:
             return None
     file.seek(0)  # quiet wherever it was tried: be sure of it
-    peak = float(np.max([_peak(block) for block in file.blocks(_BLOCK, dtype="float32")]))
+    peak = float(np.max([_peak(block) for block in read_blocks(file, file.frames)]))
     if not np.isfinite(peak):
         return _NOT_FINITE
     silent = silence is not None and peak <= silence

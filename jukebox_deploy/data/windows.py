@@ -60,7 +60,7 @@ class CodeWindows:
         warnings: dict[str, str] = {}
         for song in songs.songs:
             try:
-                labelled = _labelled(song, prior, vqvae, vocabulary)
+                labelled = song_labels(song, prior, vqvae, vocabulary)
             except LabelError as error:
                 skipped.append(SkippedFile(song.entry.name, str(error)))
                 continue
@@ -144,14 +144,12 @@ class _LazyBatches(Sequence[WindowBatch]):
         return self._read(self._places[index])
 
 
-def _labelled(song: CodedSong, prior: PriorConfig, vqvae: VQVAEConfig, vocabulary: Vocabulary) -> LabelledSong:
+def song_labels(song: CodedSong, prior: PriorConfig, vqvae: VQVAEConfig, vocabulary: Vocabulary) -> LabelledSong:
     """The labels of a song; `LabelError` if the prior cannot learn from it."""
-    seconds, window_seconds = (
-        song.samples / vqvae.sample_rate,
-        prior.window * vqvae.hop_length(prior.level) / vqvae.sample_rate,
-    )
+    seconds = song.samples / vqvae.sample_rate
     if song.lengths[prior.level] < prior.window:
-        raise LabelError(f"too short, {seconds:.2f} s for windows of {window_seconds:.2f} s")
+        needed = prior.window * vqvae.hop_length(prior.level) / vqvae.sample_rate
+        raise LabelError(f"too short, {seconds:.2f} s for windows of {needed:.2f} s")
     limits = duration_limits(prior, vqvae.sample_rate)
     if limits and not limits.shortest <= song.samples <= limits.longest:
         low, high = limits.seconds
