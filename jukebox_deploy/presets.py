@@ -1,4 +1,5 @@
-"""Every released and small model by name, `mid` to measure with, and `tiny`, a real model for a laptop's minute.
+"""Every released and small model by name, `mid` to measure with, `tiny`, a real model for a laptop's minute, and
+`small_demo`, the one that this repository brings trained.
 
 Source: specification sections 3.4 and 13.
 """
@@ -186,6 +187,42 @@ _TINY_TOP = PriorConfig(
     hop_fraction=0.25,
 )
 
+_DEMO_VQVAE = replace(RELEASED_VQVAE, sample_rate=16_000, multipliers=(1, 1, 1), codebook_size=512)
+_DEMO_LABELS = LabelConfig(LabelRules.NAMES, artists=8, genres=8, genre_slots=1)
+
+
+def _demo_upsampler(level: int, *, scale_residual: bool) -> PriorConfig:
+    return PriorConfig(
+        level=level,
+        window=1024,
+        codebook_size=512,
+        transformer=TransformerConfig(1024, width=160, depth=6, heads=2, order=AttentionOrder.FACTORED, blocks=32),
+        labels=_DEMO_LABELS,
+        conditioner=ConditionerConfig(
+            width=64, depth=4, stages=2, stride=2, dilation_cycle=4, scale_residual=scale_residual
+        ),
+        hop_fraction=0.5,
+    )
+
+
+_DEMO_TOP = PriorConfig(
+    level=2,
+    window=768,
+    codebook_size=512,
+    transformer=TransformerConfig(
+        768 + 128,
+        width=224,
+        depth=16,
+        heads=2,
+        order=AttentionOrder.FACTORED_PRIME_AND_DENSE,
+        blocks=28,
+        prime_tokens=128,
+    ),
+    labels=replace(_DEMO_LABELS, timing=TimingConfig(64, 6.2, 120.0)),
+    lyrics=LyricsConfig(tokens=128, vocabulary=79, alignment_layer=15, alignment_head=0),
+    hop_fraction=0.25,
+)
+
 PRESETS: dict[str, JukeboxConfig] = {
     config.name: config
     for config in (
@@ -201,6 +238,11 @@ PRESETS: dict[str, JukeboxConfig] = {
             "tiny",
             _TINY_VQVAE,
             (_tiny_upsampler(0, scale_residual=False), _tiny_upsampler(1, scale_residual=True), _TINY_TOP),
+        ),
+        JukeboxConfig(
+            "small_demo",
+            _DEMO_VQVAE,
+            (_demo_upsampler(0, scale_residual=False), _demo_upsampler(1, scale_residual=True), _DEMO_TOP),
         ),
     )
 }

@@ -22,7 +22,7 @@ _PATH = click.Path(path_type=Path)
 
 @click.group()
 def command() -> None:
-    """Read released checkpoints into a checkpoint bundle: configuration, weights, artists and genres."""
+    """Read checkpoints into a checkpoint bundle: configuration, weights, artists and genres."""
 
 
 def _bundle_options(function: _Command) -> _Command:
@@ -71,6 +71,30 @@ def import_hf_command(folder: Path, out: Path, preset: str | None, vocabulary: P
     names = _read_vocabulary(vocabulary)
     with replacing(out, force=force, is_ours=_is_bundle, inputs=[folder]):
         bundle = import_huggingface(folder, out, preset, names)
+    _report(bundle)
+
+
+@command.command("trained", short_help="Put parts that were trained apart into one bundle.")
+@click.argument("runs", nargs=-1, required=True, type=_PATH, metavar="RUN...")
+@click.option("--out", required=True, type=_PATH, metavar="BUNDLE", help="The bundle's folder, new or empty.")
+@click.option("--name", metavar="NAME", help="Of the model. [default: that of the first run]")
+@click.option("--dtype", type=click.Choice(["fp32", "fp16", "bf16"]), help="Store all weights like this.")
+@click.option("--force", is_flag=True, help="Replace the bundle that is there.")
+def import_trained_command(runs: tuple[Path, ...], out: Path, name: str | None, dtype: str | None, force: bool) -> None:
+    """Put the priors of several runs of `train`, and their VQ-VAE, into one bundle.
+
+    RUN is the folder of a run, or a checkpoint bundle. All priors must have learnt the codes of one VQ-VAE.
+    """
+    import torch
+
+    from jukebox_deploy.checkpoints.bundle import CheckpointBundle
+    from jukebox_deploy.contract import Precision
+    from jukebox_deploy.jobs.trained_bundle import join_bundles
+
+    parts = [CheckpointBundle.open(run / "bundle" if (run / "bundle").is_dir() else run) for run in runs]
+    element: torch.dtype | None = getattr(torch, Precision(dtype).dtype) if dtype else None
+    with replacing(out, force=force, is_ours=_is_bundle, inputs=runs):
+        bundle = join_bundles(parts, out, name, element)
     _report(bundle)
 
 

@@ -25,6 +25,7 @@ COMMANDS: dict[str, CommandEntry] = {
         "bench": "Measure speed, make reports of it, compare results.",
         "inspect": "Show what is in a bundle, a graph or a song.",
         "data": "Make music to train on.",
+        "train": "Train a VQ-VAE, a prior or an upsampler.",
         "presets": "List the known models with their sizes.",
     }.items()
 }
@@ -36,6 +37,7 @@ OPTIONAL_PACKAGES = {
     "tensorrt_rtx": "tensorrt-rtx",
     "polygraphy": "tensorrt",
     "scipy": "train",
+    "tensorboard": "train",
 }
 """The extra that installs each package that the bare installation lacks."""
 

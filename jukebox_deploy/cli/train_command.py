@@ -1,0 +1,239 @@
+"""`jukebox-deploy train`: a VQ-VAE, a top prior or an upsampler, from a folder of songs."""
+
+from __future__ import annotations
+
+import json
+import sys
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, TypeVar
+
+import click
+
+from jukebox_deploy.cli.options import comma_separated
+
+if TYPE_CHECKING:
+    from jukebox_deploy.jobs.train_job import TrainingSummary
+    from jukebox_deploy.jobs.train_request import TrainingListener, TrainRequest
+    from jukebox_deploy.training.settings import OptimiserSettings, Part, RunSettings
+
+_Command = TypeVar("_Command", bound=Callable[..., Any])
+_PATH = click.Path(path_type=Path)
+
+
+@click.group()
+def command() -> None:
+    """Train a model on a folder of songs.
+
+    First the VQ-VAE, then on its codes the priors, in any order or at once on several machines. What a run leaves in
+    OUT/bundle is a checkpoint bundle; `jukebox-deploy import trained` puts those of several runs into one. With several
+    GPUs: torchrun --nproc-per-node N -m jukebox_deploy.cli.main train ...
+    """
+
+
+def _options(*options: Callable[[_Command], _Command]) -> Callable[[_Command], _Command]:
+    def decorate(function: _Command) -> _Command:
+        for option in reversed(options):
+            function = option(function)
+        return function
+
+    return decorate
+
+
+_where = _options(
+    click.option("--data", required=True, type=_PATH, metavar="DIR", help="Folder of songs, see `data check`."),
+    click.option("--metadata", type=_PATH, metavar="FILE", help="Table of the songs, if it is not in their folder."),
+    click.option("--out", required=True, type=_PATH, metavar="DIR", help="Folder of the run."),
+    click.option("--resume", is_flag=True, help="Go on with the run in that folder."),
+    click.option("--preset", metavar="NAME", help="The model, see `jukebox-deploy presets`."),
+)
+_how = _options(
+    click.option("--steps", required=True, type=int, metavar="N", help="Steps of the whole run."),
+    click.option("--batch", type=int, default=4, show_default=True, help="Examples per step, of all processes."),
+    click.option("--accumulate", type=int, default=1, show_default=True, help="Pieces in which a batch is computed."),
+    click.option("--learning-rate", type=float, metavar="RATE", help="[default: the paper's]"),
+    click.option("--weight-decay", type=float, metavar="DECAY", help="[default: the paper's]"),
+    click.option("--beta2", type=float, metavar="BETA", help="Of Adam. [default: the paper's]"),
+    click.option("--clip", type=float, default=1.0, show_default=True, help="Largest norm of a gradient; 0: any."),
+    click.option("--warm-up", type=int, default=100, show_default=True, metavar="N", help="Steps until the full rate."),
+    click.option("--anneal", type=int, default=0, show_default=True, metavar="N", help="Last steps, down to rate 0."),
+    click.option("--average", type=float, metavar="DECAY", help="Of the averaged weights. [default: by the batch]"),
+    click.option("--seed", type=int, default=0, show_default=True, help="Same seed and data, same numbers."),
+    click.option(
+        "--precision",
+        type=click.Choice(["fp32", "bf16", "fp16"]),
+        default="fp32",
+        show_default=True,
+        help="Of products; fp16 has a loss scale.",
+    ),
+    click.option("--recompute", is_flag=True, help="Compute activations twice instead of keeping them: less memory."),
+    click.option(
+        "--sharding",
+        type=click.Choice(["replicated", "sharded"]),
+        default="replicated",
+        show_default=True,
+        help="What each of several processes has of the weights: all (DDP), or a part (FSDP2).",
+    ),
+    click.option(
+        "--freeze", callback=comma_separated, metavar="a,b", help="Parameters to leave as they are, by parts of names."
+    ),
+    click.option("--train-fraction", type=float, default=0.9, show_default=True, help="Of the songs."),
+    click.option("--threads", type=int, metavar="N", help="Of the CPU. [default: PyTorch's]"),
+)
+_when = _options(
+    click.option("--checkpoint-minutes", type=float, default=10.0, show_default=True, help="Between two checkpoints."),
+    click.option("--keep", type=int, default=2, show_default=True, help="Checkpoints that stay."),
+    click.option("--log-steps", type=int, default=10, show_default=True, help="Between two rows of log.csv."),
+    click.option(
+        "--report-steps",
+        type=int,
+        default=0,
+        show_default=True,
+        help="Between looks at held-out songs; 0: at the end.",
+    ),
+    click.option("--tensorboard", is_flag=True, help="Log for TensorBoard too, in OUT/tensorboard."),
+    click.option("--json", "as_json", is_flag=True, help="Print the summary as JSON."),
+)
+_prior = _options(
+    click.option(
+        "--bundle", required=True, type=_PATH, metavar="BUNDLE", help="Checkpoint bundle with the trained VQ-VAE."
+    ),
+    click.option("--fine-tune", is_flag=True, help="Begin with the weights of the prior in that bundle."),
+    click.option(
+        "--vocabulary",
+        type=_PATH,
+        metavar="DIR",
+        help="Artists and genres with their ids. [default: the lists in DATA; else made of its labels]",
+    ),
+    click.option(
+        "--codes",
+        type=_PATH,
+        metavar="DIR",
+        help="Where encoded songs are kept, for several runs. [default: OUT-codes]",
+    ),
+)
+
+
+@command.command("vqvae", short_help="Train the VQ-VAE.")
+@_where
+@click.option("--bundle", type=_PATH, metavar="BUNDLE", help="Fine-tune the VQ-VAE of this checkpoint bundle.")
+@click.option("--seconds", type=float, metavar="S", help="Of sound in an example. [default: 8.9, the paper's]")
+@click.option(
+    "--revival-threshold",
+    type=float,
+    default=1.0,
+    show_default=True,
+    metavar="N",
+    help="Codes that fewer latents of a batch choose, on average, start anew; small batches want less.",
+)
+@_how
+@_when
+def train_vqvae(**options: Any) -> None:
+    """Train encoders, codebooks and decoders of all levels on the sound of the songs."""
+    from jukebox_deploy.training.settings import Part
+
+    _run(Part.VQVAE, {**options, "fine_tune": options["bundle"] is not None})
+
+
+@command.command("prior", short_help="Train the top prior.")
+@_where
+@_prior
+@_how
+@_when
+def train_prior(**options: Any) -> None:
+    """Train the prior of the top level, with artists, genres, timing and lyrics as far as the model takes them."""
+    from jukebox_deploy.training.settings import Part
+
+    _run(Part.PRIOR, options)
+
+
+@command.command("upsampler", short_help="Train an upsampler.")
+@_where
+@_prior
+@click.option("--level", required=True, type=int, help="Whose codes it writes; 0 is the finest.")
+@_how
+@_when
+def train_upsampler(**options: Any) -> None:
+    """Train the prior of a lower level, on the codes of the level above it."""
+    from jukebox_deploy.training.settings import Part
+
+    _run(Part.UPSAMPLER, options)
+
+
+def _run(part: Part, options: dict[str, Any]) -> None:
+    from jukebox_deploy.jobs.train_job import train
+
+    if options["threads"] is not None:
+        import torch
+
+        torch.set_num_threads(options["threads"])
+    with _listener() as listen:
+        summary = train(_request(part, options), listen)
+    _report(summary, options["as_json"])
+
+
+def _request(part: Part, options: dict[str, Any]) -> TrainRequest:
+    from jukebox_deploy.jobs.train_request import TrainRequest
+    from jukebox_deploy.training.settings import Cadence
+
+    places = ("data", "out", "preset", "bundle", "fine_tune", "metadata", "vocabulary", "codes", "resume")
+    times = ("checkpoint_minutes", "keep", "log_steps", "report_steps", "tensorboard")
+    return TrainRequest(
+        _settings(part, options),
+        cadence=Cadence(**{name: options[name] for name in times}),
+        **{name: options[name] for name in places if name in options},
+    )
+
+
+def _settings(part: Part, options: dict[str, Any]) -> RunSettings:
+    from jukebox_deploy.training.precision import TrainingPrecision
+    from jukebox_deploy.training.settings import RunSettings, Sharding
+
+    same = ("steps", "batch", "accumulate", "seed", "recompute", "train_fraction")
+    return RunSettings(
+        part,
+        **{name: options[name] for name in same},
+        level=options.get("level"),
+        seconds=options.get("seconds"),
+        revival_threshold=options.get("revival_threshold", 1.0),
+        precision=TrainingPrecision(options["precision"]),
+        sharding=Sharding(options["sharding"]),
+        average_decay=options["average"],
+        frozen=options["freeze"],
+        optimiser=_optimiser(part, options),
+    )
+
+
+def _optimiser(part: Part, options: dict[str, Any]) -> OptimiserSettings:
+    """The paper's recipe, changed where the user says so."""
+    from jukebox_deploy.training.settings import RECIPES
+
+    names = ("learning_rate", "weight_decay", "beta2", "clip", "warm_up", "anneal")
+    return replace(RECIPES[part], **{name: options[name] for name in names if options[name] is not None})
+
+
+@contextmanager
+def _listener() -> Iterator[TrainingListener]:
+    """Shows where the run is: a bar on a terminal, else a line now and then."""
+    from rich.console import Console
+
+    from jukebox_deploy.cli.training_progress import TrainingProgress
+
+    with TrainingProgress(Console(stderr=True)) as progress:
+        yield progress.show
+
+
+def _report(summary: TrainingSummary, as_json: bool) -> None:
+    if summary.bundle is None:  # the first process speaks for all
+        return
+    if as_json:
+        numbers = {"run": str(summary.folder), "steps": summary.steps, "seconds": summary.seconds}
+        click.echo(json.dumps({**numbers, "held_out": dict(summary.held_out)}, indent=2))
+        return
+    click.echo(f"{summary.folder}: {summary.steps} steps, {summary.seconds:.0f} s of them now.")
+    for name, value in summary.held_out.items():
+        click.echo(f"  {name}: {value:.4g}")
+    click.echo(f"Checkpoint bundle: {summary.bundle.folder}")
+    sys.stdout.flush()

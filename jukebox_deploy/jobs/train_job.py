@@ -1,0 +1,140 @@
+"""Training from beginning to bundle: the course of a run, whatever is trained."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+from jukebox_deploy.checkpoints.bundle import CheckpointBundle
+from jukebox_deploy.jobs.train_prior import PriorTraining
+from jukebox_deploy.jobs.train_request import TrainingEvent, TrainingListener, TrainingPart, TrainRequest
+from jukebox_deploy.jobs.train_vqvae import VQVAETraining
+from jukebox_deploy.training.logs import RunLog
+from jukebox_deploy.training.run_folder import RunFolder
+from jukebox_deploy.training.settings import Part
+from jukebox_deploy.training.trainer import StepReport, TrainedWeights
+from jukebox_deploy.training.workers import Workers
+
+_PARTS: Mapping[Part, Callable[[TrainRequest, Workers, TrainingListener], TrainingPart]] = {
+    Part.VQVAE: VQVAETraining,
+    Part.PRIOR: PriorTraining,
+    Part.UPSAMPLER: PriorTraining,
+}
+
+
+@dataclass(frozen=True)
+class TrainingSummary:
+    """How a run ended."""
+
+    folder: Path
+    bundle: CheckpointBundle | None  # `None` on all processes but the first
+    steps: int
+    seconds: float  # of this call
+    held_out: Mapping[str, float]
+
+
+def train(request: TrainRequest, listen: TrainingListener = lambda event: None) -> TrainingSummary:
+    """Train, or go on training, and write the bundle.
+
+    Every so many minutes, and when it is interrupted, the run is saved; `request.resume` goes on from there
+    and gives the same numbers as a run that was never interrupted.
+
+    Raises:
+        TrainingError: for a run that cannot begin in this folder, or a loss that is not a number.
+        DataError, LabelError, CheckpointError, ConfigError: for songs, labels, bundles and settings that do not fit.
+    """
+    with Workers.current() as workers:
+        part = _PARTS[request.settings.part](request, workers, listen)
+        return _Course(request, workers, part, listen).run()
+
+
+class _Course:
+    """A run in work."""
+
+    def __init__(self, request: TrainRequest, workers: Workers, part: TrainingPart, listen: TrainingListener) -> None:
+        self._request, self._workers, self._part, self._listen = request, workers, part, listen
+        self._cadence = request.cadence
+        self._folder = RunFolder(request.out)
+        if workers.first:
+            RunFolder.begin(request.out, part.record, resume=request.resume)
+        workers.wait()
+        self._trainer = part.trainer()
+        if snapshot := self._folder.latest():
+            self._trainer.restore(snapshot)
+        self._log: RunLog | None = None  # only the first process writes it
+        self._held_out_log: RunLog | None = None
+        if workers.first:
+            logs = self._folder.open_logs(self._trainer.step, tensorboard=self._cadence.tensorboard)
+            self._log, self._held_out_log = logs
+        self._begun = self._saved = self._logged = time.monotonic()
+        self._logged_step = self._trainer.step
+
+    def run(self) -> TrainingSummary:
+        """All steps that are left, the last look at it, and the bundle."""
+        try:
+            for report in self._trainer.steps():
+                self._after(report)
+        except KeyboardInterrupt:
+            self._save()
+            raise
+        self._save()
+        trained = self._trainer.averaged()
+        held_out = self._assess(trained)
+        bundle = self._write_bundle(trained) if self._workers.first else None
+        return TrainingSummary(self._folder.path, bundle, self._trainer.step, time.monotonic() - self._begun, held_out)
+
+    def _after(self, report: StepReport) -> None:
+        """Log, save and look at the run, each at its time."""
+        if report.step % self._cadence.log_steps == 0 or report.step == self._request.settings.steps:
+            self._note(report)
+        # All processes must agree on when, so the first one's clock counts.
+        if self._workers.agree(time.monotonic() - self._saved >= 60 * self._cadence.checkpoint_minutes):
+            self._save()
+        every = self._cadence.report_steps
+        if every and report.step % every == 0 and report.step < self._request.settings.steps:
+            self._assess(self._trainer.averaged())
+
+    def _note(self, report: StepReport) -> None:
+        now = time.monotonic()
+        steps, seconds = report.step - self._logged_step, max(now - self._logged, 1e-9)
+        rate = steps * self._request.settings.batch * self._part.example_length / seconds
+        self._logged, self._logged_step = now, report.step
+        numbers = {
+            "loss": float(self._workers.mean(report.total)),
+            **{name: float(self._workers.mean(value)) for name, value in report.metrics.items()},
+            "learning_rate": report.learning_rate,
+            "gradient_norm": report.gradient_norm,
+            f"{self._part.examples}_per_second": rate,
+        }
+        if self._log:
+            self._log.append(report.step, {**numbers, "skipped": int(report.skipped)})
+        self._tell("training", numbers)
+
+    def _save(self) -> None:
+        snapshot = self._trainer.snapshot()
+        if self._workers.first:
+            self._tell("saving")
+            self._folder.save(snapshot, self._cadence.keep)
+        self._saved = time.monotonic()
+
+    def _assess(self, trained: TrainedWeights) -> Mapping[str, float]:
+        """Metrics of the held-out songs, and something to look at and to listen to; the first process does it."""
+        if self._held_out_log is None:
+            return {}
+        step = self._trainer.step
+        self._tell("assessing")
+        numbers = self._part.assess(trained, self._folder.report(step))
+        if numbers:
+            self._held_out_log.append(step, numbers)
+        self._tell("assessed", numbers)
+        self._logged, self._logged_step = time.monotonic(), step
+        return numbers
+
+    def _write_bundle(self, trained: TrainedWeights) -> CheckpointBundle:
+        self._tell("writing the bundle")
+        return self._part.write_bundle(trained, self._folder.bundle)
+
+    def _tell(self, action: str, numbers: Mapping[str, float] | None = None) -> None:
+        self._listen(TrainingEvent(action, self._trainer.step, self._request.settings.steps, numbers or {}))

@@ -1,0 +1,191 @@
+"""Training of the top prior and the upsamplers: windows of codes in, the next code out."""
+
+from __future__ import annotations
+
+import hashlib
+from collections import Counter
+from collections.abc import Mapping
+from dataclasses import replace
+from pathlib import Path
+
+import torch
+
+from jukebox_deploy.checkpoints.bundle import CheckpointBundle
+from jukebox_deploy.checkpoints.layout import VQVAE_COMPONENT, prior_component
+from jukebox_deploy.checkpoints.tensors import TensorSource
+from jukebox_deploy.config import JukeboxConfig, LabelRules
+from jukebox_deploy.contract import GraphSpec
+from jukebox_deploy.data.catalogue import Catalogue
+from jukebox_deploy.data.code_cache import CodeCache, CodedSongs, encode_catalogue
+from jukebox_deploy.data.windows import CodeWindows, WindowSettings
+from jukebox_deploy.engines.eager import EagerEngine, GraphFunction
+from jukebox_deploy.errors import ConfigError, LabelError, TrainingError
+from jukebox_deploy.export.graph_modules import graph_module
+from jukebox_deploy.graphs import declare_graphs
+from jukebox_deploy.jobs.fine_tuning import begin_with, fit_label_tables, vocabulary_of
+from jukebox_deploy.jobs.train_request import Songs, TrainingEvent, TrainingListener, TrainRequest, sample_indices
+from jukebox_deploy.jobs.trained_bundle import write_trained_bundle
+from jukebox_deploy.jobs.training_samples import write_samples
+from jukebox_deploy.labels.vocabulary import Vocabulary
+from jukebox_deploy.labels.vocabulary_files import read_vocabulary
+from jukebox_deploy.models.builders import build_prior
+from jukebox_deploy.models.prior import Prior
+from jukebox_deploy.presets import preset
+from jukebox_deploy.runtime.decode import encode_audio
+from jukebox_deploy.training.objective import PriorObjective
+from jukebox_deploy.training.run_folder import RunRecord
+from jukebox_deploy.training.settings import Part
+from jukebox_deploy.training.trainer import TrainedWeights, Trainer
+from jukebox_deploy.training.workers import Workers
+
+_ASSESSED_BATCHES = 8
+
+
+class PriorTraining:
+    """A `TrainingPart`."""
+
+    examples = "codes"
+
+    def __init__(self, request: TrainRequest, workers: Workers, listen: TrainingListener) -> None:
+        """Encodes the songs that are not encoded yet.
+
+        Raises `DataError`, `LabelError`, `ConfigError` for songs, labels and settings that do not fit.
+        """
+        self._request, self._workers = request, workers
+        self._bundle = request.open_bundle()
+        self._songs = Songs.read(request)
+        base = _base_config(request, self._bundle)
+        prior = base.prior(_level(request, base))
+        self._vocabulary = Vocabulary()
+        if prior.labels:
+            self._vocabulary = training_vocabulary(request, self._bundle, self._songs, prior.labels.rules)
+        self._prior = fit_label_tables(prior, self._vocabulary)
+        self._config = replace(base, vqvae=self._bundle.config.vqvae, priors=(self._prior,))
+        self._cache = self._open_cache()
+        self._encode(listen)
+        self.example_length = self._prior.window
+        settings = request.settings
+        self._windows = self._make_windows(
+            self._coded(self._songs.trained), settings.examples(workers.count), workers.rank, workers.count
+        )
+        source = self._bundle.fingerprint()
+        self.record = RunRecord(settings, self._config, len(self._songs.trained.songs), self._songs.digest, source)
+
+    def trainer(self) -> Trainer:
+        """See `TrainingPart`."""
+        settings = self._request.settings
+        torch.manual_seed(settings.seed)
+        model = build_prior(self._prior)
+        if self._request.fine_tune:
+            source = self._bundle.tensors(prior_component(self._prior.level))
+            names = (self._bundle.vocabulary, self._vocabulary)
+            model.load_state_dict(begin_with(model.state_dict(), source, self._prior.labels, *names))
+        objective = PriorObjective(model, self._prior, recompute=settings.recompute)
+        return Trainer(objective, settings, self._windows.batch, self._workers)
+
+    @torch.no_grad()
+    def assess(self, trained: TrainedWeights, folder: Path) -> Mapping[str, float]:
+        """Bits per code of held-out windows, and a few windows as the model goes on by itself."""
+        model = build_prior(self._prior)
+        model.load_state_dict(dict(trained.weights))
+        songs = self._coded(self._songs.held_out if self._songs.held_out.songs else self._songs.trained)
+        write_samples(folder, self._engine(model), self._vocabulary, songs.songs, self._request.settings.seed)
+        windows = self._make_windows(songs, self._request.settings.batch).evaluation_windows()
+        objective = PriorObjective(model, self._prior)
+        sums: Counter[str] = Counter()
+        chosen = sample_indices(len(windows), _ASSESSED_BATCHES)
+        for index in chosen:
+            batch = {name: torch.from_numpy(array) for name, array in windows[int(index)].items()}
+            sums.update({name: float(value) for name, value in objective(batch, {}, 0).metrics.items()})
+        return {name: total / len(chosen) for name, total in sums.items()}
+
+    def write_bundle(self, trained: TrainedWeights, out: Path) -> CheckpointBundle:
+        """See `TrainingPart`."""
+        vqvae = self._bundle.tensors(VQVAE_COMPONENT)
+        weights = {
+            VQVAE_COMPONENT: {name: vqvae.load(name) for name in vqvae.infos},
+            prior_component(self._prior.level): dict(trained.weights),
+        }
+        return write_trained_bundle(out, self._config, weights, self.record, self._vocabulary)
+
+    def _engine(self, model: Prior | None = None) -> EagerEngine:
+        """The VQ-VAE of the bundle, and the prior as it stands, behind the contract of engines."""
+        vqvae = self._bundle.load_vqvae()
+        config = self._config if model is not None else replace(self._config, priors=())
+
+        def open_graph(spec: GraphSpec) -> GraphFunction:
+            part = vqvae if spec.model_level is None else model
+            assert part is not None
+            return graph_module(spec, part)
+
+        return EagerEngine(config, declare_graphs(config), open_graph)
+
+    def _open_cache(self) -> CodeCache:
+        vqvae = self._config.vqvae
+        folder = self._request.codes or self._request.out.with_name(f"{self._request.out.name}-codes")
+        return CodeCache(folder, _digest(self._bundle.tensors(VQVAE_COMPONENT)), vqvae.hop_lengths, vqvae.sample_rate)
+
+    def _encode(self, listen: TrainingListener) -> None:
+        """Have all songs encoded, by the first process."""
+        if self._workers.first:
+            engine = self._engine()
+
+            def tell(done: int, total: int) -> None:
+                listen(TrainingEvent("encoding songs", done, total))
+
+            for songs in (self._songs.trained, self._songs.held_out):
+                encode_catalogue(songs, self._cache, lambda audio, level: encode_audio(engine, level, audio), tell)
+        self._workers.wait()
+
+    def _coded(self, songs: Catalogue) -> CodedSongs:
+        return self._cache.coded_songs(songs)
+
+    def _make_windows(self, songs: CodedSongs, batch: int, rank: int = 0, workers: int = 1) -> CodeWindows:
+        settings = WindowSettings(batch, self._request.settings.seed)
+        return CodeWindows(songs, self._prior, self._config.vqvae, self._vocabulary, settings, rank, workers)
+
+
+def training_vocabulary(request: TrainRequest, bundle: CheckpointBundle, songs: Songs, rules: LabelRules) -> Vocabulary:
+    """The names that a prior is to know: those that were asked for, or that lie beside the songs, or in their labels.
+
+    A bundle that is fine-tuned keeps its names unless others were asked for.
+    """
+    if request.vocabulary is not None:
+        return read_vocabulary(request.vocabulary)
+    if request.fine_tune and bundle.vocabulary.lists:
+        return bundle.vocabulary
+    try:
+        found = read_vocabulary(request.data)
+    except LabelError:
+        found = Vocabulary()
+    if rules in found.lists:
+        return Vocabulary({rules: found.lists[rules]})
+    return vocabulary_of((*songs.trained.songs, *songs.held_out.songs), rules)
+
+
+def _digest(tensors: TensorSource) -> str:
+    """What a component's weights are: codes of one VQ-VAE are of no use to another."""
+    digest = hashlib.sha256()
+    for name in sorted(tensors.infos):
+        digest.update(name.encode())
+        digest.update(tensors.load(name).contiguous().view(torch.uint8).numpy().tobytes())
+    return digest.hexdigest()
+
+
+def _base_config(request: TrainRequest, bundle: CheckpointBundle) -> JukeboxConfig:
+    """The model: the bundle's when it is fine-tuned, otherwise a preset's."""
+    if request.fine_tune:
+        return bundle.config
+    if request.preset is None:
+        raise TrainingError("name the model to train: a preset, or a bundle to fine-tune.")
+    return preset(request.preset)
+
+
+def _level(request: TrainRequest, config: JukeboxConfig) -> int:
+    """The level that is trained; `ConfigError` for one that this part of the model is not at."""
+    if request.settings.part is Part.PRIOR:
+        return config.top_level
+    level = request.settings.level
+    if level is None or not 0 <= level < config.top_level:
+        raise ConfigError(f"level: an upsampler is at level 0 to {config.top_level - 1}, found {level}.")
+    return level

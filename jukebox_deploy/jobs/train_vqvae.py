@@ -1,0 +1,158 @@
+"""Training of the VQ-VAE: crops of songs in, reconstructions and codebooks out."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import cast
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from jukebox_deploy.checkpoints.bundle import CheckpointBundle
+from jukebox_deploy.checkpoints.layout import VQVAE_COMPONENT
+from jukebox_deploy.config import JukeboxConfig
+from jukebox_deploy.data.catalogue import Catalogue
+from jukebox_deploy.data.crops import AudioCrops, CropSettings
+from jukebox_deploy.errors import TrainingError
+from jukebox_deploy.jobs.train_request import Songs, TrainingListener, TrainRequest
+from jukebox_deploy.jobs.trained_bundle import write_trained_bundle
+from jukebox_deploy.jobs.training_sounds import write_sounds
+from jukebox_deploy.models.bottleneck import Codebook, CodebookState, UpdateRule, restore_codebook
+from jukebox_deploy.models.builders import build_vqvae
+from jukebox_deploy.models.losses import Bandwidths, spectral_convergence
+from jukebox_deploy.models.vqvae import VQVAE
+from jukebox_deploy.presets import preset
+from jukebox_deploy.runtime.song import whole_samples
+from jukebox_deploy.training.bandwidths import estimate_bandwidths
+from jukebox_deploy.training.metrics import code_counts, code_use, error_energy
+from jukebox_deploy.training.objective import VQVAEObjective, pack_codebooks
+from jukebox_deploy.training.run_folder import RunRecord
+from jukebox_deploy.training.trainer import TrainedWeights, Trainer
+from jukebox_deploy.training.workers import Workers
+
+_ASSESSED_CROPS, _ASSESSED_SECONDS = 16, 4.0
+_HEARD = 3  # of these crops
+_SECONDS = 393_216 / 44_100
+"""Of an example, unless the user says otherwise: the paper's."""
+
+
+class VQVAETraining:
+    """A `TrainingPart`."""
+
+    examples = "samples"
+
+    def __init__(self, request: TrainRequest, workers: Workers, listen: TrainingListener) -> None:
+        """Raises `DataError` for songs, `ConfigError` for settings that do not fit."""
+        self._request, self._workers = request, workers
+        self._songs = Songs.read(request)
+        start = request.open_bundle() if request.fine_tune else None
+        model = start.config if start else preset(_required(request.preset))
+        self._config = JukeboxConfig(model.name, model.vqvae)
+        self._start = start
+        settings = request.settings
+        self.example_length = self._whole_codes(settings.seconds or _SECONDS)
+        self._crops = self._make_crops(
+            self._songs.trained, self.example_length, settings.examples(workers.count), workers.rank, workers.count
+        )
+        self._bandwidths = self._estimate()
+        self.record = RunRecord(
+            settings,
+            self._config,
+            len(self._songs.trained.songs),
+            self._songs.digest,
+            start.fingerprint() if start else None,
+            self._bandwidths,
+        )
+
+    def trainer(self) -> Trainer:
+        """See `TrainingPart`."""
+        torch.manual_seed(self._request.settings.seed)
+        vqvae = self._start.load_vqvae() if self._start else build_vqvae(self._config.vqvae)
+        settings = self._request.settings
+        rule = UpdateRule(threshold=settings.revival_threshold)
+        objective = VQVAEObjective(vqvae, settings.loss, self._bandwidths, rule)
+        trainer = Trainer(objective, settings, self._batch, self._workers)
+        if self._start:
+            trainer.state = pack_codebooks(tuple(self._restored(vqvae)))
+        return trainer
+
+    @torch.no_grad()
+    def assess(self, trained: TrainedWeights, folder: Path) -> Mapping[str, float]:
+        """SNR and spectral convergence of each level, and the first few crops as sound and as pictures."""
+        songs = self._songs.held_out if self._songs.held_out.songs else self._songs.trained
+        length = self._whole_codes(min(_ASSESSED_SECONDS, min(song.seconds for song in songs.songs)))
+        audio = torch.from_numpy(self._make_crops(songs, length, _ASSESSED_CROPS, 0, 1).batch(0))
+        model = self._filled(trained)
+        levels = range(self._config.vqvae.levels)
+        codes = [model.encode(audio, level) for level in levels]
+        reconstructions = [model.decode(codes[level], level) for level in levels]
+        for crop in range(_HEARD):
+            sounds = {"original": audio[crop, 0], **{f"level {i}": r[crop, 0] for i, r in enumerate(reconstructions)}}
+            write_sounds(folder, f"crop_{crop}", {n: s.numpy() for n, s in sounds.items()}, self._rate)
+        return {
+            f"{name}_{level}": value
+            for level in levels
+            for name, value in _metrics(audio, reconstructions[level], codes[level], self._config).items()
+        }
+
+    def write_bundle(self, trained: TrainedWeights, out: Path) -> CheckpointBundle:
+        """See `TrainingPart`."""
+        weights = self._filled(trained).state_dict()
+        return write_trained_bundle(out, self._config, {VQVAE_COMPONENT: weights}, self.record)
+
+    @property
+    def _rate(self) -> int:
+        return self._config.vqvae.sample_rate
+
+    def _batch(self, number: int) -> dict[str, np.ndarray]:
+        return {"audio": self._crops.batch(number)}
+
+    def _make_crops(self, songs: Catalogue, length: int, batch: int, rank: int, workers: int) -> AudioCrops:
+        settings = CropSettings(self._rate, length, batch, self._request.settings.seed)
+        return AudioCrops(songs, settings, rank, workers)
+
+    def _whole_codes(self, seconds: float) -> int:
+        """Samples of a length, in whole top codes."""
+        samples = whole_samples(seconds, self._config.vqvae)
+        if samples == 0:
+            raise TrainingError(f"seconds: {seconds} are less than one code of the top level; give more.")
+        return samples
+
+    def _estimate(self) -> Bandwidths:
+        """From the first process's batches, so that all processes find the same."""
+        settings = self._request.settings
+        crops = self._make_crops(self._songs.trained, self.example_length, settings.examples(1), 0, 1)
+        batches = (torch.from_numpy(crops.batch(number)) for number in range(crops.batches_per_epoch))
+        return estimate_bandwidths(batches, self._rate)
+
+    def _restored(self, vqvae: VQVAE) -> Iterator[CodebookState]:
+        tokens = self._request.settings.batch * self.example_length
+        for level, codebook in enumerate(vqvae.codebooks):
+            yield restore_codebook(cast(Codebook, codebook).codes, tokens // self._config.vqvae.hop_length(level))
+
+    def _filled(self, trained: TrainedWeights) -> VQVAE:
+        """A VQ-VAE with trained weights and codebooks."""
+        codebooks: dict[str, Tensor] = {
+            f"codebooks.{level}.codes": trained.state[f"codes.{level}"] for level in range(self._config.vqvae.levels)
+        }
+        model = build_vqvae(self._config.vqvae)
+        model.load_state_dict({**trained.weights, **codebooks})
+        return model.eval()
+
+
+def _metrics(audio: Tensor, output: Tensor, codes: Tensor, config: JukeboxConfig) -> dict[str, float]:
+    use = code_use(code_counts(codes, config.vqvae.codebook_size))
+    return {
+        "snr_decibel": error_energy(audio, output).decibels,
+        "spectral_convergence": float(spectral_convergence(audio, output).mean()),
+        "codes_used": float(use.used),
+        "perplexity": use.perplexity,
+    }
+
+
+def _required(name: str | None) -> str:
+    if name is None:
+        raise TrainingError("name the model to train: a preset, or a bundle to fine-tune.")
+    return name

@@ -1,0 +1,113 @@
+"""Checkpoint bundles of what was trained, and of parts that were trained apart."""
+
+from __future__ import annotations
+
+import shutil
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, replace
+from functools import cached_property, partial
+from pathlib import Path
+
+import torch
+from torch import Tensor
+
+from jukebox_deploy.checkpoints.bundle import BundleContents, CheckpointBundle, write_bundle
+from jukebox_deploy.checkpoints.layout import VQVAE_COMPONENT
+from jukebox_deploy.checkpoints.tensors import TensorInfo, TensorSource, TensorTable
+from jukebox_deploy.config import JukeboxConfig, LabelRules
+from jukebox_deploy.errors import CheckpointError
+from jukebox_deploy.labels.vocabulary import NameLists, Vocabulary
+from jukebox_deploy.training.run_folder import RunRecord, record_numbers
+
+
+def write_trained_bundle(
+    out: Path,
+    config: JukeboxConfig,
+    weights: Mapping[str, Mapping[str, Tensor]],
+    record: RunRecord,
+    vocabulary: Vocabulary | None = None,
+) -> CheckpointBundle:
+    """Write weights by component; a bundle that a run had left before at `out` is replaced."""
+    components: dict[str, Callable[[], TensorSource]] = {
+        name: partial(TensorTable, tensors) for name, tensors in weights.items()
+    }
+    if out.exists():
+        shutil.rmtree(out)
+    return write_bundle(out, BundleContents(config, components, record_numbers(record), vocabulary or Vocabulary()))
+
+
+@dataclass(frozen=True)
+class CastTensors:
+    """Tensors in another dtype."""
+
+    source: TensorSource
+    dtype: torch.dtype
+
+    @cached_property
+    def infos(self) -> Mapping[str, TensorInfo]:
+        """Shape and dtype of every tensor."""
+        return {name: TensorInfo(info.shape, self.dtype) for name, info in self.source.infos.items()}
+
+    def load(self, name: str) -> Tensor:
+        """One of the tensors."""
+        return self.source.load(name).to(self.dtype)
+
+
+def join_bundles(
+    bundles: Sequence[CheckpointBundle], out: Path, name: str | None = None, dtype: torch.dtype | None = None
+) -> CheckpointBundle:
+    """Put priors that were trained apart into one bundle with their VQ-VAE.
+
+    `dtype`: of all tensors in the new bundle; default: as they are.
+
+    Raises:
+        CheckpointError: if the VQ-VAEs differ, or two bundles have the same prior.
+    """
+    first = bundles[0]
+    owners: dict[str, CheckpointBundle] = {VQVAE_COMPONENT: first}
+    for bundle in bundles:
+        _require_same_vqvae(first, bundle)
+        for component in bundle.components[1:]:
+            if component in owners:
+                raise CheckpointError(
+                    f"{bundle.folder} and {owners[component].folder} both have {component}; leave one of them out."
+                )
+            owners[component] = bundle
+    priors = sorted((prior for bundle in bundles for prior in bundle.config.priors), key=lambda prior: prior.level)
+    config = replace(first.config, name=name or first.config.name, priors=tuple(priors))
+    components = {part: _opener(bundle, part, dtype) for part, bundle in owners.items()}
+    source = {"format": "joined", "parts": {part: dict(bundle.source) for part, bundle in owners.items()}}
+    return write_bundle(out, BundleContents(config, components, source, _common_vocabulary(bundles)))
+
+
+def _opener(bundle: CheckpointBundle, component: str, dtype: torch.dtype | None) -> Callable[[], TensorSource]:
+    def open_tensors() -> TensorSource:
+        tensors = bundle.tensors(component)
+        return tensors if dtype is None else CastTensors(tensors, dtype)
+
+    return open_tensors
+
+
+def _require_same_vqvae(first: CheckpointBundle, other: CheckpointBundle) -> None:
+    mine, theirs = first.tensors(VQVAE_COMPONENT), other.tensors(VQVAE_COMPONENT)
+    same = first.config.vqvae == other.config.vqvae and all(
+        torch.equal(mine.load(name), theirs.load(name)) for name in mine.infos
+    )
+    if not same:
+        raise CheckpointError(
+            f"{other.folder} and {first.folder} have different VQ-VAEs: codes of one mean nothing to the other. "
+            "Train all priors on the codes of one VQ-VAE."
+        )
+
+
+def _common_vocabulary(bundles: Sequence[CheckpointBundle]) -> Vocabulary:
+    """The lists of all bundles; two that name the same rules must agree."""
+    lists: dict[LabelRules, NameLists] = {}
+    for bundle in bundles:
+        for rules, names in bundle.vocabulary.lists.items():
+            if lists.setdefault(rules, names) != names:
+                raise CheckpointError(
+                    f"{bundle.folder}: its lists of artists and genres ({rules}) differ from another bundle's. "
+                    "Train all priors with one --vocabulary."
+                )
+    return Vocabulary(lists)

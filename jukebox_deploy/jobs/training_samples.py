@@ -1,0 +1,68 @@
+"""What a prior in training writes by itself: a stretch of a held-out song, told its labels and upper codes."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from functools import partial
+from pathlib import Path
+
+import numpy as np
+
+from jukebox_deploy.config import JukeboxConfig
+from jukebox_deploy.data.code_cache import CodedSong
+from jukebox_deploy.data.windows import song_labels
+from jukebox_deploy.engine import Engine
+from jukebox_deploy.jobs.training_sounds import write_sounds
+from jukebox_deploy.labels.vocabulary import Vocabulary
+from jukebox_deploy.runtime.conditioning import WindowConditioner
+from jukebox_deploy.runtime.decode import decode_codes
+from jukebox_deploy.runtime.level import LevelSampler, SongLevel
+from jukebox_deploy.runtime.slot import WindowConditioning
+from jukebox_deploy.runtime.song import SongRequest
+from jukebox_deploy.runtime.windows import Window, WindowGeometry, plan_level
+
+_SONGS, _WINDOWS = 3, 2
+
+
+def write_samples(
+    folder: Path, engine: Engine, vocabulary: Vocabulary, songs: Sequence[CodedSong], seed: int = 0
+) -> None:
+    """Sample two windows with the labels of the first few songs (an upsampler: over their upper codes).
+
+    Each is written as sound, beside the song itself as its own codes of that level give it.
+    """
+    (prior,) = engine.config.priors
+    geometry = WindowGeometry.of(prior)
+    total = geometry.window + (_WINDOWS - 1) * geometry.hop
+    chosen = [song for song in songs if song.lengths[prior.level] >= total][:_SONGS]
+    if not chosen:
+        return
+    sampled: dict[int, np.ndarray] = {}
+    levels = [
+        SongLevel(
+            number,
+            SongRequest(seconds=song.samples / engine.config.vqvae.sample_rate, seed=seed, song=number),
+            total,
+            plan_level(geometry, total, 0),
+            np.zeros(0, np.int64),
+            _conditioned(WindowConditioner(engine, prior), engine.config, vocabulary, song),
+            partial(sampled.__setitem__, number),
+        )
+        for number, song in enumerate(chosen)
+    ]
+    for _ in LevelSampler(engine.prior_session(prior.level, len(chosen)), prior).run(levels):
+        pass
+    for number, song in enumerate(chosen):
+        codes = {"song": song.codes(prior.level, 0, total), "sampled": sampled[number]}
+        sounds = {title: np.concatenate(list(decode_codes(engine, prior.level, c))) for title, c in codes.items()}
+        write_sounds(folder, f"song_{number}", sounds, engine.config.vqvae.sample_rate)
+
+
+def _conditioned(
+    conditioner: WindowConditioner, config: JukeboxConfig, vocabulary: Vocabulary, song: CodedSong
+) -> Callable[[Window], WindowConditioning]:
+    """How the windows of a song are conditioned, as in training."""
+    (prior,) = config.priors
+    labels = song_labels(song, prior, config.vqvae, vocabulary).labels
+    upper = song.codes(prior.level + 1) if prior.conditioner else np.zeros(0, np.int64)
+    return lambda window: conditioner(window, labels, upper)

@@ -1,0 +1,1 @@
+"""Training: from batches to weights; what is trained is a checkpoint bundle like any other."""

@@ -1,0 +1,97 @@
+"""Training checkpoints: everything that a run needs to go on as if nothing had happened.
+
+A folder per checkpoint with plain numbers as JSON and tensors as safetensors; nothing is unpickled.
+It appears whole or not at all, and the one before stays until it has.
+"""
+
+from __future__ import annotations
+
+import json
+import shutil
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from torch import Tensor
+
+from jukebox_deploy.errors import CheckpointError
+from jukebox_deploy.files import atomic_directory, write_json_atomic
+
+FORMAT_VERSION = 1
+_NUMBERS = "training.json"
+_FOLDER = "checkpoints"
+
+
+@dataclass(frozen=True)
+class Snapshot:
+    """A run after so many steps."""
+
+    step: int
+    numbers: Mapping[str, Any]  # plain JSON data
+    tensors: Mapping[str, Mapping[str, Tensor]]  # by group: weights, moments, average, state
+
+
+def write_snapshot(run: Path, snapshot: Snapshot, keep: int) -> Path:
+    """Write a checkpoint below a run's folder and remove all but the last `keep`; returns its folder.
+
+    Raises `JukeboxError` where there is no room; the checkpoints that were there stay.
+    """
+    from safetensors.torch import save_file
+
+    path = _path(run, snapshot.step)
+    if path.exists():
+        return path
+    with atomic_directory(path) as folder:
+        for group, tensors in snapshot.tensors.items():
+            save_file({n: t.detach().cpu().contiguous() for n, t in tensors.items()}, folder / f"{group}.safetensors")
+        numbers = {
+            "format_version": FORMAT_VERSION,
+            "step": snapshot.step,
+            "groups": sorted(snapshot.tensors),
+            **snapshot.numbers,
+        }
+        write_json_atomic(folder / _NUMBERS, numbers)
+    for old in _paths(run)[:-keep]:
+        shutil.rmtree(old)
+    return path
+
+
+def latest_step(run: Path) -> int | None:
+    """The step of the newest checkpoint; `None` if there is none."""
+    paths = _paths(run)
+    return int(paths[-1].name) if paths else None
+
+
+def read_snapshot(run: Path, step: int) -> Snapshot:
+    """Read a checkpoint; `CheckpointError` if it is missing, damaged or of another version."""
+    path = _path(run, step)
+    advice = f"Remove {path} to go on from the checkpoint before it."
+    try:
+        numbers = json.loads((path / _NUMBERS).read_text(encoding="utf-8"))
+        version, groups = numbers.pop("format_version"), numbers.pop("groups")
+    except (OSError, ValueError, KeyError, AttributeError) as error:
+        raise CheckpointError(f"{path / _NUMBERS}: not a training checkpoint ({error!r}). {advice}") from error
+    if version != FORMAT_VERSION:
+        raise CheckpointError(f"{path}: has format {version!r}, this program reads {FORMAT_VERSION}. {advice}")
+    tensors = {group: _read_tensors(path / f"{group}.safetensors", advice) for group in groups}
+    return Snapshot(int(numbers.pop("step")), numbers, tensors)
+
+
+def _read_tensors(path: Path, advice: str) -> dict[str, Tensor]:
+    from safetensors import SafetensorError
+    from safetensors.torch import load_file
+
+    try:
+        return load_file(path)
+    except (OSError, SafetensorError) as error:
+        raise CheckpointError(f"{path}: cannot be read ({error}). {advice}") from error
+
+
+def _path(run: Path, step: int) -> Path:
+    return run / _FOLDER / f"{step:08}"
+
+
+def _paths(run: Path) -> list[Path]:
+    """All checkpoints, oldest first; half-written ones have other names."""
+    return sorted(path for path in (run / _FOLDER).glob("[0-9]*") if path.name.isdigit() and path.is_dir())

@@ -1,0 +1,24 @@
+"""In what element type the products of a training step are computed. Source: specification sections 4.4 and 17."""
+
+from __future__ import annotations
+
+from contextlib import AbstractContextManager, nullcontext
+from enum import StrEnum
+
+import torch
+
+
+class TrainingPrecision(StrEnum):
+    """Element type of the products; weights, moments and averages stay in float32."""
+
+    FP32 = "fp32"
+    BF16 = "bf16"
+    FP16 = "fp16"  # with a loss scale
+
+
+def autocast(precision: TrainingPrecision, device: torch.device) -> AbstractContextManager[object]:
+    """The context in which a forward pass runs."""
+    if precision is TrainingPrecision.FP32:
+        return nullcontext()
+    dtype = torch.bfloat16 if precision is TrainingPrecision.BF16 else torch.float16
+    return torch.autocast(device.type, dtype)

@@ -1,0 +1,37 @@
+"""Tensors of a run as wholes, wherever their parts are: sharded ones are gathered and divided again."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+import torch
+from torch import Tensor
+from torch.distributed.tensor import DTensor, distribute_tensor
+
+from jukebox_deploy.errors import CheckpointError
+
+
+def gather(tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """Copies on the CPU, whole; all processes must call it."""
+    whole = {n: t.full_tensor() if isinstance(t, DTensor) else t for n, t in tensors.items()}
+    return {name: tensor.detach().cpu().clone() for name, tensor in whole.items()}
+
+
+@torch.no_grad()
+def scatter(tensors: Mapping[str, Tensor], whole: Mapping[str, Tensor]) -> None:
+    """Fill tensors with values that `gather` gave; all processes must call it with the same values.
+
+    Raises `CheckpointError` where names or shapes differ.
+    """
+    if unlike := sorted(set(tensors) ^ set(whole)):
+        raise CheckpointError(f"the training checkpoint belongs to another model: {unlike[0]} is in one of them only.")
+    for name, tensor in tensors.items():
+        value = whole[name].to(tensor.device, tensor.dtype)
+        if value.shape != tensor.shape:
+            raise CheckpointError(
+                f"the training checkpoint belongs to another model: {name} is {list(value.shape)}, "
+                f"expected {list(tensor.shape)}."
+            )
+        if isinstance(tensor, DTensor):
+            value = distribute_tensor(value, tensor.device_mesh, tensor.placements)
+        tensor.copy_(value)
