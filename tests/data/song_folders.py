@@ -11,6 +11,7 @@ import numpy as np
 import soundfile
 
 RATE = 8_000
+RAMP_STEP = 2.0**-15
 FORMATS = ("wav", "flac", "ogg", "mp3")
 
 
@@ -20,8 +21,8 @@ def tone(seconds: float, rate: int = RATE, frequency: float = 440.0, peak: float
 
 
 def ramp(count: int) -> np.ndarray:
-    """Samples that tell where they are: sample `i` is `(i + 1) / 2^20`, exact in float32."""
-    return (np.arange(1, count + 1) * 2.0**-20).astype(np.float32)
+    """Samples that tell where they are: sample `i` is `(i + 1) * RAMP_STEP`, exact in float32."""
+    return (np.arange(1, count + 1) * RAMP_STEP).astype(np.float32)
 
 
 def write_sound(path: Path, samples: np.ndarray, rate: int = RATE) -> Path:
