@@ -6,6 +6,7 @@ Engines are code. Nothing of a bundle is handed to a runtime before its hash was
 from __future__ import annotations
 
 import dataclasses
+import hashlib
 import json
 import stat
 from dataclasses import dataclass
@@ -34,8 +35,39 @@ class EngineBundle:
         return {name: entry.spec for name, entry in self.manifest.graphs.items()}
 
     def graph_path(self, kind: GraphKind, level: int) -> Path:
-        """The `.onnx` or `.engine` file of a graph; `EngineError` if the bundle lacks it."""
-        return self.folder / self.manifest.graph(kind, level).file
+        """The `.onnx` or `.engine` file of a graph in one piece; `EngineError` if the bundle lacks it."""
+        entry = self.manifest.graph(kind, level)
+        if entry.parts:
+            raise EngineError(f"{self.folder}: {entry.spec.name} is in {len(entry.parts)} parts, not in one file.")
+        return self.folder / entry.file
+
+    @property
+    def parts(self) -> dict[str, tuple[GraphSpec, ...]]:
+        """By the name of a graph that was cut, the tables of its parts in the order in which they run."""
+        return {
+            name: tuple(part.spec for part in entry.parts) for name, entry in self.manifest.graphs.items() if entry.parts
+        }
+
+    @property
+    def paths(self) -> dict[str, Path]:
+        """The `.onnx` or `.engine` file of each graph, or of each of its parts, by its table's name."""
+        pieces = (piece for entry in self.manifest.graphs.values() for piece in entry.pieces)
+        return {piece.spec.name: self.folder / piece.file for piece in pieces}
+
+    def read_file(self, name: str) -> bytes:
+        """A whole file of the bundle; `EngineError` unless these very bytes have the hash of the manifest.
+
+        A file could have been changed since the bundle was opened.
+        """
+        try:
+            content = (self.folder / name).read_bytes()
+        except OSError as error:
+            raise EngineError(f"{self.folder}: {name} cannot be read ({error}).") from error
+        if hashlib.sha256(content).hexdigest() != self.manifest.files[name].sha256:
+            raise EngineError(
+                f"{self.folder}: {name} is not the file of the manifest: its SHA-256 differs. Copy or build it again."
+            )
+        return content
 
 
 def write_manifest(folder: Path, manifest: Manifest) -> Manifest:

@@ -30,12 +30,7 @@ class SlotSession(ABC):
 
     def __init__(self, step: GraphSpec, prefill: GraphSpec, slots: int) -> None:
         """Raises `EngineError` for a number of slots that the graphs were not made for."""
-        (slot_range,) = [r for r in step.ranges if r.symbol == "B"]
-        if not slot_range.minimum <= slots <= slot_range.maximum:
-            raise EngineError(
-                f"{step.name}: {slots} slots asked for, but the engine was made for {slot_range.minimum} "
-                f"to {slot_range.maximum}. Export again with another number of slots."
-            )
+        require_slots(step, slots)
         self._step_spec = step
         self._prefill_spec = prefill
         self._slots = slots
@@ -100,3 +95,13 @@ class SlotSession(ABC):
 def buffer_count(spec: TensorSpec) -> int:
     """How many buffers a tensor of the step needs."""
     return 2 if spec.role is Role.STATE and not spec.in_place else 1
+
+
+def require_slots(step: GraphSpec, slots: int) -> None:
+    """Raise `EngineError` for a number of slots that a step was not made for."""
+    (slot_range,) = [r for r in step.ranges if r.symbol == "B"]
+    if not slot_range.minimum <= slots <= slot_range.maximum:
+        raise EngineError(
+            f"{step.name}: {slots} slots asked for, but the engine was made for {slot_range.minimum} "
+            f"to {slot_range.maximum}. Export again with another number of slots."
+        )

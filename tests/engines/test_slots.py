@@ -7,13 +7,17 @@ import pytest
 
 from jukebox_deploy.contract import GraphKind
 from jukebox_deploy.engine import Engine, PriorSession
+from jukebox_deploy.engines.bundle import open_bundle
 from jukebox_deploy.engines.eager import EagerEngine
+from jukebox_deploy.engines.manifest import Target
 from jukebox_deploy.engines.onnxruntime import OnnxRuntimeEngine
 from jukebox_deploy.engines.onnxruntime_memory import DeviceMemory
+from jukebox_deploy.engines.tensorrt import TensorRtEngine
 from jukebox_deploy.errors import EngineError
-from tests.engines import handmade_prior
+from tests.engines import fake_tensorrt, handmade_prior
 from tests.engines.handmade_prior import HEADS, LENGTH, WIDTH
 
+TENSORRT = (Target.TENSORRT, Target.TENSORRT_RTX)
 KEYS = (HEADS, LENGTH, WIDTH)
 QUERY = (HEADS, 1, WIDTH)
 
@@ -32,11 +36,21 @@ class DeviceEngine(OnnxRuntimeEngine):
         return DeviceMemory(onnxruntime, ("cpu", 0))
 
 
-@pytest.fixture(params=["eager", "onnxruntime", "onnxruntime on a device"])
+def pretended_engine(graph_folder, target) -> TensorRtEngine:
+    """TensorRT as far as a machine without a GPU can have it."""
+    folder = graph_folder.parent / str(target)
+    if not folder.exists():
+        fake_tensorrt.save_engines(open_bundle(graph_folder), folder, target)
+    return TensorRtEngine(open_bundle(folder), fake_tensorrt.platform(target))
+
+
+@pytest.fixture(params=["eager", "onnxruntime", "onnxruntime on a device", *TENSORRT])
 def engine(request, graph_folder) -> Engine:
     if request.param == "eager":
         return handmade_prior.eager_engine()
     pytest.importorskip("onnxruntime")
+    if request.param in TENSORRT:
+        return pretended_engine(graph_folder, request.param)
     engine = handmade_prior.onnx_engine(graph_folder)
     if request.param == "onnxruntime":
         return engine

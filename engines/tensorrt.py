@@ -1,0 +1,185 @@
+"""The TensorRT backend, for both flavours: engines of a bundle on an NVIDIA GPU.
+
+Another GPU than the first one is chosen with the variable CUDA_VISIBLE_DEVICES.
+"""
+
+from __future__ import annotations
+
+import weakref
+from collections.abc import Iterator, Mapping
+from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass
+from types import TracebackType
+from typing import Self
+
+import numpy as np
+
+from jukebox_deploy.config import JukeboxConfig
+from jukebox_deploy.contract import GraphKind, GraphSpec, TensorSpec, check_feeds, numpy_dtype
+from jukebox_deploy.engines.bundle import EngineBundle
+from jukebox_deploy.engines.device import Device, DeviceArena, OutOfDeviceMemoryError
+from jukebox_deploy.engines.memory_plan import plan_manifest
+from jukebox_deploy.engines.slots import require_slots
+from jukebox_deploy.engines.tensorrt_graph import TensorRtGraph
+from jukebox_deploy.engines.tensorrt_runtime import Platform, load_engines, open_platform, require_suitable
+from jukebox_deploy.engines.tensorrt_session import TensorRtSession
+from jukebox_deploy.errors import EngineError
+
+_WORK = "working memory"
+
+
+@dataclass(frozen=True)
+class TensorRtOptions:
+    """How engines are run."""
+
+    cuda_graph: bool = True  # record steps and replay them, where the engine allows it
+    host_code: bool = False  # let engines bring code for the processor, as version-compatible ones do
+
+
+class TensorRtRunner:
+    """A stateless graph. Its buffers grow with what it is given."""
+
+    concurrent_calls = 1
+
+    def __init__(self, graph: TensorRtGraph, device: Device) -> None:
+        """Takes over the graph."""
+        self.spec = graph.spec
+        self._graph = graph
+        self._device = device
+        self._sizes: dict[str, int] = {}
+        self._memory = ExitStack()
+        self._release = weakref.finalize(self, _release_runner, device, self._memory, graph)
+        self._arena = self._allocate({_WORK: graph.memory_bytes})
+        graph.set_memory(self._arena[_WORK], graph.memory_bytes)
+
+    def __call__(self, feeds: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
+        """Arrays by input name -> arrays by output name."""
+        sizes = check_feeds(self.spec, feeds)
+        self._make_room({t.name: t.bytes(sizes) for t in self.spec.tensors})
+        self._graph.set_sizes(sizes)
+        self._graph.bind({t.name: self._arena[t.name] for t in self.spec.tensors})
+        for spec in self.spec.inputs:
+            self._device.upload(self._arena[spec.name], feeds[spec.name])
+        self._graph.enqueue()
+        return {spec.name: self._download(spec, sizes) for spec in self.spec.outputs}
+
+    def _download(self, spec: TensorSpec, sizes: Mapping[str, int]) -> np.ndarray:
+        array = np.empty(spec.shape(sizes), numpy_dtype(spec.dtype))
+        self._device.download(self._arena[spec.name], array)
+        return array
+
+    def _make_room(self, needed: Mapping[str, int]) -> None:
+        """New memory for all tensors if any of them has become larger."""
+        if any(size > self._sizes.get(name, 0) for name, size in needed.items()):
+            sizes = {name: max(size, self._sizes.get(name, 0)) for name, size in needed.items()}
+            self._memory.close()
+            self._arena = self._allocate({_WORK: self._graph.memory_bytes, **sizes})
+            self._graph.set_memory(self._arena[_WORK], self._graph.memory_bytes)
+            self._sizes = sizes
+
+    def _allocate(self, sizes: Mapping[str, int]) -> DeviceArena:
+        arena = DeviceArena(self._device, sizes)
+        self._memory.callback(arena.release)
+        return arena
+
+    def close(self) -> None:
+        """Give back everything on the device; a second time does nothing."""
+        self._release()
+
+
+def _release_runner(device: Device, memory: ExitStack, graph: TensorRtGraph) -> None:
+    with ExitStack() as stack:
+        stack.callback(memory.close)
+        stack.callback(graph.release)
+        device.synchronize()
+
+
+class TensorRtEngine:
+    """An `Engine` over a bundle of TensorRT engines. Only opened graphs take memory."""
+
+    def __init__(self, bundle: EngineBundle, platform: Platform, options: TensorRtOptions | None = None) -> None:
+        """Raises `EngineError` for a bundle of another flavour, version or GPU, and says what to run."""
+        require_suitable(bundle, platform)
+        self._bundle = bundle
+        self._platform = platform
+        self._options = options or TensorRtOptions()
+        self._opened: weakref.WeakSet[TensorRtRunner | TensorRtSession] = weakref.WeakSet()
+
+    @property
+    def config(self) -> JukeboxConfig:
+        """The model."""
+        return self._bundle.manifest.config
+
+    @property
+    def graphs(self) -> Mapping[str, GraphSpec]:
+        """The tables of the graphs at hand, by name."""
+        return self._bundle.graphs
+
+    @property
+    def platform(self) -> Platform:
+        """The flavour and the GPU."""
+        return self._platform
+
+    def runner(self, kind: GraphKind, level: int) -> TensorRtRunner:
+        """Open a stateless graph."""
+        spec = self._bundle.manifest.graph(kind, level).spec
+        if spec.states:
+            raise EngineError(f"{spec.name} has states; open it as a prior session.")
+        runner = TensorRtRunner(self._graph(spec, {r.symbol: r.maximum for r in spec.ranges}), self._platform.device)
+        self._opened.add(runner)
+        return runner
+
+    def prior_session(self, level: int, slots: int) -> TensorRtSession:
+        """Open step and prefill of a prior."""
+        step, prefill = (self._bundle.manifest.graph(kind, level).spec for kind in (GraphKind.STEP, GraphKind.PREFILL))
+        require_slots(step, slots)
+        with self._explained(level, slots), ExitStack() as stack:
+            opened = self._graph(step, {"B": slots})
+            stack.callback(opened.release)
+            both = opened, self._graph(prefill, {"B": slots})
+            stack.pop_all()  # the session takes over, whatever happens
+            session = TensorRtSession(*both, slots, self._platform.device, self._options.cuda_graph)
+        self._opened.add(session)
+        return session
+
+    def _graph(self, spec: GraphSpec, largest: Mapping[str, int]) -> TensorRtGraph:
+        return TensorRtGraph(spec, load_engines(self._bundle, spec.name, self._platform), self._platform, largest)
+
+    @contextmanager
+    def _explained(self, level: int, slots: int) -> Iterator[None]:
+        """Say how many slots would have fitted, where memory is used up."""
+        free = self._platform.device.free_bytes()
+        try:
+            yield
+        except OutOfDeviceMemoryError as error:
+            raise OutOfDeviceMemoryError(f"{error} {self._what_fits(level, slots, free)}") from error
+
+    def _what_fits(self, level: int, slots: int, free: int) -> str:
+        (plan,) = (plan for plan in plan_manifest(self._bundle.manifest) if plan.level == level)
+        fitting = min(plan.slots_within(free), slots - 1)  # that many slots are what did not fit
+        advice = f"Ask for fewer slots: {fitting} would fit." if fitting else "Not even one slot fits."
+        return (
+            f"Level {level} with {slots} slots takes about {plan.total(slots) / 2**30:.2f} GiB, and "
+            f"{free / 2**30:.2f} GiB were free. {advice}"
+        )
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        """Give back everything that was opened. Another session can be opened afterwards."""
+        with ExitStack() as stack:
+            for opened in list(self._opened):
+                stack.callback(opened.close)
+
+
+def open_tensorrt(bundle: EngineBundle, options: TensorRtOptions | None = None) -> TensorRtEngine:
+    """The engine of a bundle on the first visible GPU.
+
+    Raises `NoDeviceError` where there is none, or no package for it; `EngineError` for a bundle of another
+    flavour, version or GPU.
+    """
+    options = options or TensorRtOptions()
+    return TensorRtEngine(bundle, open_platform(bundle.manifest.target, options.host_code), options)

@@ -1,0 +1,144 @@
+"""Engines of a bundle in the memory of a GPU: what is checked before, and what TensorRT says if it refuses.
+
+Everything here goes for both flavours. Where one has more than the other, the attribute decides.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from jukebox_deploy.engines.bundle import EngineBundle
+from jukebox_deploy.engines.device import Device, NoDeviceError, OutOfDeviceMemoryError
+from jukebox_deploy.engines.manifest import GraphEntry, Target
+from jukebox_deploy.engines.tensorrt_flavour import BuildEvents, flavour_version, load_flavour, shared_logger
+from jukebox_deploy.errors import EngineError
+
+_MEMORY_WORDS = ("OutOfMemory", "out of memory", "cudaErrorMemoryAllocation", "INSUFFICIENT_GPU_MEMORY")
+_AGAIN = "Build it again from the ONNX bundle: jukebox-deploy build ONNX_FOLDER --target {target} --out FOLDER"
+_HINTS = {
+    "VERSION_MISMATCH": "The engine is of another version. " + _AGAIN,
+    "UNSUPPORTED_CC": "The engine was not built for the compute capability of this GPU. " + _AGAIN,
+    "OLD_CUDA_DRIVER": "Update the NVIDIA driver.",
+    "OLD_CUDA_RUNTIME": "Install a newer CUDA runtime.",
+    "MALFORMED_ENGINE": "The file is no engine of this flavour. " + _AGAIN,
+    "CUDA_ERROR": "CUDA does not work on this machine; look at `nvidia-smi`.",
+}
+
+
+@dataclass(frozen=True)
+class Platform:
+    """A flavour of TensorRT on a GPU, ready to take engines."""
+
+    target: Target
+    version: str  # of the flavour
+    trt: Any  # its module
+    logger: Any  # a `tensorrt_flavour.shared_logger`
+    runtime: Any  # its `Runtime`; engines live no longer than it
+    device: Device
+
+    def failure(self, what: str) -> EngineError:
+        """An error with what the library said since the last one."""
+        events, self.logger.events = self.logger.events, BuildEvents()
+        said = "; ".join(events.texts("INTERNAL_ERROR", "ERROR")) or "it gave no reason"
+        kind = OutOfDeviceMemoryError if any(word in said for word in _MEMORY_WORDS) else EngineError
+        return kind(f"{what}: {said.rstrip('.')}.")
+
+    def require(self, done: Any, what: str) -> None:
+        """Raise `failure(what)` if a call of the library gave nothing or `False`."""
+        if not done:
+            raise self.failure(what)
+
+
+def open_platform(target: Target, host_code: bool = False) -> Platform:
+    """The installed flavour on the first visible GPU. `NoDeviceError` says what is missing, and what to do.
+
+    `host_code`: whether an engine may bring code for the processor, as version-compatible ones do.
+    """
+    from jukebox_deploy.engines.cuda_device import CudaDevice
+
+    try:
+        trt = load_flavour(target)
+    except EngineError as error:
+        raise NoDeviceError(str(error)) from error
+    device = CudaDevice()
+    logger = shared_logger(target)
+    logger.events = BuildEvents()
+    runtime = trt.Runtime(logger)
+    if host_code:
+        runtime.engine_host_code_allowed = True
+    return Platform(target, flavour_version(target), trt, logger, runtime, device)
+
+
+def require_suitable(bundle: EngineBundle, platform: Platform) -> None:
+    """Raise `EngineError` unless a bundle was built for this flavour, version and GPU; it says what to run."""
+    manifest, target = bundle.manifest, platform.target
+    if manifest.target is not target:
+        raise EngineError(f"{bundle.folder} holds files for {manifest.target}, not for {target}. {_again(target)}")
+    built = manifest.tools.get(str(target))
+    if built != platform.version:
+        raise EngineError(
+            f"{bundle.folder} was built with {target} {built or 'of an unknown version'}, and {platform.version} is "
+            f"installed, which does not run it. {_again(target)}"
+            + (f" Or install the version that built it: pip install {target}=={built}" if built else "")
+        )
+    for name, entry in manifest.graphs.items():
+        _require_capability(bundle, name, entry, platform)
+
+
+def _again(target: Target) -> str:
+    return _AGAIN.format(target=target)
+
+
+def _require_capability(bundle: EngineBundle, name: str, entry: GraphEntry, platform: Platform) -> None:
+    gpu = platform.device.properties
+    if entry.compute_capabilities and gpu.compute_capability not in entry.compute_capabilities:
+        compute = f" --compute {gpu.compute_capability}" if platform.target is Target.TENSORRT_RTX else ""
+        raise EngineError(
+            f"{bundle.folder}: {name} was built for compute capability {', '.join(entry.compute_capabilities)}, and "
+            f"{gpu.name} has {gpu.compute_capability}. {_again(platform.target)}{compute}"
+        )
+
+
+def engine_files(entry: GraphEntry) -> list[str]:
+    """The engines of a graph, in the order in which they run; more than one where it was cut into parts."""
+    return [name for name in entry.files if name.endswith(".engine")]
+
+
+def load_engines(bundle: EngineBundle, graph: str, platform: Platform) -> list[Any]:
+    """The engines of a graph as `ICudaEngine`, their weights on the device.
+
+    Raises `EngineError` for a file that changed, or that the library refuses.
+    """
+    names = engine_files(bundle.manifest.graphs[graph])
+    if not names:
+        raise EngineError(f"{bundle.folder}: {graph} has no .engine file. {_again(platform.target)}")
+    return [_load_engine(bundle, name, platform) for name in names]
+
+
+def _load_engine(bundle: EngineBundle, name: str, platform: Platform) -> Any:
+    content = bundle.read_file(name)
+    runtime = platform.runtime
+    what = f"{bundle.folder}: {platform.target} does not take {name}"
+    if hasattr(runtime, "get_engine_validity"):
+        _require_validity(platform, *runtime.get_engine_validity(content), what=what)
+    engine = runtime.deserialize_cuda_engine(content)
+    platform.require(engine is not None, what)
+    return engine
+
+
+def _require_validity(platform: Platform, validity: Any, diagnostics: int, *, what: str) -> None:
+    """Raise an error that names the reasons for which an engine is invalid here."""
+    if validity.name != "INVALID":
+        return
+    reasons = _reasons(platform.trt.EngineInvalidityDiagnostics.__members__, diagnostics)
+    said = str(platform.failure(f"{what} ({', '.join(reasons) or 'no diagnosis'})"))
+    hints = [_HINTS[reason].format(target=platform.target) for reason in reasons if reason in _HINTS]
+    kind = OutOfDeviceMemoryError if "INSUFFICIENT_GPU_MEMORY" in reasons else EngineError
+    raise kind(" ".join([said, *hints]))
+
+
+def _reasons(members: Mapping[str, Any], diagnostics: int) -> list[str]:
+    """The names of the bits that are set."""
+    return [name for name, member in members.items() if diagnostics & int(member)]

@@ -1,0 +1,195 @@
+"""The slots of a prior on TensorRT: buffers on the device, bound to step and prefill by address.
+
+Nothing passes through the host between steps. Caches are one buffer that the step updates in place; the
+other states have two, which the steps read and write in turn.
+"""
+
+from __future__ import annotations
+
+import weakref
+from contextlib import ExitStack
+from dataclasses import dataclass
+from functools import partial
+
+import numpy as np
+
+from jukebox_deploy.contract import Role, TensorSpec, numpy_dtype
+from jukebox_deploy.engines.device import ALIGNMENT, Device, DeviceArena
+from jukebox_deploy.engines.slots import SlotSession, buffer_count
+from jukebox_deploy.engines.tensorrt_graph import TensorRtGraph
+from jukebox_deploy.engines.tensorrt_replay import ReplayedSteps, Turn, Watched
+
+_WORK = "working memory"
+
+
+@dataclass(frozen=True)
+class _DeviceBuffer:
+    """The memory of one tensor."""
+
+    device: Device
+    spec: TensorSpec
+    address: int
+
+    def slot_address(self, slot: int) -> int:
+        """Where a slot begins; slots are the outermost axis."""
+        return self.address + slot * self.spec.bytes({"B": 1})
+
+    def write(self, slot: int, value: np.ndarray) -> None:
+        """Put the value of one slot."""
+        self.device.upload(self.slot_address(slot), value)
+
+    def read(self, slot: int) -> np.ndarray:
+        """A copy of the value of one slot."""
+        value = np.empty(self.spec.shape({"B": 1})[1:], numpy_dtype(self.spec.dtype))
+        self.device.download(self.slot_address(slot), value)
+        return value
+
+
+@dataclass(frozen=True)
+class _Copy:
+    """Bytes to bring from one place of the device to another."""
+
+    target: int
+    source: int
+    size: int
+
+
+class TensorRtSession(SlotSession):
+    """The slots of a prior, bound to step and prefill."""
+
+    def __init__(self, step: TensorRtGraph, prefill: TensorRtGraph, slots: int, device: Device, replay: bool) -> None:
+        """Takes over both graphs. `replay`: record the step as CUDA graphs, if that is possible.
+
+        Raises `EngineError` for a number of slots that the graphs were not made for, `OutOfDeviceMemoryError`.
+        """
+        with ExitStack() as stack:
+            stack.callback(_release, device, None, step, prefill, None)
+            super().__init__(step.spec, prefill.spec, slots)
+            self._device = device
+            self._step = step
+            self._prefill = prefill
+            self._arena = DeviceArena(device, self._sizes())
+            stack.callback(self._arena.release)
+            for graph in (step, prefill):  # one runs after the other
+                graph.set_memory(self._arena[_WORK], self._work_bytes())
+            step.set_sizes({"B": slots})
+            self._addresses = [self._step_addresses(current) for current in (0, 1)]
+            self._bound: int | None = None
+            self._replayed = self._make_replayed() if replay and step.capturable() else None
+            stack.pop_all()
+        self._release = weakref.finalize(self, _release, device, self._replayed, step, prefill, self._arena)
+
+    @property
+    def replays(self) -> bool:
+        """Whether steps are recorded and replayed; a flavour may say that an engine cannot be."""
+        return self._replayed is not None
+
+    def close(self) -> None:
+        """Give back everything on the device, once it has done its work; a second time does nothing."""
+        self._release()
+
+    def _work_bytes(self) -> int:
+        return max(self._step.memory_bytes, self._prefill.memory_bytes)
+
+    def _sizes(self) -> dict[str, int]:
+        """Bytes of every buffer by its key."""
+        sizes = {_WORK: self._work_bytes()}
+        for spec in self.spec.tensors:
+            for index in range(buffer_count(spec)):
+                sizes[_key(spec, index)] = spec.bytes({"B": self.slots})
+        for spec in self._prefill.spec.tensors:
+            # What a prefill of some slots cannot read or write in its place goes by way of these.
+            size = spec.bytes({"B": self.slots})
+            if spec.bytes({"B": 1}) % ALIGNMENT:
+                sizes[f"{spec.name} aside"] = size
+            if spec.role is Role.STATE and not spec.in_place:
+                sizes[f"{spec.name} result"] = size
+        return sizes
+
+    def _buffer(self, spec: TensorSpec) -> _DeviceBuffer:
+        return self._current(spec, self.current)
+
+    def _current(self, spec: TensorSpec, current: int) -> _DeviceBuffer:
+        return _DeviceBuffer(self._device, spec, self._arena[_key(spec, current % buffer_count(spec))])
+
+    def _step_addresses(self, current: int) -> dict[str, int]:
+        """All tensors of the step by their names in the graph."""
+        addresses = {spec.input_name: self._current(spec, current).address for spec in self.spec.inputs}
+        addresses |= {spec.output_name: self._current(spec, 1 - current).address for spec in self.spec.outputs}
+        return addresses
+
+    def _make_replayed(self) -> ReplayedSteps:
+        turns = [Turn(partial(self._step.bind, self._addresses[current]), self._watched(current)) for current in (0, 1)]
+        return ReplayedSteps(self.spec.name, self._device, self._step.enqueue, turns)
+
+    def _watched(self, current: int) -> list[Watched]:
+        """What a step writes: all of it but the caches, and of these the last layer's, one slot."""
+        results = [spec for spec in self.spec.outputs if not spec.in_place]
+        caches = [spec for spec in self.spec.states if spec.in_place]
+        return [self._watch(spec, 1 - current, self.slots) for spec in results] + [
+            self._watch(spec, 0, 1) for spec in caches[-1:]
+        ]
+
+    def _watch(self, spec: TensorSpec, current: int, slots: int) -> Watched:
+        address = self._current(spec, current).address
+        return Watched(spec.name, spec.dtype, address, spec.bytes({"B": slots}), spec.in_place)
+
+    def _run_step(self) -> None:
+        if self._replayed is not None:
+            self._replayed.run(self.current)
+        else:
+            if self._bound != self.current:
+                self._step.bind(self._addresses[self.current])
+                self._bound = self.current
+            self._step.enqueue()
+
+    def _run_prefill(self, slots: range) -> None:
+        addresses, before, after = self._prefill_addresses(slots)
+        self._prefill.set_sizes({"B": len(slots)})
+        self._prefill.bind(addresses)
+        self._copy(before)
+        self._prefill.enqueue()
+        self._copy(after)
+
+    def _prefill_addresses(self, slots: range) -> tuple[dict[str, int], list[_Copy], list[_Copy]]:
+        """Addresses by name, and what to copy before and after: TensorRT takes aligned addresses only."""
+        addresses: dict[str, int] = {}
+        before, after = [], []
+        for spec in self._prefill.spec.tensors:
+            place = self._current(self.spec.tensor(spec.name), self.current).slot_address(slots.start)
+            size = spec.bytes({"B": len(slots)})
+            there = place
+            if place % ALIGNMENT:
+                there = self._arena[f"{spec.name} aside"]
+                before.append(_Copy(there, place, size))
+            addresses[spec.input_name] = there
+            if spec.role is not Role.STATE:
+                continue
+            result = there if spec.in_place else self._arena[f"{spec.name} result"]
+            addresses[spec.output_name] = result
+            if result != place:
+                after.append(_Copy(place, result, size))
+        return addresses, before, after
+
+    def _copy(self, copies: list[_Copy]) -> None:
+        for copy in copies:
+            self._device.copy(copy.target, copy.source, copy.size)
+
+
+def _key(spec: TensorSpec, index: int) -> str:
+    return f"{spec.name} {index}"
+
+
+def _release(
+    device: Device,
+    replayed: ReplayedSteps | None,
+    step: TensorRtGraph,
+    prefill: TensorRtGraph,
+    arena: DeviceArena | None,
+) -> None:
+    """Recordings before contexts, contexts before engines, memory last; each of them whatever happens before."""
+    with ExitStack() as stack:
+        for owner in (arena, step, prefill, replayed):
+            if owner is not None:
+                stack.callback(owner.release)
+        device.synchronize()

@@ -1,0 +1,363 @@
+"""A TensorRT without a GPU: ONNX Runtime computes on the very addresses that a context was given.
+
+It has the names and arguments of the real one, as far as the backend uses them, and its rules: aligned
+addresses, shapes within a profile, caches that share their memory and nothing else that does, memory to work
+in, a run before a recording. What breaks a rule fails as there, with a message in the log.
+"""
+
+from __future__ import annotations
+
+import enum
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass, field, replace
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import onnx
+
+from jukebox_deploy.contract import GraphSpec, dimension_symbol, numpy_dtype
+from jukebox_deploy.engines.bundle import EngineBundle, open_bundle, write_manifest
+from jukebox_deploy.engines.device import ALIGNMENT
+from jukebox_deploy.engines.manifest import GraphEntry, Target
+from jukebox_deploy.engines.onnxruntime_sessions import GraphFile, OnnxRuntimeOptions, open_session
+from jukebox_deploy.engines.tensorrt_flavour import BuildEvents
+from jukebox_deploy.engines.tensorrt_graph import DTYPE_OF
+from jukebox_deploy.engines.tensorrt_runtime import Platform
+from tests.engines.host_device import HostDevice
+
+VERSION = "1.7.1.116"
+MEMORY_BYTES = 1 << 12  # that every context works in
+
+TensorIOMode = enum.Enum("TensorIOMode", "INPUT OUTPUT NONE")
+TensorLocation = enum.Enum("TensorLocation", "DEVICE HOST")
+DataType = enum.Enum("DataType", [*DTYPE_OF, "FP8"])
+ExecutionContextAllocationStrategy = enum.Enum(
+    "ExecutionContextAllocationStrategy", "STATIC ON_PROFILE_CHANGE USER_MANAGED"
+)
+DynamicShapesKernelSpecializationStrategy = enum.Enum("DynamicShapesKernelSpecializationStrategy", "LAZY EAGER NONE")
+EngineValidity = enum.Enum("EngineValidity", "VALID SUBOPTIMAL INVALID")
+
+
+class EngineInvalidityDiagnostics(enum.IntFlag):
+    VERSION_MISMATCH = 1
+    UNSUPPORTED_CC = 2
+    OLD_CUDA_DRIVER = 4
+    OLD_CUDA_RUNTIME = 8
+    INSUFFICIENT_GPU_MEMORY = 16
+    MALFORMED_ENGINE = 32
+    CUDA_ERROR = 64
+
+
+Shape = tuple[int, ...]
+Profile = dict[str, tuple[Shape, Shape, Shape]]
+
+
+@dataclass
+class FakeLogger:
+    events: BuildEvents = field(default_factory=BuildEvents)
+
+    def error(self, text: str) -> bool:
+        """What a failing call returns."""
+        self.events.messages.append(("ERROR", text))
+        return False
+
+
+@dataclass
+class FakeSettings:
+    """What a test bends."""
+
+    capturable: bool = True
+    wrong_replay: bool = False  # a recorded run writes other numbers than a plain one
+    wrong_alias: dict[str, str | None] = field(default_factory=dict)
+    location: dict[str, str] = field(default_factory=dict)
+    validity: str = "VALID"
+    diagnostics: int = 0
+    refuse: str = ""  # what deserialisation logs before it gives nothing
+    contexts: int = 0  # alive
+
+
+class IRuntimeConfig:
+    """TensorRT's has the strategy only; see `RtxRuntimeConfig`."""
+
+    def __init__(self) -> None:
+        self.strategy = ExecutionContextAllocationStrategy.STATIC
+
+    def set_execution_context_allocation_strategy(self, strategy: Any) -> None:
+        self.strategy = strategy
+
+
+class RtxRuntimeConfig(IRuntimeConfig):
+    def __init__(self) -> None:
+        super().__init__()
+        self.dynamic_shapes_kernel_specialization_strategy = DynamicShapesKernelSpecializationStrategy.LAZY
+
+
+class ICudaEngine:
+    """An ONNX graph; `engine_content` makes the file."""
+
+    def __init__(self, content: dict[str, Any], runtime: Runtime) -> None:
+        self.runtime = runtime
+        self.path = Path(content["onnx"])
+        self.spec = GraphSpec.from_json(content["table"])
+        self.profiles: list[Profile] = [
+            {name: tuple(tuple(shape) for shape in shapes) for name, shapes in profile.items()}
+            for profile in content["profiles"]
+        ]
+        self.device_memory_size_v2 = MEMORY_BYTES
+        graph = onnx.load(self.path, load_external_data=False).graph
+        self._inputs = {value.name: value for value in graph.input}
+        self._outputs = {value.name: value for value in graph.output}
+        self._aliases = {
+            node.output[0]: node.input[0]
+            for node in graph.node
+            if node.op_type == "TensorScatter" and node.input[0] in self._inputs and node.output[0] in self._outputs
+        }
+
+    @property
+    def num_io_tensors(self) -> int:
+        return len(self._inputs) + len(self._outputs)
+
+    @property
+    def num_optimization_profiles(self) -> int:
+        return len(self.profiles)
+
+    def get_tensor_name(self, index: int) -> str:
+        return [*self._inputs, *self._outputs][index]
+
+    def get_tensor_mode(self, name: str) -> TensorIOMode:
+        return TensorIOMode.INPUT if name in self._inputs else TensorIOMode.OUTPUT
+
+    def get_tensor_dtype(self, name: str) -> Any:
+        value = (self._inputs | self._outputs)[name]
+        dtype = str(onnx.helper.tensor_dtype_to_np_dtype(value.type.tensor_type.elem_type))
+        return DataType[{spelled: name for name, spelled in DTYPE_OF.items()}[dtype]]
+
+    def get_tensor_location(self, name: str) -> TensorLocation:
+        return TensorLocation[self.runtime.settings.location.get(name, "DEVICE")]
+
+    def get_tensor_profile_shape(self, name: str, profile_index: int) -> list[Shape]:
+        return list(self.profiles[profile_index][name])
+
+    def get_aliased_input_tensor(self, name: str) -> str | None:
+        return self.runtime.settings.wrong_alias.get(name, self._aliases.get(name))
+
+    def create_runtime_config(self) -> IRuntimeConfig:
+        return RtxRuntimeConfig() if self.runtime.is_rtx else IRuntimeConfig()
+
+    def create_execution_context(self, runtime_config: IRuntimeConfig) -> IExecutionContext:
+        assert runtime_config.strategy is ExecutionContextAllocationStrategy.USER_MANAGED
+        if isinstance(runtime_config, RtxRuntimeConfig):
+            strategy = runtime_config.dynamic_shapes_kernel_specialization_strategy
+            assert strategy is not DynamicShapesKernelSpecializationStrategy.LAZY
+            return RtxExecutionContext(self)
+        return IExecutionContext(self)
+
+    @cached_property
+    def session(self) -> Any:
+        return open_session(GraphFile.read(self.spec, self.path), OnnxRuntimeOptions())
+
+    def names(self) -> tuple[list[str], list[str]]:
+        return list(self._inputs), list(self._outputs)
+
+    def output_dims(self, name: str) -> list[int | str]:
+        dims = self._outputs[name].type.tensor_type.shape.dim
+        return [dim.dim_param or dim.dim_value for dim in dims]
+
+    def input_dims(self, name: str) -> list[int | str]:
+        dims = self._inputs[name].type.tensor_type.shape.dim
+        return [dim.dim_param or dim.dim_value for dim in dims]
+
+
+def size_of(dim: int | str, sizes: Mapping[str, int]) -> int:
+    """A dimension of an ONNX graph where the symbols have these sizes."""
+    symbol, factor = dimension_symbol(dim.replace(" ", "") if isinstance(dim, str) else dim)
+    return factor * (1 if symbol is None else sizes[symbol])
+
+
+class IExecutionContext:
+    def __init__(self, engine: ICudaEngine) -> None:
+        self._engine = engine
+        self._device = engine.runtime.device
+        self._log = engine.runtime.logger
+        self._profile = 0
+        self._shapes: dict[str, Shape] = {}
+        self._addresses: dict[str, int] = {}
+        self._memory = (0, 0)
+        self._has_run = False  # since a shape or a profile changed
+        self._settings = engine.runtime.settings
+        self._settings.contexts += 1
+
+    def __del__(self) -> None:
+        self._settings.contexts -= 1
+
+    def set_device_memory(self, memory: int, size: int) -> None:
+        self._memory = (memory, size)
+
+    def set_optimization_profile_async(self, profile_index: int, stream_handle: int) -> bool:
+        if not 0 <= profile_index < self._engine.num_optimization_profiles or stream_handle != self._device.stream:
+            return self._log.error(f"no profile {profile_index}")
+        self._profile, self._shapes, self._has_run = profile_index, {}, False
+        return True
+
+    def set_input_shape(self, name: str, shape: Shape) -> bool:
+        minimum, _, maximum = self._engine.profiles[self._profile][name]
+        if not all(low <= size <= high for low, size, high in zip(minimum, shape, maximum, strict=True)):
+            return self._log.error(f"{name} {shape} is outside the profile {self._profile}")
+        self._has_run &= self._shapes.get(name) == tuple(shape)
+        self._shapes[name] = tuple(shape)
+        return True
+
+    def infer_shapes(self) -> list[str]:
+        return [name for name in self._engine.names()[0] if name not in self._shapes]
+
+    def get_tensor_shape(self, name: str) -> Shape:
+        if name in self._shapes:
+            return self._shapes[name]
+        sizes: dict[str, int] = {}
+        for given, shape in self._shapes.items():
+            for dim, size in zip(self._engine.input_dims(given), shape, strict=True):
+                if isinstance(dim, str):
+                    symbol, factor = dimension_symbol(dim.replace(" ", ""))
+                    sizes[symbol or ""] = size // factor
+        return tuple(size_of(dim, sizes) for dim in self._engine.output_dims(name))
+
+    def set_tensor_address(self, name: str, memory: int) -> bool:
+        if memory == 0 or memory % ALIGNMENT:
+            return self._log.error(f"{name}: {memory:#x} is not aligned")
+        self._addresses[name] = memory
+        return True
+
+    def execute_async_v3(self, stream_handle: int) -> bool:
+        if problem := self._problem(stream_handle):
+            return self._log.error(problem)
+        self._has_run = True
+        addresses, shapes = dict(self._addresses), dict(self._shapes)
+        spoil = self._device.recording and self._settings.wrong_replay
+        self._device.enqueue(lambda: self._run(addresses, shapes, spoil))
+        return True
+
+    def _problem(self, stream_handle: int) -> str:
+        inputs, outputs = self._engine.names()
+        if stream_handle != self._device.stream:
+            return f"{stream_handle} is no stream"
+        if missing := self.infer_shapes():
+            return f"shapes of {missing} are not set"
+        if missing := [name for name in (*inputs, *outputs) if name not in self._addresses]:
+            return f"addresses of {missing} are not set"
+        if self._memory[1] < self._engine.device_memory_size_v2 or self._memory[0] % ALIGNMENT:
+            return f"{self._memory} is no memory to work in"
+        self._device.require_inside(*self._memory)
+        if self._device.recording and not self._has_run:
+            return "a recording before the first run"
+        return self._shared_memory()
+
+    def _shared_memory(self) -> str:
+        """Tensors that lie in each other; only a cache and its update may, and must."""
+        ends = {name: (at, at + self._bytes(name)) for name, at in self._addresses.items()}
+        aliases = {self._engine.get_aliased_input_tensor(name): name for name in self._engine.names()[1]}
+        for name, (start, end) in ends.items():
+            self._device.require_inside(start, end - start)
+            for other, (first, last) in ends.items():
+                allowed = aliases.get(name) == other or aliases.get(other) == name
+                if name < other and start < last and first < end and not allowed:
+                    return f"{name} and {other} share memory"
+                if name < other and allowed and start != first:
+                    return f"{name} and {other} must share memory"
+        return ""
+
+    def _bytes(self, name: str) -> int:
+        dtype = numpy_dtype(DTYPE_OF[self._engine.get_tensor_dtype(name).name])
+        return int(np.prod(self.get_tensor_shape(name), dtype=np.int64)) * dtype.itemsize
+
+    def _run(self, addresses: dict[str, int], shapes: dict[str, Shape], spoil: bool) -> None:
+        self._device.require_inside(*self._memory)
+        inputs, outputs = self._engine.names()
+        binding = self._engine.session.io_binding()
+        kept, self._shapes = self._shapes, shapes
+        for names, bind in ((inputs, binding.bind_input), (outputs, binding.bind_output)):
+            for name in names:
+                dtype = numpy_dtype(DTYPE_OF[self._engine.get_tensor_dtype(name).name])
+                self._device.require_inside(addresses[name], self._bytes(name))
+                bind(name, "cpu", 0, dtype, self.get_tensor_shape(name), addresses[name])
+        self._engine.session.run_with_iobinding(binding)
+        if spoil:
+            self._device.fill(addresses[outputs[-1]], 1, 1)
+        self._shapes = kept
+
+
+class RtxExecutionContext(IExecutionContext):
+    def is_stream_capturable(self, stream: int) -> bool:
+        return self._settings.capturable and stream == self._device.stream
+
+
+class Runtime:
+    """TensorRT's; `RtxRuntime` has more."""
+
+    is_rtx = False
+
+    def __init__(self, logger: FakeLogger, device: HostDevice, settings: FakeSettings) -> None:
+        self.logger = logger
+        self.device = device
+        self.settings = settings
+        self.engine_host_code_allowed = False
+        self.seen = 0  # bytes that came to be deserialised
+
+    def deserialize_cuda_engine(self, serialized_engine: bytes) -> ICudaEngine | None:
+        self.seen += len(serialized_engine)
+        if self.settings.refuse:
+            self.logger.error(self.settings.refuse)
+            return None
+        return ICudaEngine(json.loads(serialized_engine), self)
+
+
+class RtxRuntime(Runtime):
+    is_rtx = True
+
+    def get_engine_validity(self, buffer: bytes) -> tuple[EngineValidity, int]:
+        self.seen += len(buffer)
+        return EngineValidity[self.settings.validity], self.settings.diagnostics
+
+
+def platform(target: Target, device: HostDevice | None = None, settings: FakeSettings | None = None) -> Platform:
+    """A flavour on a pretended GPU; this module stands for that of the flavour."""
+    import sys
+
+    device, logger = device or HostDevice(), FakeLogger()
+    kind = RtxRuntime if target is Target.TENSORRT_RTX else Runtime
+    runtime = kind(logger, device, settings or FakeSettings())
+    return Platform(target, VERSION, sys.modules[__name__], logger, runtime, device)
+
+
+def engine_content(spec: GraphSpec, onnx_path: Path, best_slots: tuple[int, ...] = ()) -> bytes:
+    """The file of an engine over an ONNX graph, with a profile for each number of slots."""
+    profiles = [_profile(spec, onnx_path, best) for best in best_slots or (None,)]
+    return json.dumps({"onnx": str(onnx_path), "table": spec.to_json(), "profiles": profiles}).encode()
+
+
+def _profile(spec: GraphSpec, onnx_path: Path, best: int | None) -> dict[str, list[Shape]]:
+    graph = onnx.load(onnx_path, load_external_data=False).graph
+    dims = {v.name: [d.dim_param or d.dim_value for d in v.type.tensor_type.shape.dim] for v in graph.input}
+    ranges = {r.symbol: (r.minimum, r.optimum, r.maximum) for r in spec.ranges}
+    if best is not None:
+        ranges["B"] = (1, best, best)
+    sizes = [{symbol: limits[index] for symbol, limits in ranges.items()} for index in range(3)]
+    return {name: [tuple(size_of(dim, at) for dim in shape) for at in sizes] for name, shape in dims.items()}
+
+
+def save_engines(
+    source: EngineBundle, folder: Path, target: Target = Target.TENSORRT_RTX, best_slots: tuple[int, ...] = ()
+) -> EngineBundle:
+    """The engine bundle that a builder would make of an ONNX bundle."""
+    folder.mkdir(parents=True)
+    graphs = {}
+    for name, entry in source.manifest.graphs.items():
+        slots = best_slots if entry.spec.states else ()
+        content = engine_content(entry.spec, source.folder / entry.file, slots)
+        (folder / f"{name}.engine").write_bytes(content)
+        graphs[name] = GraphEntry(entry.spec, f"{name}.engine", compute_capabilities=("8.6", "8.9"))
+    tools = {**source.manifest.tools, str(target): VERSION}
+    write_manifest(folder, replace(source.manifest, target=target, graphs=graphs, tools=tools))
+    return open_bundle(folder)
