@@ -20,8 +20,8 @@ from jukebox_deploy.engines.bundle import EngineBundle
 from jukebox_deploy.engines.device import Device, DeviceArena, OutOfDeviceMemoryError
 from jukebox_deploy.engines.memory_plan import plan_manifest
 from jukebox_deploy.engines.slots import require_slots
-from jukebox_deploy.engines.tensorrt_graph import TensorRtGraph
-from jukebox_deploy.engines.tensorrt_runtime import Platform, load_engines, open_platform, require_suitable
+from jukebox_deploy.engines.tensorrt_graph import Addresses, EnginePart, TensorRtGraph
+from jukebox_deploy.engines.tensorrt_runtime import Platform, load_engine, open_platform, require_suitable
 from jukebox_deploy.engines.tensorrt_session import TensorRtSession
 from jukebox_deploy.errors import EngineError
 
@@ -57,7 +57,8 @@ class TensorRtRunner:
         sizes = check_feeds(self.spec, feeds)
         self._make_room({t.name: t.bytes(sizes) for t in self.spec.tensors})
         self._graph.set_sizes(sizes)
-        self._graph.bind({t.name: self._arena[t.name] for t in self.spec.tensors})
+        addresses = {t.name: self._arena[t.name] for t in self.spec.tensors}
+        self._graph.bind(Addresses(addresses, addresses))
         for spec in self.spec.inputs:
             self._device.upload(self._arena[spec.name], feeds[spec.name])
         self._graph.enqueue()
@@ -143,7 +144,10 @@ class TensorRtEngine:
         return session
 
     def _graph(self, spec: GraphSpec, largest: Mapping[str, int]) -> TensorRtGraph:
-        return TensorRtGraph(spec, load_engines(self._bundle, spec.name, self._platform), self._platform, largest)
+        bundle, platform = self._bundle, self._platform
+        pieces = bundle.manifest.graphs[spec.name].pieces
+        parts = [EnginePart(p.spec, load_engine(bundle, p.file, platform), platform) for p in pieces]
+        return TensorRtGraph(spec, parts, platform.device, largest)
 
     @contextmanager
     def _explained(self, level: int, slots: int) -> Iterator[None]:

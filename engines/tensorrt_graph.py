@@ -1,17 +1,18 @@
 """One graph on TensorRT: its engines with their execution contexts, sizes, addresses and working memory.
 
-A graph is one engine, or several of whole layers that run back to back (`build --parts`). What one
-part hands to the next has no place in the graph's table, so it is allocated here.
+A graph is one engine, or several of whole layers that run back to back (`graphs.cut_graph`). What one
+part gives to the next has no place in the whole graph's table, so it is allocated here.
 """
 
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from typing import Any
 
-from jukebox_deploy.contract import ITEM_BYTES, GraphSpec, TensorSpec
-from jukebox_deploy.engines.device import DeviceArena
+from jukebox_deploy.contract import GraphSpec, TensorSpec
+from jukebox_deploy.engines.device import Device, DeviceArena
 from jukebox_deploy.engines.tensorrt_runtime import Platform
 from jukebox_deploy.errors import EngineError
 
@@ -28,20 +29,26 @@ DTYPE_OF = {
 Shape = tuple[int, ...]
 
 
-class EnginePart:
-    """One engine and the context that runs it."""
+@dataclass(frozen=True)
+class Addresses:
+    """Where the tensors of a graph lie, by their names in its table; a state is read in one place, written in one."""
 
-    def __init__(self, engine: Any, platform: Platform, label: str) -> None:
-        """`label`: of messages. Raises `EngineError` where the library makes no context."""
+    inputs: Mapping[str, int]
+    outputs: Mapping[str, int]
+
+
+class EnginePart:
+    """One engine, the table that it fits, and the context that runs it."""
+
+    def __init__(self, spec: GraphSpec, engine: Any, platform: Platform) -> None:
+        """Raises `EngineError` for an engine that does not fit the table."""
+        self.spec = spec
         self.engine = engine
-        self._label = label
         self._platform = platform
-        self._context = _create_context(engine, platform, label)
+        require_table(spec, engine)
+        self._context = _create_context(engine, platform, spec.name)
         self._profile = 0
         self._shapes: dict[str, Shape] = {}
-        names = [engine.get_tensor_name(index) for index in range(engine.num_io_tensors)]
-        self.inputs = [name for name in names if engine.get_tensor_mode(name).name == "INPUT"]
-        self.outputs = [name for name in names if name not in self.inputs]
 
     @property
     def memory_bytes(self) -> int:
@@ -49,19 +56,14 @@ class EnginePart:
         engine = self.engine
         return int(engine.device_memory_size_v2)
 
-    def dtype(self, name: str) -> str:
-        """The dtype of a tensor as tables spell it."""
-        engine = self.engine
-        found = engine.get_tensor_dtype(name).name
-        return DTYPE_OF.get(found, found)
-
     def set_memory(self, address: int, size: int) -> None:
         """Where to work; other contexts may work there in turn."""
         context = self._context
         context.set_device_memory(address, size)
 
-    def set_shapes(self, shapes: Mapping[str, Shape]) -> None:
-        """Choose the profile that suits the shapes of the inputs, and set them."""
+    def set_sizes(self, sizes: Mapping[str, int]) -> None:
+        """Choose the profile that suits the sizes of the symbols, and set the shapes of all inputs."""
+        shapes = {tensor.input_name: tensor.shape(sizes) for tensor in self.spec.inputs}
         if shapes == self._shapes:
             return
         self._shapes = {}
@@ -70,28 +72,25 @@ class EnginePart:
         for name, shape in shapes.items():
             self._require(context.set_input_shape(name, shape), f"refuses the shape {shape} of {name}")
         if missing := context.infer_shapes():
-            raise self._platform.failure(f"{self._label}: the shapes of {missing} are not known")
-        self._shapes = dict(shapes)
+            raise self._platform.failure(f"{self.spec.name}: the shapes of {missing} are not known")
+        self._shapes = shapes
 
     def _choose_profile(self, shapes: Mapping[str, Shape]) -> None:
         context, device = self._context, self._platform.device
-        index = best_profile(self.engine, shapes, self._label)
+        index = best_profile(self.engine, shapes, self.spec.name)
         if index != self._profile:
             done = context.set_optimization_profile_async(index, device.stream)
             self._require(done, f"cannot switch to profile {index}")
             device.synchronize()
             self._profile = index
 
-    def output_shape(self, name: str) -> Shape:
-        """The shape of an output for the shapes that were set."""
-        context = self._context
-        return tuple(context.get_tensor_shape(name))
-
-    def bind(self, addresses: Mapping[str, int]) -> None:
+    def bind(self, addresses: Addresses) -> None:
         """Tell where all tensors lie."""
         context = self._context
-        for name in (*self.inputs, *self.outputs):
-            self._require(context.set_tensor_address(name, addresses[name]), f"refuses the address of {name}")
+        named = {tensor.input_name: addresses.inputs[tensor.name] for tensor in self.spec.inputs}
+        named |= {tensor.output_name: addresses.outputs[tensor.name] for tensor in self.spec.outputs}
+        for name, address in named.items():
+            self._require(context.set_tensor_address(name, address), f"refuses the address of {name}")
 
     def enqueue(self) -> None:
         """Put one run into the stream."""
@@ -111,7 +110,7 @@ class EnginePart:
         self.engine = None
 
     def _require(self, done: Any, what: str) -> None:
-        self._platform.require(done, f"{self._label}: {self._platform.target} {what}")
+        self._platform.require(done, f"{self.spec.name}: {self._platform.target} {what}")
 
 
 def _create_context(engine: Any, platform: Platform, label: str) -> Any:
@@ -151,18 +150,16 @@ def _distance(shape: Shape, optimum: Shape) -> float:
 class TensorRtGraph:
     """The parts of a graph, used as one."""
 
-    def __init__(self, spec: GraphSpec, engines: Sequence[Any], platform: Platform, largest: Mapping[str, int]) -> None:
-        """`largest`: sizes of the symbols that no run will exceed.
-
-        Raises `EngineError` for engines that do not fit the table, `OutOfDeviceMemoryError`.
-        """
+    def __init__(
+        self, spec: GraphSpec, parts: Sequence[EnginePart], device: Device, largest: Mapping[str, int]
+    ) -> None:
+        """`largest`: sizes of the symbols that no run will exceed. Raises `OutOfDeviceMemoryError`."""
         self.spec = spec
-        self.parts = [EnginePart(engine, platform, spec.name) for engine in engines]
-        self._table = {name: t for t in spec.tensors for name in (t.input_name, t.output_name)}
-        require_table(spec, self.parts)
-        between = self.set_sizes(largest) if len(self.parts) > 1 else {}
-        self._between = DeviceArena(platform.device, between)
-        self._addresses = {name: self._between[name] for name in between}
+        self.parts = parts
+        own = {tensor.name for tensor in spec.tensors}
+        between = [t for part in parts for t in part.spec.outputs if t.name not in own]
+        self._between = DeviceArena(device, {tensor.name: tensor.bytes(largest) for tensor in between})
+        self._addresses = {tensor.name: self._between[tensor.name] for tensor in between}
 
     @property
     def memory_bytes(self) -> int:
@@ -174,24 +171,16 @@ class TensorRtGraph:
         for part in self.parts:
             part.set_memory(address, size)
 
-    def set_sizes(self, sizes: Mapping[str, int]) -> dict[str, int]:
-        """Set the shapes of all inputs; returns the bytes of what parts hand on."""
-        between: dict[str, int] = {}
-        handed_on: dict[str, Shape] = {}
+    def set_sizes(self, sizes: Mapping[str, int]) -> None:
+        """Set the shapes of all inputs."""
         for part in self.parts:
-            part.set_shapes({name: self._shape(name, sizes, handed_on) for name in part.inputs})
-            for name in (name for name in part.outputs if name not in self._table):
-                handed_on[name] = part.output_shape(name)
-                between[name] = math.prod(handed_on[name]) * ITEM_BYTES[part.dtype(name)]
-        return between
+            part.set_sizes(sizes)
 
-    def _shape(self, name: str, sizes: Mapping[str, int], handed_on: Mapping[str, Shape]) -> Shape:
-        return self._table[name].shape(sizes) if name in self._table else handed_on[name]
-
-    def bind(self, addresses: Mapping[str, int]) -> None:
-        """Tell where the tensors of the table lie, by their names in the graph."""
+    def bind(self, addresses: Addresses) -> None:
+        """Tell where the tensors of the table lie."""
+        inputs, outputs = {**self._addresses, **addresses.inputs}, {**self._addresses, **addresses.outputs}
         for part in self.parts:
-            part.bind({**self._addresses, **addresses})
+            part.bind(Addresses(inputs, outputs))
 
     def enqueue(self) -> None:
         """Put one run of all parts into the stream."""
@@ -209,53 +198,31 @@ class TensorRtGraph:
         self._between.release()
 
 
-def require_table(spec: GraphSpec, parts: Sequence[EnginePart]) -> None:
-    """Raise `EngineError` unless the tensors of the parts are those of the table, aliased as it says."""
-    inputs = {t.input_name: t for t in spec.inputs}
-    outputs = {t.output_name: t for t in spec.outputs}
-    handed_on: dict[str, str] = {}
-    found: set[str] = set()
-    for part in parts:
-        expected = {**handed_on, **{name: t.dtype for name, t in inputs.items()}}
-        _require_tensors(spec, part, part.inputs, expected)
-        _require_tensors(
-            spec, part, [n for n in part.outputs if n in outputs], {n: t.dtype for n, t in outputs.items()}
-        )
-        _require_aliases(spec, part, outputs)
-        handed_on |= {name: part.dtype(name) for name in part.outputs if name not in outputs}
-        found |= {*part.inputs, *part.outputs}
-    if missing := [name for name in (*inputs, *outputs) if name not in found]:
-        raise EngineError(f"{spec.name}: the engine has no {', '.join(missing)}. Build it again.")
-    if extra := sorted(set(parts[-1].outputs) - set(outputs)):
-        raise EngineError(f"{spec.name}: the engine gives {', '.join(extra)}, which the table lacks. Build it again.")
-
-
-def _require_tensors(spec: GraphSpec, part: EnginePart, names: Sequence[str], expected: Mapping[str, str]) -> None:
-    engine = part.engine
-    for name in names:
-        if name not in expected:
-            raise EngineError(f"{spec.name}: the engine wants {name}, which the table lacks. Build it again.")
-        if part.dtype(name) != expected[name]:
-            raise EngineError(
-                f"{spec.name}: {name} is {part.dtype(name)} in the engine, {expected[name]} in the table."
-            )
+def require_table(spec: GraphSpec, engine: Any) -> None:
+    """Raise `EngineError` unless the tensors of an engine are those of the table, aliased as it says."""
+    expected = {**{t.input_name: t for t in spec.inputs}, **{t.output_name: t for t in spec.outputs}}
+    found = [engine.get_tensor_name(index) for index in range(engine.num_io_tensors)]
+    if odd := sorted(set(found) ^ set(expected)):
+        raise EngineError(f"{spec.name}: the engine and the table disagree on {', '.join(odd)}. Build it again.")
+    inputs = {tensor.input_name for tensor in spec.inputs}
+    for name in found:
+        tensor = expected[name]
+        dtype = engine.get_tensor_dtype(name).name
+        if DTYPE_OF.get(dtype) != tensor.dtype:
+            raise EngineError(f"{spec.name}: {name} is {dtype} in the engine, {tensor.dtype} in the table.")
+        if (engine.get_tensor_mode(name).name == "INPUT") is not (name in inputs):
+            raise EngineError(f"{spec.name}: {name} goes the wrong way in the engine. Build it again.")
         if engine.get_tensor_location(name).name != "DEVICE":
-            raise EngineError(f"{spec.name}: the engine wants {name} in host memory, which would stop every step.")
+            raise EngineError(f"{spec.name}: the engine wants {name} in host memory, which would stop every run.")
+    for tensor in spec.outputs:
+        _require_alias(spec, tensor, engine.get_aliased_input_tensor(tensor.output_name) or None)
 
 
-def _require_aliases(spec: GraphSpec, part: EnginePart, outputs: Mapping[str, TensorSpec]) -> None:
+def _require_alias(spec: GraphSpec, tensor: TensorSpec, found: str | None) -> None:
     """Caches share their memory with their inputs, and nothing else does."""
-    for name, aliased in _aliases(part):
-        tensor = outputs.get(name)
-        expected = tensor.input_name if tensor is not None and tensor.in_place else None
-        if aliased != expected:
-            raise EngineError(
-                f"{spec.name}: in the engine {name} shares the memory of {aliased or 'no input'}, expected "
-                f"{expected or 'no input'}. Build it again."
-            )
-
-
-def _aliases(part: EnginePart) -> Iterator[tuple[str, str | None]]:
-    engine = part.engine
-    for name in part.outputs:
-        yield name, engine.get_aliased_input_tensor(name) or None
+    expected = tensor.input_name if tensor.in_place else None
+    if found != expected:
+        raise EngineError(
+            f"{spec.name}: in the engine {tensor.output_name} shares the memory of {found or 'no input'}, expected "
+            f"{expected or 'no input'}. Build it again."
+        )

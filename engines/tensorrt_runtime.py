@@ -101,26 +101,14 @@ def _require_capability(bundle: EngineBundle, name: str, entry: GraphEntry, plat
         )
 
 
-def engine_files(entry: GraphEntry) -> list[str]:
-    """The engines of a graph, in the order in which they run; more than one where it was cut into parts."""
-    return [name for name in entry.files if name.endswith(".engine")]
-
-
-def load_engines(bundle: EngineBundle, graph: str, platform: Platform) -> list[Any]:
-    """The engines of a graph as `ICudaEngine`, their weights on the device.
+def load_engine(bundle: EngineBundle, file: str, platform: Platform) -> Any:
+    """An engine of a bundle as `ICudaEngine`, its weights on the device.
 
     Raises `EngineError` for a file that changed, or that the library refuses.
     """
-    names = engine_files(bundle.manifest.graphs[graph])
-    if not names:
-        raise EngineError(f"{bundle.folder}: {graph} has no .engine file. {_again(platform.target)}")
-    return [_load_engine(bundle, name, platform) for name in names]
-
-
-def _load_engine(bundle: EngineBundle, name: str, platform: Platform) -> Any:
-    content = bundle.read_file(name)
+    content = bundle.read_file(file)
     runtime = platform.runtime
-    what = f"{bundle.folder}: {platform.target} does not take {name}"
+    what = f"{bundle.folder}: {platform.target} does not take {file}"
     if hasattr(runtime, "get_engine_validity"):
         _require_validity(platform, *runtime.get_engine_validity(content), what=what)
     engine = runtime.deserialize_cuda_engine(content)

@@ -16,7 +16,7 @@ import numpy as np
 from jukebox_deploy.contract import Role, TensorSpec, numpy_dtype
 from jukebox_deploy.engines.device import ALIGNMENT, Device, DeviceArena
 from jukebox_deploy.engines.slots import SlotSession, buffer_count
-from jukebox_deploy.engines.tensorrt_graph import TensorRtGraph
+from jukebox_deploy.engines.tensorrt_graph import Addresses, TensorRtGraph
 from jukebox_deploy.engines.tensorrt_replay import ReplayedSteps, Turn, Watched
 
 _WORK = "working memory"
@@ -112,11 +112,11 @@ class TensorRtSession(SlotSession):
     def _current(self, spec: TensorSpec, current: int) -> _DeviceBuffer:
         return _DeviceBuffer(self._device, spec, self._arena[_key(spec, current % buffer_count(spec))])
 
-    def _step_addresses(self, current: int) -> dict[str, int]:
-        """All tensors of the step by their names in the graph."""
-        addresses = {spec.input_name: self._current(spec, current).address for spec in self.spec.inputs}
-        addresses |= {spec.output_name: self._current(spec, 1 - current).address for spec in self.spec.outputs}
-        return addresses
+    def _step_addresses(self, current: int) -> Addresses:
+        return Addresses(
+            {spec.name: self._current(spec, current).address for spec in self.spec.inputs},
+            {spec.name: self._current(spec, 1 - current).address for spec in self.spec.outputs},
+        )
 
     def _make_replayed(self) -> ReplayedSteps:
         turns = [Turn(partial(self._step.bind, self._addresses[current]), self._watched(current)) for current in (0, 1)]
@@ -151,25 +151,23 @@ class TensorRtSession(SlotSession):
         self._prefill.enqueue()
         self._copy(after)
 
-    def _prefill_addresses(self, slots: range) -> tuple[dict[str, int], list[_Copy], list[_Copy]]:
-        """Addresses by name, and what to copy before and after: TensorRT takes aligned addresses only."""
-        addresses: dict[str, int] = {}
+    def _prefill_addresses(self, slots: range) -> tuple[Addresses, list[_Copy], list[_Copy]]:
+        """Addresses, and what to copy before and after: TensorRT takes aligned addresses only."""
+        inputs: dict[str, int] = {}
+        outputs: dict[str, int] = {}
         before, after = [], []
         for spec in self._prefill.spec.tensors:
             place = self._current(self.spec.tensor(spec.name), self.current).slot_address(slots.start)
             size = spec.bytes({"B": len(slots)})
-            there = place
+            inputs[spec.name] = place
             if place % ALIGNMENT:
-                there = self._arena[f"{spec.name} aside"]
-                before.append(_Copy(there, place, size))
-            addresses[spec.input_name] = there
-            if spec.role is not Role.STATE:
-                continue
-            result = there if spec.in_place else self._arena[f"{spec.name} result"]
-            addresses[spec.output_name] = result
-            if result != place:
-                after.append(_Copy(place, result, size))
-        return addresses, before, after
+                inputs[spec.name] = self._arena[f"{spec.name} aside"]
+                before.append(_Copy(inputs[spec.name], place, size))
+            if spec.role is Role.STATE:
+                outputs[spec.name] = inputs[spec.name] if spec.in_place else self._arena[f"{spec.name} result"]
+                if outputs[spec.name] != place:
+                    after.append(_Copy(place, outputs[spec.name], size))
+        return Addresses(inputs, outputs), before, after
 
     def _copy(self, copies: list[_Copy]) -> None:
         for copy in copies:

@@ -7,11 +7,12 @@ in, a run before a recording. What breaks a rule fails as there, with a message 
 
 from __future__ import annotations
 
+import ctypes
 import enum
+import functools
 import json
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
-from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -21,7 +22,7 @@ import onnx
 from jukebox_deploy.contract import GraphSpec, dimension_symbol, numpy_dtype
 from jukebox_deploy.engines.bundle import EngineBundle, open_bundle, write_manifest
 from jukebox_deploy.engines.device import ALIGNMENT
-from jukebox_deploy.engines.manifest import GraphEntry, Target
+from jukebox_deploy.engines.manifest import GraphEntry, GraphPart, Target
 from jukebox_deploy.engines.onnxruntime_sessions import GraphFile, OnnxRuntimeOptions, open_session
 from jukebox_deploy.engines.tensorrt_flavour import BuildEvents
 from jukebox_deploy.engines.tensorrt_graph import DTYPE_OF
@@ -33,7 +34,7 @@ MEMORY_BYTES = 1 << 12  # that every context works in
 
 TensorIOMode = enum.Enum("TensorIOMode", "INPUT OUTPUT NONE")
 TensorLocation = enum.Enum("TensorLocation", "DEVICE HOST")
-DataType = enum.Enum("DataType", [*DTYPE_OF, "FP8"])
+DataType = enum.Enum("DataType", "FLOAT HALF BF16 INT64 INT32 BOOL FP8")
 ExecutionContextAllocationStrategy = enum.Enum(
     "ExecutionContextAllocationStrategy", "STATIC ON_PROFILE_CHANGE USER_MANAGED"
 )
@@ -52,7 +53,7 @@ class EngineInvalidityDiagnostics(enum.IntFlag):
 
 
 Shape = tuple[int, ...]
-Profile = dict[str, tuple[Shape, Shape, Shape]]
+Profile = dict[str, tuple[Shape, ...]]
 
 
 @dataclass
@@ -93,6 +94,12 @@ class RtxRuntimeConfig(IRuntimeConfig):
     def __init__(self) -> None:
         super().__init__()
         self.dynamic_shapes_kernel_specialization_strategy = DynamicShapesKernelSpecializationStrategy.LAZY
+
+
+@functools.cache
+def onnx_session(spec: GraphSpec, path: Path) -> Any:
+    """The same session for all engines of a file: it has no state."""
+    return open_session(GraphFile.read(spec, path), OnnxRuntimeOptions())
 
 
 class ICudaEngine:
@@ -155,9 +162,9 @@ class ICudaEngine:
             return RtxExecutionContext(self)
         return IExecutionContext(self)
 
-    @cached_property
+    @property
     def session(self) -> Any:
-        return open_session(GraphFile.read(self.spec, self.path), OnnxRuntimeOptions())
+        return onnx_session(self.spec, self.path)
 
     def names(self) -> tuple[list[str], list[str]]:
         return list(self._inputs), list(self._outputs)
@@ -284,7 +291,7 @@ class IExecutionContext:
                 bind(name, "cpu", 0, dtype, self.get_tensor_shape(name), addresses[name])
         self._engine.session.run_with_iobinding(binding)
         if spoil:
-            self._device.fill(addresses[outputs[-1]], 1, 1)
+            ctypes.memset(addresses[outputs[-1]], 0x7F, 4)
         self._shapes = kept
 
 
@@ -355,9 +362,11 @@ def save_engines(
     graphs = {}
     for name, entry in source.manifest.graphs.items():
         slots = best_slots if entry.spec.states else ()
-        content = engine_content(entry.spec, source.folder / entry.file, slots)
-        (folder / f"{name}.engine").write_bytes(content)
-        graphs[name] = GraphEntry(entry.spec, f"{name}.engine", compute_capabilities=("8.6", "8.9"))
+        pieces = [GraphPart(piece.spec, f"{piece.spec.name}.engine") for piece in entry.pieces]
+        for engine, piece in zip(pieces, entry.pieces, strict=True):
+            (folder / engine.file).write_bytes(engine_content(piece.spec, source.folder / piece.file, slots))
+        made = {"parts": tuple(pieces), "file": ""} if entry.parts else {"file": pieces[0].file}
+        graphs[name] = GraphEntry(entry.spec, compute_capabilities=("8.6", "8.9"), **made)
     tools = {**source.manifest.tools, str(target): VERSION}
     write_manifest(folder, replace(source.manifest, target=target, graphs=graphs, tools=tools))
     return open_bundle(folder)
