@@ -8,9 +8,10 @@ import pytest
 from jukebox_deploy.data.synthesis.artists import ARTISTS
 from jukebox_deploy.data.synthesis.genres import GENRES
 from jukebox_deploy.data.synthesis.performance import PEAK, perform
-from jukebox_deploy.data.synthesis.scales import OCTAVE
 from jukebox_deploy.data.synthesis.score import SectionKind
-from tests.data.short_songs import RATE, band_levels, short_song
+from jukebox_deploy.jobs.discriminant import predict_held_out
+from jukebox_deploy.jobs.sound_features import band_levels, pitch_class_energies
+from tests.data.short_songs import RATE, short_song
 
 INTRO, REFRAIN = SectionKind.INTRO, SectionKind.REFRAIN
 
@@ -45,23 +46,10 @@ def test_a_refrain_sounds_the_same_when_it_comes_again():
     assert similarity > 0.9
 
 
-def told_apart(features: np.ndarray, labels: np.ndarray, shrinkage: float = 0.3) -> float:
-    """Share of rows whose label a linear discriminant analysis finds that was made without the row.
-
-    That is the nearest centroid, by the spread that rows have within their label, shrunk towards a sphere.
-    """
-    features = (features - features.mean(axis=0)) / features.std(axis=0)
-    right = 0
-    for row in range(len(features)):
-        known, names = np.delete(features, row, axis=0), np.delete(labels, row)
-        centroids = {name: known[names == name].mean(axis=0) for name in np.unique(names)}
-        rest = known - np.array([centroids[name] for name in names])
-        spread = rest.T @ rest / len(rest)
-        sphere = np.trace(spread) / len(spread) * np.eye(len(spread))
-        inverse = np.linalg.inv((1 - shrinkage) * spread + shrinkage * sphere)
-        away = {name: float((d := features[row] - centroid) @ inverse @ d) for name, centroid in centroids.items()}
-        right += min(away, key=lambda name: away[name]) == labels[row]
-    return right / len(features)
+def told_apart(features: list[np.ndarray], labels: list[str]) -> float:
+    """Share of songs whose label is found by a discriminant that was made without the song."""
+    found = predict_held_out(np.array(features), labels, range(len(labels)))
+    return float(np.mean([one == other for one, other in zip(found, labels, strict=True)]))
 
 
 @pytest.fixture(scope="module")
@@ -75,25 +63,14 @@ def songs_of_all():
 
 def test_artists_are_told_apart_by_their_spectra(songs_of_all):
     """Chance is one in six."""
-    features = np.array([band_levels(samples) for _, samples in songs_of_all])
-    assert told_apart(features, np.array([song.artist for song, _ in songs_of_all])) > 0.75
+    features = [band_levels(samples, RATE) for _, samples in songs_of_all]
+    assert told_apart(features, [song.artist for song, _ in songs_of_all]) > 0.75
 
 
 def test_genres_are_told_apart_by_their_pitches(songs_of_all):
     """Chance is one in six."""
-    features = np.array([chroma(samples) for _, samples in songs_of_all])
-    assert told_apart(features, np.array([song.genre for song, _ in songs_of_all])) > 0.6
-
-
-def chroma(samples: np.ndarray) -> np.ndarray:
-    """Energy of each pitch class, C first, of what sounds between 100 and 700 Hz `[12]`."""
-    window = 8192
-    frames = samples[: len(samples) // window * window].reshape(-1, window) * np.hanning(window)
-    power = (np.abs(np.fft.rfft(frames)) ** 2).sum(axis=0)
-    hertz = np.fft.rfftfreq(window, 1 / RATE)
-    heard = (hertz > 100) & (hertz < 700)
-    pitches = np.round(69 + OCTAVE * np.log2(hertz[heard] / 440)).astype(int) % OCTAVE
-    return np.bincount(pitches, power[heard], OCTAVE) / power[heard].sum()
+    features = [pitch_class_energies(samples, RATE) for _, samples in songs_of_all]
+    assert told_apart(features, [song.genre for song, _ in songs_of_all]) > 0.6
 
 
 def test_what_sounds_lies_on_the_scale(songs_of_all):
@@ -101,5 +78,5 @@ def test_what_sounds_lies_on_the_scale(songs_of_all):
     shares: dict[str, list[float]] = {genre: [] for genre in GENRES}
     for song, samples in songs_of_all:
         allowed = song.scale.pitch_classes(song.tonic)
-        shares[song.genre].append(chroma(samples)[list(allowed)].sum())
+        shares[song.genre].append(pitch_class_energies(samples, RATE)[list(allowed)].sum())
     assert all(np.mean(share) > 0.8 for share in shares.values()), shares

@@ -1,0 +1,65 @@
+"""What can be heard in a piece of sound, in a few numbers: the levels of bands, and the energies of pitch classes.
+
+Both are the same for louder and softer copies of a sound. Windows are measured in seconds, so that sounds of
+different rates can be held against each other as far as their spectra go.
+"""
+
+from __future__ import annotations
+
+import numpy as np
+import numpy.typing as npt
+
+from jukebox_deploy.data.synthesis.scales import CONCERT_PITCH, OCTAVE
+from jukebox_deploy.errors import AudioError
+
+Numbers = npt.NDArray[np.float64]
+
+BANDS = 16
+"""Bands of `band_levels`."""
+
+SHORTEST_SECONDS = 0.512
+"""Of a sound that pitches can be told of: semitones from 100 Hz on are six hertz and more apart."""
+
+_BAND_SECONDS = 0.064
+_LOWEST_BAND = 80.0  # hertz
+_PITCHED = (100.0, 700.0)  # hertz: above them most energy is overtones
+_SILENCE = 1e-12  # energy
+
+
+def band_levels(samples: npt.NDArray[np.floating], rate: int, bands: int = BANDS) -> Numbers:
+    """Mean and spread over time of the levels in bands on a logarithmic axis, in decibels `[2 * bands]`.
+
+    The means are counted from their average over the bands. Raises `AudioError` for a sound of less than
+    `SHORTEST_SECONDS`.
+    """
+    power, hertz = _power_spectra(samples, rate, _BAND_SECONDS)
+    edges = np.geomspace(_LOWEST_BAND, rate / 2, bands + 1)
+    band = np.searchsorted(edges, hertz) - 1
+    energy = np.stack([power[:, band == b].sum(axis=1) for b in range(bands)], axis=1)
+    levels = 10 * np.log10(energy + 1e-6 * energy.mean() + _SILENCE)
+    means = levels.mean(axis=0)
+    return np.concatenate([means - means.mean(), levels.std(axis=0)])
+
+
+def pitch_class_energies(samples: npt.NDArray[np.floating], rate: int) -> Numbers:
+    """Shares of the pitch classes, C first, in what sounds between 100 and 700 Hz `[12]`; all equal for silence.
+
+    Raises `AudioError` for a sound of less than `SHORTEST_SECONDS`.
+    """
+    power, hertz = _power_spectra(samples, rate, SHORTEST_SECONDS)
+    heard = (hertz > _PITCHED[0]) & (hertz < _PITCHED[1])
+    pitches = np.round(69 + OCTAVE * np.log2(hertz[heard] / CONCERT_PITCH)).astype(int) % OCTAVE
+    energies = np.bincount(pitches, power[:, heard].sum(axis=0), OCTAVE) + _SILENCE
+    shares: Numbers = energies / energies.sum()
+    return shares
+
+
+def _power_spectra(samples: npt.NDArray[np.floating], rate: int, window_seconds: float) -> tuple[Numbers, Numbers]:
+    """Power in windows side by side `[windows, bins]`, and the frequencies of the bins in hertz `[bins]`."""
+    if len(samples) < round(SHORTEST_SECONDS * rate):
+        raise AudioError(
+            f"a sound of {len(samples) / rate:.3g} s is too short to be judged; give at least {SHORTEST_SECONDS} s."
+        )
+    window = round(window_seconds * rate)
+    frames = samples[: len(samples) // window * window].reshape(-1, window) * np.hanning(window)
+    return np.abs(np.fft.rfft(frames)) ** 2, np.fft.rfftfreq(window, 1 / rate).astype(np.float64)
