@@ -26,6 +26,7 @@ from jukebox_deploy.graphs import GraphOptions, declare_graphs, declare_step
 from jukebox_deploy.jobs.forced_windows import ForcedWindows, sample_windows, song_windows, whole_blocks
 from jukebox_deploy.jobs.opening import component_name, eager_engine
 from jukebox_deploy.jobs.quality import Quality, compare_logits, logits_of
+from jukebox_deploy.runtime.store import find_songs
 
 MAX_KL = {LinearWeights.INT8: 0.01, LinearWeights.INT4: 0.05, LinearWeights.FP8: 0.05}
 """Mean distance in nats, from the distributions of the precision's weights, beyond which an export is refused."""
@@ -161,16 +162,10 @@ class Quantiser:
 
 def song_folders(folder: Path) -> tuple[Path, ...]:
     """A song folder, or the song folders in a folder; `SamplingError` if there is none."""
-    if _is_song(folder):
-        return (folder,)
-    songs = sorted(inner for inner in folder.iterdir() if _is_song(inner)) if folder.is_dir() else []
+    songs = find_songs(folder)
     if not songs:
         raise SamplingError(f"{folder} is neither `none` nor `self`, and there is no song folder; `sample` makes some.")
-    return tuple(songs)
-
-
-def _is_song(folder: Path) -> bool:
-    return (folder / "song.json").is_file()
+    return songs
 
 
 def slot_bytes(prior: PriorConfig) -> int:

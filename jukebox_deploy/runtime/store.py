@@ -29,6 +29,7 @@ from jukebox_deploy.files import atomic_path, write_json_atomic
 from jukebox_deploy.runtime.song import SongLengths, SongRequest
 
 FORMAT_VERSION = 1
+_RECORD = "song.json"
 
 
 @dataclass(frozen=True)
@@ -93,7 +94,7 @@ class SongStore:
     @property
     def begun(self) -> bool:
         """Whether the folder holds a song."""
-        return (self.folder / "song.json").is_file()
+        return (self.folder / _RECORD).is_file()
 
     def begin(self, record: SongRecord, given: Sequence[np.ndarray]) -> None:
         """Start a song with the codes that are given, level 0 first.
@@ -104,7 +105,7 @@ class SongStore:
             raise SamplingError(f"{self.folder} already holds a song; resume it, or choose another folder.")
         for level, codes in enumerate(given):
             self.commit(level, codes)
-        write_json_atomic(self.folder / "song.json", config_to_dict(record))
+        write_json_atomic(self.folder / _RECORD, config_to_dict(record))
 
     def resume(self, request: SongRequest, fingerprint: Fingerprint) -> SongRecord:
         """The record of the song, if it is the same request on the same engine; else `SamplingError`."""
@@ -139,9 +140,16 @@ def codes_path(folder: Path, level: int) -> Path:
     return folder / f"codes_{level}.npy"
 
 
+def find_songs(folder: Path) -> tuple[Path, ...]:
+    """The folder if it is a song's, else the song folders in it and below, sorted; none if there are none."""
+    if (folder / _RECORD).is_file():
+        return (folder,)
+    return tuple(sorted(path.parent for path in folder.rglob(_RECORD)))
+
+
 def read_record(folder: Path) -> SongRecord:
     """Read `song.json`; `SamplingError` if it is missing, damaged or of another version."""
-    return read_record_file(SongRecord, folder / "song.json", FORMAT_VERSION, SamplingError, "sample the song again")
+    return read_record_file(SongRecord, folder / _RECORD, FORMAT_VERSION, SamplingError, "sample the song again")
 
 
 def read_codes(folder: Path, level: int, codebook_size: int) -> np.ndarray:
