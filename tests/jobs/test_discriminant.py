@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import numpy as np
-import pytest
 
 from jukebox_deploy.jobs.discriminant import LinearDiscriminant, predict_held_out
 

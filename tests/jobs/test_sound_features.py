@@ -57,5 +57,5 @@ def test_loudness_changes_nothing():
 
 @pytest.mark.parametrize("feature", [band_levels, pitch_class_energies])
 def test_a_moment_cannot_be_judged(feature):
-    with pytest.raises(AudioError, match="0.5 s is too short to be judged; give at least 0.512 s"):
+    with pytest.raises(AudioError, match=r"0\.5 s is too short to be judged; give at least 0\.512 s"):
         feature(np.zeros(8000), RATE)
