@@ -19,19 +19,33 @@ LARGE_WEIGHTS = 512 << 20
 """Above this, weights that are not to be packed stay memory-mapped."""
 
 
+GPU_PROVIDERS = {
+    "cuda": "CUDAExecutionProvider",
+    "tensorrt": "TensorrtExecutionProvider",
+    "tensorrt-rtx": "NvTensorRTRTXExecutionProvider",
+}
+"""What runs graphs on a GPU, by what ONNX Runtime calls it. Those of TensorRT leave to CUDA what they do not take."""
+
+
 @dataclass(frozen=True)
 class OnnxRuntimeOptions:
     """How sessions are made."""
 
-    provider: str = "cpu"  # "cpu" or "cuda"
+    provider: str = "cpu"  # or one of `GPU_PROVIDERS`
     threads: int | None = None  # that an engine may use; None: as many as pay
     device: int = 0  # number of the GPU
     map_weights: bool = False  # the step's too, if large: open at once and copy nothing; other graphs always do so
     round_activations: bool = True  # to 8 bits where they meet integer weights, on a CPU: many times as fast
+    cuda_graph: bool = False  # record a step and replay it; for the provider cuda only
 
     def __post_init__(self) -> None:
-        if self.provider not in ("cpu", "cuda"):
-            raise EngineError(f"ONNX Runtime: unknown provider {self.provider!r}; choose cpu or cuda.")
+        known = ("cpu", *GPU_PROVIDERS)
+        if self.provider not in known:
+            raise EngineError(f"ONNX Runtime: unknown provider {self.provider!r}; choose {', '.join(known)}.")
+        if self.cuda_graph and self.provider != "cuda":
+            raise EngineError(
+                f"ONNX Runtime: steps are recorded as CUDA graphs with the provider cuda, not with {self.provider}."
+            )
 
 
 def import_onnxruntime() -> Any:
@@ -62,16 +76,33 @@ def _installed(wheel: str) -> bool:
     return True
 
 
-def providers(runtime: Any, options: OnnxRuntimeOptions) -> list[Any]:
-    """What a session is told; `EngineError` if this ONNX Runtime lacks it."""
+def providers(runtime: Any, options: OnnxRuntimeOptions, kind: GraphKind | None = None) -> list[Any]:
+    """What a session on a graph of this kind is told; `EngineError` if this ONNX Runtime lacks it."""
     if options.provider == "cpu":
         return ["CPUExecutionProvider"]
-    if "CUDAExecutionProvider" not in runtime.get_available_providers():
-        raise EngineError(
-            "this ONNX Runtime has no CUDA provider. Run: pip uninstall -y onnxruntime, "
-            "then pip install 'jukebox-deploy[cuda]'."
+    name = GPU_PROVIDERS[options.provider]
+    if name not in runtime.get_available_providers():
+        how = (
+            "Run: pip uninstall -y onnxruntime, then pip install 'jukebox-deploy[cuda]'."
+            if options.provider == "cuda"
+            else "It takes a build of ONNX Runtime that has it; or build engines: jukebox-deploy build."
         )
-    return [("CUDAExecutionProvider", {"device_id": options.device})]
+        raise EngineError(f"this ONNX Runtime has no {name}. {how}")
+    recorded = options.cuda_graph and kind is GraphKind.STEP  # whose shapes and addresses never change
+    # Matrices of fp32 are not to be rounded to TF32, as is the default.
+    cuda = {"device_id": str(options.device), "use_tf32": "0", "enable_cuda_graph": str(int(recorded))}
+    chain = [(GPU_PROVIDERS["cuda"], cuda)]
+    return chain if options.provider == "cuda" else [(name, {"device_id": str(options.device)}), *chain]
+
+
+def _require_provider(session: Any, options: OnnxRuntimeOptions) -> None:
+    """Raise `EngineError` for a session that ONNX Runtime has put on the CPU because a provider could not start."""
+    found = session.get_providers()
+    if options.provider != "cpu" and GPU_PROVIDERS[options.provider] not in found:
+        raise EngineError(
+            f"ONNX Runtime has {GPU_PROVIDERS[options.provider]}, but it does not start on this machine (it went on "
+            f"with {', '.join(found)}). Look for its libraries, cuDNN among them, and at `nvidia-smi`."
+        )
 
 
 @dataclass(frozen=True)
@@ -136,12 +167,24 @@ def open_session(graph: GraphFile, options: OnnxRuntimeOptions, slots: int | Non
     session_options.add_session_config_entry(
         "session.model_external_initializers_file_folder_path", str(graph.path.parent)
     )
+    chosen = providers(runtime, options, graph.spec.kind)
+    if options.provider != "cpu" and hasattr(runtime, "preload_dlls"):
+        runtime.preload_dlls()  # those of CUDA and cuDNN that were installed as packages
     try:
-        return runtime.InferenceSession(
-            graph.model.SerializeToString(), session_options, providers=providers(runtime, options)
-        )
+        session = runtime.InferenceSession(graph.model.SerializeToString(), session_options, providers=chosen)
     except Exception as error:  # the runtime raises many kinds, all with a readable text
         raise EngineError(f"ONNX Runtime cannot open {graph.path.name}: {error}") from error
+    _require_provider(session, options)
+    return session
+
+
+def run_options_of_turn(turn: int, options: OnnxRuntimeOptions) -> Any:
+    """What tells ONNX Runtime which recording a step is; there is one for each turn of the buffers. `None`: none."""
+    if not options.cuda_graph:
+        return None
+    run_options = import_onnxruntime().RunOptions()
+    run_options.add_run_config_entry("gpu_graph_id", str(turn + 1))
+    return run_options
 
 
 def _session_options(runtime: Any, options: OnnxRuntimeOptions, threads: int) -> Any:

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 
 import click
 
+from jukebox_deploy.engines.onnxruntime_sessions import GPU_PROVIDERS
 from jukebox_deploy.jobs.sample_job import Backend, EngineChoice, OpenedModel, SampleSummary, open_model
 from jukebox_deploy.jobs.song_requests import (
     LevelValue,
@@ -84,10 +85,26 @@ _SEVERAL_OPTIONS = (
 )
 _ENGINE_OPTIONS = (
     click.option(
-        "--backend", type=click.Choice([str(b) for b in Backend]), default="onnxruntime", help="What runs the graphs."
+        "--backend",
+        type=click.Choice([str(b) for b in Backend]),
+        help="What runs the graphs. [default: what the bundle was made for]",
     ),
     click.option("--checkpoint", type=_PATH, help="Checkpoint bundle with the weights for --backend eager."),
-    click.option("--provider", type=click.Choice(["cpu", "cuda"]), default="cpu", help="Where they run."),
+    click.option(
+        "--provider",
+        type=click.Choice(["cpu", *GPU_PROVIDERS]),
+        help="Where ONNX graphs run, or (cpu, cuda) PyTorch; engines for TensorRT always run on a GPU. [default: cpu]",
+    ),
+    click.option(
+        "--cuda-graph/--no-cuda-graph",
+        default=None,
+        help="Record steps on the GPU and replay them. [default: with engines for TensorRT, as far as they allow it]",
+    ),
+    click.option(
+        "--host-code",
+        is_flag=True,
+        help="Let engines for TensorRT bring code for the processor, as version-compatible ones do.",
+    ),
     click.option("--threads", type=click.IntRange(1), help="Threads of the CPU; default: as suits the model."),
     click.option(
         "--map-weights",
@@ -96,6 +113,7 @@ _ENGINE_OPTIONS = (
         "memory, but several slots are slower, and sums are rounded in another order.",
     ),
 )
+_CHOICES = ("provider", "threads", "checkpoint", "map_weights", "cuda_graph", "host_code")
 _OUTPUT_OPTIONS = (
     click.option("--out", required=True, type=_PATH, metavar="DIR", help="Folder of the song, or of several songs."),
     click.option(
@@ -126,7 +144,7 @@ def _options(*groups: tuple[Callable[[_Command], _Command], ...]) -> Callable[[_
 @click.argument("bundle", metavar="ENGINE_BUNDLE", type=_PATH)
 @_options(_OUTPUT_OPTIONS, _SONG_OPTIONS, _SOURCE_OPTIONS, _SAMPLING_OPTIONS, _SEVERAL_OPTIONS, _ENGINE_OPTIONS)
 def command(bundle: Path, **options: Any) -> None:
-    """Make music with ENGINE_BUNDLE, a folder that `jukebox-deploy export` made.
+    """Make music with ENGINE_BUNDLE, a folder that `jukebox-deploy export` or `jukebox-deploy build` made.
 
     A song folder holds song.json (all settings), codes_N.npy for each level N, and level_0.wav. With --songs or
     --requests the songs go into DIR/song_0, DIR/song_1, and so on; without them DIR is the song's folder.
@@ -136,8 +154,8 @@ def command(bundle: Path, **options: Any) -> None:
     from rich.console import Console
 
     defaults = _song_fields(options)
-    where = {name: options[name] for name in ("provider", "threads", "checkpoint", "map_weights")}
-    choice = EngineChoice(Backend(options["backend"]), **where)
+    where = {name: options[name] for name in _CHOICES}
+    choice = EngineChoice(Backend(options["backend"]) if options["backend"] else None, **where)
     sample_format = SampleFormat(options["sample_format"])
     sampling = SamplingOptions(options["slots"], options["lowest_level"], options["resume"], sample_format)
     model = open_model(bundle, choice)

@@ -9,7 +9,7 @@ import hashlib
 import json
 import time
 from collections.abc import Callable, Sequence
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from enum import StrEnum
 from pathlib import Path
 from typing import Any
@@ -17,8 +17,11 @@ from typing import Any
 from jukebox_deploy.contract import LinearWeights
 from jukebox_deploy.engine import Engine
 from jukebox_deploy.engines.bundle import EngineBundle, open_bundle
+from jukebox_deploy.engines.manifest import Target
 from jukebox_deploy.engines.onnxruntime_sessions import OnnxRuntimeOptions
+from jukebox_deploy.engines.tensorrt import TensorRtOptions
 from jukebox_deploy.errors import EngineError
+from jukebox_deploy.jobs.bundle_opening import tensorrt_engine
 from jukebox_deploy.jobs.onnx_opening import onnx_engine
 from jukebox_deploy.labels.vocabulary import Vocabulary
 from jukebox_deploy.runtime.audio import WavReport
@@ -32,33 +35,57 @@ class Backend(StrEnum):
     """What can run the graphs of a bundle."""
 
     ONNXRUNTIME = "onnxruntime"
+    TENSORRT_RTX = "tensorrt-rtx"
+    TENSORRT = "tensorrt"
     EAGER = "eager"  # PyTorch, with the weights of a checkpoint bundle; to compare with
+
+    @property
+    def is_tensorrt(self) -> bool:
+        """Whether it runs engines, on a GPU and nowhere else."""
+        return self in (Backend.TENSORRT, Backend.TENSORRT_RTX)
 
 
 @dataclass(frozen=True)
 class EngineChoice:
-    """How the graphs are run."""
+    """How the graphs are run. What is left open is as the backend sees fit."""
 
-    backend: Backend = Backend.ONNXRUNTIME
-    provider: str = "cpu"  # or "cuda"
-    threads: int | None = None  # None: as the backend sees fit
+    backend: Backend | None = None  # None: what the bundle was made for
+    provider: str | None = None  # for onnxruntime and eager; None: "cpu"
+    threads: int | None = None  # of a CPU
     checkpoint: Path | None = None  # a checkpoint bundle; for the backend eager only
     map_weights: bool = False  # large ones stay in their file; for the backend onnxruntime only
+    cuda_graph: bool | None = None  # record steps and replay them; None: where engines for TensorRT allow it
+    host_code: bool = False  # engines may bring code for the processor; for TensorRT only
 
     def __post_init__(self) -> None:
         if self.backend is Backend.EAGER and self.checkpoint is None:
             raise EngineError("the backend eager runs the weights of a checkpoint bundle; name it with --checkpoint.")
         if self.backend is not Backend.EAGER and self.checkpoint is not None:
-            raise EngineError(f"the backend {self.backend} has its weights in the engine bundle; drop --checkpoint.")
+            of = "an engine bundle" if self.backend is None else f"the backend {self.backend}"
+            raise EngineError(f"{of} has its weights in itself; drop --checkpoint, or add --backend eager.")
         if self.backend is Backend.EAGER and self.map_weights:
             raise EngineError("the backend eager loads the weights of its checkpoint; drop --map-weights.")
-        if self.provider != "cpu" and self.map_weights:
+        if self.provider not in (None, "cpu") and self.map_weights:
             raise EngineError(f"the provider {self.provider} copies weights to its device; drop --map-weights.")
 
-    @property
-    def arithmetic(self) -> str:
-        """What rounds sums its own way, so that songs go on with the codes they began with."""
-        return f"{self.backend} {self.provider}" + (" mapped" if self.map_weights else "")
+    def settle(self, target: Target) -> EngineChoice:
+        """The choice for a bundle made for `target`: backend and provider named; `EngineError` for what cannot be."""
+        backend = self.backend or Backend(str(target))
+        if backend is not Backend.EAGER and str(backend) != str(target):
+            raise EngineError(f"the bundle was made for {target}; drop --backend {backend}, or give another bundle.")
+        settled = replace(self, backend=backend, provider=None if backend.is_tensorrt else self.provider or "cpu")
+        given = {
+            "--provider": self.provider is not None and backend.is_tensorrt,
+            "--threads": self.threads is not None and backend.is_tensorrt,
+            "--map-weights": self.map_weights and backend.is_tensorrt,
+            "--cuda-graph": bool(self.cuda_graph) and settled.provider == "cpu",
+            "--no-cuda-graph": self.cuda_graph is False and not backend.is_tensorrt,
+            "--host-code": self.host_code and not backend.is_tensorrt,
+        }
+        if odd := [name for name, is_odd in given.items() if is_odd]:
+            on = f"{backend}" + (f" on {settled.provider}" if settled.provider else "")
+            raise EngineError(f"{', '.join(odd)}: of no use to {on}; drop it.")
+        return settled
 
 
 @dataclass(frozen=True)
@@ -80,31 +107,49 @@ def open_model(folder: Path, choice: EngineChoice | None = None) -> OpenedModel:
     Raises `EngineError` for a bundle, backend or provider that cannot run here, `CheckpointError` for a
     broken checkpoint.
     """
-    choice = choice or EngineChoice()
     bundle = open_bundle(folder)
     manifest = bundle.manifest
+    choice = (choice or EngineChoice()).settle(manifest.target)
     if choice.map_weights and manifest.linear_weights is not LinearWeights.AS_PRECISION:
         raise EngineError(
             f"{folder} has {manifest.linear_weights} weights, which are always packed; drop --map-weights."
         )
-    engine, identity = _OPENERS[choice.backend](bundle, choice)
+    engine, arithmetic = _OPENERS[choice.backend or Backend.ONNXRUNTIME](bundle, choice)
     return OpenedModel(
         engine,
-        Fingerprint(f"{choice.arithmetic} {manifest.precision} {identity}", manifest.checkpoint),
+        Fingerprint(arithmetic, manifest.checkpoint),
         Vocabulary.from_json(manifest.vocabulary),
     )
 
 
+# The openers also tell what rounds sums its own way, so that songs go on with the arithmetic they began with.
+
+
 def _open_onnx(bundle: EngineBundle, choice: EngineChoice) -> tuple[Engine, str]:
-    """The engine, and the hash of its files."""
+    options = OnnxRuntimeOptions(
+        choice.provider or "cpu", choice.threads, map_weights=choice.map_weights, cuda_graph=bool(choice.cuda_graph)
+    )
+    mapped = " mapped" if choice.map_weights else ""
+    precision = bundle.manifest.precision
+    return onnx_engine(bundle, options), f"onnxruntime {options.provider}{mapped} {precision} {_digest(bundle)}"
+
+
+def _open_tensorrt(bundle: EngineBundle, choice: EngineChoice) -> tuple[Engine, str]:
+    """Engines choose their kernels by the GPU."""
+    options = TensorRtOptions(cuda_graph=choice.cuda_graph is not False, host_code=choice.host_code)
+    engine = tensorrt_engine(bundle, options)
+    gpu, version = engine.platform.device.properties.name, engine.platform.version
+    return engine, f"{bundle.manifest.target} {version} {gpu} {bundle.manifest.precision} {_digest(bundle)}"
+
+
+def _digest(bundle: EngineBundle) -> str:
+    """The hash of a bundle's files."""
     hashes = {name: record.sha256 for name, record in bundle.manifest.files.items()}
-    digest = hashlib.sha256(json.dumps(hashes, sort_keys=True).encode()).hexdigest()
-    options = OnnxRuntimeOptions(choice.provider, choice.threads, map_weights=choice.map_weights)
-    return onnx_engine(bundle, options), digest
+    return hashlib.sha256(json.dumps(hashes, sort_keys=True).encode()).hexdigest()
 
 
 def _open_eager(bundle: EngineBundle, choice: EngineChoice) -> tuple[Engine, str]:
-    """The engine, and PyTorch's version. The bundle gives the tables of the graphs."""
+    """The bundle gives the tables of the graphs."""
     import torch
 
     from jukebox_deploy.checkpoints.bundle import CheckpointBundle
@@ -114,12 +159,15 @@ def _open_eager(bundle: EngineBundle, choice: EngineChoice) -> tuple[Engine, str
     require_same_model(bundle, checkpoint)
     if choice.provider == "cuda" and not torch.cuda.is_available():
         raise EngineError("this PyTorch sees no CUDA device; use --provider cpu.")
-    engine = eager_engine(checkpoint, bundle.graphs, bundle.manifest.precision, choice.provider, choice.threads)
-    return engine, torch.__version__
+    provider, precision = choice.provider or "cpu", bundle.manifest.precision
+    engine = eager_engine(checkpoint, bundle.graphs, precision, provider, choice.threads)
+    return engine, f"eager {provider} {precision} {torch.__version__}"
 
 
 _OPENERS: dict[Backend, Callable[[EngineBundle, EngineChoice], tuple[Engine, str]]] = {
     Backend.ONNXRUNTIME: _open_onnx,
+    Backend.TENSORRT: _open_tensorrt,
+    Backend.TENSORRT_RTX: _open_tensorrt,
     Backend.EAGER: _open_eager,
 }
 

@@ -149,19 +149,92 @@ def test_a_missing_runtime_is_a_sentence(monkeypatch):
 
 
 def test_an_unknown_provider_is_refused():
-    with pytest.raises(EngineError, match="unknown provider 'cudaa'; choose cpu or cuda"):
+    with pytest.raises(EngineError, match="unknown provider 'cudaa'; choose cpu, cuda, tensorrt, tensorrt-rtx"):
         OnnxRuntimeOptions("cudaa")
 
 
-def test_a_runtime_without_cuda_says_what_to_install(bundle):
+@pytest.mark.parametrize("provider", ["cpu", "tensorrt", "tensorrt-rtx"])
+def test_steps_are_recorded_with_cuda_alone(provider):
+    with pytest.raises(EngineError, match=f"with the provider cuda, not with {provider}"):
+        OnnxRuntimeOptions(provider, cuda_graph=True)
+
+
+@pytest.mark.parametrize(
+    ("provider", "said"),
+    [
+        ("cuda", r"no CUDAExecutionProvider.*jukebox-deploy\[cuda\]"),
+        ("tensorrt", r"no TensorrtExecutionProvider.*jukebox-deploy build"),
+        ("tensorrt-rtx", r"no NvTensorRTRTXExecutionProvider.*jukebox-deploy build"),
+    ],
+)
+def test_a_runtime_without_a_provider_says_what_to_do(bundle, provider, said):
     import onnxruntime
 
-    if "CUDAExecutionProvider" in onnxruntime.get_available_providers():
-        pytest.skip("this runtime has CUDA")
+    if sessions.GPU_PROVIDERS[provider] in onnxruntime.get_available_providers():
+        pytest.skip(f"this runtime has {provider}")
     engine = handmade_prior.onnx_engine(bundle.folder)
-    engine._options = OnnxRuntimeOptions("cuda")
-    with pytest.raises(EngineError, match=r"no CUDA provider.*jukebox-deploy\[cuda\]"):
+    engine._options = OnnxRuntimeOptions(provider)
+    with pytest.raises(EngineError, match=said):
         engine.runner(GraphKind.VQVAE_DECODE, 0)
+
+
+@dataclass
+class GpuRuntime:
+    """Stands for the `onnxruntime` module of a machine with a GPU."""
+
+    starts: tuple[str, ...]  # what sessions end up with
+    told: list[tuple[list, object]] = field(default_factory=list)  # providers and options of each session
+
+    def __getattr__(self, name):
+        import onnxruntime
+
+        return getattr(onnxruntime, name)
+
+    def get_available_providers(self):
+        return [*sessions.GPU_PROVIDERS.values(), "CPUExecutionProvider"]
+
+    def preload_dlls(self):
+        """There are none."""
+
+    def InferenceSession(self, model, session_options, providers):  # noqa: N802  # the runtime's name
+        self.told.append((providers, session_options))
+        return type("Session", (), {"get_providers": lambda session: list(self.starts)})()
+
+
+def opened_on_gpu(monkeypatch, bundle, graph, options, starts):
+    runtime = GpuRuntime(starts)
+    monkeypatch.setattr(sessions, "import_onnxruntime", lambda: runtime)
+    sessions.open_session(sessions.GraphFile.read(bundle.graphs[graph], bundle.folder / f"{graph}.onnx"), options, 1)
+    ((providers, _),) = runtime.told
+    return providers
+
+
+@pytest.mark.parametrize(("graph", "recorded"), [("step_0", "1"), ("prefill_0", "0"), ("vqvae_decode_0", "0")])
+def test_only_steps_are_recorded_for_their_shapes_never_change(monkeypatch, bundle, graph, recorded):
+    options = OnnxRuntimeOptions("cuda", cuda_graph=True)
+    ((name, chosen),) = opened_on_gpu(monkeypatch, bundle, graph, options, ("CUDAExecutionProvider",))
+    assert name == "CUDAExecutionProvider"
+    assert chosen["enable_cuda_graph"] == recorded
+    assert chosen["use_tf32"] == "0"
+
+
+@pytest.mark.parametrize("provider", ["tensorrt", "tensorrt-rtx"])
+def test_what_tensorrt_does_not_take_is_left_to_cuda(monkeypatch, bundle, provider):
+    first = sessions.GPU_PROVIDERS[provider]
+    told = opened_on_gpu(monkeypatch, bundle, "step_0", OnnxRuntimeOptions(provider), (first, "CUDAExecutionProvider"))
+    assert [name for name, _ in told] == [first, "CUDAExecutionProvider"]
+
+
+def test_a_provider_that_does_not_start_is_no_silent_cpu(monkeypatch, bundle):
+    with pytest.raises(EngineError, match=r"does not start on this machine \(it went on with CPUExecutionProvider\)"):
+        opened_on_gpu(monkeypatch, bundle, "step_0", OnnxRuntimeOptions("cuda"), ("CPUExecutionProvider",))
+
+
+def test_each_turn_of_the_buffers_is_a_recording_of_its_own():
+    options = OnnxRuntimeOptions("cuda", cuda_graph=True)
+    ids = [sessions.run_options_of_turn(turn, options).get_run_config_entry("gpu_graph_id") for turn in (0, 1)]
+    assert ids == ["1", "2"]
+    assert sessions.run_options_of_turn(0, OnnxRuntimeOptions("cuda")) is None
 
 
 def test_a_file_that_is_no_graph_is_named(bundle, tmp_path):

@@ -1,0 +1,29 @@
+"""From an opened bundle to an engine that runs it, whatever it was made for. Nothing here imports PyTorch."""
+
+from __future__ import annotations
+
+from jukebox_deploy.engine import Engine
+from jukebox_deploy.engines.bundle import EngineBundle
+from jukebox_deploy.engines.manifest import Target
+from jukebox_deploy.engines.onnxruntime_sessions import OnnxRuntimeOptions
+from jukebox_deploy.engines.tensorrt import TensorRtEngine, TensorRtOptions, open_tensorrt
+from jukebox_deploy.jobs.onnx_opening import onnx_engine, require_current_tables
+
+
+def bundle_engine(
+    bundle: EngineBundle, onnxruntime: OnnxRuntimeOptions | None = None, tensorrt: TensorRtOptions | None = None
+) -> Engine:
+    """The graphs of a bundle on what they were made for, with the options of that.
+
+    Raises `NoDeviceError` for engines of TensorRT where there is no GPU, and `EngineError` for a bundle of another
+    version or GPU.
+    """
+    if bundle.manifest.target is Target.ONNXRUNTIME:
+        return onnx_engine(bundle, onnxruntime)
+    return tensorrt_engine(bundle, tensorrt)
+
+
+def tensorrt_engine(bundle: EngineBundle, options: TensorRtOptions | None = None) -> TensorRtEngine:
+    """The same for a bundle of TensorRT engines, of either flavour."""
+    require_current_tables(bundle)
+    return open_tensorrt(bundle, options)
