@@ -8,7 +8,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import soundfile
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from jukebox_deploy.data.catalogue import Catalogue, CatalogueFilters, SongEntry, read_catalogue
@@ -236,6 +236,7 @@ def catalogue_of(names: list[str]) -> Catalogue:
 NAMES = st.lists(st.text("abcdefgh", min_size=1), unique=True, min_size=2, max_size=30)
 
 
+@settings(max_examples=40, deadline=None)
 @given(NAMES, st.floats(0.01, 0.99))
 def test_a_split_divides_the_songs_in_two(song_names, fraction):
     train, held_out = catalogue_of(song_names).split(fraction)

@@ -10,6 +10,7 @@ import pytest
 
 from jukebox_deploy.data.catalogue import Catalogue, read_catalogue
 from jukebox_deploy.data.crops import AudioCrops, CropSettings
+from jukebox_deploy.data.prefetch import prefetched
 from jukebox_deploy.errors import ConfigError, DataError
 from tests.data.song_folders import RAMP_STEP, RATE, noise, ramp, tone, write_sound
 
@@ -52,6 +53,12 @@ def test_a_batch_is_the_same_whenever_and_wherever_it_is_made(catalogue):
         for step, batch in zip(reversed(range(6)), pool.map(again.batch, reversed(range(6))), strict=True):
             np.testing.assert_array_equal(batch, first[step])
     assert not any(np.array_equal(a, b) for i, a in enumerate(first) for b in first[:i])
+
+
+def test_a_run_that_goes_on_meets_the_batches_of_one_that_was_never_interrupted(catalogue):
+    whole = list(prefetched(AudioCrops(catalogue, SETTINGS).batch, 0, 9))
+    rest = list(prefetched(AudioCrops(catalogue, SETTINGS).batch, 4, 9))  # in the middle of the first epoch
+    np.testing.assert_array_equal(np.stack(rest), np.stack(whole[4:]))
 
 
 def test_another_seed_gives_other_crops(catalogue):

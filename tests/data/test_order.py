@@ -21,6 +21,7 @@ def permutation(seed: int, epoch: int, count: int) -> tuple[int, ...]:
     return tuple(shuffled(np.arange(count), count, Dice(seed, Stream.EPOCH, epoch)).tolist())
 
 
+@settings(max_examples=40, deadline=None)
 @given(st.integers(1, 300), SEEDS)
 def test_every_example_comes_once(count, seed):
     assert sorted(permutation(seed, 0, count)) == list(range(count))
@@ -56,7 +57,7 @@ def examples(order: ExampleOrder, steps: range) -> list[int]:
     return [int(index) for step in steps for index in order.examples(order.numbers(step))]
 
 
-@settings(max_examples=30)
+@settings(max_examples=40, deadline=None)
 @given(st.integers(1, 50), st.integers(1, 7), SEEDS)
 def test_epochs_hold_every_example_and_differ(count, batch, seed):
     order = ExampleOrder(count, batch, seed)
@@ -68,6 +69,7 @@ def test_epochs_hold_every_example_and_differ(count, batch, seed):
     assert set(examples(order, range(order.batches_per_epoch))) == set(range(count))
 
 
+@settings(max_examples=40, deadline=None)
 @given(st.integers(1, 50), st.integers(1, 4), st.integers(1, 4), st.integers(0, 40))
 def test_processes_together_see_what_one_would(count, batch, workers, step):
     one = ExampleOrder(count, batch * workers, 9)
@@ -96,6 +98,7 @@ def test_orders_that_cannot_be(options, message):
 SONGS = st.tuples(st.integers(1, 5), st.integers(1, 6), st.lists(st.integers(0, 40), min_size=1, max_size=5))
 
 
+@settings(max_examples=40, deadline=None)
 @given(SONGS)
 def test_windows_cover_every_song_and_are_no_more_than_needed(case):
     unit, units, extra = case
@@ -112,6 +115,7 @@ def test_windows_cover_every_song_and_are_no_more_than_needed(case):
     assert coverage.count == sum(-(-length // window) for length in lengths)
 
 
+@settings(max_examples=40, deadline=None)
 @given(SONGS, st.floats(0, 1, exclude_max=True))
 def test_shifted_windows_stay_near_and_in_their_song(case, uniform):
     unit, units, extra = case
