@@ -156,7 +156,7 @@ class Trainer:
         for group in self._optimiser.param_groups:
             group["lr"] = rate
         self._optimiser.step(divisor=norm.divisor)
-        self._average.update()
+        self._average.update(self.step)
 
     def _require_numbers(self, outcome: Outcome, norm: GradientNorm) -> None:
         """A step that overflowed in half precision is only skipped; anything else cannot go on."""

@@ -49,12 +49,17 @@ class WeightAverage:
         return dict(self._averages)
 
     @torch.no_grad()
-    def update(self, step: int = 0) -> None:
-        """Follow the weights, in those training steps that are multiples of `every`."""
-        if step % self.every:
+    def update(self, step: int | None = None) -> None:
+        """Follow the weights, in those training steps that are multiples of `every`.
+
+        With a step, counted from 0, the decay grows towards its value: a short run would otherwise end
+        with much of its random beginning in the average.
+        """
+        if step is not None and step % self.every:
             return
+        decay = self.decay if step is None else min(self.decay, (1 + step) / (10 + step))
         weights = [self._module.get_parameter(name).to(tensor.device) for name, tensor in self._averages.items()]
-        torch._foreach_lerp_(list(self._averages.values()), weights, 1 - self.decay**self.every)
+        torch._foreach_lerp_(list(self._averages.values()), weights, 1 - decay**self.every)
 
     def copy_to(self, module: nn.Module) -> None:
         """Write the averages into a module with the same parameters."""

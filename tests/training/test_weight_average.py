@@ -33,10 +33,20 @@ def test_rare_updates_make_up_for_the_steps_between():
     average = WeightAverage(model, 0.5, every=3, device="cpu")
     move_to(model, 2.0)
     values = []
-    for step in range(1, 7):
+    for step in range(10, 16):
         average.update(step)
         values.append(average.tensors()["bias"].item())
     assert values == [1.0, 1.0, 1.875, 1.875, 1.875, 1.984375]
+
+
+def test_the_beginning_is_forgotten_faster():
+    model = model_of(1.0)
+    average = WeightAverage(model, 0.999)
+    move_to(model, 2.0)
+    average.update(0)
+    assert average.tensors()["bias"].item() == pytest.approx(2.0 - 1 / 10)
+    average.update(98)
+    assert average.tensors()["bias"].item() == pytest.approx(2.0 - 1 / 10 * 99 / 108)
 
 
 def test_a_module_has_the_average_for_a_while():
