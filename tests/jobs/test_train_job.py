@@ -1,0 +1,183 @@
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+import soundfile
+import torch
+
+from jukebox_deploy.checkpoints.bundle import CheckpointBundle
+from jukebox_deploy.config import LabelRules
+from jukebox_deploy.errors import CheckpointError, ConfigError, DataError, TrainingError
+from jukebox_deploy.jobs.train_job import TrainingSummary, train
+from jukebox_deploy.jobs.train_request import TrainingEvent, TrainRequest
+from jukebox_deploy.jobs.trained_bundle import join_bundles
+from jukebox_deploy.training.settings import Cadence, OptimiserSettings, Part, RunSettings
+
+SONGS = {"a.flac": ("The Tin Foxes", "Folk", "la la"), "b.wav": ("Glass Harbour", "Waltz", "oh"), "c.flac": ("", "", "")}
+SECONDS = 3.0
+
+
+@pytest.fixture(scope="module")
+def songs(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Three short songs with labels."""
+    folder = tmp_path_factory.mktemp("songs")
+    time = np.arange(int(44_100 * SECONDS)) / 44_100
+    for number, name in enumerate(SONGS):
+        tone = 0.3 * np.sin(2 * np.pi * 220 * (number + 1) * time) * (1 + 0.5 * np.sin(7 * time))
+        soundfile.write(folder / name, tone.astype(np.float32), 44_100)
+    rows = [{"file": n, "artist": a, "genres": [g] if g else [], "lyrics": w} for n, (a, g, w) in SONGS.items()]
+    (folder / "metadata.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+    return folder
+
+
+def request(part: Part, data: Path, out: Path, **changes: object) -> TrainRequest:
+    """Two steps of a part of `tiny`."""
+    level = changes.pop("level", None)
+    optimiser = OptimiserSettings(learning_rate=1e-3, warm_up=1)
+    settings = RunSettings(part, steps=2, batch=2, level=level, seconds=0.1, optimiser=optimiser)  # type: ignore[arg-type]
+    return replace(TrainRequest(settings, data, out, preset="tiny"), **changes)  # type: ignore[arg-type]
+
+
+@pytest.fixture(scope="module")
+def vqvae_run(songs: Path, tmp_path_factory: pytest.TempPathFactory) -> TrainingSummary:
+    """A VQ-VAE that was trained for two steps."""
+    return train(request(Part.VQVAE, songs, tmp_path_factory.mktemp("runs") / "vqvae"))
+
+
+@pytest.fixture(scope="module")
+def prior_run(songs: Path, vqvae_run: TrainingSummary) -> TrainingSummary:
+    """A top prior on its codes."""
+    out = vqvae_run.folder.parent / "top"
+    return train(request(Part.PRIOR, songs, out, bundle=vqvae_run.folder / "bundle"))
+
+
+def test_a_vqvae_leaves_numbers_sounds_pictures_and_a_bundle(vqvae_run: TrainingSummary) -> None:
+    assert {f"snr_decibel_{level}" for level in range(3)} <= vqvae_run.held_out.keys()
+    report = vqvae_run.folder / "reports" / "00000002"
+    names = {path.name for path in report.iterdir()}
+    assert {"crop_0.png", "crop_0_original.flac", "crop_0_level_0.flac", "crop_0_level_2.flac"} <= names
+    assert (vqvae_run.folder / "log.csv").read_text().startswith("step,loss,")
+    assert (vqvae_run.folder / "held_out.csv").read_text().startswith("step,snr_decibel_0,")
+    bundle = CheckpointBundle.open(vqvae_run.folder / "bundle")
+    assert bundle.source["format"] == "trained"
+    assert bundle.load_vqvae().codebooks[2].codes.abs().sum() > 0
+
+
+def test_a_prior_learns_the_names_in_the_songs_labels(prior_run: TrainingSummary) -> None:
+    bundle = CheckpointBundle.open(prior_run.folder / "bundle")
+    lists = bundle.vocabulary.lists[LabelRules.NAMES]
+    assert lists.artists == {"unknown": 0, "glass harbour": 1, "the tin foxes": 2}
+    assert lists.genres == {"unknown": 0, "folk": 1, "waltz": 2}
+    assert [prior.level for prior in bundle.config.priors] == [2]
+    assert 0 < prior_run.held_out["bits"] < 30
+    names = {path.name for path in (prior_run.folder / "reports" / "00000002").iterdir()}
+    assert {"song_0.png", "song_0_song.flac", "song_0_sampled.flac"} <= names
+
+
+def test_parts_that_were_trained_apart_make_one_bundle(
+    songs: Path, vqvae_run: TrainingSummary, prior_run: TrainingSummary, tmp_path: Path
+) -> None:
+    bundles = {"bundle": vqvae_run.folder / "bundle", "codes": vqvae_run.folder.parent / "top-codes"}
+    upsampler = train(request(Part.UPSAMPLER, songs, tmp_path / "up", level=1, **bundles))
+    assert upsampler.bundle is not None
+    assert prior_run.bundle is not None
+    whole = join_bundles([upsampler.bundle, prior_run.bundle], tmp_path / "whole", dtype=torch.float16)
+    assert whole.components == ("vqvae", "prior_1", "prior_2")
+    for component, part in {"prior_1": upsampler.bundle, "prior_2": prior_run.bundle}.items():
+        for name in part.tensors(component).infos:
+            assert torch.equal(whole.tensors(component).load(name), part.tensors(component).load(name).half()), name
+    with pytest.raises(CheckpointError, match="both have prior_2"):
+        join_bundles([prior_run.bundle, prior_run.bundle], tmp_path / "twice")
+    other = train(replace(request(Part.VQVAE, songs, tmp_path / "other"), settings=_seeded(1)))
+    assert other.bundle is not None
+    with pytest.raises(CheckpointError, match="different VQ-VAEs"):
+        join_bundles([other.bundle, prior_run.bundle], tmp_path / "mixed")
+
+
+def _seeded(seed: int) -> RunSettings:
+    return replace(request(Part.VQVAE, Path(), Path()).settings, seed=seed)
+
+
+@pytest.mark.parametrize("part", [Part.VQVAE, Part.PRIOR])
+def test_an_interrupted_run_goes_on_to_the_same_weights(
+    songs: Path, vqvae_run: TrainingSummary, tmp_path: Path, part: Part
+) -> None:
+    base = request(part, songs, tmp_path / "whole", cadence=Cadence(log_steps=1))
+    if part is Part.PRIOR:
+        base = replace(base, bundle=vqvae_run.folder / "bundle", codes=vqvae_run.folder.parent / "top-codes")
+    base = replace(base, settings=replace(base.settings, steps=4))
+    whole = train(base)
+    cut = replace(base, out=tmp_path / "cut")
+    with pytest.raises(KeyboardInterrupt):
+        train(cut, _interrupting(2))
+    assert [path.name for path in (cut.out / "checkpoints").iterdir()] == ["00000002"]
+    resumed = train(replace(cut, resume=True))
+    assert resumed.held_out == whole.held_out
+    assert (cut.out / "held_out.csv").read_text() == (base.out / "held_out.csv").read_text()
+    first, second = (summary.bundle for summary in (whole, resumed))
+    assert first is not None
+    assert second is not None
+    component = first.components[-1]
+    for name in first.tensors(component).infos:
+        assert torch.equal(first.tensors(component).load(name), second.tensors(component).load(name)), name
+
+
+def _interrupting(step: int) -> Callable[[TrainingEvent], None]:
+    def listen(event: TrainingEvent) -> None:
+        if event.action == "training" and event.step == step:
+            raise KeyboardInterrupt
+
+    return listen
+
+
+def test_fine_tuning_keeps_rows_of_known_names_and_grows_tables(
+    songs: Path, prior_run: TrainingSummary, tmp_path: Path
+) -> None:
+    ids = tmp_path / "ids"
+    ids.mkdir()
+    artists = ["unknown", *(f"band {n}" for n in range(20)), "the tin foxes"]
+    (ids / "v3_artist_ids.txt").write_text("".join(f"{name};{n}\n" for n, name in enumerate(artists)))
+    (ids / "v3_genre_ids.txt").write_text("unknown;0\nfolk;1\n")
+    tuned = train(
+        request(
+            Part.PRIOR, songs, tmp_path / "tuned", preset=None, bundle=prior_run.folder / "bundle", fine_tune=True,
+            vocabulary=ids, codes=prior_run.folder.parent / "top-codes",
+        )  # fmt: skip
+    )
+    assert tuned.bundle is not None
+    assert prior_run.bundle is not None
+    assert tuned.bundle.config.priors[0].labels is not None
+    assert tuned.bundle.config.priors[0].labels.artists == 22
+    before, after = (b.tensors("prior_2").load("labels.artist.weight") for b in (prior_run.bundle, tuned.bundle))
+    torch.testing.assert_close(after[21], before[2], atol=0.01, rtol=0)
+    torch.testing.assert_close(after[5], before[0], atol=0.01, rtol=0)
+
+
+class TestRefusals:
+    def test_a_prior_without_a_vqvae(self, songs: Path, tmp_path: Path) -> None:
+        with pytest.raises(TrainingError, match="name the checkpoint bundle that has it"):
+            train(request(Part.PRIOR, songs, tmp_path / "run"))
+
+    def test_an_upsampler_of_the_top(self, songs: Path, vqvae_run: TrainingSummary, tmp_path: Path) -> None:
+        with pytest.raises(ConfigError, match="an upsampler is at level 0 to 1, found 2"):
+            train(request(Part.UPSAMPLER, songs, tmp_path / "run", level=2, bundle=vqvae_run.folder / "bundle"))
+
+    def test_no_songs(self, tmp_path: Path) -> None:
+        (tmp_path / "empty").mkdir()
+        with pytest.raises(DataError, match="no sound files here"):
+            train(request(Part.VQVAE, tmp_path / "empty", tmp_path / "run"))
+        assert not (tmp_path / "run").exists()
+
+    def test_a_run_of_another_preset(self, songs: Path, vqvae_run: TrainingSummary) -> None:
+        wanted = replace(request(Part.VQVAE, songs, vqvae_run.folder), preset="small_demo", resume=True)
+        with pytest.raises(TrainingError, match=r"the model is not the same \(small_demo, and was tiny\)"):
+            train(wanted)
+
+    def test_nothing_named(self, songs: Path, tmp_path: Path) -> None:
+        with pytest.raises(TrainingError, match="name the model to train"):
+            train(request(Part.VQVAE, songs, tmp_path / "run", preset=None))

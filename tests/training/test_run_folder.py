@@ -1,0 +1,76 @@
+from __future__ import annotations
+
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+import torch
+
+from jukebox_deploy.config import JukeboxConfig
+from jukebox_deploy.errors import TrainingError
+from jukebox_deploy.training.checkpoint import Snapshot
+from jukebox_deploy.training.run_folder import RunFolder, RunRecord
+from jukebox_deploy.training.settings import OptimiserSettings, Part
+from tests.training.small_runs import PRIOR, VQVAE, settings
+
+RECORD = RunRecord(settings(Part.VQVAE), JukeboxConfig("small", VQVAE), songs=3, data="d")
+
+
+def test_a_run_that_was_begun_goes_on_only_if_asked(tmp_path: Path) -> None:
+    RunFolder.begin(tmp_path / "run", RECORD, resume=False)
+    with pytest.raises(TrainingError, match="go on with it by --resume"):
+        RunFolder.begin(tmp_path / "run", RECORD, resume=False)
+    assert RunFolder.begin(tmp_path / "run", RECORD, resume=True).latest() is None
+
+
+def test_a_folder_with_other_things_is_left_alone(tmp_path: Path) -> None:
+    (tmp_path / "thesis.txt").write_text("mine")
+    with pytest.raises(TrainingError, match="has other things in it"):
+        RunFolder.begin(tmp_path, RECORD, resume=True)
+    assert [path.name for path in tmp_path.iterdir()] == ["thesis.txt"]
+
+
+@pytest.mark.parametrize(
+    ("other", "reason"),
+    [
+        (replace(RECORD, config=JukeboxConfig("other", VQVAE)), r"the model is not the same \(other, and was small\)"),
+        (replace(RECORD, config=JukeboxConfig("small", VQVAE, (PRIOR,))), "the model is not the same"),
+        (replace(RECORD, data="e", songs=4), r"songs are not the same \(4 of them, and there were 3\)"),
+        (replace(RECORD, source="bundle"), "the bundle that training began from"),
+        (replace(RECORD, settings=settings(Part.VQVAE, batch=8)), "batch is 8, and was 4"),
+        (replace(RECORD, settings=settings(Part.VQVAE, seed=1)), "seed is 1, and was 0"),
+    ],
+)
+def test_another_run_does_not_go_on_there(tmp_path: Path, other: RunRecord, reason: str) -> None:
+    RunFolder.begin(tmp_path, RECORD, resume=False)
+    with pytest.raises(TrainingError, match=reason):
+        RunFolder.begin(tmp_path, other, resume=True)
+
+
+def test_more_steps_may_be_asked_for_unless_the_rate_depends_on_their_number(tmp_path: Path) -> None:
+    longer = replace(RECORD, settings=settings(Part.VQVAE, steps=60))
+    RunFolder.begin(tmp_path / "flat", RECORD, resume=False)
+    RunFolder.begin(tmp_path / "flat", longer, resume=True)
+    annealed = OptimiserSettings(anneal=2)
+    short, long = (replace(RECORD, settings=settings(Part.VQVAE, steps=n, optimiser=annealed)) for n in (6, 60))
+    RunFolder.begin(tmp_path / "annealed", short, resume=False)
+    with pytest.raises(TrainingError, match="steps is 60, and was 6"):
+        RunFolder.begin(tmp_path / "annealed", long, resume=True)
+
+
+def test_rows_logged_after_the_last_checkpoint_are_dropped(tmp_path: Path) -> None:
+    folder = RunFolder.begin(tmp_path, RECORD, resume=False)
+    log, _ = folder.open_logs(0, tensorboard=False)
+    for step in (1, 2, 3):
+        log.append(step, {"loss": step / 3, "skipped": 0})
+    folder.save(Snapshot(2, {}, {"weights": {"a": torch.zeros(1)}}), keep=1)
+    latest = RunFolder.begin(tmp_path, RECORD, resume=True).latest()
+    assert latest is not None
+    folder.open_logs(latest.step, tensorboard=False)
+    assert (tmp_path / "log.csv").read_text() == "step,loss,skipped\n1,0.333333,0\n2,0.666667,0\n"
+
+
+def test_a_record_that_is_damaged_is_said_to_be(tmp_path: Path) -> None:
+    (tmp_path / "run.json").write_text("{}")
+    with pytest.raises(TrainingError, match=r"run\.json: not the record of a run"):
+        RunFolder.begin(tmp_path, RECORD, resume=True)

@@ -1,0 +1,124 @@
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+
+from jukebox_deploy.errors import CheckpointError, ConfigError, TrainingError
+from jukebox_deploy.training.checkpoint import read_snapshot, write_snapshot
+from jukebox_deploy.training.settings import OptimiserSettings
+from jukebox_deploy.training.trainer import StepReport, Trainer
+from tests.training.small_runs import audio_batch, code_batch, prior_trainer, vqvae_trainer
+
+MAKERS = [vqvae_trainer, prior_trainer]
+
+
+def losses(trainer: Trainer, count: int | None = None) -> list[float]:
+    """The losses of so many steps, or of all."""
+    steps = trainer.steps()
+    reports: list[StepReport] = list(steps) if count is None else [next(steps) for _ in range(count)]
+    steps.close()  # type: ignore[attr-defined]  # a generator
+    return [float(report.total) for report in reports]
+
+
+@pytest.mark.parametrize("make", MAKERS)
+def test_a_run_that_goes_on_from_a_checkpoint_is_the_uninterrupted_one_bit_for_bit(
+    make: Callable[..., Trainer], tmp_path: Path
+) -> None:
+    whole = make()
+    expected = losses(whole)
+    begun = make()
+    before = losses(begun, 3)
+    write_snapshot(tmp_path, begun.snapshot(), keep=1)
+    resumed = make()
+    resumed.restore(read_snapshot(tmp_path, 3))
+    assert before + losses(resumed) == expected
+    for group, tensors in whole.snapshot().tensors.items():
+        for name, tensor in tensors.items():
+            assert torch.equal(tensor, resumed.snapshot().tensors[group][name]), (group, name)
+
+
+@pytest.mark.parametrize("make", MAKERS)
+def test_it_learns(make: Callable[..., Trainer]) -> None:
+    trainer = make(steps=60)
+    found = losses(trainer)
+    assert np.mean(found[-5:]) < 0.8 * np.mean(found[:5])
+
+
+def test_a_batch_in_pieces_gives_the_gradient_of_the_whole() -> None:
+    whole, pieces = prior_trainer(steps=2), prior_trainer(steps=2, accumulate=2)
+
+    def half(number: int) -> dict[str, np.ndarray]:
+        part = slice(0, 2) if number % 2 == 0 else slice(2, 4)
+        return {name: array[part] for name, array in code_batch(number // 2, 4).items()}
+
+    pieces._make_batch = half
+    for one, two in zip(whole.steps(), pieces.steps(), strict=True):
+        assert two.gradient_norm == pytest.approx(one.gradient_norm, rel=1e-4)
+    for name, tensor in whole.snapshot().tensors["weights"].items():
+        torch.testing.assert_close(pieces.snapshot().tensors["weights"][name], tensor, rtol=1e-3, atol=1e-5)
+
+
+def test_a_loss_that_is_not_a_number_stops_the_run_and_names_the_step() -> None:
+    trainer = vqvae_trainer()
+    trainer._make_batch = lambda number: {"audio": audio_batch(number, 4)["audio"] * (np.nan if number == 2 else 1)}
+    with pytest.raises(TrainingError, match=r"step 3: the loss is nan"):
+        losses(trainer)
+    assert trainer.step == 2
+    assert all(bool(torch.isfinite(t).all()) for t in trainer.snapshot().tensors["weights"].values())
+
+
+def test_a_gradient_larger_than_is_wanted_is_passed_over() -> None:
+    trainer = prior_trainer(optimiser=OptimiserSettings(ignore_norm=1e-9))
+    before = trainer.snapshot().tensors["weights"]
+    (report, *_) = list(trainer.steps())
+    assert report.skipped
+    after = trainer.snapshot().tensors["weights"]
+    assert all(torch.equal(before[name], after[name]) for name in before)
+
+
+def test_frozen_parts_stay_and_others_move() -> None:
+    trainer = prior_trainer(frozen=("transformer",))
+    before = trainer.snapshot().tensors["weights"]
+    losses(trainer)
+    after = trainer.snapshot().tensors["weights"]
+    moved = {name for name in before if not torch.equal(before[name], after[name])}
+    assert moved
+    assert not any("transformer" in name for name in moved)
+    assert trainer.averaged().weights.keys() == {name.removeprefix("model.") for name in before}
+
+
+def test_freezing_what_is_not_there_or_everything_is_refused() -> None:
+    with pytest.raises(TrainingError, match=r"no parameter has 'encoder_of_nothing'.*parts are core"):
+        prior_trainer(frozen=("encoder_of_nothing",))
+    with pytest.raises(TrainingError, match="leave nothing to train"):
+        prior_trainer(frozen=("core", "labels"))
+
+
+def test_a_batch_that_cannot_be_divided_is_refused() -> None:
+    with pytest.raises(ConfigError, match=r"4 examples cannot be divided among 1 processes times 3 pieces"):
+        prior_trainer(accumulate=3)
+
+
+def test_the_learning_rate_warms_up_and_ends_at_nothing() -> None:
+    options = OptimiserSettings(learning_rate=1e-3, warm_up=2, anneal=3)
+    rates = [report.learning_rate for report in prior_trainer(optimiser=options).steps()]
+    assert rates == pytest.approx([5e-4, 1e-3, 1e-3, 1e-3, 1e-3 * 2 / 3, 1e-3 / 3])
+
+
+def test_the_averaged_weights_lag_behind() -> None:
+    trainer = prior_trainer(average_decay=0.9)
+    start = trainer.averaged().weights["core.token_embedding.weight"]
+    losses(trainer)
+    last = trainer.snapshot().tensors["weights"]["model.core.token_embedding.weight"]
+    average = trainer.averaged().weights["core.token_embedding.weight"]
+    assert torch.linalg.vector_norm(average - start) < torch.linalg.vector_norm(last - start)
+    assert not torch.equal(average, start)
+
+
+def test_a_checkpoint_of_another_model_is_refused() -> None:
+    with pytest.raises(CheckpointError, match="belongs to another model"):
+        prior_trainer().restore(vqvae_trainer().snapshot())
