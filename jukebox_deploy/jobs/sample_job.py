@@ -78,7 +78,7 @@ class EngineChoice:
             "--provider": self.provider is not None and backend.is_tensorrt,
             "--threads": self.threads is not None and backend.is_tensorrt,
             "--map-weights": self.map_weights and backend.is_tensorrt,
-            "--cuda-graph": bool(self.cuda_graph) and settled.provider == "cpu",
+            "--cuda-graph": bool(self.cuda_graph) and (settled.provider == "cpu" or backend is Backend.EAGER),
             "--no-cuda-graph": self.cuda_graph is False and not backend.is_tensorrt,
             "--host-code": self.host_code and not backend.is_tensorrt,
         }

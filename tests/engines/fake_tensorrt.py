@@ -241,10 +241,14 @@ class IExecutionContext:
         if problem := self._problem(stream_handle):
             return self._log.error(problem)
         self._has_run = True
-        addresses, shapes = dict(self._addresses), dict(self._shapes)
-        spoil = self._device.recording and self._settings.wrong_replay
-        self._device.enqueue(lambda: self._run(addresses, shapes, spoil))
+        spoil = self._addresses[self._engine.names()[1][-1]] if self._spoils() else 0
+        # As in a CUDA graph, addresses and shapes are those of now.
+        binding, places = self._bind(), [*self._places().values(), self._memory]
+        self._device.enqueue(lambda: self._run(binding, places, spoil))
         return True
+
+    def _spoils(self) -> bool:
+        return self._device.recording and self._settings.wrong_replay
 
     def _problem(self, stream_handle: int) -> str:
         inputs, outputs = self._engine.names()
@@ -263,36 +267,41 @@ class IExecutionContext:
 
     def _shared_memory(self) -> str:
         """Tensors that lie in each other; only a cache and its update may, and must."""
-        ends = {name: (at, at + self._bytes(name)) for name, at in self._addresses.items()}
         aliases = {self._engine.get_aliased_input_tensor(name): name for name in self._engine.names()[1]}
-        for name, (start, end) in ends.items():
-            self._device.require_inside(start, end - start)
-            for other, (first, last) in ends.items():
-                allowed = aliases.get(name) == other or aliases.get(other) == name
-                if name < other and start < last and first < end and not allowed:
-                    return f"{name} and {other} share memory"
-                if name < other and allowed and start != first:
-                    return f"{name} and {other} must share memory"
-        return ""
+        last, end = "", 0
+        for name, (start, size) in sorted(self._places().items(), key=lambda item: item[1]):
+            self._device.require_inside(start, size)
+            allowed = aliases.get(name) == last or aliases.get(last) == name
+            if start < end and not allowed:
+                return f"{last} and {name} share memory"
+            last, end = name, max(end, start + size)
+        apart = [(i, o) for i, o in aliases.items() if i and self._addresses[i] != self._addresses[o]]
+        return f"{apart[0][0]} and {apart[0][1]} must share memory" if apart else ""
 
-    def _bytes(self, name: str) -> int:
-        dtype = numpy_dtype(DTYPE_OF[self._engine.get_tensor_dtype(name).name])
-        return int(np.prod(self.get_tensor_shape(name), dtype=np.int64)) * dtype.itemsize
+    def _places(self) -> dict[str, tuple[int, int]]:
+        """Address and bytes of every tensor."""
+        return {
+            name: (at, int(np.prod(self.get_tensor_shape(name), dtype=np.int64)) * self._dtype(name).itemsize)
+            for name, at in self._addresses.items()
+        }
 
-    def _run(self, addresses: dict[str, int], shapes: dict[str, Shape], spoil: bool) -> None:
-        self._device.require_inside(*self._memory)
+    def _dtype(self, name: str) -> np.dtype[Any]:
+        return numpy_dtype(DTYPE_OF[self._engine.get_tensor_dtype(name).name])
+
+    def _bind(self) -> Any:
         inputs, outputs = self._engine.names()
         binding = self._engine.session.io_binding()
-        kept, self._shapes = self._shapes, shapes
         for names, bind in ((inputs, binding.bind_input), (outputs, binding.bind_output)):
             for name in names:
-                dtype = numpy_dtype(DTYPE_OF[self._engine.get_tensor_dtype(name).name])
-                self._device.require_inside(addresses[name], self._bytes(name))
-                bind(name, "cpu", 0, dtype, self.get_tensor_shape(name), addresses[name])
+                bind(name, "cpu", 0, self._dtype(name), self.get_tensor_shape(name), self._addresses[name])
+        return binding
+
+    def _run(self, binding: Any, places: list[tuple[int, int]], spoil: int) -> None:
+        for address, size in places:
+            self._device.require_inside(address, size)
         self._engine.session.run_with_iobinding(binding)
         if spoil:
-            ctypes.memset(addresses[outputs[-1]], 0x7F, 4)
-        self._shapes = kept
+            ctypes.memset(spoil, 0x7F, 4)
 
 
 class RtxExecutionContext(IExecutionContext):

@@ -91,7 +91,8 @@ class HostDevice:
 
     def require_inside(self, address: int, size: int) -> None:
         """Fail unless these bytes lie in one block."""
-        inside = any(b.start <= address and address + size <= b.start + b.size for b in self.blocks.values())
+        blocks = self.blocks.values()
+        inside = any(block.start <= address and address + size <= block.start + block.size for block in blocks)
         assert inside, f"{size} bytes at {address:#x} are in no block"
 
     def upload(self, address: int, array: np.ndarray) -> None:

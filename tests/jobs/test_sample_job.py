@@ -141,10 +141,36 @@ def copy_with(bundle: EngineBundle, folder: Path, **changes: object) -> Path:
     return folder
 
 
-def test_engines_of_another_target_are_refused(tiny_engine_bundle: EngineBundle, tmp_path: Path) -> None:
+def test_engines_are_run_by_what_they_were_made_for(tiny_engine_bundle: EngineBundle, tmp_path: Path) -> None:
     folder = copy_with(tiny_engine_bundle, tmp_path / "engines", target=Target.TENSORRT_RTX)
-    with pytest.raises(EngineError, match="holds tensorrt-rtx engines"):
-        open_model(folder)
+    with pytest.raises(EngineError, match="made for tensorrt-rtx; drop --backend onnxruntime"):
+        open_model(folder, EngineChoice(Backend.ONNXRUNTIME))
+    with pytest.raises(EngineError, match="made for onnxruntime; drop --backend tensorrt"):
+        open_model(tiny_engine_bundle.folder, EngineChoice(Backend.TENSORRT))
+
+
+@pytest.mark.parametrize(
+    ("choice", "target", "option"),
+    [
+        (EngineChoice(provider="cuda"), Target.TENSORRT_RTX, "--provider"),
+        (EngineChoice(threads=2), Target.TENSORRT, "--threads"),
+        (EngineChoice(map_weights=True), Target.TENSORRT, "--map-weights"),
+        (EngineChoice(cuda_graph=True), Target.ONNXRUNTIME, "--cuda-graph"),
+        (EngineChoice(cuda_graph=False), Target.ONNXRUNTIME, "--no-cuda-graph"),
+        (EngineChoice(host_code=True), Target.ONNXRUNTIME, "--host-code"),
+        (EngineChoice(Backend.EAGER, "cuda", checkpoint=Path(), cuda_graph=True), Target.TENSORRT, "--cuda-graph"),
+    ],
+)
+def test_no_option_is_ignored(choice: EngineChoice, target: Target, option: str) -> None:
+    with pytest.raises(EngineError, match=f"{option}: of no use to .*; drop it"):
+        choice.settle(target)
+
+
+def test_what_is_left_open_is_settled_by_the_bundle() -> None:
+    assert EngineChoice().settle(Target.ONNXRUNTIME) == EngineChoice(Backend.ONNXRUNTIME, "cpu")
+    assert EngineChoice().settle(Target.TENSORRT) == EngineChoice(Backend.TENSORRT)
+    replayed = EngineChoice(provider="cuda", cuda_graph=True)
+    assert replayed.settle(Target.ONNXRUNTIME) == replace(replayed, backend=Backend.ONNXRUNTIME)
 
 
 def test_the_weights_of_pytorch_must_be_those_of_the_bundle(tiny_engine_bundle: EngineBundle, tmp_path: Path) -> None:
