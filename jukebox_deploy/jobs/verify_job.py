@@ -22,6 +22,7 @@ from jukebox_deploy.costs import tokens_per_second
 from jukebox_deploy.engine import Engine
 from jukebox_deploy.engines import quantised_weights
 from jukebox_deploy.engines.bundle import EngineBundle
+from jukebox_deploy.engines.device import NoDeviceError
 from jukebox_deploy.engines.manifest import Target
 from jukebox_deploy.engines.onnxruntime_sessions import OnnxRuntimeOptions
 from jukebox_deploy.errors import EngineError
@@ -29,8 +30,8 @@ from jukebox_deploy.export.feeds import random_feed
 from jukebox_deploy.export.validation import TOLERANCES, TensorParity, compare
 from jukebox_deploy.export.weights import WeightFile, weights_of_graphs
 from jukebox_deploy.graphs import GraphOptions, declare_graphs
+from jukebox_deploy.jobs.bundle_opening import bundle_engine
 from jukebox_deploy.jobs.graph_runs import run_graph
-from jukebox_deploy.jobs.onnx_opening import onnx_engine
 from jukebox_deploy.jobs.opening import eager_engine, require_same_model, tool_versions
 from jukebox_deploy.jobs.parity import (
     compare_graph,
@@ -52,6 +53,9 @@ from jukebox_deploy.training.metrics import error_energy
 
 SOUND_LIMIT = -20 * math.log10(TOLERANCES[Precision.FP32])
 """Decibels by which the audio must exceed its error: 100. The decoder is fp32 in every bundle."""
+
+
+_TOOLS = ("jukebox-deploy", "torch", "onnxruntime", "onnxruntime-gpu", "tensorrt", "tensorrt-rtx")
 
 
 @dataclass(frozen=True)
@@ -81,9 +85,8 @@ def verify_bundle(
     manifest = bundle.manifest
     require_same_model(bundle, checkpoint)
     specs = _select(bundle, request.graphs)
-    ladder = _not_run(bundle, specs) if manifest.target is not Target.ONNXRUNTIME else None
     checks = []
-    for check in ladder or _Ladder(bundle, checkpoint, request).climb(specs):
+    for check in _checks(bundle, checkpoint, request, specs):
         listener(check)
         checks.append(check)
     return VerifyReport(
@@ -92,7 +95,7 @@ def verify_bundle(
         precision=str(manifest.precision),
         checkpoint=manifest.checkpoint,
         files={name: record.sha256 for name, record in manifest.files.items()},
-        tools=tool_versions("jukebox-deploy", "torch", "onnxruntime", "onnxruntime-gpu"),
+        tools=tool_versions(*_TOOLS),
         checks=tuple(checks),
     )
 
@@ -103,10 +106,16 @@ def _select(bundle: EngineBundle, names: tuple[str, ...]) -> dict[str, GraphSpec
     return {name: spec for name, spec in bundle.graphs.items() if not names or name in names}
 
 
-def _not_run(bundle: EngineBundle, specs: Mapping[str, GraphSpec]) -> list[Check]:
-    target = bundle.manifest.target
-    reason = f"{target} engines run on an NVIDIA GPU, and this version builds them but does not run them"
-    return [_unrun(name, CheckKind.RANDOM_INPUTS, reason) for name in specs]
+def _checks(
+    bundle: EngineBundle, checkpoint: CheckpointBundle, request: VerifyRequest, specs: Mapping[str, GraphSpec]
+) -> Iterator[Check]:
+    """The ladder, or where the engines of a bundle cannot run on this machine a sentence why."""
+    try:
+        ladder = _Ladder(bundle, checkpoint, request)
+    except NoDeviceError as error:
+        yield from (_unrun(name, CheckKind.RANDOM_INPUTS, str(error)) for name in specs)
+    else:
+        yield from ladder.climb(specs)
 
 
 def _unrun(graph: str, kind: CheckKind, reason: str) -> Check:
@@ -123,8 +132,9 @@ class _Ladder:
         self.checkpoint = checkpoint
         self.bundle = bundle
         self.request = request
-        self.rounded = rounded_weights(bundle)
-        self.found = onnx_engine(bundle, OnnxRuntimeOptions(round_activations=not self.rounded))
+        self.on_cpu = manifest.target is Target.ONNXRUNTIME
+        self.rounded = rounded_weights(bundle) if self.on_cpu else {}
+        self.found = bundle_engine(bundle, OnnxRuntimeOptions(round_activations=not self.rounded))
         # What conditions a window is worked out by the model, whether or not the bundle has those graphs.
         tables = declare_graphs(manifest.config, GraphOptions(manifest.precision)) | bundle.graphs
         open_model = partial(eager_engine, checkpoint, tables, manifest.precision, rounded=self.rounded)
@@ -169,25 +179,35 @@ class _Ladder:
         facts = quantised_weights.facts_of(self.bundle.manifest.graphs[spec.name])
         if facts is None:
             return
-        error = largest_column_error(self.checkpoint, spec.level, self.rounded[spec.level])
-        # The same files give the same number, but for the order of additions.
-        limit = 1.001 * facts["column_error"]
-        measure = "relative error of a column"
-        yield _of_value(spec.name, CheckKind.QUANTISED_WEIGHTS, "worst column", measure, error, limit)
+        if spec.level in self.rounded:
+            error = largest_column_error(self.checkpoint, spec.level, self.rounded[spec.level])
+            # The same files give the same number, but for the order of additions.
+            limit = 1.001 * facts["column_error"]
+            measure = "relative error of a column"
+            yield _of_value(spec.name, CheckKind.QUANTISED_WEIGHTS, "worst column", measure, error, limit)
         unmeasured = "" if facts["quality"] else "quality was not measured by the export, so there is no limit for it"
-        if reason := self._reason_not_to_run(spec) or unmeasured:
+        if reason := self._reason_not_to_open(spec) or unmeasured:
             yield _unrun(spec.name, CheckKind.PROBABILITIES, reason)
             return
-        quality = measure_quality(self.checkpoint, onnx_engine(self.bundle), spec, self.request.seed)
+        quality = measure_quality(self.checkpoint, bundle_engine(self.bundle), spec, self.request.seed)
         where = f"B={quality.slots}, {quality.positions} codes, top-1 {quality.top1_agreement:.1%}"
         limit = facts["quality"]["limit"]
         yield _of_value(spec.name, CheckKind.PROBABILITIES, where, "nats of mean KL", quality.mean_kl, limit)
 
     def _reason_not_to_run(self, spec: GraphSpec) -> str:
+        """Why a graph cannot be compared with the model, tensor by tensor; empty if it can."""
+        facts = quantised_weights.facts_of(self.bundle.manifest.graphs[spec.name])
+        if facts is not None and spec.level not in self.rounded:
+            return "its quantised weights are inside the engine; verify the ONNX bundle that it was built from"
+        return self._reason_not_to_open(spec)
+
+    def _reason_not_to_open(self, spec: GraphSpec) -> str:
         """A step and a prefill are opened together."""
         needed = (GraphKind.PREFILL, GraphKind.STEP) if spec.states else ()
         missing = [name for kind in needed if (name := f"{kind}_{spec.level}") not in self.found.graphs]
-        return f"the bundle has no {missing[0]}" if missing else reason_not_to_run(spec)
+        if missing:
+            return f"the bundle has no {missing[0]}"
+        return reason_not_to_run(spec) if self.on_cpu else ""
 
     def _given_codes(self, spec: GraphSpec, stretch: WindowStretch) -> Check:
         prior = self.config.prior(spec.level)

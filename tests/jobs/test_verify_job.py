@@ -11,12 +11,14 @@ import pytest
 
 from jukebox_deploy.checkpoints.random_bundle import write_random_bundle
 from jukebox_deploy.contract import Role, TensorSpec
+from jukebox_deploy.engines.device import NoDeviceError
 from jukebox_deploy.engines.manifest import Target
 from jukebox_deploy.errors import EngineError, ParityError
 from jukebox_deploy.export.validation import TensorParity
 from jukebox_deploy.jobs.verify_job import VerifyRequest, signal_to_error, verify_bundle
 from jukebox_deploy.jobs.verify_report import Check, CheckKind, Outcome, VerifyReport
 from tests.damaged_bundles import with_changed_manifest, with_flipped_weight
+from tests.engines import fake_tensorrt
 
 LEVEL_0 = ("vqvae_decode_0", "condition_0", "prefill_0", "step_0")
 
@@ -95,13 +97,29 @@ def test_unknown_graphs_are_refused(tiny_engine_bundle, tiny_checkpoint):
         verify_bundle(tiny_engine_bundle, tiny_checkpoint, VerifyRequest(("step_7",)))
 
 
-def test_engines_for_a_gpu_are_not_run(tiny_engine_bundle, tiny_checkpoint, tmp_path):
+def test_engines_are_not_run_without_a_gpu(tiny_engine_bundle, tiny_checkpoint, tmp_path, monkeypatch):
+    def open_platform(target, host_code=False):
+        raise NoDeviceError("there is no GPU on this machine.")
+
+    monkeypatch.setattr("jukebox_deploy.engines.tensorrt.open_platform", open_platform)
     bundle = with_changed_manifest(tiny_engine_bundle, tmp_path / "bundle", target=Target.TENSORRT_RTX)
     report = verify_bundle(bundle, tiny_checkpoint)
-    assert {check.outcome for check in report.checks} == {Outcome.NOT_RUN}
+    assert {(check.outcome, check.reason) for check in report.checks} == {
+        (Outcome.NOT_RUN, "there is no GPU on this machine.")
+    }
     assert [check.graph for check in report.checks] == list(bundle.graphs)
-    assert "GPU" in report.checks[0].reason
     report.require()
+
+
+def test_engines_go_up_the_same_ladder(report, tiny_engine_bundle, tiny_checkpoint, tmp_path, monkeypatch):
+    monkeypatch.setattr(
+        "jukebox_deploy.engines.tensorrt.open_platform", lambda target, host_code: fake_tensorrt.platform(target)
+    )
+    bundle = fake_tensorrt.save_engines(tiny_engine_bundle, tmp_path / "engines")
+    found = verify_bundle(bundle, tiny_checkpoint, VerifyRequest(LEVEL_0, windows=2))
+    found.require()
+    assert [(c.graph, c.kind, c.where) for c in found.checks] == [(c.graph, c.kind, c.where) for c in report.checks]
+    assert {check.outcome for check in found.checks} == {Outcome.PASSED}
 
 
 def test_a_step_without_its_prefill_is_not_run(tiny_engine_bundle, tiny_checkpoint, tmp_path):
