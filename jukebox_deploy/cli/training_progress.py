@@ -7,11 +7,11 @@ from collections.abc import Callable
 from types import TracebackType
 from typing import TYPE_CHECKING, Self
 
-from jukebox_deploy.jobs.train_request import TrainingEvent
-
 if TYPE_CHECKING:
     from rich.console import Console
     from rich.progress import Progress, TaskID
+
+    from jukebox_deploy.jobs.train_request import TrainingEvent
 
 _LINE_SECONDS = 10.0  # between two plain lines
 _SHOWN = ("loss", "bits", "samples_per_second", "codes_per_second")
