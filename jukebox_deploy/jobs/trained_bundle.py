@@ -54,11 +54,17 @@ class CastTensors:
 
 
 def join_bundles(
-    bundles: Sequence[CheckpointBundle], out: Path, name: str | None = None, dtype: torch.dtype | None = None
+    bundles: Sequence[CheckpointBundle],
+    out: Path,
+    name: str | None = None,
+    dtype: torch.dtype | None = None,
+    *,
+    later_wins: bool = False,
 ) -> CheckpointBundle:
     """Put priors that were trained apart into one bundle with their VQ-VAE.
 
-    `dtype`: of all tensors in the new bundle; default: as they are.
+    `dtype`: of all tensors in the new bundle; default: as they are. `later_wins`: of two bundles with a prior
+    of the same level the later one gives it.
 
     Raises:
         CheckpointError: if the VQ-VAEs differ, or two bundles have the same prior.
@@ -68,13 +74,14 @@ def join_bundles(
     for bundle in bundles:
         _require_same_vqvae(first, bundle)
         for component in bundle.components[1:]:
-            if component in owners:
+            if component in owners and not later_wins:
                 raise CheckpointError(
                     f"{bundle.folder} and {owners[component].folder} both have {component}; leave one of them out."
                 )
             owners[component] = bundle
-    priors = sorted((prior for bundle in bundles for prior in bundle.config.priors), key=lambda prior: prior.level)
-    config = replace(first.config, name=name or first.config.name, priors=tuple(priors))
+    priors = {prior.level: prior for bundle in bundles for prior in bundle.config.priors}
+    ordered = tuple(priors[level] for level in sorted(priors))
+    config = replace(first.config, name=name or first.config.name, priors=ordered)
     components = {part: _opener(bundle, part, dtype) for part, bundle in owners.items()}
     source = {"format": "joined", "parts": {part: dict(bundle.source) for part, bundle in owners.items()}}
     return write_bundle(out, BundleContents(config, components, source, _common_vocabulary(bundles)))

@@ -18,7 +18,11 @@ from jukebox_deploy.jobs.train_request import TrainingEvent, TrainRequest
 from jukebox_deploy.jobs.trained_bundle import join_bundles
 from jukebox_deploy.training.settings import Cadence, OptimiserSettings, Part, RunSettings
 
-SONGS = {"a.flac": ("The Tin Foxes", "Folk", "la la"), "b.wav": ("Glass Harbour", "Waltz", "oh"), "c.flac": ("", "", "")}
+SONGS = {
+    "a.flac": ("The Tin Foxes", "Folk", "la la"),
+    "b.wav": ("Glass Harbour", "Waltz", "oh"),
+    "c.flac": ("", "", ""),
+}
 SECONDS = 3.0
 
 
@@ -145,8 +149,14 @@ def test_fine_tuning_keeps_rows_of_known_names_and_grows_tables(
     (ids / "v3_genre_ids.txt").write_text("unknown;0\nfolk;1\n")
     tuned = train(
         request(
-            Part.PRIOR, songs, tmp_path / "tuned", preset=None, bundle=prior_run.folder / "bundle", fine_tune=True,
-            vocabulary=ids, codes=prior_run.folder.parent / "top-codes",
+            Part.PRIOR,
+            songs,
+            tmp_path / "tuned",
+            preset=None,
+            bundle=prior_run.folder / "bundle",
+            fine_tune=True,
+            vocabulary=ids,
+            codes=prior_run.folder.parent / "top-codes",
         )  # fmt: skip
     )
     assert tuned.bundle is not None
