@@ -79,8 +79,13 @@ def import_hf_command(folder: Path, out: Path, preset: str | None, vocabulary: P
 @click.option("--out", required=True, type=_PATH, metavar="BUNDLE", help="The bundle's folder, new or empty.")
 @click.option("--name", metavar="NAME", help="Of the model. [default: that of the first run]")
 @click.option("--dtype", type=click.Choice(["fp32", "fp16", "bf16"]), help="Store all weights like this.")
+@click.option(
+    "--later-wins", is_flag=True, help="Of two priors of one level take the later: to fine-tune one of three."
+)
 @click.option("--force", is_flag=True, help="Replace the bundle that is there.")
-def import_trained_command(runs: tuple[Path, ...], out: Path, name: str | None, dtype: str | None, force: bool) -> None:
+def import_trained_command(
+    runs: tuple[Path, ...], out: Path, name: str | None, dtype: str | None, later_wins: bool, force: bool
+) -> None:
     """Put the priors of several runs of `train`, and their VQ-VAE, into one bundle.
 
     RUN is the folder of a run, or a checkpoint bundle. All priors must have learnt the codes of one VQ-VAE.
@@ -94,7 +99,7 @@ def import_trained_command(runs: tuple[Path, ...], out: Path, name: str | None, 
     parts = [CheckpointBundle.open(run / "bundle" if (run / "bundle").is_dir() else run) for run in runs]
     element: torch.dtype | None = getattr(torch, Precision(dtype).dtype) if dtype else None
     with replacing(out, force=force, is_ours=_is_bundle, inputs=runs):
-        bundle = join_bundles(parts, out, name, element)
+        bundle = join_bundles(parts, out, name, element, later_wins=later_wins)
     _report(bundle)
 
 

@@ -97,6 +97,9 @@ def test_parts_that_were_trained_apart_make_one_bundle(
             assert torch.equal(whole.tensors(component).load(name), part.tensors(component).load(name).half()), name
     with pytest.raises(CheckpointError, match="both have prior_2"):
         join_bundles([prior_run.bundle, prior_run.bundle], tmp_path / "twice")
+    again = join_bundles([whole, prior_run.bundle], tmp_path / "again", later_wins=True)
+    assert again.components == whole.components
+    assert again.tensors("prior_2").infos["core.position_embedding"].dtype == torch.float32
     other = train(replace(request(Part.VQVAE, songs, tmp_path / "other"), settings=_seeded(1)))
     assert other.bundle is not None
     with pytest.raises(CheckpointError, match="different VQ-VAEs"):
