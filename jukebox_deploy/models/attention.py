@@ -55,8 +55,15 @@ def causal_mask(queries: int, keys: int, device: torch.device) -> Tensor:
     return torch.arange(keys, device=device) <= torch.arange(queries, device=device)[:, None]
 
 
-def _dense(query: Tensor, key: Tensor, value: Tensor, geometry: AttentionGeometry) -> Tensor:
+def _causal(query: Tensor, key: Tensor, value: Tensor) -> Tensor:
     return attend(query, key, value, causal_mask(query.shape[-2], key.shape[-2], query.device))
+
+
+def _dense(query: Tensor, key: Tensor, value: Tensor, geometry: AttentionGeometry) -> Tensor:
+    if query.requires_grad:
+        # In training the weights of a whole sequence, `[B, H, T, T]`, cost too much to be kept.
+        return F.scaled_dot_product_attention(query, key, value, is_causal=True, scale=1.0)
+    return _causal(query, key, value)
 
 
 def _split(tensor: Tensor, geometry: AttentionGeometry) -> Tensor:
@@ -66,12 +73,12 @@ def _split(tensor: Tensor, geometry: AttentionGeometry) -> Tensor:
 
 def _block(query: Tensor, key: Tensor, value: Tensor, geometry: AttentionGeometry) -> Tensor:
     q, k, v = (_split(tensor, geometry) for tensor in (query, key, value))
-    return _dense(q, k, v, geometry).flatten(2, 3)
+    return _causal(q, k, v).flatten(2, 3)
 
 
 def _column(query: Tensor, key: Tensor, value: Tensor, geometry: AttentionGeometry) -> Tensor:
     q, k, v = (_split(tensor, geometry).transpose(2, 3) for tensor in (query, key, value))
-    return _dense(q, k, v, geometry).transpose(2, 3).flatten(2, 3)
+    return _causal(q, k, v).transpose(2, 3).flatten(2, 3)
 
 
 def _previous_block(query: Tensor, key: Tensor, value: Tensor, geometry: AttentionGeometry) -> Tensor:
@@ -117,7 +124,7 @@ def full_attention(
 ) -> Tensor:
     """Self-attention of a whole sequence, `[B, H, T, D]` -> `[B, H, T, D]`, for any `T` up to the context."""
     length = query.shape[2]
-    padding = -length % geometry.block_length
-    # Padded positions lie behind every real one, so no pattern lets a real query see them.
-    q, k, v = (F.pad(tensor, (0, 0, 0, padding)) for tensor in (query, key, value))
-    return _FULL[pattern](q, k, v, geometry)[:, :, :length]
+    if padding := -length % geometry.block_length:
+        # Padded positions lie behind every real one, so no pattern lets a real query see them.
+        query, key, value = (F.pad(tensor, (0, 0, 0, padding)) for tensor in (query, key, value))
+    return _FULL[pattern](query, key, value, geometry)[:, :, :length]

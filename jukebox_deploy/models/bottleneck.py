@@ -15,6 +15,8 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F  # the usual name
 
+from jukebox_deploy.models.full_precision import full_precision
+
 CandidateDraw = Callable[[Tensor, int], Tensor]
 """Picks rows to (re)start codes at: (rows `[R, E]`, count) -> `[count, E]`."""
 
@@ -42,7 +44,8 @@ def squared_distances(rows: Tensor, codes: Tensor) -> Tensor:
 
     Expanded like this, and in float32, near ties resolve as in the original (specification 17.6).
     """
-    return rows.square().sum(-1, keepdim=True) - 2 * (rows @ codes.t()) + codes.square().sum(-1)
+    with full_precision(rows):
+        return rows.square().sum(-1, keepdim=True) - 2 * (rows @ codes.t()) + codes.square().sum(-1)
 
 
 @dataclass(frozen=True)

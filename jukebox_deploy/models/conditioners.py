@@ -29,7 +29,7 @@ class UpsamplerConditioner(nn.Module):
     def forward(self, upper_codes: Tensor) -> Tensor:
         """Codes `[B, n / upsampling]` of the level above -> rows `[B, n, W]`."""
         upsampled = self.upsampler(self.embedding(upper_codes).transpose(1, 2))
-        rows: Tensor = self.norm(upsampled.transpose(1, 2))
+        rows: Tensor = self.norm(upsampled.transpose(1, 2).to(self.norm.weight.dtype))
         return rows
 
 

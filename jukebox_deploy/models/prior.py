@@ -13,6 +13,7 @@ from torch.nn import functional as F
 
 from jukebox_deploy.models.cached_attention import KeyValue
 from jukebox_deploy.models.conditioners import LabelConditioner, UpsamplerConditioner
+from jukebox_deploy.models.full_precision import full_precision
 from jukebox_deploy.models.token_choice import choose_codes, logits_are_finite
 from jukebox_deploy.models.transformer import Addresses, Caches, LayerNorm, Projection, Transformer
 
@@ -129,7 +130,8 @@ class AutoregressiveCore(nn.Module):
     def logits(self, hidden: Tensor) -> Tensor:
         """`[..., W]` -> `[..., V]`, float32."""
         weight = self.token_embedding.weight if self.output is None else self.output.weight
-        return F.linear(hidden, weight)
+        with full_precision(hidden):
+            return F.linear(hidden, weight)
 
 
 class LyricEncoder(nn.Module):
@@ -144,8 +146,14 @@ class LyricEncoder(nn.Module):
 
     def forward(self, lyric_tokens: Tensor) -> Tensor:
         """Tokens `[B, L]` -> encoder states `[B, L, W]`."""
-        states: Tensor = self.norm(self.projection(self.core.hidden(lyric_tokens, None)))
+        states: Tensor = self.norm(self.projection(self.core.hidden(lyric_tokens, None)).float())
         return states
+
+    def logits(self, states: Tensor) -> Tensor:
+        """Encoder states `[B, L, W]` -> logits `[B, L, V]` of the lyric tokens, for the loss."""
+        with full_precision(states):
+            logits: Tensor = self.output(states)
+        return logits
 
 
 class PriorParts(NamedTuple):

@@ -46,7 +46,7 @@ def prior_loss(prior: Prior, batch: PriorBatch, lyric_fraction: float = 0.0) -> 
     if prior.lyric_encoder is not None:
         assert batch.lyric_tokens is not None
         states = prior.lyric_encoder(batch.lyric_tokens)
-        lyric_bits = token_bits(prior.lyric_encoder.output(states), batch.lyric_tokens)
+        lyric_bits = token_bits(prior.lyric_encoder.logits(states), batch.lyric_tokens)
     logits = prior(batch.tokens, batch.start, batch.conditioning, states)
     lyrics, window = prior.lyric_prefix, batch.tokens.shape[1]
     music_bits = token_bits(logits[:, lyrics:], batch.tokens[:, lyrics:])

@@ -46,7 +46,8 @@ class Projection(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         """`[..., in]` -> `[..., out]`."""
-        return x @ self.weight + self.bias
+        product = x @ self.weight
+        return product + self.bias.to(product.dtype)  # autocast has lowered the product alone
 
 
 class LayerNorm(nn.LayerNorm):
@@ -143,10 +144,12 @@ class Layer(nn.Module):
         self.residual_scale = residual_scale
 
     def finish(self, x: Tensor, attended: Tensor) -> Tensor:
-        """Add the attention's result and the MLP of it."""
-        mlp = self.mlp(self.mlp_norm(x + attended))
+        """Add the attention's result and the MLP of it, in the dtype of `x`, which autocast leaves as it is."""
+        attended = attended.to(x.dtype)
+        middle = x + attended
+        mlp = self.mlp(self.mlp_norm(middle)).to(x.dtype)
         if self.residual_scale == 1.0:
-            return x + attended + mlp
+            return middle + mlp
         return x + (attended + mlp) * self.residual_scale
 
     def forward(self, x: Tensor, geometry: AttentionGeometry, encoder_states: Tensor | None) -> Tensor:

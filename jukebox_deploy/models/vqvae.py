@@ -25,6 +25,7 @@ from jukebox_deploy.models.bottleneck import (
     update_codebook,
 )
 from jukebox_deploy.models.convolution import DecoderBlock, EncoderBlock
+from jukebox_deploy.models.full_precision import full_precision
 
 
 class Encoder(nn.Module):
@@ -55,7 +56,8 @@ class Decoder(nn.Module):
         x = latents
         for block in reversed(self.blocks):
             x = block(x)
-        audio: Tensor = self.output(x)
+        with full_precision(x):
+            audio: Tensor = self.output(x.to(self.output.weight.dtype))
         return audio
 
 
@@ -88,7 +90,7 @@ class VQVAE(nn.Module):
     def encode_latents(self, audio: Tensor, level: int) -> Tensor:
         """Audio `[B, 1, T]` in [-1, 1] -> latents `[B, E, T // hop]`, not quantised."""
         latents: Tensor = self.encoders[level](audio)
-        return latents
+        return latents.to(audio.dtype)  # which autocast may have lowered
 
     def encode(self, audio: Tensor, level: int) -> Tensor:
         """Audio `[B, 1, T]` in [-1, 1] -> codes `[B, T // hop]`."""

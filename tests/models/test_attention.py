@@ -8,7 +8,7 @@ import torch
 
 from jukebox_deploy.attention_patterns import AttentionOrder, AttentionPattern
 from jukebox_deploy.config import TransformerConfig
-from jukebox_deploy.models.attention import AttentionGeometry, attend, full_attention
+from jukebox_deploy.models.attention import AttentionGeometry, attend, causal_mask, full_attention
 from jukebox_deploy.models.cached_attention import KeyValue, cache_patterns, cached_attention
 from jukebox_deploy.models.transformer import Attention
 from tests.models.oracle_names import load_golden
@@ -205,6 +205,25 @@ def test_shorter_sequences_of_any_length(pattern, geometry):
         query, key, value = (tensor[:, :, :length] for tensor in tensors)
         part = full_attention(pattern, query, key, value, geometry)
         torch.testing.assert_close(part, whole[:, :, :length], atol=1e-6, rtol=1e-5)
+
+
+@pytest.mark.parametrize("pattern", [AttentionPattern.DENSE, AttentionPattern.PRIME])
+@pytest.mark.parametrize("length", [5, 24])
+def test_gradients_without_the_weights_in_memory_are_the_same(pattern, length):
+    """Where gradients flow, these patterns never hold their `[T, T]` weights."""
+    geometry = geometry_of(8, 3, prime_tokens=6)
+    inputs, (query, key, value) = random_tensors(length, batch=2), random_tensors(length, batch=2)
+    for tensor in (*inputs, query, key, value):
+        tensor.requires_grad_()
+    found = full_attention(pattern, *inputs, geometry)
+    span = geometry.prime_span if pattern is AttentionPattern.PRIME else length
+    visible = causal_mask(length, min(span, length), query.device)
+    expected = attend(query, key[:, :, :span], value[:, :, :span], visible)
+    torch.testing.assert_close(found, expected, rtol=1e-5, atol=1e-6)
+    for result in (found, expected):
+        (result * torch.arange(length)[:, None]).square().sum().backward()
+    for mine, theirs in zip(inputs, (query, key, value), strict=True):
+        torch.testing.assert_close(mine.grad, theirs.grad, rtol=1e-4, atol=1e-3)
 
 
 # --- caches ---------------------------------------------------------------------------------------
