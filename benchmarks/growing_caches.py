@@ -53,8 +53,10 @@ class GrowingCachePrior(SequentialPrior):
             if position and pattern is not AttentionPattern.CROSS:
                 width = layer.attention.output.weight.shape[0] // layer.attention.heads
                 shape = (slots, layer.attention.heads, kept_positions(pattern, stack.geometry, position), width)
+                device = layer.attention.output.weight.device
                 # Written, not only reserved: memory that nobody wrote to is read for nothing.
-                self._caches[index] = KeyValue(*(torch.empty(shape, dtype=stack.dtype).fill_(0) for _ in range(2)))
+                empty = (torch.empty(shape, dtype=stack.dtype, device=device) for _ in range(2))
+                self._caches[index] = KeyValue(*(cache.fill_(0) for cache in empty))
 
     def _step(self, window: Window, choice: Choice) -> StepResult:
         from jukebox_deploy.models.prior import Entry

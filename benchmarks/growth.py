@@ -96,4 +96,4 @@ def measure_growth(
     """
     for config, plan in growth.steps():
         checkpoint, bundles = prepare_bundles(config, plan, weights, workdir, listener)
-        yield from measure(open_subjects(bundles, checkpoint), plan, listener, instruments)
+        yield from measure(open_subjects(bundles, checkpoint, plan.device), plan, listener, instruments)

@@ -32,14 +32,20 @@ class Machine:
     python: str
     packages: dict[str, str]  # versions
     read_bytes_per_second: float  # of an array of `LARGE_READ` bytes, all cores, best round
+    gpu: str | None = None  # where the work was done, if not on the processor
+
+    @property
+    def name(self) -> str:
+        """What did the work."""
+        return self.gpu or self.processor
 
     def to_json(self) -> dict[str, Any]:
         """Plain data."""
         return asdict(self)
 
 
-def describe_machine(packages: dict[str, str]) -> Machine:
-    """Look around and measure the memory; `packages` are the versions of what is to run."""
+def describe_machine(packages: dict[str, str], gpu: str | None = None) -> Machine:
+    """Look around and measure the memory; `packages` are the versions of what is to run, `gpu` where."""
     return Machine(
         processor=_processor(),
         cores=usable_cores(),
@@ -48,6 +54,7 @@ def describe_machine(packages: dict[str, str]) -> Machine:
         python=platform.python_version(),
         packages=packages,
         read_bytes_per_second=read_bandwidth(LARGE_READ),
+        gpu=gpu,
     )
 
 

@@ -9,6 +9,7 @@ from dataclasses import dataclass, replace
 from functools import cache
 from pathlib import Path
 
+from jukebox_deploy.benchmarks.gpu import gpu_bandwidth, gpu_name
 from jukebox_deploy.benchmarks.machine import LARGE_READ, Machine, describe_machine, read_bandwidth
 from jukebox_deploy.benchmarks.plan import BenchmarkPlan, Stage, plan_stages
 from jukebox_deploy.benchmarks.results import (
@@ -23,7 +24,17 @@ from jukebox_deploy.benchmarks.rounds import Clock, Task, Timing, time_in_turns
 from jukebox_deploy.benchmarks.variant_memory import MemoryRequest, peak_memory
 from jukebox_deploy.benchmarks.variants import Subjects, Variant, choose_variants
 
-PACKAGES = ("jukebox-deploy", "numpy", "onnxruntime", "onnxruntime-gpu", "torch", "transformers")
+PACKAGES = (
+    "cuda-bindings",
+    "jukebox-deploy",
+    "numpy",
+    "onnxruntime",
+    "onnxruntime-gpu",
+    "tensorrt",
+    "tensorrt-rtx",
+    "torch",
+    "transformers",
+)
 """What the machine's card gives versions of."""
 
 Listener = Callable[[str], None]
@@ -37,12 +48,17 @@ class Instruments:
     probe: Callable[[int], float] = read_bandwidth  # number of bytes -> bytes per second
     peak_memory: Callable[[MemoryRequest], int] = peak_memory
 
+    @staticmethod
+    def of(device: str) -> Instruments:
+        """Those for what runs on a device, "cpu" or "cuda"."""
+        return Instruments() if device == "cpu" else Instruments(probe=gpu_bandwidth)
 
-def describe_this_machine() -> Machine:
-    """The card, with the versions of all that may run."""
+
+def describe_this_machine(device: str = "cpu") -> Machine:
+    """The card, with the versions of all that may run, and the GPU if that is where it runs."""
     from jukebox_deploy.jobs.opening import tool_versions
 
-    return describe_machine(tool_versions(*PACKAGES))
+    return describe_machine(tool_versions(*PACKAGES), None if device == "cpu" else gpu_name())
 
 
 def measure(
@@ -55,7 +71,7 @@ def measure(
 
     Raises `EngineError` for graphs or slots that a bundle lacks, `ConfigError` for what cannot be timed.
     """
-    instruments = instruments or Instruments()
+    instruments = instruments or Instruments.of(plan.device)
     # One reading per run for each number of bytes.
     instruments = replace(instruments, probe=cache(instruments.probe))
     with tempfile.TemporaryDirectory(prefix="jukebox-benchmark-") as scratch:
@@ -134,7 +150,7 @@ class _StageRun:
             backend=variant.backend,
             precision=str(variant.precision),
             weights=variant.stored,
-            threads=side.threads,
+            threads=side.threads if self.plan.device == "cpu" else None,
             units_per_second=tuple(workload.units_per_round / seconds for seconds in timing.rounds),
             latency=Latency.of(timing.calls),
             load_seconds=side.load_seconds,

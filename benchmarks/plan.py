@@ -52,6 +52,7 @@ class BenchmarkPlan:
     baselines: tuple[Backend, ...] = BASELINES
     mapped: bool = False  # measure engines with memory-mapped weights beside those that pack them
     memory: bool = False  # measure the peak of each variant in a process of its own
+    device: str = "cpu"  # or "cuda": of every variant
 
     def __post_init__(self) -> None:
         if self.rounds < ROUNDS_AT_LEAST:
@@ -60,6 +61,11 @@ class BenchmarkPlan:
             raise ConfigError(f"{self.steps} steps cannot be timed; give 1 or more.")
         if self.seconds <= 0:
             raise ConfigError(f"{self.seconds} seconds of audio cannot be timed; give more than 0.")
+        of_cpu = {"--threads": self.threads is not None, "--mapped": self.mapped, "--memory": self.memory}
+        if self.device != "cpu" and (odd := [name for name, given in of_cpu.items() if given]):
+            raise ConfigError(
+                f"{', '.join(odd)}: about a CPU and its memory, so of no use with --device {self.device}."
+            )
 
 
 @dataclass(frozen=True)

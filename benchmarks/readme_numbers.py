@@ -55,9 +55,9 @@ def block(results: Path, link: str) -> str:
         for result in headlines(distinct(machine.results)):
             name = origins[id(result)]
             day = f"[{escaped(runs[name].date[:10])}]({link}/{quote(name)})"
-            measured = f"{escaped(machine.machine.processor)}, {machine.machine.cores} cores, {day}"
+            measured = f"{escaped(machine.machine.name)}, {machine.machine.cores} cores, {day}"
             for row in _rows(result, measured):
-                newest[row.what, row.engine, machine.machine.processor] = row
+                newest[row.what, row.engine, machine.machine.name] = row
     if not newest:
         return NOTHING
     lines = [_HEADINGS, ("---", "---", *["---:"] * 5, "---"), *(astuple(row) for row in newest.values())]

@@ -102,7 +102,7 @@ def report_html(machines: Sequence[MachineReport]) -> str:
 def _contents(anchors: Mapping[str, MachineReport]) -> Markup:
     if len(anchors) < 2:
         return Markup()
-    links = [tag("li", tag("a", report.machine.processor, href=f"#{anchor}")) for anchor, report in anchors.items()]
+    links = [tag("li", tag("a", report.machine.name, href=f"#{anchor}")) for anchor, report in anchors.items()]
     return tag("nav", tag("ul", *links), aria_label="Machines")
 
 
@@ -110,7 +110,7 @@ def _section(anchor: str, report: MachineReport) -> Markup:
     figures = [_figure(anchor, plot) for plot in report.plots]
     return tag(
         "section",
-        tag("h2", report.machine.processor, id=anchor),
+        tag("h2", report.machine.name, id=anchor),
         _card(report.machine),
         *(_run(name, run) for name, run in report.runs.items()),
         tag("div", *figures, class_="plots") if figures else tag("p", "No results."),
@@ -121,6 +121,7 @@ def _section(anchor: str, report: MachineReport) -> Markup:
 def _card(machine: Machine) -> Markup:
     return _facts(
         {
+            **({"processor": machine.processor} if machine.gpu else {}),
             "cores": machine.cores,
             "memory": byte_size(machine.memory_bytes),
             "system": machine.system,

@@ -39,6 +39,7 @@ class Backend(StrEnum):
 
     ONNXRUNTIME = "onnxruntime"
     TENSORRT_RTX = "tensorrt-rtx"
+    TENSORRT = "tensorrt"
     EAGER = "eager"  # the original's way in PyTorch: caches that grow by concatenation
     EAGER_STATIC = "eager-static"  # our own modules in PyTorch: caches in place
     HUGGING_FACE = "hugging-face"  # the prior of `transformers`

@@ -50,7 +50,7 @@ class SequentialPrior(ABC):
         count = min(block, int(window.known_end[0]) - self.filled)
         self._prefill(window, count)
         self.filled += count
-        return self.prior.leave_prefill(window), {}
+        return self.prior.leave_prefill(window.position, window.known_end), {}
 
     def _check(self, window: Window) -> None:
         positions = window.position.tolist()
@@ -82,8 +82,9 @@ class SequentialSession(EagerSession):
         step: tuple[GraphSpec, GraphFunction],
         prefill: tuple[GraphSpec, GraphFunction],
         slots: int,
+        device: str = "cpu",
     ) -> None:
-        super().__init__(step, prefill, slots, "cpu")
+        super().__init__(step, prefill, slots, device)
         self._model = model
         model.start_at(0, slots)
 
@@ -110,9 +111,10 @@ class SequentialEngine(EagerEngine):
         opener: GraphOpener,
         model: Callable[[int], SequentialPrior],
         threads: int,
+        device: str = "cpu",
     ) -> None:
         """`opener` opens stateless graphs, `model` the prior of a level; `threads` of PyTorch while it runs."""
-        super().__init__(config, graphs, opener)
+        super().__init__(config, graphs, opener, device)
         self._model = model
         self._threads = threads
 
@@ -120,7 +122,7 @@ class SequentialEngine(EagerEngine):
         """Open step and prefill of a prior."""
         model = self._model(level)
         step, prefill = (self._function(kind, level, model) for kind in (GraphKind.STEP, GraphKind.PREFILL))
-        return SequentialSession(model, step, prefill, slots)
+        return SequentialSession(model, step, prefill, slots, self._device)
 
     def _function(self, kind: GraphKind, level: int, model: SequentialPrior) -> tuple[GraphSpec, GraphFunction]:
         from jukebox_deploy.export.graph_modules import graph_module

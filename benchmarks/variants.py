@@ -21,6 +21,7 @@ from jukebox_deploy.costs import linear_weight_bytes, step_bytes
 from jukebox_deploy.engine import Engine
 from jukebox_deploy.engines.bundle import EngineBundle, open_bundle
 from jukebox_deploy.engines.eager import EagerEngine, GraphFunction
+from jukebox_deploy.engines.manifest import Target
 from jukebox_deploy.engines.onnxruntime_sessions import LARGE_WEIGHTS, OnnxRuntimeOptions
 from jukebox_deploy.engines.quantised_weights import facts_of
 from jukebox_deploy.engines.threads import worthwhile_threads
@@ -64,10 +65,23 @@ class Variant:
 class Subjects:
     """Opened bundles of one checkpoint. PyTorch's models are loaded once and shared by the baselines."""
 
-    def __init__(self, bundles: Sequence[EngineBundle], checkpoint: CheckpointBundle | None) -> None:
-        """Raises `EngineError` for bundles of another checkpoint, `ConfigError` without bundles."""
+    def __init__(
+        self, bundles: Sequence[EngineBundle], checkpoint: CheckpointBundle | None, device: str = "cpu"
+    ) -> None:
+        """`device`: "cpu" or "cuda", of all variants.
+
+        Raises `EngineError` for bundles of another checkpoint, `ConfigError` without bundles, or for one that does
+        not run on the device.
+        """
         if not bundles:
             raise ConfigError("there is no engine bundle to measure; name at least one.")
+        for bundle in bundles:
+            if bundle.manifest.target is not Target.ONNXRUNTIME and device == "cpu":
+                raise ConfigError(
+                    f"{bundle.folder} holds {bundle.manifest.target} engines, which run on a GPU; add --device cuda, "
+                    "so that what they are measured against runs there too."
+                )
+        self.device = device
         self._bundles = {bundle.folder: bundle for bundle in bundles}
         self._checkpoint = checkpoint
         self._models: dict[int | None, VQVAE | Prior] = {}
@@ -133,14 +147,18 @@ class Subjects:
         """The engine of a variant."""
         bundle = self._bundles[variant.bundle]
         if variant.is_engine:
-            from jukebox_deploy.jobs.onnx_opening import onnx_engine
+            from jukebox_deploy.jobs.bundle_opening import bundle_engine
 
-            return onnx_engine(bundle, OnnxRuntimeOptions(threads=threads, map_weights=variant.mapped))
+            on_cpu = self.device == "cpu"
+            return bundle_engine(
+                bundle,
+                OnnxRuntimeOptions(self.device, threads if on_cpu else None, map_weights=variant.mapped),
+            )
         opener = partial(self._function, threads=threads)
         if variant.backend is Backend.EAGER_STATIC:
-            return EagerEngine(self.config, bundle.graphs, opener)
+            return EagerEngine(self.config, bundle.graphs, opener, self.device)
         return SequentialEngine(
-            self.config, bundle.graphs, opener, partial(_SEQUENTIAL[variant.backend], self), threads
+            self.config, bundle.graphs, opener, partial(_SEQUENTIAL[variant.backend], self), threads, self.device
         )
 
     def has_loaded(self, level: int | None) -> bool:
@@ -161,7 +179,8 @@ class Subjects:
         if self._checkpoint is None:
             raise ConfigError("baselines run the weights of a checkpoint bundle; name it with --against.")
         if level not in self._models:
-            self._models[level] = load_model(self._checkpoint, level, self.first.manifest.precision)
+            model = load_model(self._checkpoint, level, self.first.manifest.precision)
+            self._models[level] = model.to(self.device)
         return self._models[level]
 
     def _function(self, spec: GraphSpec, threads: int) -> GraphFunction:
@@ -185,14 +204,14 @@ _SEQUENTIAL: dict[Backend, Callable[[Subjects, int], SequentialPrior]] = {
 }
 
 
-def open_subjects(bundles: Sequence[Path], checkpoint: Path | None) -> Subjects:
-    """Open folders whose hashes are right."""
+def open_subjects(bundles: Sequence[Path], checkpoint: Path | None, device: str = "cpu") -> Subjects:
+    """Open folders whose hashes are right, to be run on a device, "cpu" or "cuda"."""
     opened = [open_bundle(folder) for folder in bundles]
     if checkpoint is None:
-        return Subjects(opened, None)
+        return Subjects(opened, None, device)
     from jukebox_deploy.checkpoints.bundle import CheckpointBundle
 
-    return Subjects(opened, CheckpointBundle.open(checkpoint))
+    return Subjects(opened, CheckpointBundle.open(checkpoint), device)
 
 
 def choose_variants(
@@ -220,6 +239,8 @@ def _reason_to_leave_out(
     if backend is Backend.HUGGING_FACE:
         if kind not in _OF_PRIORS or prior is None:
             return "only step and prefill are set up for it"
+        if subjects.device != "cpu":
+            return "it is set up for a CPU"
         return reason_to_leave_out(prior, subjects.first.manifest.precision)
     if kind is WorkloadKind.SONG:
         return "its slots stand at one position" if backend is Backend.EAGER and slots > 1 else None

@@ -49,6 +49,7 @@ _AXIS = {
 BACKEND = {
     Backend.ONNXRUNTIME: "ONNX Runtime",
     Backend.TENSORRT_RTX: "TensorRT-RTX",
+    Backend.TENSORRT: "TensorRT",
     Backend.EAGER: "eager",
     Backend.EAGER_STATIC: "eager-static",
     Backend.HUGGING_FACE: "Hugging Face",

@@ -59,5 +59,5 @@ def growth(
     choices["slots"] = (choices["slots"],)
     sweep = Growth(preset, Axis(axis), values or VALUES[Axis(axis)], plan_of(choices))
     with progress_line(as_json, "preparing") as say:
-        result = record(measure_growth(sweep, stored_as(weights), workdir, say), say)
+        result = record(measure_growth(sweep, stored_as(weights), workdir, say), say, sweep.plan.device)
     publish(result, out, as_json)

@@ -84,6 +84,13 @@ def plan_options(command: Callable[..., None]) -> Callable[..., None]:
             metavar="NAME,NAME",
             help="What to measure against: caches that grow as in the original, our own in place, transformers.",
         ),
+        click.option(
+            "--device",
+            type=click.Choice(["cpu", "cuda"]),
+            default="cpu",
+            show_default=True,
+            help="Where all sides run; engines for TensorRT need cuda.",
+        ),
         click.option("--mapped", is_flag=True, help="Also engines that leave large weights mapped, not packed."),
         click.option("--memory", is_flag=True, help="Also the peak memory of each side, loaded again in a process."),
         click.option("--out", type=click.Path(path_type=Path, dir_okay=False), help="Write the result file here."),
@@ -160,7 +167,7 @@ def run(
         folders = list(bundles)
         if preset is not None and workdir is not None:
             against, folders = prepare(preset, plan, weights, workdir, say, quality)
-        result = record(measure(open_subjects(folders, against), plan, say), say)
+        result = record(measure(open_subjects(folders, against, plan.device), plan, say), say, plan.device)
     publish(result, out, as_json)
 
 
@@ -207,13 +214,13 @@ def prepare(
     return prepare_bundles(system_to_measure(preset, plan), plan, stored_as(weights), workdir, say, quality)
 
 
-def record(results: Iterable[WorkloadResult], say: Callable[[str], None]) -> BenchmarkRun:
-    """Measure, after a look at the machine."""
+def record(results: Iterable[WorkloadResult], say: Callable[[str], None], device: str) -> BenchmarkRun:
+    """Measure on a device, after a look at the machine."""
     from jukebox_deploy.benchmarks.measurement import describe_this_machine
     from jukebox_deploy.benchmarks.results import BenchmarkRun
 
     say("reading memory")
-    machine = describe_this_machine()
+    machine = describe_this_machine(device)
     date = datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds").replace("+00:00", "Z")
     return BenchmarkRun(words_of_command(), date, machine, tuple(results))
 

@@ -48,7 +48,7 @@ def _card(run: BenchmarkRun) -> str:
     machine = run.machine
     packages = ", ".join(f"{name} {version}" for name, version in machine.packages.items())
     return (
-        f"{machine.processor}, {machine.cores} cores, {byte_size(machine.memory_bytes)}, {machine.system}, "
+        f"{machine.name}, {machine.cores} cores, {byte_size(machine.memory_bytes)}, {machine.system}, "
         f"Python {machine.python}, {packages}; memory read at {machine.read_bytes_per_second / 1e9:.1f} GB/s"
     )
 

@@ -1,0 +1,46 @@
+"""The GPU that a measurement was made on, and how fast it moves memory: measured, not looked up."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+
+from jukebox_deploy.engines.device import Device
+
+_COPIED_AT_LEAST = 8 << 30  # bytes per round, so that a small block is copied often enough to time
+
+
+def gpu_name() -> str:
+    """The name of the first visible GPU; `NoDeviceError` where there is none."""
+    from jukebox_deploy.engines.cuda_device import CudaDevice
+
+    return CudaDevice().properties.name
+
+
+def gpu_bandwidth(size: int) -> float:
+    """Bytes per second that the first visible GPU moves, see `copy_bandwidth`."""
+    from jukebox_deploy.engines.cuda_device import CudaDevice
+
+    return copy_bandwidth(CudaDevice(), size)
+
+
+def copy_bandwidth(device: Device, size: int, rounds: int = 5, clock: Callable[[], float] = time.perf_counter) -> float:
+    """Bytes per second, read and written, of copies of a block of `size` bytes; the best of several rounds."""
+    source, target = device.allocate(size), device.allocate(size)
+    repeats = max(1, _COPIED_AT_LEAST // (2 * size))
+    try:
+        device.copy(target, source, size)
+        seconds = [_time_round(device, target, source, size, repeats, clock) for _ in range(rounds)]
+    finally:
+        device.free(source)
+        device.free(target)
+    return repeats * 2 * size / min(seconds)
+
+
+def _time_round(device: Device, target: int, source: int, size: int, repeats: int, clock: Callable[[], float]) -> float:
+    device.synchronize()
+    begun = clock()
+    for _ in range(repeats):
+        device.copy(target, source, size)
+    device.synchronize()
+    return clock() - begun
