@@ -19,12 +19,11 @@ from typing import TYPE_CHECKING
 import click
 
 from jukebox_deploy.cli.demo_material import (
-    ARTIST,
-    GENRE,
-    LYRICS,
-    write_lyrics,
-    write_prompt,
-    write_vocabulary,
+    UNTRAINED,
+    UNTRAINED_ARTISTS,
+    UNTRAINED_GENRES,
+    trained_material,
+    write_id_lists,
 )
 from jukebox_deploy.cli.main import failure_of
 from jukebox_deploy.errors import JukeboxError
@@ -38,15 +37,18 @@ if TYPE_CHECKING:
     from jukebox_deploy.runtime.sampler import SongJob
 
 _MARK = ".jukebox-demo"
-_SECONDS = 3.0
-_PROMPT_SECONDS = 1.5
 _SEED = 1
 
 
 @click.command()
 @click.option("--out", type=click.Path(path_type=Path), default="demo", show_default=True, help="Folder of the demo.")
-def demo(out: Path) -> None:
-    """Make a tiny checkpoint, export it, build engines, verify it, and make music with it."""
+@click.option(
+    "--bundle",
+    type=click.Path(path_type=Path),
+    help="Trained checkpoint bundle, with a prompt.flac beside it. [default: `tiny`, with random weights]",
+)
+def demo(out: Path, bundle: Path | None) -> None:
+    """From a checkpoint in OpenAI's layout to engines, verified, and the music that they make."""
     from rich.console import Console
 
     begun = time.monotonic()
@@ -54,7 +56,7 @@ def demo(out: Path) -> None:
     console = Console(width=None if sys.stdout.isatty() else 120, highlight=False)
     try:
         _prepare(out)
-        run = Demo(out, console)
+        run = Demo(out, console, bundle)
         run.all_stages()
     except (Exception, KeyboardInterrupt) as error:
         failure = failure_of(error)
@@ -78,8 +80,11 @@ def _prepare(out: Path) -> None:
 class Demo:
     """The stages, one after the other, in one folder."""
 
-    def __init__(self, out: Path, console: Console) -> None:
+    def __init__(self, out: Path, console: Console, bundle: Path | None = None) -> None:
+        """`bundle`: a trained checkpoint bundle; default: `tiny`, with random weights."""
         self._out = out
+        self._bundle = bundle
+        self._material = UNTRAINED if bundle is None else trained_material(bundle)
         self._console = console
         self._stages = 0
         self._program = program()
@@ -98,10 +103,13 @@ class Demo:
         """What to listen to, and what to try."""
         sample = ("sample", self._out / "onnx", "--out")
         self._say(f"Listen to {self._out}/primed/level_0.wav and {self._out}/ancestral/level_0.wav.")
-        self._say("Random weights: expect noise until a trained checkpoint is imported.")
+        if self._bundle is None:
+            self._say("Random weights: expect noise until a trained checkpoint is imported.")
         self._say("Try next:")
-        self._say_command(*sample, self._out / "four", "--songs", 4, "--seconds", 5, "--seed", 7)
-        self._say_command(*sample, self._out / "longer", "--continue", self._out / "primed", "--seconds", 6)
+        seconds, names = self._material.seconds, ("--artist", self._material.artist, "--genre", self._material.genre)
+        self._say_command(*sample, self._out / "four", "--songs", 4, *names, "--seconds", seconds, "--seed", 7)
+        continued = ("--continue", self._out / "primed", *names, "--seconds", 2 * seconds)
+        self._say_command(*sample, self._out / "longer", *continued)
         self._say_command("inspect", self._out / "onnx")
         self._say("With OpenAI's files, and the folder of id lists from their source:")
         files = ("vqvae.pth.tar", *(f"prior_level_{level}.pth.tar" for level in range(3)))
@@ -110,28 +118,47 @@ class Demo:
     def song_options(self, song: str) -> tuple[object, ...]:
         """What the command line needs to make one of the songs."""
         options: dict[str, tuple[object, ...]] = {
-            "primed": ("--prompt", self._out / "prompt.flac", "--prompt-seconds", _PROMPT_SECONDS),
-            "ancestral": ("--artist", ARTIST, "--genre", GENRE, "--lyrics-file", self._out / "lyrics.txt"),
+            "primed": ("--prompt", self._out / "prompt.flac", "--prompt-seconds", self._material.prompt_seconds),
+            "ancestral": ("--lyrics-file", self._out / "lyrics.txt"),
         }
-        return (*options[song], "--seconds", _SECONDS, "--seed", _SEED)
+        names = ("--artist", self._material.artist, "--genre", self._material.genre)
+        total = ("--total-seconds", self._material.total_seconds) if self._material.total_seconds else ()
+        return (*options[song], *names, "--seconds", self._material.seconds, *total, "--seed", _SEED)
 
     def songs(self) -> list[SongJob]:
         """The two songs, as those commands make them."""
         from jukebox_deploy.runtime.sampler import SongJob
         from jukebox_deploy.runtime.song import LevelSettings, Mode, SongRequest
 
-        base = SongRequest(seconds=_SECONDS, seed=_SEED, levels=(LevelSettings(),) * 3)
-        prompt = str(self._out / "prompt.flac")
-        primed = replace(base, mode=Mode.PRIMED, source=prompt, source_seconds=_PROMPT_SECONDS)
-        ancestral = replace(base, artist=ARTIST, genre=GENRE, lyrics=LYRICS)
+        material, prompt = self._material, str(self._out / "prompt.flac")
+        base = SongRequest(
+            seconds=material.seconds,
+            artist=material.artist,
+            genre=material.genre,
+            total_seconds=material.total_seconds,
+            seed=_SEED,
+            levels=(LevelSettings(),) * 3,
+        )
+        primed = replace(base, mode=Mode.PRIMED, source=prompt, source_seconds=material.prompt_seconds)
+        ancestral = replace(base, lyrics=material.lyrics)
         return [SongJob(primed, self._out / "primed"), SongJob(ancestral, self._out / "ancestral")]
 
     def _make_checkpoint(self) -> list[Path]:
+        from jukebox_deploy.checkpoints.bundle import CheckpointBundle
+        from jukebox_deploy.checkpoints.exporting import export_openai
         from jukebox_deploy.checkpoints.random_bundle import write_random_openai_checkpoint
+        from jukebox_deploy.config import LabelRules
 
-        with self._stage("A checkpoint in OpenAI's layout: the preset `tiny`, random weights"):
-            files = write_random_openai_checkpoint("tiny", self._out / "openai", _SEED)
-            write_vocabulary(self._out / "ids")
+        out, ids = self._out / "openai", self._out / "ids"
+        with self._stage(f"A checkpoint in OpenAI's layout: {self._bundle or 'the preset `tiny`, random weights'}"):
+            if self._bundle is None:
+                files = write_random_openai_checkpoint("tiny", out, _SEED)
+                write_id_lists(ids, UNTRAINED_ARTISTS, UNTRAINED_GENRES)
+            else:
+                bundle = CheckpointBundle.open(self._bundle)
+                files = export_openai(bundle, out)
+                names = bundle.vocabulary.lists[LabelRules.NAMES]
+                write_id_lists(ids, names.artists, names.genres)
             size = sum(path.stat().st_size for path in files)
             self._say(f"{', '.join(path.name for path in files)}: {size / 1e6:.1f} MB")
         return files
@@ -200,8 +227,7 @@ class Demo:
         from jukebox_deploy.runtime.progress import ProgressReport
         from jukebox_deploy.runtime.sampler import SamplingOptions
 
-        write_prompt(self._out / "prompt.flac")
-        write_lyrics(self._out / "lyrics.txt")
+        self._material.write(self._out)
         with self._stage("Make music with ONNX Runtime: PyTorch has no part in it"):
             for song in ("primed", "ancestral"):
                 self._say_command("sample", bundle.folder, "--out", self._out / song, *self.song_options(song))

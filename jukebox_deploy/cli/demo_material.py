@@ -1,8 +1,11 @@
-"""What the demonstration is made of: a plucked chord to begin with, made-up names, a few lines to sing."""
+"""What the demonstration is made of: what to begin with, names, a few lines to sing."""
 
 from __future__ import annotations
 
 import math
+import shutil
+from collections.abc import Mapping
+from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
@@ -12,32 +15,73 @@ from jukebox_deploy.files import atomic_path
 PROMPT_RATE = 22_050
 """Half the model's rate: the prompt has to be resampled."""
 
-ARTIST, GENRE = "the tin foxes", "folk"
-ARTISTS = ("unknown", ARTIST, "glass harbour", "paper lanterns", "northern line")
-GENRES = ("unknown", GENRE, "jazz", "ambient", "polka")
-LYRICS = """Slow water over old stones,
+
+@dataclass(frozen=True)
+class Material:
+    """What the songs of a demonstration are asked for."""
+
+    seconds: float
+    prompt_seconds: float
+    artist: str
+    genre: str
+    lyrics: str
+    prompt: Path | None = None  # a sound file; default: a plucked chord
+    total_seconds: float | None = None  # how long the model is told a song is
+
+    def write(self, folder: Path) -> None:
+        """Write the prompt and the lyrics as files."""
+        (folder / "lyrics.txt").write_text(self.lyrics, encoding="utf-8")
+        if self.prompt is None:
+            write_chord(folder / "prompt.flac")
+        else:
+            shutil.copyfile(self.prompt, folder / "prompt.flac")
+
+
+UNTRAINED = Material(
+    seconds=3.0,
+    prompt_seconds=1.5,
+    artist="the tin foxes",
+    genre="folk",
+    lyrics="""Slow water over old stones,
 a light on the other side,
 and all of the hills are humming
-the song of the turning tide."""
+the song of the turning tide.""",
+)
+"""For `tiny` with random weights, whose names are made up."""
+
+UNTRAINED_ARTISTS = {n: i for i, n in enumerate(("unknown", "the tin foxes", "glass harbour", "paper lanterns"))}
+UNTRAINED_GENRES = {n: i for i, n in enumerate(("unknown", "folk", "jazz", "ambient", "polka"))}
+
+
+def trained_material(bundle: Path) -> Material:
+    """For the model that this repository brings, which has learnt from `data synthesize`."""
+    return Material(
+        seconds=8.0,
+        prompt_seconds=3.0,
+        artist="organ valley",
+        genre="lullaby",
+        lyrics="""river, take me over the water,
+slowly into the golden night.
+sing to me, sing to me, silver moon,
+carry the morning light.""",
+        prompt=bundle / "prompt.flac",
+        total_seconds=60.0,
+    )
+
 
 _CHORD = (196.0, 246.94, 293.66, 369.99, 440.0, 369.99, 293.66, 246.94)  # G major seven, in hertz
 _NOTE_SECONDS = 0.2
 
 
-def write_vocabulary(folder: Path) -> None:
-    """Write the names as `v3_artist_ids.txt` and `v3_genre_ids.txt`, one `name;id` per line."""
+def write_id_lists(folder: Path, artists: Mapping[str, int], genres: Mapping[str, int]) -> None:
+    """Write names as `v3_artist_ids.txt` and `v3_genre_ids.txt`, one `name;id` per line."""
     folder.mkdir(parents=True, exist_ok=True)
-    for kind, names in (("artist", ARTISTS), ("genre", GENRES)):
-        lines = [f"{name};{number}\n" for number, name in enumerate(names)]
+    for kind, names in (("artist", artists), ("genre", genres)):
+        lines = [f"{name};{number}\n" for name, number in names.items()]
         (folder / f"v3_{kind}_ids.txt").write_text("".join(lines), encoding="utf-8")
 
 
-def write_lyrics(path: Path) -> None:
-    """Write the lyrics as a text file."""
-    path.write_text(LYRICS, encoding="utf-8")
-
-
-def write_prompt(path: Path) -> None:
+def write_chord(path: Path) -> None:
     """Write a broken chord as stereo FLAC."""
     import soundfile
 

@@ -14,13 +14,12 @@ from rich.console import Console
 
 from jukebox_deploy.cli.demo import Demo, demo, program
 from jukebox_deploy.cli.demo_material import (
-    ARTIST,
-    GENRE,
-    LYRICS,
     PROMPT_RATE,
-    write_lyrics,
-    write_prompt,
-    write_vocabulary,
+    UNTRAINED,
+    UNTRAINED_ARTISTS,
+    UNTRAINED_GENRES,
+    write_chord,
+    write_id_lists,
 )
 from jukebox_deploy.cli.main import COMMANDS, cli
 from jukebox_deploy.engines.bundle import EngineBundle
@@ -32,7 +31,7 @@ from jukebox_deploy.runtime.store import read_record
 
 
 def test_the_prompt_is_pleasant_stereo_of_another_rate(tmp_path: Path) -> None:
-    write_prompt(tmp_path / "prompt.flac")
+    write_chord(tmp_path / "prompt.flac")
     audio, rate = soundfile.read(tmp_path / "prompt.flac")
     assert rate == PROMPT_RATE
     assert audio.shape == (round(1.6 * rate), 2)
@@ -44,21 +43,20 @@ def test_the_prompt_is_pleasant_stereo_of_another_rate(tmp_path: Path) -> None:
 
 
 def test_the_names_and_lyrics_are_known_to_tiny(tmp_path: Path) -> None:
-    write_vocabulary(tmp_path)
+    write_id_lists(tmp_path, UNTRAINED_ARTISTS, UNTRAINED_GENRES)
     top = preset("tiny").prior(2)
     assert top.labels
     assert top.lyrics
     names = read_vocabulary(tmp_path).for_model(top.labels)
-    assert names.artist(ARTIST).ids == names.genres(GENRE).ids == (1,)
-    assert LyricAlphabet.of(top.lyrics).clean(LYRICS).text == LYRICS
+    assert names.artist(UNTRAINED.artist).ids == names.genres(UNTRAINED.genre).ids == (1,)
+    assert LyricAlphabet.of(top.lyrics).clean(UNTRAINED.lyrics).text == UNTRAINED.lyrics
 
 
 @pytest.mark.parametrize(("song", "number"), [("primed", 0), ("ancestral", 1)])
 def test_a_shown_command_makes_the_song_of_the_demonstration(
     song: str, number: int, tiny_engine_bundle: EngineBundle, tmp_path: Path
 ) -> None:
-    write_prompt(tmp_path / "prompt.flac")
-    write_lyrics(tmp_path / "lyrics.txt")
+    UNTRAINED.write(tmp_path)
     run = Demo(tmp_path, Console(file=io.StringIO()))
     job = run.songs()[number]
     options = map(str, run.song_options(song))
@@ -92,4 +90,12 @@ def test_all_of_it(tmp_path: Path) -> None:
     assert "Random weights: expect noise" in result.output
     start = f"$ {program()} "
     shown = [shlex.split(line.removeprefix(start)) for line in result.output.splitlines() if line.startswith(start)]
-    assert {words[0] for words in shown} == set(COMMANDS) - {"data", "export-weights", "presets"}
+    left_out = {"data", "train", "evaluate", "evaluate-songs", "export-weights", "presets"}
+    assert {words[0] for words in shown} == set(COMMANDS) - left_out
+        "data",
+        "train",
+        "evaluate",
+        "evaluate-songs",
+        "export-weights",
+        "presets",
+    }
