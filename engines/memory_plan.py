@@ -100,7 +100,7 @@ def _stored_weights(manifest: Manifest, level: int) -> int:
 
 
 def _activations(manifest: Manifest, level: int) -> int | None:
-    """Step and prefill run in turn, but each engine keeps its own."""
+    """Step and prefill run in turn, and in the same memory."""
     found = [manifest.graphs[graph].options.get("activation_bytes") for graph in _graph_names(manifest, level)]
     known = [size for size in found if type(size) is int]
-    return sum(known) if known and len(known) == len(found) else None
+    return max(known) if known and len(known) == len(found) else None

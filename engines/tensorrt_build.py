@@ -124,6 +124,9 @@ def _create_builder(trt: Any, logger: Any, spec: GraphSpec, target: Target) -> A
 def _configure(trt: Any, builder: Any, spec: GraphSpec, options: BuildOptions) -> Any:
     builder_config = builder.create_builder_config()
     set_compute_capabilities(trt, builder_config, options.compute_capabilities, options.target)
+    builder_config.clear_flag(trt.BuilderFlag.TF32)  # or matrices of fp32 would be rounded to ten bits
+    if spec.states and hasattr(trt.BuilderFlag, "REQUIRE_USER_ALLOCATION"):
+        builder_config.set_flag(trt.BuilderFlag.REQUIRE_USER_ALLOCATION)  # or a run could not be recorded
     if spec.ranges:
         profile = builder.create_optimization_profile()
         _set_shapes(profile, spec)

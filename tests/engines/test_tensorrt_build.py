@@ -55,6 +55,14 @@ def test_a_cache_graph_builds(rtx: Any, tmp_path: Path, precision: Precision, ca
     assert summary.warnings == ()
 
 
+def test_fp32_is_fp32_and_what_has_states_can_be_recorded(rtx: Any) -> None:
+    builder = rtx.Builder(rtx.Logger(rtx.Logger.ERROR))
+    for spec in (cache_spec("float32"), decode_spec()):
+        builder_config = tensorrt_build._configure(rtx, builder, spec, BuildOptions())
+        assert not builder_config.get_flag(rtx.BuilderFlag.TF32)
+        assert builder_config.get_flag(rtx.BuilderFlag.REQUIRE_USER_ALLOCATION) is bool(spec.states)
+
+
 def test_turing_builds_in_fp16(rtx: Any, tmp_path: Path) -> None:
     assert built(tmp_path, Precision.FP16, "7.5").engine_bytes
 
