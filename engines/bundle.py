@@ -45,7 +45,9 @@ class EngineBundle:
     def parts(self) -> dict[str, tuple[GraphSpec, ...]]:
         """By the name of a graph that was cut, the tables of its parts in the order in which they run."""
         return {
-            name: tuple(part.spec for part in entry.parts) for name, entry in self.manifest.graphs.items() if entry.parts
+            name: tuple(part.spec for part in entry.parts)
+            for name, entry in self.manifest.graphs.items()
+            if entry.parts
         }
 
     @property

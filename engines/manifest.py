@@ -18,13 +18,15 @@ from jukebox_deploy.config import JukeboxConfig
 from jukebox_deploy.config_json import config_from_dict, config_to_dict
 from jukebox_deploy.contract import GraphKind, GraphSpec, LinearWeights, Precision, dimension_symbol
 from jukebox_deploy.errors import ConfigError, EngineError
+from jukebox_deploy.graphs import cut_graph
 
-FORMAT_VERSION = 2
+FORMAT_VERSION = 3
 _AGAIN = "Export or build the bundle again."
 # No absolute paths, no "..", no hidden files, nothing that another system reads differently.
 _FILE_NAME = re.compile(r"(?:[\w-][\w.-]*/)*[\w-][\w.-]*", re.ASCII)
 _SHA256 = re.compile(r"[0-9a-f]{64}")
 _SYMBOL = re.compile(r"[A-Za-z]\w*", re.ASCII)
+_MOST = 2**31 - 1  # of anything that is counted along an axis
 
 
 class Target(StrEnum):
@@ -44,19 +46,33 @@ class FileRecord:
 
 
 @dataclass(frozen=True)
+class GraphPart:
+    """A graph of its own in a file of its own: one of the parts that run one after the other (`graphs.cut_graph`)."""
+
+    spec: GraphSpec
+    file: str
+
+
+@dataclass(frozen=True)
 class GraphEntry:
     """One graph: its table, its files (paths inside the bundle), and how they were made."""
 
     spec: GraphSpec
-    file: str  # the `.onnx` or `.engine` file
+    file: str  # the `.onnx` or `.engine` file; empty for a graph in parts
     weights: tuple[str, ...] = ()  # files of external weights; graphs may share them
     compute_capabilities: tuple[str, ...] = ()  # "8.6"; empty: whatever the target supports
     options: Mapping[str, Any] = field(default_factory=dict)  # further facts, plain JSON data
+    parts: tuple[GraphPart, ...] = ()  # of a graph that was cut, in the order in which they run
+
+    @property
+    def pieces(self) -> tuple[GraphPart, ...]:
+        """What runs, one after the other: the parts, or the graph itself."""
+        return self.parts or (GraphPart(self.spec, self.file),)
 
     @property
     def files(self) -> tuple[str, ...]:
         """All files that the graph needs."""
-        return (self.file, *self.weights)
+        return (*(piece.file for piece in self.pieces), *self.weights)
 
 
 @dataclass(frozen=True)
@@ -104,10 +120,11 @@ def manifest_to_json(manifest: Manifest) -> dict[str, Any]:
 def _entry_to_json(entry: GraphEntry) -> dict[str, Any]:
     return {
         "table": entry.spec.to_json(),
-        "file": entry.file,
+        "file": entry.file or None,
         "weights": list(entry.weights),
         "compute_capabilities": list(entry.compute_capabilities),
         "options": dict(entry.options),
+        "parts": [{"table": part.spec.to_json(), "file": part.file} for part in entry.parts],
     }
 
 
@@ -148,6 +165,7 @@ def manifest_from_json(data: Any) -> Manifest:
         vocabulary=_table(data["vocabulary"], "vocabulary"),
     )
     _require_listed(manifest)
+    _require_cut(manifest)
     return manifest
 
 
@@ -165,7 +183,7 @@ _KEYS = {
     "vocabulary",
     "checksum",
 }
-_ENTRY_KEYS = {"table", "file", "weights", "compute_capabilities", "options"}
+_ENTRY_KEYS = {"table", "file", "weights", "compute_capabilities", "options", "parts"}
 
 
 def _entry_from_json(name: str, data: Any) -> GraphEntry:
@@ -174,13 +192,35 @@ def _entry_from_json(name: str, data: Any) -> GraphEntry:
     spec = _graph_spec(where, _table(entry["table"], where))
     if spec.name != name:
         raise EngineError(f"{where} has the table of {spec.name!r}. {_AGAIN}")
+    parts = tuple(_part_from_json(f"a part of {where}", part) for part in _list(entry["parts"], where))
+    if (entry["file"] is None) != bool(parts):
+        raise EngineError(f"{where} has neither one file nor parts, or both. {_AGAIN}")
     return GraphEntry(
         spec=spec,
-        file=_file_name(entry["file"]),
+        file="" if parts else _file_name(entry["file"]),
         weights=tuple(_file_name(n) for n in _list(entry["weights"], where)),
         compute_capabilities=tuple(_text(c, where) for c in _list(entry["compute_capabilities"], where)),
         options=_table(entry["options"], where),
+        parts=parts,
     )
+
+
+def _part_from_json(where: str, data: Any) -> GraphPart:
+    part = _require_keys(_table(data, where), {"table", "file"}, where)
+    return GraphPart(_graph_spec(where, _table(part["table"], where)), _file_name(part["file"]))
+
+
+def _require_cut(manifest: Manifest) -> None:
+    """The parts of a graph are those that this version cuts it into: what one gives, another takes."""
+    for name, entry in manifest.graphs.items():
+        if not entry.parts:
+            continue
+        try:
+            expected = cut_graph(entry.spec, manifest.config.prior(entry.spec.level), len(entry.parts))
+        except ConfigError as error:
+            raise EngineError(f"graph {name!r} of the manifest cannot be cut: {error} {_AGAIN}") from error
+        if expected != tuple(part.spec for part in entry.parts):
+            raise EngineError(f"the parts of graph {name!r} of the manifest do not fit together. {_AGAIN}")
 
 
 def _graph_spec(where: str, data: dict[str, Any]) -> GraphSpec:
@@ -191,7 +231,9 @@ def _graph_spec(where: str, data: dict[str, Any]) -> GraphSpec:
         raise EngineError(f"{where} has a table that is not sound: {error}. {_AGAIN}") from error
     symbols = {r.symbol for r in spec.ranges}
     sound = (
-        all(_is_sound_dimension(d, symbols) for t in spec.tensors for d in t.dims)
+        (spec.part is None or type(spec.part) is int)
+        and type(data["level"]) is int
+        and all(_is_sound_dimension(d, symbols) for t in spec.tensors for d in t.dims)
         and all(isinstance(t.name, str) for t in spec.tensors)
         and all(_is_count(n) for r in spec.ranges for n in (r.minimum, r.optimum, r.maximum))
         and all(r.minimum <= r.optimum <= r.maximum for r in spec.ranges)
@@ -208,11 +250,11 @@ def _is_sound_dimension(dimension: Any, symbols: set[str]) -> bool:
         symbol, factor = dimension_symbol(dimension)
     except ValueError:
         return False
-    return factor > 0 and symbol in symbols and _SYMBOL.fullmatch(symbol) is not None
+    return 0 < factor <= _MOST and symbol in symbols and _SYMBOL.fullmatch(symbol) is not None
 
 
 def _is_count(value: Any) -> bool:
-    return type(value) is int and value > 0
+    return type(value) is int and 0 < value <= _MOST
 
 
 def _require_listed(manifest: Manifest) -> None:

@@ -1,4 +1,4 @@
-"""The ONNX Runtime backend, on CPU or (by option) on CUDA.
+"""The ONNX Runtime backend, on a CPU or (by option) on a GPU.
 
 All tensors of a prior are bound once, states and outputs to the same memory in every run: the
 caches are updated in place, and a step allocates and copies nothing of them.
@@ -6,7 +6,7 @@ caches are updated in place, and a step allocates and copies nothing of them.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from types import TracebackType
@@ -30,6 +30,7 @@ from jukebox_deploy.engines.onnxruntime_sessions import (
     import_onnxruntime,
     open_session,
     providers,
+    run_options_of_turn,
 )
 from jukebox_deploy.engines.slots import SlotSession, buffer_count
 from jukebox_deploy.errors import EngineError
@@ -51,26 +52,46 @@ class OnnxRuntimeRunner:
 
 
 @dataclass(frozen=True)
-class _Graph:
+class _Piece:
+    """A graph, or one of the parts of a graph that was cut."""
+
     spec: GraphSpec
     session: Any
+
+
+@dataclass(frozen=True)
+class _Graph:
+    spec: GraphSpec
+    pieces: tuple[_Piece, ...]  # run one after the other
+
+    @property
+    def between(self) -> list[TensorSpec]:
+        """What a part gives to a later one."""
+        own = {tensor.name for tensor in self.spec.tensors}
+        return [t for piece in self.pieces for t in piece.spec.outputs if t.name not in own]
 
 
 class OnnxRuntimeSession(SlotSession):
     """The slots of a prior, bound once to step and prefill."""
 
-    def __init__(self, step: _Graph, prefill: _Graph, slots: int, memory: Memory) -> None:
+    def __init__(
+        self, step: _Graph, prefill: _Graph, slots: int, memory: Memory, run_options: Sequence[Any] = (None, None)
+    ) -> None:
+        """`run_options`: of a step in either turn of the buffers."""
         super().__init__(step.spec, prefill.spec, slots)
         self._memory = memory
         self._prefill = prefill
         self._step = step
+        self._run_options = run_options
         self._buffers = {t.name: [memory.allocate(t, slots) for _ in range(buffer_count(t))] for t in step.spec.tensors}
         # A prefill of some slots must not touch the other slots' states: it writes these beside them.
         self._scratch = {
             t.name: memory.allocate(t, slots) for t in prefill.spec.tensors if t.role is Role.STATE and not t.in_place
         }
-        self._step_bindings = [self._bind_step(current) for current in (0, 1)]
-        self._prefill_bindings: dict[tuple[range, int], Any] = {}
+        self._step_between = {t.name: memory.allocate(t, slots) for t in step.between}
+        self._prefill_between = {t.name: memory.allocate(t, slots) for t in prefill.between}
+        self._step_bindings = [[self._bind_step(piece, current) for piece in step.pieces] for current in (0, 1)]
+        self._prefill_bindings: dict[tuple[range, int], list[Any]] = {}
 
     def _current(self, name: str, current: int) -> BoundBuffer:
         buffers = self._buffers[name]
@@ -79,24 +100,25 @@ class OnnxRuntimeSession(SlotSession):
     def _buffer(self, spec: TensorSpec) -> BoundBuffer:
         return self._current(spec.name, self.current)
 
-    def _bind_step(self, current: int) -> Any:
-        binding = self._step.session.io_binding()
-        for spec in self.spec.inputs:
-            address = self._current(spec.name, current).address
-            self._bind(binding.bind_input, spec.input_name, spec, self.slots, address)
-        for spec in self.spec.outputs:
-            address = self._current(spec.name, 1 - current).address
-            self._bind(binding.bind_output, spec.output_name, spec, self.slots, address)
+    def _bind_step(self, piece: _Piece, current: int) -> Any:
+        binding = piece.session.io_binding()
+        for spec in piece.spec.inputs:
+            buffer = self._step_between.get(spec.name) or self._current(spec.name, current)
+            self._bind(binding.bind_input, spec.input_name, spec, self.slots, buffer.address)
+        for spec in piece.spec.outputs:
+            buffer = self._step_between.get(spec.name) or self._current(spec.name, 1 - current)
+            self._bind(binding.bind_output, spec.output_name, spec, self.slots, buffer.address)
         return binding
 
-    def _bind_prefill(self, slots: range, current: int) -> Any:
-        binding = self._prefill.session.io_binding()
-        for spec in self._prefill.spec.inputs:
-            address = self._slot_address(spec, slots.start, current)
+    def _bind_prefill(self, piece: _Piece, slots: range, current: int) -> Any:
+        binding = piece.session.io_binding()
+        for spec in piece.spec.inputs:
+            between = self._prefill_between.get(spec.name)
+            address = between.address if between else self._slot_address(spec, slots.start, current)
             self._bind(binding.bind_input, spec.input_name, spec, len(slots), address)
-        for spec in self._prefill.spec.outputs:
-            in_place = self._slot_address(spec, slots.start, current)
-            address = in_place if spec.in_place else self._scratch[spec.name].address
+        for spec in piece.spec.outputs:
+            beside = self._prefill_between.get(spec.name) or self._scratch.get(spec.name)
+            address = beside.address if beside else self._slot_address(spec, slots.start, current)
             self._bind(binding.bind_output, spec.output_name, spec, len(slots), address)
         return binding
 
@@ -110,16 +132,21 @@ class OnnxRuntimeSession(SlotSession):
     def _run_prefill(self, slots: range) -> None:
         key = (slots, self.current)
         if key not in self._prefill_bindings:
-            self._prefill_bindings[key] = self._bind_prefill(slots, self.current)
+            self._prefill_bindings[key] = [self._bind_prefill(p, slots, self.current) for p in self._prefill.pieces]
         self._memory.synchronize()
-        self._prefill.session.run_with_iobinding(self._prefill_bindings[key])
+        _run(self._prefill, self._prefill_bindings[key])
         for name, scratch in self._scratch.items():
             for row, slot in enumerate(slots):
                 self._current(name, self.current).write(slot, scratch.read(row))
 
     def _run_step(self) -> None:
         self._memory.synchronize()
-        self._step.session.run_with_iobinding(self._step_bindings[self.current])
+        _run(self._step, self._step_bindings[self.current], self._run_options[self.current])
+
+
+def _run(graph: _Graph, bindings: Sequence[Any], run_options: Any = None) -> None:
+    for piece, binding in zip(graph.pieces, bindings, strict=True):
+        piece.session.run_with_iobinding(binding, run_options)
 
 
 class OnnxRuntimeEngine:
@@ -131,44 +158,51 @@ class OnnxRuntimeEngine:
         graphs: Mapping[str, GraphSpec],
         files: Mapping[str, Path],
         options: OnnxRuntimeOptions | None = None,
+        parts: Mapping[str, tuple[GraphSpec, ...]] | None = None,
     ) -> None:
         """`files`: the ONNX file of each graph, its hash already checked by whoever read the manifest.
 
-        Raises `EngineError` if ONNX Runtime or the provider is missing.
+        `parts`: by the name of a graph that was cut, the tables of its parts, which have the files. Raises
+        `EngineError` if ONNX Runtime or the provider is missing.
         """
         self.config = config
         self.graphs = graphs
         self._files = files
+        self._parts = parts or {}
         self._options = options or OnnxRuntimeOptions()
         providers(import_onnxruntime(), self._options)  # now, before anybody begins to write what comes of it
 
-    def _read(self, kind: GraphKind, level: int) -> GraphFile:
+    def _read(self, kind: GraphKind, level: int) -> tuple[GraphSpec, list[GraphFile]]:
+        """A graph's table, and its files: one, or one for each of its parts."""
         name = f"{kind}_{level}"
         if name not in self.graphs:
             raise EngineError(f"the bundle has no graph {name!r}; it has {sorted(self.graphs)}. Export it.")
-        return GraphFile.read(self.graphs[name], self._files[name])
+        tables = self._parts.get(name) or (self.graphs[name],)
+        return self.graphs[name], [GraphFile.read(table, self._files[table.name]) for table in tables]
+
+    def _open(self, kind: GraphKind, level: int, slots: int) -> _Graph:
+        spec, files = self._read(kind, level)
+        return _Graph(spec, tuple(_Piece(file.spec, open_session(file, self._options, slots)) for file in files))
 
     def runner(self, kind: GraphKind, level: int) -> OnnxRuntimeRunner:
         """Open a stateless graph."""
-        graph = self._read(kind, level)
-        if graph.spec.states:
-            raise EngineError(f"{graph.spec.name} has states; open it as a prior session.")
+        spec, (graph, *_) = self._read(kind, level)
+        if spec.states:
+            raise EngineError(f"{spec.name} has states; open it as a prior session.")
         _, calls = graph.threads(self._options)
-        return OnnxRuntimeRunner(graph.spec, open_session(graph, self._options), calls)
+        return OnnxRuntimeRunner(spec, open_session(graph, self._options), calls)
 
     def prior_session(self, level: int, slots: int) -> OnnxRuntimeSession:
         """Open step and prefill of a prior."""
-        step, prefill = (
-            _Graph(graph.spec, open_session(graph, self._options, slots))
-            for graph in (self._read(kind, level) for kind in (GraphKind.STEP, GraphKind.PREFILL))
-        )
-        return OnnxRuntimeSession(step, prefill, slots, self._memory())
+        step, prefill = (self._open(kind, level, slots) for kind in (GraphKind.STEP, GraphKind.PREFILL))
+        run_options = [run_options_of_turn(turn, self._options) for turn in (0, 1)]
+        return OnnxRuntimeSession(step, prefill, slots, self._memory(), run_options)
 
     def _memory(self) -> Memory:
         """The memory that the provider works in."""
         if self._options.provider == "cpu":
             return HostMemory()
-        return DeviceMemory(import_onnxruntime(), (self._options.provider, self._options.device))
+        return DeviceMemory(import_onnxruntime(), ("cuda", self._options.device))
 
     def __enter__(self) -> Self:
         return self

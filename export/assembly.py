@@ -1,4 +1,4 @@
-"""Put traced parts together to one graph: parts become ONNX functions, and ONNX IR inlines them."""
+"""Put traced modules together to one graph: they become ONNX functions, and ONNX IR inlines them."""
 
 from __future__ import annotations
 
@@ -10,10 +10,10 @@ import onnx_ir.passes.common as ir_passes
 import onnxscript.optimizer
 
 from jukebox_deploy.contract import GraphSpec, TensorSpec
-from jukebox_deploy.export.graph_parts import MODEL_PREFIX, PartCall, Piece, split_at
-from jukebox_deploy.export.stand_ins import restore_symbols, sizes_to_trace
+from jukebox_deploy.export.graph_calls import MODEL_PREFIX, ModuleCall, Piece, split_at
+from jukebox_deploy.export.stand_ins import restore_symbols
 
-_DOMAIN = "jukebox_deploy.parts"
+_DOMAIN = "jukebox_deploy.modules"
 _IR_VERSION = 10  # what torch's exporter writes; the first that knows 4-bit integers
 
 _ONNX_TYPES = {
@@ -26,27 +26,30 @@ _ONNX_TYPES = {
 }
 
 
-def assemble(spec: GraphSpec, calls: Sequence[PartCall], parts: Sequence[TracedPart]) -> ir.Model:
-    """The graph that makes the calls; behind its declared inputs come the model's parameters."""
-    cut = {part.name: part.as_function(sizes_to_trace(spec)) for part in parts}
+def assemble(spec: GraphSpec, calls: Sequence[ModuleCall], functions: Mapping[str, TracedFunction]) -> ir.Model:
+    """The graph, or the part of a cut one, that makes the calls.
+
+    Behind its declared inputs come the model's parameters.
+    """
     fixed = {r.symbol: r.minimum for r in spec.ranges if r.minimum == r.maximum}
     values = {t.input_name: _declared(ir.Value(name=t.input_name), t, fixed) for t in spec.inputs}
     inputs = list(values.values())
     parameters: dict[str, ir.Value] = {}
-    nodes = [_call(call, cut[call.part], values, parameters) for call in calls]
+    nodes = [_call(call, functions[call.module], values, parameters) for call in calls]
     outputs = [_declared(values[t.output_name], t, fixed) for t in spec.outputs]
     graph = ir.Graph(
         [*inputs, *parameters.values()],
         outputs,
         nodes=nodes,
-        opset_imports={"": parts[0].body.opset_imports[""], _DOMAIN: 1},
+        opset_imports={"": functions[calls[0].module].opset, _DOMAIN: 1},
         name=spec.name,
     )
+    used = dict.fromkeys(call.module for call in calls)
     model = ir.Model(
         graph,
         ir_version=_IR_VERSION,
         producer_name="jukebox-deploy",
-        functions=[part.onnx for part in cut.values()],
+        functions=[functions[name].onnx for name in used],
     )
     for simplify in _AFTER_ASSEMBLY:
         simplify(model)
@@ -63,47 +66,47 @@ _AFTER_ASSEMBLY = (
 )
 
 
-def cut_pieces(traced: ir.Model, pieces: Sequence[Piece]) -> list[TracedPart]:
+def cut_pieces(traced: ir.Model, pieces: Sequence[Piece]) -> list[TracedModule]:
     """Cut what was traced side by side into its pieces."""
     ir_passes.InlinePass()(traced)
     inputs, outputs = list(traced.graph.inputs), list(traced.graph.outputs)
-    cut: list[TracedPart] = []
+    cut: list[TracedModule] = []
     for piece in pieces:
         mine, inputs = split_at(inputs, len(piece.inputs) + len(piece.parameters))
         results, outputs = split_at(outputs, len(piece.results))
         body = ir.convenience.extract(traced.graph, mine, results)
-        cut.append(TracedPart(piece.call.part, body, len(piece.inputs), tuple(piece.parameters)))
+        cut.append(TracedModule(piece.call.module, body, len(piece.inputs), tuple(piece.parameters)))
     return cut
 
 
 @dataclass(frozen=True)
-class TracedPart:
-    """A part of a graph as it was traced."""
+class TracedModule:
+    """A module of a graph as it was traced."""
 
     name: str
     body: ir.Graph
     arguments: int  # inputs that are no parameters
-    parameters: tuple[str, ...]  # names of the others, in the part's module
+    parameters: tuple[str, ...]  # names of the others, in the module
 
-    def as_function(self, sizes: Mapping[str, int]) -> _Function:
+    def as_function(self, sizes: Mapping[str, int]) -> TracedFunction:
         """Folded and merged, before copies are made, and with symbols for the sizes that stood in for them."""
-        part = ir.Model(self.body, ir_version=_IR_VERSION)
-        onnxscript.optimizer.optimize_ir(part, num_iterations=1)
+        onnxscript.optimizer.optimize_ir(ir.Model(self.body, ir_version=_IR_VERSION), num_iterations=1)
         arguments, formals = split_at(list(self.body.inputs), self.arguments)
         restore_symbols(self.body, arguments, sizes)
         for value in list(self.body.initializers.values()):
             _make_constant(self.body, value)
         names = [name.removeprefix(MODEL_PREFIX) for name in self.parameters]
         function = ir.Function(_DOMAIN, self.name, graph=self.body, attributes=[])
-        return _Function(function, dict(zip(names, formals, strict=True)))
+        return TracedFunction(function, dict(zip(names, formals, strict=True)), self.body.opset_imports[""])
 
 
 @dataclass(frozen=True)
-class _Function:
-    """A part as an ONNX function, and its inputs that stand for parameters, by their names in the part."""
+class TracedFunction:
+    """A module as an ONNX function, and its inputs that stand for parameters, by their names in the module."""
 
     onnx: ir.Function
     formals: dict[str, ir.Value]
+    opset: int
 
 
 def _make_constant(graph: ir.Graph, value: ir.Value) -> None:
@@ -116,15 +119,17 @@ def _make_constant(graph: ir.Graph, value: ir.Value) -> None:
     graph.insert_before(graph[0], node)
 
 
-def _call(call: PartCall, part: _Function, values: dict[str, ir.Value], parameters: dict[str, ir.Value]) -> ir.Node:
-    """A node that calls a part; its outputs join `values`, its parameters `parameters`."""
+def _call(
+    call: ModuleCall, function: TracedFunction, values: dict[str, ir.Value], parameters: dict[str, ir.Value]
+) -> ir.Node:
+    """A node that calls a function; its outputs join `values`, its parameters `parameters`."""
     arguments = [values[name] for name in call.inputs]
-    for name, formal in part.formals.items():
+    for name, formal in function.formals.items():
         full = call.scope + name
         if full not in parameters:
             parameters[full] = ir.Value(name=full, shape=formal.shape, type=formal.type)
         arguments.append(parameters[full])
-    node = ir.Node(_DOMAIN, part.onnx.name, arguments, num_outputs=len(call.outputs))
+    node = ir.Node(_DOMAIN, function.onnx.name, arguments, num_outputs=len(call.outputs))
     for name, value in zip(call.outputs, node.outputs, strict=True):
         value.name = name
         values[name] = value

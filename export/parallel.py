@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Hashable, Iterator, Sequence
+from collections.abc import Hashable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from functools import partial
 
 import onnx
@@ -11,52 +12,67 @@ import onnx_ir as ir
 
 from jukebox_deploy.config import JukeboxConfig
 from jukebox_deploy.contract import GraphKind, GraphSpec, Precision
-from jukebox_deploy.export.tracing import trace_together
+from jukebox_deploy.export.tracing import GraphToTrace, trace_together
+from jukebox_deploy.graphs import cut_graph
 from jukebox_deploy.models.builders import build_model
 from jukebox_deploy.models.prior import Prior
 from jukebox_deploy.models.vqvae import VQVAE
 from jukebox_deploy.processes import map_in_processes
 
 
-def trace_all(
-    config: JukeboxConfig, specs: Sequence[GraphSpec], precision: Precision, processes: int | None = None
-) -> Iterator[tuple[GraphSpec, ir.Model]]:
-    """Trace graphs, in order, in so many processes; without a number one per core, at most one per two graphs.
+@dataclass(frozen=True)
+class TraceRequest:
+    """Graphs of one model to trace, in order."""
 
-    Graphs that differ in their weights alone, as those of two like upsamplers, are traced once.
-    Raises `ExportError` as `trace_together` does.
+    config: JukeboxConfig
+    specs: Sequence[GraphSpec]
+    precision: Precision
+    parts: Mapping[int, int] = field(default_factory=dict)  # into which step and prefill of a level are cut, if not 1
+
+    def tables(self, spec: GraphSpec) -> tuple[GraphSpec, ...]:
+        """What becomes of a graph: itself, or its parts. Raises `ConfigError` as `cut_graph` does."""
+        if spec.kind not in (GraphKind.STEP, GraphKind.PREFILL):
+            return (spec,)
+        return cut_graph(spec, self.config.prior(spec.level), self.parts.get(spec.level, 1))
+
+
+def trace_all(request: TraceRequest, processes: int | None = None) -> Iterator[tuple[GraphSpec, ir.Model]]:
+    """Trace graphs in so many processes; without a number one per core, at most one per two graphs.
+
+    Gives each table and its model, in order. Graphs that differ in their weights alone, as those of two like
+    upsamplers, are traced once. Raises `ExportError` as `trace_together` does.
     """
     distinct: dict[Hashable, GraphSpec] = {}
-    for spec in specs:
-        distinct.setdefault(_structure(config, spec), spec)
-    coming = zip(distinct, _trace_distinct(config, list(distinct.values()), precision, processes), strict=True)
-    traced: dict[Hashable, bytes] = {}
-    for spec in specs:
-        structure = _structure(config, spec)
+    for spec in request.specs:
+        distinct.setdefault(_structure(request, spec), spec)
+    coming = zip(distinct, _trace_distinct(request, list(distinct.values()), processes), strict=True)
+    traced: dict[Hashable, list[bytes]] = {}
+    for spec in request.specs:
+        structure = _structure(request, spec)
         while structure not in traced:
             traced.update([next(coming)])
-        model = ir.from_proto(_parse(traced[structure]))
-        model.graph.name = spec.name
-        yield spec, model
+        for table, data in zip(request.tables(spec), traced[structure], strict=True):
+            model = ir.from_proto(_parse(data))
+            model.graph.name = table.name
+            yield table, model
 
 
-def _structure(config: JukeboxConfig, spec: GraphSpec) -> Hashable:
+def _structure(request: TraceRequest, spec: GraphSpec) -> Hashable:
     """What a traced graph depends on, weights apart."""
     if spec.kind not in (GraphKind.STEP, GraphKind.PREFILL):
         return spec
-    prior = config.prior(spec.level)
-    return (spec.kind, spec.tensors, spec.ranges, prior.transformer, prior.tied_output, prior.readds_conditioning)
+    prior, tables = request.config.prior(spec.level), request.tables(spec)
+    same = (prior.transformer, prior.tied_output, prior.readds_conditioning)
+    return (spec.kind, *(replace(table, level=0) for table in tables), *same)
 
 
-def _trace_distinct(
-    config: JukeboxConfig, specs: Sequence[GraphSpec], precision: Precision, processes: int | None
-) -> Iterator[bytes]:
+def _trace_distinct(request: TraceRequest, specs: Sequence[GraphSpec], processes: int | None) -> Iterator[list[bytes]]:
     """The traced graphs, serialised, one after the other."""
     if processes is None:
         processes = max(1, min(os.cpu_count() or 1, len(specs) // 2))
     shares = _deal(specs, processes)
-    calls = [(config, share, precision) for share in shares]
-    traced: dict[GraphSpec, bytes] = {}
+    calls = [(replace(request, specs=share),) for share in shares]
+    traced: dict[GraphSpec, list[bytes]] = {}
     for share, models in zip(shares, map_in_processes(_trace_to_bytes, calls, processes), strict=True):
         traced |= zip(share, models, strict=True)
     yield from (traced[spec] for spec in specs)
@@ -86,13 +102,13 @@ _EFFORT = {
 }
 
 
-def _builder(config: JukeboxConfig, spec: GraphSpec, precision: Precision) -> partial[VQVAE | Prior]:
-    return partial(build_model, config, spec.model_level, precision)
+def _builder(request: TraceRequest, spec: GraphSpec) -> partial[VQVAE | Prior]:
+    return partial(build_model, request.config, spec.model_level, request.precision)
 
 
-def _trace_to_bytes(config: JukeboxConfig, specs: Sequence[GraphSpec], precision: Precision) -> list[bytes]:
-    models = trace_together([(spec, _builder(config, spec, precision)) for spec in specs])
-    return [ir.to_proto(model).SerializeToString() for model in models]
+def _trace_to_bytes(request: TraceRequest) -> list[list[bytes]]:
+    graphs = [GraphToTrace(spec, _builder(request, spec), request.tables(spec)) for spec in request.specs]
+    return [[ir.to_proto(model).SerializeToString() for model in models] for models in trace_together(graphs)]
 
 
 def _parse(data: bytes) -> onnx.ModelProto:

@@ -10,6 +10,7 @@ import contextlib
 import logging
 import warnings
 from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
 from itertools import chain
 from typing import Any
 
@@ -20,9 +21,9 @@ from torch._subclasses.fake_tensor import FakeTensorMode  # the only way to trac
 
 from jukebox_deploy.contract import GraphSpec
 from jukebox_deploy.errors import ExportError
-from jukebox_deploy.export.assembly import assemble, cut_pieces
+from jukebox_deploy.export.assembly import TracedModule, assemble, cut_pieces
+from jukebox_deploy.export.graph_calls import GraphCalls, Piece, SideBySide, cut_calls, graph_calls, make_piece
 from jukebox_deploy.export.graph_modules import graph_module
-from jukebox_deploy.export.graph_parts import GraphParts, Piece, SideBySide, make_piece, split_graph
 from jukebox_deploy.export.stand_ins import sizes_to_trace
 from jukebox_deploy.export.weights import WeightFile
 from jukebox_deploy.models.prior import Prior
@@ -58,32 +59,52 @@ def _translations() -> dict[Callable[..., Any], Callable[..., Any]]:
     }
 
 
-def trace_together(graphs: Sequence[tuple[GraphSpec, ModelBuilder]]) -> list[ir.Model]:
+@dataclass(frozen=True)
+class GraphToTrace:
+    """A graph, how its model is made (on fake tensors), and the parts that it is cut into."""
+
+    spec: GraphSpec
+    build_model: ModelBuilder
+    parts: tuple[GraphSpec, ...] = ()
+
+    @property
+    def tables(self) -> tuple[GraphSpec, ...]:
+        """The tables of what comes out: the parts', or the graph's own."""
+        return self.parts or (self.spec,)
+
+
+def trace_together(graphs: Sequence[GraphToTrace]) -> list[list[ir.Model]]:
     """Trace several graphs in one call of the exporter, which costs a second or two before it does anything.
 
-    The builder of a graph makes its model; it is called on fake tensors. Parameters are inputs of the traced graph
-    behind the declared ones (see `tie`). Raises `ExportError`.
+    Gives the models of each graph's `tables`. Parameters are inputs of a traced graph behind the declared ones
+    (see `tie`). Raises `ExportError`.
     """
     with FakeTensorMode(allow_non_fake_inputs=True):
-        parts = [split_graph(graph_module(spec, build_model())) for spec, build_model in graphs]
-        pieces = [_make_pieces(spec, split) for (spec, _), split in zip(graphs, parts, strict=True)]
-        traced = _export(", ".join(spec.name for spec, _ in graphs), list(chain.from_iterable(pieces)))
-    cut = cut_pieces(traced, list(chain.from_iterable(pieces)))
+        made = [graph_calls(graph_module(graph.spec, graph.build_model())) for graph in graphs]
+        pieces = [_make_pieces(graph.spec, calls) for graph, calls in zip(graphs, made, strict=True)]
+        traced = _export(", ".join(graph.spec.name for graph in graphs), list(chain.from_iterable(pieces)))
+    cut = iter(cut_pieces(traced, list(chain.from_iterable(pieces))))
     return [
-        assemble(spec, split.calls, [cut.pop(0) for _ in mine])
-        for (spec, _), split, mine in zip(graphs, parts, pieces, strict=True)
+        _assemble_tables(graph, calls, [next(cut) for _ in mine])
+        for graph, calls, mine in zip(graphs, made, pieces, strict=True)
     ]
 
 
-def _make_pieces(spec: GraphSpec, parts: GraphParts) -> list[Piece]:
-    """Every part of a graph where it is called first. Running all calls gives the next ones example inputs."""
+def _assemble_tables(graph: GraphToTrace, made: GraphCalls, modules: Sequence[TracedModule]) -> list[ir.Model]:
+    sizes = sizes_to_trace(graph.spec)
+    functions = {module.name: module.as_function(sizes) for module in modules}
+    return [assemble(table, cut_calls(graph.spec, made.calls, table), functions) for table in graph.tables]
+
+
+def _make_pieces(spec: GraphSpec, made: GraphCalls) -> list[Piece]:
+    """Every module of a graph where it is called first. Running all calls gives the next ones example inputs."""
     sizes = sizes_to_trace(spec)
     tensors = {t.input_name: torch.empty(t.shape(sizes), dtype=getattr(torch, t.dtype)) for t in spec.inputs}
     pieces: dict[str, Piece] = {}
-    for call in parts.calls:
-        piece = make_piece(parts.modules[call.part], call, [tensors[name] for name in call.inputs])
+    for call in made.calls:
+        piece = make_piece(made.modules[call.module], call, [tensors[name] for name in call.inputs])
         tensors |= dict(zip(call.outputs, piece.results, strict=True))
-        pieces.setdefault(call.part, piece)
+        pieces.setdefault(call.module, piece)
     return list(pieces.values())
 
 

@@ -6,6 +6,7 @@ documentation are all derived from these tables. Nothing here imports a heavy li
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 from dataclasses import dataclass
 from enum import StrEnum
@@ -134,7 +135,7 @@ class TensorSpec:
 
     def bytes(self, sizes: Mapping[str, int]) -> int:
         """Bytes of the tensor at the given sizes."""
-        return int(np.prod(self.shape(sizes), dtype=np.int64)) * ITEM_BYTES[self.dtype]
+        return math.prod(self.shape(sizes)) * ITEM_BYTES[self.dtype]
 
 
 @dataclass(frozen=True)
@@ -145,11 +146,12 @@ class GraphSpec:
     level: int
     tensors: tuple[TensorSpec, ...]
     ranges: tuple[DimensionRange, ...]
+    part: int | None = None  # which part of a graph that was cut, see `graphs.cut_graph`
 
     @property
     def name(self) -> str:
-        """Name of the graph and stem of its files, for instance `step_2`."""
-        return f"{self.kind}_{self.level}"
+        """Name of the graph and stem of its files, for instance `step_2` or `step_2_part_0`."""
+        return f"{self.kind}_{self.level}" + ("" if self.part is None else f"_part_{self.part}")
 
     @property
     def model_level(self) -> int | None:
@@ -188,6 +190,7 @@ class GraphSpec:
                 for t in self.tensors
             ],
             "ranges": {r.symbol: [r.minimum, r.optimum, r.maximum] for r in self.ranges},
+            "part": self.part,
         }
 
     @staticmethod
@@ -199,7 +202,8 @@ class GraphSpec:
                 for t in data["tensors"]
             )
             ranges = tuple(DimensionRange(symbol, *sizes) for symbol, sizes in data["ranges"].items())
-            spec = GraphSpec(GraphKind(data["kind"]), int(data["level"]), tensors, ranges)
+            part = data["part"]
+            spec = GraphSpec(GraphKind(data["kind"]), int(data["level"]), tensors, ranges, part)
         except (KeyError, TypeError, ValueError, AttributeError) as error:
             raise EngineError(f"the manifest's table of a graph is not readable: {error!r}. Export again.") from error
         if unknown := {t.dtype for t in tensors} - set(ITEM_BYTES):

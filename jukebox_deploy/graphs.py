@@ -3,11 +3,21 @@
 Symbols: `B` slots, `T` codes of a stretch of audio. The step and the prefill share their buffers:
 same names, same memory. The column caches are `[B, H, c*m, D]` to the step and `[B, H*c, m, D]` to
 the prefill, which is the same memory read with another shape (design, section 3).
+
+A step or a prefill that is too large to be built at once is cut into parts of whole layers
+(`cut_graph`), graphs of their own that run one after the other. A manifest has the table of the whole
+graph and, in order, the table and the file of each part. Whoever runs them needs one buffer for each
+tensor name: those of the whole table, as ever, and one for each tensor between parts, which one part
+gives and a later one takes. What only the last part changes (`position`, `codes`), the others take
+as plain inputs from the buffer that the last one reads.
 """
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+import re
+from collections.abc import Iterator
+from dataclasses import dataclass, replace
+from itertools import pairwise
 
 from jukebox_deploy.attention_patterns import AttentionPattern
 from jukebox_deploy.config import JukeboxConfig, PriorConfig, TransformerConfig, VQVAEConfig
@@ -20,6 +30,7 @@ from jukebox_deploy.contract import (
     Role,
     TensorSpec,
 )
+from jukebox_deploy.errors import ConfigError
 
 
 @dataclass(frozen=True)
@@ -220,3 +231,62 @@ def declare_graphs(config: JukeboxConfig, options: GraphOptions | None = None) -
             declare_step(prior, options),
         ]
     return {graph.name: graph for graph in graphs if graph is not None}
+
+
+_OF_LAYER = re.compile(r"(?:cross_)?(?:key|value)_(\d+)")
+_OF_ENTRY = ("codes", "start", "conditioning")
+
+
+def rows_after(layer: int) -> str:
+    """Name of the rows that a layer gives to the next."""
+    return f"rows_{layer}"
+
+
+def cut_graph(spec: GraphSpec, prior: PriorConfig, parts: int) -> tuple[GraphSpec, ...]:
+    """The tables of the parts of a step or a prefill, each of about as many layers.
+
+    A part of all layers is the graph itself. Raises `ConfigError` for another graph, and for more parts than layers.
+    """
+    if spec.kind not in (GraphKind.STEP, GraphKind.PREFILL) or not any(state.in_place for state in spec.states):
+        raise ConfigError(f"{spec.name} is no stack of layers with caches, so it cannot be cut into parts.")
+    depth = prior.transformer.depth
+    if not 1 <= parts <= depth:
+        raise ConfigError(f"{spec.name} has {depth} layers, which cannot be cut into {parts} parts.")
+    if parts == 1:
+        return (spec,)
+    borders = [depth * part // parts for part in range(parts + 1)]
+    cuts = [range(first, end) for first, end in pairwise(borders)]
+    return tuple(
+        replace(spec, tensors=tuple(_part_tensors(spec, prior, layers)), part=part) for part, layers in enumerate(cuts)
+    )
+
+
+def _part_tensors(spec: GraphSpec, prior: PriorConfig, layers: range) -> Iterator[TensorSpec]:
+    """What goes into these layers and comes out of them, tensors between parts last."""
+    first, last = layers.start == 0, layers.stop == prior.transformer.depth
+    patterns = prior.transformer.patterns[layers.start : layers.stop]
+    cached = any(pattern is not AttentionPattern.CROSS for pattern in patterns)
+    for tensor in spec.tensors:
+        layer = _OF_LAYER.fullmatch(tensor.name)
+        if layer is not None:
+            if int(layer[1]) in layers:
+                yield tensor
+        elif last and (tensor.name not in _OF_ENTRY or tensor.role is Role.STATE):
+            yield tensor
+        elif (first and tensor.name in _OF_ENTRY) or (tensor.name == "position" and (first or cached)):
+            yield replace(tensor, role=Role.INPUT)
+    yield from _between_parts(spec, prior, layers)
+
+
+def _between_parts(spec: GraphSpec, prior: PriorConfig, layers: range) -> Iterator[TensorSpec]:
+    config = prior.transformer
+    first, last = layers.start == 0, layers.stop == config.depth
+    dtype = next(tensor.dtype for tensor in spec.states if tensor.in_place)
+    positions = () if spec.kind is GraphKind.STEP else (config.block_length,)
+    dims = ("B", *positions, config.width)
+    if not first:
+        yield _input(rows_after(layers.start - 1), dtype, *dims)
+    if not last:
+        yield _output(rows_after(layers.stop - 1), dtype, *dims)
+    if spec.kind is GraphKind.STEP and prior.readds_conditioning and first != last:
+        yield TensorSpec("conditioning_rows", _FLOAT, dims, Role.OUTPUT if first else Role.INPUT)

@@ -19,11 +19,12 @@ from jukebox_deploy.engine import Engine
 from jukebox_deploy.engines import quantised_weights
 from jukebox_deploy.engines.bundle import write_manifest
 from jukebox_deploy.engines.graph_check import check_graph_file
-from jukebox_deploy.engines.manifest import GraphEntry, Manifest, Target
+from jukebox_deploy.engines.manifest import GraphEntry, GraphPart, Manifest, Target
 from jukebox_deploy.engines.onnxruntime import OnnxRuntimeEngine
 from jukebox_deploy.engines.onnxruntime_sessions import OnnxRuntimeOptions
 from jukebox_deploy.errors import ExportError
-from jukebox_deploy.export.parallel import trace_all
+from jukebox_deploy.export.cutting import Cutting
+from jukebox_deploy.export.parallel import TraceRequest, trace_all
 from jukebox_deploy.export.stored_weights import store_quantised
 from jukebox_deploy.export.tracing import parameter_dtypes, tie
 from jukebox_deploy.export.validation import check_structure, require_parity
@@ -47,6 +48,7 @@ class ExportRequest:
     processes: int | None = None  # that trace; None: one per core, at most one per two graphs
     seed: int = 0  # of the inputs that validation makes
     quantisation: QuantisationRequest = field(default_factory=QuantisationRequest)
+    cutting: Cutting = field(default_factory=Cutting)  # of steps and prefills
 
     @property
     def quantises(self) -> bool:
@@ -57,6 +59,11 @@ class ExportRequest:
     def declared_options(self) -> GraphOptions:
         """The options that the graphs are declared with: a step shows what quantised weights cost in its logits."""
         return replace(self.options, logits=self.options.logits or self.quantises)
+
+    def parts(self, config: JukeboxConfig) -> dict[int, int]:
+        """The number of parts by level of the priors; raises `ExportError` as `Cutting.parts_of` does."""
+        options, weights = self.options, self.quantisation.weights
+        return {p.level: self.cutting.parts_of(p, options.precision, weights) for p in config.priors}
 
 
 @dataclass(frozen=True)
@@ -69,6 +76,12 @@ class ExportEvent:
 
 
 Listener = Callable[[ExportEvent], None]
+
+TracedGraph = tuple[GraphSpec, ir.Model]
+"""A table, and the graph that was traced for it."""
+
+Entries = Mapping[str, GraphEntry]
+"""Saved graphs by name."""
 
 
 def export_bundle(
@@ -132,17 +145,20 @@ class _Export:
 
     def write(self, specs: Mapping[str, GraphSpec], folder: Path, report: dict[str, Any]) -> dict[str, GraphEntry]:
         """Everything but the manifest; what was found goes into the report, by graph."""
-        options, config = self.request.options, self.checkpoint.config
+        config = self.checkpoint.config
+        tracing = TraceRequest(config, list(specs.values()), self.request.options.precision, self.request.parts(config))
         traced: dict[str, ir.Model] = {}
-        for spec, model in trace_all(config, list(specs.values()), options.precision, self.request.processes):
+        for spec, model in trace_all(tracing, self.request.processes):
             self.listener(ExportEvent("trace", spec.name))
             traced[spec.name] = model
         entries: dict[str, GraphEntry] = {}
         for level in dict.fromkeys(spec.model_level for spec in specs.values()):
             mine = {name: spec for name, spec in specs.items() if spec.model_level == level}
-            saved = self._save_model(level, [(mine[name], traced.pop(name)) for name in mine], folder)
+            tables = {name: tracing.tables(spec) for name, spec in mine.items()}
+            graphs = {name: [(table, traced.pop(table.name)) for table in tables[name]] for name in mine}
+            saved = self._save_model(level, graphs, folder)
             if self.request.validate:
-                report |= self._validate_model(level, mine, folder)
+                report |= self._validate_model(level, saved, folder)
             if self.quantiser is not None and level is not None:
                 saved = self._judge(level, saved, folder, self.quantiser)
             entries |= saved
@@ -154,47 +170,54 @@ class _Export:
         return entries
 
     def _save_model(
-        self, level: int | None, graphs: Sequence[tuple[GraphSpec, ir.Model]], folder: Path
+        self, level: int | None, graphs: Mapping[str, Sequence[TracedGraph]], folder: Path
     ) -> dict[str, GraphEntry]:
-        """Write all graphs of one model and the one file of their weights."""
-        dtypes = {name: dtype for spec, model in graphs for name, dtype in parameter_dtypes(spec, model).items()}
+        """Write all graphs of one model, whole or in parts, and the one file of their weights."""
+        pieces = [piece for some in graphs.values() for piece in some]
+        dtypes = {name: dtype for spec, model in pieces for name, dtype in parameter_dtypes(spec, model).items()}
         component = component_name(level)
         source = self.checkpoint.tensors(component)
         loaders = {name: partial(source.load, name) for name in source.infos}
         quantised: Iterator[RawTensor] = iter(())
         if self.quantiser is not None and level is not None:
             chosen = {name: dtypes.pop(name) for name in self.quantiser.choice(level).quantised if name in dtypes}
-            for spec, model in graphs:
+            for spec, model in pieces:
                 count = store_quantised(spec, model, chosen, self.quantiser.form)
                 if count:
                     self.listener(ExportEvent("quantise", spec.name, f"{count} weights to {self.quantiser.form.dtype}"))
             quantised = self.quantiser.tensors(level, chosen)
         weights = write_weights(folder / f"{component}.weights", chain(plain_tensors(dtypes, loaders), quantised))
-        return {spec.name: _save_graph(spec, model, folder, weights) for spec, model in graphs}
+        tables = declare_graphs(self.checkpoint.config, self.request.declared_options)
+        return {name: _save_graph(tables[name], some, folder, weights) for name, some in graphs.items()}
 
-    def _rounded(self, level: int | None, specs: Mapping[str, GraphSpec], folder: Path) -> dict[int | None, WeightFile]:
+    def _rounded(self, level: int | None, entries: Entries, folder: Path) -> dict[int | None, WeightFile]:
         """The weights that stand in for the checkpoint's where a graph is compared with the model."""
         if self.quantiser is None or level is None:
             return {}
-        return {level: weights_of_graphs(folder / f"{name}.onnx" for name in specs)}
+        return {level: weights_of_graphs(_files(entries, folder).values())}
 
-    def _validate_model(self, level: int | None, specs: Mapping[str, GraphSpec], folder: Path) -> dict[str, Any]:
+    def _engine(self, entries: Entries, folder: Path, options: OnnxRuntimeOptions | None = None) -> OnnxRuntimeEngine:
+        """The saved graphs on ONNX Runtime."""
+        config = self.checkpoint.config
+        tables = declare_graphs(config, self.request.declared_options)
+        parts = {name: tuple(part.spec for part in entry.parts) for name, entry in entries.items() if entry.parts}
+        return OnnxRuntimeEngine(config, tables, _files(entries, folder), options, parts)
+
+    def _validate_model(self, level: int | None, entries: Entries, folder: Path) -> dict[str, Any]:
         """Compare every graph with the model at sizes other than the traced ones; the report by graph."""
         precision, config = self.request.options.precision, self.checkpoint.config
-        tables = declare_graphs(config, self.request.declared_options)
-        files = {name: folder / f"{name}.onnx" for name in specs}
         # Rounded activations would hide a wrong graph; what they cost is part of the quality that is measured.
-        found = OnnxRuntimeEngine(config, tables, files, OnnxRuntimeOptions(map_weights=True, round_activations=False))
-        rounded = self._rounded(level, specs, folder)
-        open_eager = reference(partial(eager_engine, self.checkpoint, tables, precision, rounded=rounded), config)
+        found = self._engine(entries, folder, OnnxRuntimeOptions(map_weights=True, round_activations=False))
+        rounded = self._rounded(level, entries, folder)
+        open_eager = reference(partial(eager_engine, self.checkpoint, found.graphs, precision, rounded=rounded), config)
         report: dict[str, Any] = {}
-        for name, spec in specs.items():
-            if reason := reason_not_to_run(spec):
+        for name, entry in entries.items():
+            if reason := reason_not_to_run(entry.spec):
                 report[name] = {"not_run": reason}
                 continue
             rows: list[dict[str, Any]] = []
-            for sizes in sizes_to_compare(spec):
-                parity = compare_graph(open_eager, found, spec, sizes, precision, self.request.seed)
+            for sizes in sizes_to_compare(entry.spec):
+                parity = compare_graph(open_eager, found, entry.spec, sizes, precision, self.request.seed)
                 require_parity(name, str(sizes), parity)
                 worst = max(parity, key=lambda row: row.relative_error)
                 self.listener(ExportEvent("validate", name, f"{sizes}: relative error {worst.relative_error:.1e}"))
@@ -202,33 +225,41 @@ class _Export:
             report[name] = {"tolerance": parity[0].tolerance or None, "runs": rows}
         return report
 
-    def _judge(
-        self, level: int, entries: Mapping[str, GraphEntry], folder: Path, quantiser: Quantiser
-    ) -> dict[str, GraphEntry]:
+    def _judge(self, level: int, entries: Entries, folder: Path, quantiser: Quantiser) -> dict[str, GraphEntry]:
         """Measure what the quantised weights of a prior cost, if that is asked for, and say it with its graphs."""
-        specs = {name: entry.spec for name, entry in entries.items()}
-        step = specs.get(f"{GraphKind.STEP}_{level}")
+        step = entries.get(f"{GraphKind.STEP}_{level}")
         quality = None
         if step is not None and quantiser.request.judge_quality:
-            quality = quantiser.judge(self._as_it_runs(level, specs, folder), step)
-            self.listener(ExportEvent("quality", step.name, str(quality)))
-        facts = quantiser.facts(level, self._rounded(level, specs, folder).get(level), quality)
+            quality = quantiser.judge(self._as_it_runs(level, entries, folder), step.spec)
+            self.listener(ExportEvent("quality", step.spec.name, str(quality)))
+        facts = quantiser.facts(level, self._rounded(level, entries, folder).get(level), quality)
         return {name: replace(entry, options={quantised_weights.KEY: facts}) for name, entry in entries.items()}
 
-    def _as_it_runs(self, level: int, specs: Mapping[str, GraphSpec], folder: Path) -> Engine:
+    def _as_it_runs(self, level: int, entries: Entries, folder: Path) -> Engine:
         """ONNX Runtime with its own rounding; the model in PyTorch where a CPU cannot run the graphs."""
-        tables = declare_graphs(self.checkpoint.config, self.request.declared_options)
-        if any(reason_not_to_run(spec) for spec in specs.values()):
-            rounded = self._rounded(level, specs, folder)
-            return eager_engine(self.checkpoint, tables, self.request.options.precision, rounded=rounded)
-        files = {name: folder / f"{name}.onnx" for name in specs}
-        return OnnxRuntimeEngine(self.checkpoint.config, tables, files)
+        found = self._engine(entries, folder)
+        if not any(reason_not_to_run(entry.spec) for entry in entries.values()):
+            return found
+        rounded = self._rounded(level, entries, folder)
+        return eager_engine(self.checkpoint, found.graphs, self.request.options.precision, rounded=rounded)
 
 
-def _save_graph(spec: GraphSpec, model: ir.Model, folder: Path, weights: WeightFile) -> GraphEntry:
+def _files(entries: Entries, folder: Path) -> dict[str, Path]:
+    return {piece.spec.name: folder / piece.file for entry in entries.values() for piece in entry.pieces}
+
+
+def _save_graph(spec: GraphSpec, pieces: Sequence[TracedGraph], folder: Path, weights: WeightFile) -> GraphEntry:
+    """Save a graph, or the parts of one."""
+    saved = tuple(GraphPart(table, _save_piece(table, model, folder, weights)) for table, model in pieces)
+    if len(saved) == 1:
+        return GraphEntry(spec, saved[0].file, (weights.path.name,))
+    return GraphEntry(spec, "", (weights.path.name,), parts=saved)
+
+
+def _save_piece(spec: GraphSpec, model: ir.Model, folder: Path, weights: WeightFile) -> str:
     tie(spec, model, weights)
     path = folder / f"{spec.name}.onnx"
     ir.save(model, path)
     check_structure(path, spec)
     check_graph_file(path, spec, [weights.path.name])
-    return GraphEntry(spec, path.name, (weights.path.name,))
+    return path.name

@@ -18,12 +18,11 @@ def onnx_engine(bundle: EngineBundle, options: OnnxRuntimeOptions | None = None)
     """
     if bundle.manifest.target is not Target.ONNXRUNTIME:
         raise EngineError(
-            f"{bundle.folder} holds {bundle.manifest.target} engines. This version builds them but does not run them "
-            "yet, that takes a GPU runner; give the folder of ONNX graphs that `jukebox-deploy export` made."
+            f"{bundle.folder} holds {bundle.manifest.target} engines, which ONNX Runtime does not run; give the folder "
+            "of ONNX graphs that `jukebox-deploy export` made."
         )
     require_current_tables(bundle)
-    files = {name: bundle.folder / entry.file for name, entry in bundle.manifest.graphs.items()}
-    return OnnxRuntimeEngine(bundle.manifest.config, bundle.graphs, files, options)
+    return OnnxRuntimeEngine(bundle.manifest.config, bundle.graphs, bundle.paths, options, bundle.parts)
 
 
 def require_current_tables(bundle: EngineBundle) -> None:

@@ -35,10 +35,12 @@ def check_with_tensorrt(entry: GraphEntry, folder: Path, check: TensorRtCheck) -
         if (size := _weight_bytes(entry, folder)) > SMALL_WEIGHTS:
             return f"{size / 1e9:.1f} GB of weights: build it with `jukebox-deploy build`"
     options = BuildOptions(Target.TENSORRT_RTX, ("8.9",))
+    layers = 0
     with tempfile.TemporaryDirectory(dir=folder.parent, prefix=".tensorrt-check-") as scratch:
-        engine = Path(scratch) / f"{entry.spec.name}.engine"
-        summary = build_engine(folder / entry.file, entry.spec, engine, options, entry.weights)
-    return f"built for 8.9, {summary.layers} layers"
+        for piece in entry.pieces:
+            engine = Path(scratch) / f"{piece.spec.name}.engine"
+            layers += build_engine(folder / piece.file, piece.spec, engine, options, entry.weights).layers
+    return f"built for 8.9, {layers} layers" + (f" in {len(entry.parts)} parts" if entry.parts else "")
 
 
 def _weight_bytes(entry: GraphEntry, folder: Path) -> int:

@@ -264,7 +264,10 @@ def rounded_weights(bundle: EngineBundle) -> dict[int | None, WeightFile]:
     quantised = [e.spec for e in manifest.graphs.values() if quantised_weights.facts_of(e) is not None]
     return {
         level: weights_of_graphs(
-            bundle.folder / e.file for e in manifest.graphs.values() if e.spec.model_level == level
+            bundle.folder / piece.file
+            for entry in manifest.graphs.values()
+            for piece in entry.pieces
+            if entry.spec.model_level == level
         )
         for level in {spec.model_level for spec in quantised}
     }

@@ -215,12 +215,22 @@ class Prior(nn.Module):
 
         The window's caches and lyrics are not looked at.
         """
+        position, addresses = self.locate(window.position, queries)
+        rows, conditioning = self.embed(window, position, queries)
+        return Entry(rows, conditioning, position, addresses)
+
+    def locate(self, position: Tensor, queries: int) -> tuple[Tensor, Addresses]:
+        """A window's position `[B]`, kept within the context, and where it lives in the caches."""
         transformer = self.core.transformer
-        position = window.position.clamp(max=transformer.geometry.context - queries)
+        position = position.clamp(max=transformer.geometry.context - queries)
+        return position, transformer.locate(position, queries)
+
+    def embed(self, window: Window, position: Tensor, queries: int) -> tuple[Tensor, Tensor | None]:
+        """Rows and conditioning of an `Entry`, at a position `[B]` within the context."""
         rows, conditioning = self.core.embed_window(window, position, queries)
         if queries == 1:
             rows, conditioning = rows[:, 0], None if conditioning is None else conditioning[:, 0]
-        return Entry(rows.to(transformer.dtype), conditioning, position, transformer.locate(position, queries))
+        return rows.to(self.core.transformer.dtype), conditioning
 
     def prefill(self, window: Window) -> tuple[Tensor, dict[int, KeyValue]]:
         """One block of known codes: the new `position` `[B]` and the caches that go out.
@@ -231,11 +241,11 @@ class Prior(nn.Module):
         transformer = self.core.transformer
         entry = self.enter(window, transformer.geometry.block_length)
         _, caches = transformer.forward_cached(entry.rows, entry.addresses, window.caches, window.lyrics)
-        return self.leave_prefill(window), caches
+        return self.leave_prefill(window.position, window.known_end), caches
 
-    def leave_prefill(self, window: Window) -> Tensor:
+    def leave_prefill(self, position: Tensor, known_end: Tensor) -> Tensor:
         """The new `position` `[B]`."""
-        return torch.minimum(window.position + self.core.transformer.geometry.block_length, window.known_end)
+        return torch.minimum(position + self.core.transformer.geometry.block_length, known_end)
 
     def step(self, window: Window, choice: Choice) -> StepResult:
         """One position of every slot; slots at their `window_end` idle (their codes stay)."""

@@ -63,8 +63,7 @@ def random_inputs(session: OnnxRuntimeSession) -> dict[str, np.ndarray]:
 
 def main(folder: str, level: int, mode: str) -> None:
     bundle = open_bundle(folder)
-    files = {name: bundle.folder / entry.file for name, entry in bundle.manifest.graphs.items()}
-    session = OnnxRuntimeEngine(bundle.manifest.config, bundle.graphs, files).prior_session(level, SLOTS)
+    session = OnnxRuntimeEngine(bundle.manifest.config, bundle.graphs, bundle.paths).prior_session(level, SLOTS)
     states = {tensor.name: session._buffers[tensor.name][0] for tensor in session.spec.states if tensor.in_place}
     caches = {name: buffer for name, buffer in states.items() if isinstance(buffer, HostBuffer)}
     inputs = random_inputs(session)
@@ -80,7 +79,7 @@ def main(folder: str, level: int, mode: str) -> None:
         if mode == "copy":
             other = HostBuffer(session.spec.tensor(name), SLOTS)
             array = other.array
-            bind = session._step_bindings[0].bind_output
+            bind = session._step_bindings[0][0].bind_output
             bind(session.spec.tensor(name).output_name, "cpu", 0, array.dtype, array.shape, other.address)
             cache = other
         protect(cache, set() if mode == "all pages" else pages)

@@ -110,6 +110,12 @@ def test_a_link_to_itself(bundle: Path) -> None:
     assert FILES[0] in refusal(bundle)
 
 
+def test_a_file_that_nobody_listed_is_no_graph(bundle: Path) -> None:
+    (bundle / "step_9.onnx").write_bytes(b"x")
+    (bundle / "step_0.engine").write_bytes(b"x")
+    assert set(open_bundle(bundle).paths.values()) == {bundle / name for name in FILES if name.endswith(".onnx")}
+
+
 def test_swapped_files(bundle: Path) -> None:
     first, second = (bundle / name for name in FILES[:2])
     content = first.read_bytes()

@@ -2,25 +2,46 @@
 
 from __future__ import annotations
 
+import copy
 import json
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import replace
 from typing import Any
 
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
 from jukebox_deploy.contract import GraphKind
 from jukebox_deploy.engines import manifest as manifest_module
-from jukebox_deploy.engines.manifest import FileRecord, GraphEntry, Manifest, manifest_from_json, manifest_to_json
+from jukebox_deploy.engines.manifest import (
+    FileRecord,
+    GraphEntry,
+    GraphPart,
+    Manifest,
+    manifest_from_json,
+    manifest_to_json,
+)
 from jukebox_deploy.errors import EngineError
+from jukebox_deploy.graphs import cut_graph, declare_graphs
+from jukebox_deploy.presets import preset
 from tests.engines.handmade_graphs import cache_spec, decode_spec, make_manifest
 
 
+def cut_entry() -> GraphEntry:
+    """A step in two parts."""
+    config = preset("tiny")
+    spec = declare_graphs(config)["step_2"]
+    parts = tuple(GraphPart(part, f"{part.name}.onnx") for part in cut_graph(spec, config.prior(2), 2))
+    return GraphEntry(spec, "", ("shared.weights",), parts=parts)
+
+
 def example() -> Manifest:
-    """Two graphs that share a file of weights."""
+    """Three graphs that share a file of weights, one of them in parts."""
     entries = [
         GraphEntry(cache_spec(), "step_0.onnx", ("shared.weights",), ("8.6",), {"keep": ["layer 3"]}),
         GraphEntry(decode_spec(), "decoders/vqvae_decode_0.onnx", ("shared.weights",)),
+        cut_entry(),
     ]
     files = {name: FileRecord("ab" * 32, 7) for entry in entries for name in entry.files}
     return replace(make_manifest(entries), files=files, parity={"step_0": {"largest": 1e-6}})
@@ -39,7 +60,7 @@ def test_what_is_written_comes_back() -> None:
 
 def test_graphs_are_found_by_kind_and_level() -> None:
     assert example().graph(GraphKind.STEP, 0).file == "step_0.onnx"
-    with pytest.raises(EngineError, match="no graph 'step_1'; it has \\['step_0', 'vqvae_decode_0'\\]"):
+    with pytest.raises(EngineError, match="no graph 'step_1'; it has \\['step_0', 'step_2', 'vqvae_decode_0'\\]"):
         example().graph(GraphKind.STEP, 1)
 
 
@@ -67,8 +88,9 @@ def assign(*path: str | int, value: Any) -> Callable[[Any], None]:
 
 STEP = ("graphs", "step_0")
 TABLE = (*STEP, "table")
+CUT = ("graphs", "step_2")
 HOSTILE: list[tuple[Callable[[Any], None], str]] = [
-    (assign("format_version", value=1), "format version 1, this program reads 2"),
+    (assign("format_version", value=1), "format version 1, this program reads 3"),
     (assign("format_version", value="1"), "format version '1'"),
     (assign("surprise", value=1), "unknown or missing keys \\['surprise'\\]"),
     (lambda data: data.pop("tools"), "unknown or missing keys \\['tools'\\]"),
@@ -96,6 +118,24 @@ HOSTILE: list[tuple[Callable[[Any], None], str]] = [
     (assign(*TABLE, "tensors", 0, "dims", value=["x*B"]), "table that is not sound"),
     (assign(*TABLE, "tensors", 0, "dims", value=[2.0]), "table that is not sound"),
     (assign(*TABLE, "ranges", "B", value=[4, 1, 16]), "table that is not sound"),
+    (assign(*TABLE, "ranges", "B", value=[1, 4, 2**31]), "table that is not sound"),
+    (assign(*TABLE, "tensors", 0, "dims", value=[2**62, 2**62]), "table that is not sound"),
+    (assign(*TABLE, "tensors", 0, "dims", value=[f"{2**40}*B"]), "table that is not sound"),
+    (assign(*TABLE, "level", value=0.0), "table that is not sound"),
+    (assign(*TABLE, "part", value=0), "has the table of 'step_0_part_0'"),
+    (assign(*TABLE, "part", value="0"), "table that is not sound"),
+    (assign(*STEP, "file", value=None), "neither one file nor parts, or both"),
+    (assign(*CUT, "file", value="step_2.onnx"), "neither one file nor parts, or both"),
+    (assign(*CUT, "parts", value={}), "expected a list"),
+    (assign(*CUT, "parts", 0, value=None), "a part of graph 'step_2' of the manifest: expected an object"),
+    (assign(*CUT, "parts", 1, "extra", value=1), "unknown or missing keys \\['extra'\\]"),
+    (assign(*CUT, "parts", 1, "file", value="../x.onnx"), "no plain path inside the bundle"),
+    (assign(*CUT, "parts", 1, "table", "part", value=0), "the parts of graph 'step_2' .* do not fit together"),
+    (assign(*CUT, "parts", 0, "table", "tensors", -2, "dims", value=["B", 2]), "do not fit together"),
+    (assign(*CUT, "parts", 0, "table", "tensors", -2, "dtype", value="int32"), "do not fit together"),
+    (assign(*CUT, "table", "kind", value="condition"), "has the table of 'condition_2'"),
+    (lambda data: data["graphs"]["step_2"]["parts"].reverse(), "do not fit together"),
+    (lambda data: data["graphs"]["step_2"]["parts"].pop(), "do not fit together|disagree on"),
     (assign(*TABLE, "ranges", "B", value=[1, 4]), "table of a graph is not readable"),
     (assign("files", "step_0.onnx", "bytes", value=-1), "no readable size and hash"),
     (assign("files", "step_0.onnx", "bytes", value=True), "no readable size and hash"),
@@ -135,7 +175,7 @@ def test_each_odd_manifest_is_refused_with_a_sentence(change: Callable[[Any], No
         "step\0.onnx",
         "ü.onnx",
         "a" * 201,
-        None,
+        7,
         ["step_0.onnx"],
     ],
 )
@@ -145,6 +185,44 @@ def test_paths_stay_inside_the_bundle(field: str, path: Any) -> None:
     data["graphs"]["step_0"][field] = [path] if field == "weights" else path
     with pytest.raises(EngineError, match="no plain path inside the bundle"):
         manifest_from_json(sealed(data))
+
+
+ODD_VALUES = st.one_of(
+    st.none(),
+    st.booleans(),
+    st.integers(-(10**40), 10**40),
+    st.floats(allow_nan=False, allow_infinity=False),
+    st.text(max_size=9),
+    st.sampled_from(["../x", "/etc/passwd", "B", "2*B", "step_0.onnx", "9" * 400 + "*B"]),
+    st.lists(st.integers(), max_size=3),
+    st.dictionaries(st.text(max_size=5), st.integers(), max_size=2),
+)
+
+
+def places(data: Any, path: tuple[Any, ...] = ()) -> Iterator[tuple[Any, ...]]:
+    """The path to every value."""
+    children = data.items() if isinstance(data, dict) else enumerate(data) if isinstance(data, list) else ()
+    for key, value in children:
+        yield (*path, key)
+        yield from places(value, (*path, key))
+
+
+PLAIN = json.loads(json.dumps(manifest_to_json(example())))
+PLACES = [path for path in places(PLAIN) if path != ("checksum",)]
+
+
+@settings(max_examples=300, deadline=None)
+@given(st.sampled_from(PLACES), ODD_VALUES)
+def test_any_odd_value_anywhere_is_refused_or_means_what_it_says(path: tuple[Any, ...], value: Any) -> None:
+    data = copy.deepcopy(PLAIN)
+    assign(*path, value=value)(data)
+    data = sealed(data)
+    try:
+        manifest = manifest_from_json(data)
+    except EngineError as error:
+        assert str(error).endswith(".")  # noqa: PT017  # both outcomes are right, another exception is not
+    else:
+        assert json.loads(json.dumps(manifest_to_json(manifest))) == data
 
 
 def test_a_value_that_json_cannot_hold_is_not_written() -> None:

@@ -66,12 +66,12 @@ def _graphs_are_traced_once() -> Iterator[None]:
     """Most of an export's time is tracing, which knows nothing of quantised weights."""
     traced: dict[Hashable, list[bytes]] = {}
 
-    def trace_once(config, specs, precision, processes):
-        key = (precision, tuple(specs))
+    def trace_once(request, processes):
+        key = (request.precision, tuple(request.specs))
         if key not in traced:
-            made = trace_all(config, specs, precision, processes)
+            made = trace_all(request, processes)
             traced[key] = [ir.to_proto(model).SerializeToString() for _, model in made]
-        for spec, data in zip(specs, traced[key], strict=True):
+        for spec, data in zip(request.specs, traced[key], strict=True):
             yield spec, ir.from_proto(onnx.ModelProto.FromString(data))
 
     with pytest.MonkeyPatch.context() as patch:

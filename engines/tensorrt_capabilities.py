@@ -1,0 +1,103 @@
+"""Which GPUs an engine can be built for: what each compute capability lacks was tried with the builder itself."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Collection, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from jukebox_deploy.contract import GraphKind, LinearWeights, Precision
+from jukebox_deploy.engines.manifest import Manifest, Target
+from jukebox_deploy.errors import EngineError
+
+_CAPABILITY = re.compile(r"(\d{1,2})\.(\d)")
+_WITHOUT_FP32_PRODUCTS = (7, 5)  # and older: the builder multiplies no fp32 matrices for it
+_FP32_PRODUCTS = (GraphKind.STEP, GraphKind.VQVAE_ENCODE)  # logits and distances to codes, whatever the precision
+
+
+@dataclass(frozen=True)
+class _Need:
+    """What data of a kind needs of a GPU."""
+
+    capability: tuple[int, int]
+    advice: str
+
+
+_PRECISIONS = {
+    Precision.FP32: _Need((8, 0), "export with `--precision fp16`"),
+    Precision.BF16: _Need((8, 0), "export with `--precision fp16`"),
+    Precision.FP16: _Need((7, 5), "use ONNX Runtime there"),
+}
+_WEIGHTS = {
+    LinearWeights.AS_PRECISION: _Need((0, 0), ""),
+    LinearWeights.INT8: _Need((0, 0), ""),
+    LinearWeights.INT4: _Need((8, 0), "store them as int8"),
+    LinearWeights.FP8: _Need((8, 9), "store them as int8 or int4"),
+}
+
+
+@dataclass(frozen=True)
+class Refusal:
+    """A GPU that a bundle's graphs cannot be built for."""
+
+    capability: str
+    reason: str  # a sentence
+
+    def __str__(self) -> str:
+        return f"compute capability {self.capability} {self.reason}"
+
+
+def find_refusals(manifest: Manifest, graphs: Collection[str], capabilities: Sequence[str]) -> list[Refusal]:
+    """The GPUs that some of these graphs cannot be built for, each with one reason.
+
+    Raises `EngineError` for what is no compute capability.
+    """
+    kinds = {name: manifest.graphs[name].spec.kind for name in graphs}
+    found = ((capability, _reason(manifest, kinds, _parse(capability))) for capability in capabilities)
+    return [Refusal(capability, reason) for capability, reason in found if reason]
+
+
+def _parse(capability: str) -> tuple[int, int]:
+    match = _CAPABILITY.fullmatch(capability)
+    if match is None:
+        raise EngineError(f"{capability!r} is no compute capability; write them like 8.6.")
+    return int(match[1]), int(match[2])
+
+
+def _reason(manifest: Manifest, kinds: dict[str, GraphKind], capability: tuple[int, int]) -> str:
+    precision, weights = manifest.precision, manifest.linear_weights
+    stacks = any(kind not in (GraphKind.VQVAE_ENCODE, GraphKind.VQVAE_DECODE) for kind in kinds.values())
+    if stacks and capability < _PRECISIONS[precision].capability:
+        return f"cannot run {precision} engines: {_PRECISIONS[precision].advice}, or leave it out."
+    if stacks and capability < _WEIGHTS[weights].capability:
+        return f"cannot run {weights} weights: {_WEIGHTS[weights].advice}, or leave it out."
+    needy = [name for name, kind in kinds.items() if kind in _FP32_PRODUCTS]
+    if needy and capability <= _WITHOUT_FP32_PRODUCTS:
+        return f"multiplies no fp32 matrices, as {', '.join(needy)} must, whatever the precision: leave it out."
+    return ""
+
+
+def set_compute_capabilities(trt: Any, builder_config: Any, capabilities: Sequence[str], target: Target) -> None:
+    """Say which GPUs an engine is for; without any, the flavour's own choice stands."""
+    if not capabilities:
+        return
+    if not hasattr(builder_config, "num_compute_capabilities"):
+        raise EngineError(f"{target} builds for the GPU of this machine only: leave out the compute capabilities.")
+    members = sorted((name for name in dir(trt.ComputeCapability) if re.fullmatch(r"SM\d+", name)), key=_number_of)
+    known = {_capability_of(name): name for name in members}
+    if unknown := [c for c in capabilities if c not in known]:
+        raise EngineError(f"{target} cannot build for compute capability {', '.join(unknown)}; it knows {list(known)}.")
+    builder_config.num_compute_capabilities = len(capabilities)
+    for index, capability in enumerate(capabilities):
+        builder_config.set_compute_capability(getattr(trt.ComputeCapability, known[capability]), index)
+
+
+def _number_of(name: str) -> int:
+    """`SM120` -> 120."""
+    return int(name[2:])
+
+
+def _capability_of(name: str) -> str:
+    """`SM120` -> `12.0`."""
+    return f"{name[2:-1]}.{name[-1]}"

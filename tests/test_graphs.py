@@ -1,0 +1,72 @@
+"""The tables of cut graphs: what one part gives another takes, and together they are the graph."""
+
+from __future__ import annotations
+
+import pytest
+
+from jukebox_deploy.contract import GraphKind, GraphSpec, Role
+from jukebox_deploy.errors import ConfigError
+from jukebox_deploy.graphs import GraphOptions, cut_graph, declare_graphs
+from jukebox_deploy.presets import preset
+
+KINDS = (GraphKind.STEP, GraphKind.PREFILL)
+
+
+def cut(name: str, level: int, kind: GraphKind, parts: int) -> tuple[GraphSpec, tuple[GraphSpec, ...]]:
+    config = preset(name)
+    spec = declare_graphs(config, GraphOptions(logits=True))[f"{kind}_{level}"]
+    return spec, cut_graph(spec, config.prior(level), parts)
+
+
+@pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.parametrize(
+    ("name", "level", "parts"), [("tiny", 0, 2), ("tiny", 2, 3), ("1b_lyrics", 2, 5), ("5b_lyrics", 2, 4)]
+)
+class TestParts:
+    def test_every_state_is_changed_once(self, name: str, level: int, kind: GraphKind, parts: int) -> None:
+        spec, tables = cut(name, level, kind, parts)
+        states = [state for table in tables for state in table.states]
+        assert sorted(states, key=str) == sorted(spec.states, key=str)
+        outputs = {t.name for table in tables for t in table.tensors if t.role is Role.OUTPUT}
+        assert {t.name for t in spec.tensors if t.role is Role.OUTPUT} <= outputs
+
+    def test_what_a_part_takes_is_there(self, name: str, level: int, kind: GraphKind, parts: int) -> None:
+        spec, tables = cut(name, level, kind, parts)
+        whole = {tensor.name: tensor for tensor in spec.tensors}
+        given = {}
+        for table in tables:
+            for tensor in table.inputs:
+                source = whole.get(tensor.name) or given[tensor.name]
+                assert (tensor.dtype, tensor.dims) == (source.dtype, source.dims)
+            given |= {t.name: t for t in table.tensors if t.role is Role.OUTPUT}
+        assert (
+            given.keys() - whole.keys()
+            == {t.name for table in tables for t in table.tensors if t.role is Role.INPUT} - whole.keys()
+        )
+
+    def test_only_the_last_part_changes_what_others_read(
+        self, name: str, level: int, kind: GraphKind, parts: int
+    ) -> None:
+        _, tables = cut(name, level, kind, parts)
+        assert [any(not s.in_place for s in table.states) for table in tables] == [False] * (parts - 1) + [True]
+
+    def test_names_and_plain_data(self, name: str, level: int, kind: GraphKind, parts: int) -> None:
+        spec, tables = cut(name, level, kind, parts)
+        assert [table.name for table in tables] == [f"{spec.name}_part_{part}" for part in range(parts)]
+        assert [GraphSpec.from_json(table.to_json()) for table in tables] == list(tables)
+
+
+def test_one_part_is_the_graph() -> None:
+    spec, tables = cut("tiny", 2, GraphKind.STEP, 1)
+    assert tables == (spec,)
+
+
+@pytest.mark.parametrize("parts", [0, 17])
+def test_parts_have_whole_layers(parts: int) -> None:
+    with pytest.raises(ConfigError, match=f"step_2 has 16 layers, which cannot be cut into {parts} parts"):
+        cut("tiny", 2, GraphKind.STEP, parts)
+
+
+def test_other_graphs_are_not_cut() -> None:
+    with pytest.raises(ConfigError, match="condition_2 is no stack of layers"):
+        cut("tiny", 2, GraphKind.CONDITION, 2)
