@@ -44,7 +44,7 @@ def test_a_bundle_counts_shared_weights_once_and_other_states_twice() -> None:
 def test_activations_count_where_every_engine_says_them() -> None:
     (plan,) = plan_manifest(bundle(activation_bytes=500))
     assert plan.activations == 500  # step and prefill take turns
-    assert plan.total(3) == 1030 + 1000 + 3 * (KEY_BYTES + 2 * 8 + 2 * QUERY_BYTES)
+    assert plan.total(3) == 1030 + 500 + 3 * (KEY_BYTES + 2 * 8 + 2 * QUERY_BYTES)
 
 
 def test_what_fits() -> None:
