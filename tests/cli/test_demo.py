@@ -92,10 +92,3 @@ def test_all_of_it(tmp_path: Path) -> None:
     shown = [shlex.split(line.removeprefix(start)) for line in result.output.splitlines() if line.startswith(start)]
     left_out = {"data", "train", "evaluate", "evaluate-songs", "export-weights", "presets"}
     assert {words[0] for words in shown} == set(COMMANDS) - left_out
-        "data",
-        "train",
-        "evaluate",
-        "evaluate-songs",
-        "export-weights",
-        "presets",
-    }
