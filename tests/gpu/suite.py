@@ -1,0 +1,137 @@
+"""What every backend must do on a GPU. `test_suite.py` tries it on a CPU first, so that it is the GPU that is tested.
+
+Every function takes the engine in question and one to compare with, and fails with an assertion.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import numpy as np
+
+from jukebox_deploy.contract import GraphKind, GraphSpec, Precision
+from jukebox_deploy.engine import Engine, PriorSession
+from jukebox_deploy.jobs.parity import compare_graph, sizes_to_compare
+from jukebox_deploy.jobs.window_runs import (
+    StretchPlace,
+    WindowStretch,
+    make_stretch,
+    run_given_codes,
+    run_greedy_codes,
+)
+
+SEED = 7
+
+
+def check_graph(model: Engine, engine: Engine, spec: GraphSpec) -> None:
+    """One graph on random inputs, at two sizes."""
+    for sizes in sizes_to_compare(spec):
+        rows = compare_graph(lambda: model, engine, spec, sizes, Precision.FP32, SEED)
+        assert [str(row) for row in rows if not row.holds] == []
+
+
+def check_given_codes(model: Engine, engine: Engine, level: int) -> None:
+    """Prefill, then steps over given codes: the logits of each, or the caches afterwards."""
+    stretch = stretch_of(model, level)
+    prior = engine.config.prior(level)
+    expected, found = (run_given_codes(e.prior_session(level, stretch.slots), prior, stretch) for e in (model, engine))
+    assert expected.keys() == found.keys()
+    for name, values in expected.items():
+        assert np.abs(found[name] - values).max() <= 1e-4 * np.abs(values).max(), name
+
+
+def check_chosen_codes(model: Engine, engine: Engine, level: int, steps: int = 48) -> None:
+    """Steps that choose the most likely code after a prefill, and steps that draw codes. Code for code the same."""
+    stretch = stretch_of(model, level)
+    prior = engine.config.prior(level)
+    expected, found = (run_greedy_codes(e.prior_session(level, stretch.slots), prior, stretch) for e in (model, engine))
+    np.testing.assert_array_equal(found, expected)
+    expected, found = (_drawn_codes(e, level, steps) for e in (model, engine))
+    np.testing.assert_array_equal(found, expected)
+
+
+def _drawn_codes(engine: Engine, level: int, steps: int) -> np.ndarray:
+    session = engine.prior_session(level, 2)
+    _fill(session, engine, level, steps, songs=range(2))
+    session.step(steps)
+    return np.stack([session.read("codes", slot)[:steps] for slot in range(2)])
+
+
+def stretch_of(model: Engine, level: int) -> WindowStretch:
+    """Two slots at different positions in the middle of a window."""
+    return make_stretch(model, model.config.prior(level), StretchPlace(1, 3), 2, SEED)
+
+
+def check_whole_window(engine: Engine, level: int, slots: int, used_bytes: Callable[[], int]) -> None:
+    """Steps from the first position of a window to the last; memory does not grow once the first steps are done."""
+    session = engine.prior_session(level, slots)
+    prior = engine.config.prior(level)
+    context = prior.transformer.context
+    _fill(session, engine, level, context, songs=range(slots))
+    session.step(4)
+    _wait(session)
+    before = used_bytes()
+    session.step(context - 4)
+    assert [int(session.read("position", slot)) for slot in range(slots)] == [context] * slots
+    assert not any(session.read("not_finite", slot) for slot in range(slots))
+    assert used_bytes() <= before
+    session.step(3)  # what is finished is left alone
+    assert int(session.read("position", 0)) == context
+
+
+def check_sessions_come_and_go(engine: Engine, level: int, used_bytes: Callable[[], int]) -> None:
+    """Opening and letting go again and again takes no memory for good."""
+
+    def once() -> int:
+        session = engine.prior_session(level, 1)
+        session.step(2)
+        _wait(session)
+        del session
+        return used_bytes()
+
+    once()
+    before = once()
+    for _ in range(3):
+        after = once()
+    assert after <= before
+
+
+def check_slots_are_independent(engine: Engine, level: int, slots: int = 4, steps: int = 24) -> None:
+    """A song comes out the same in every slot, whatever is in the others."""
+    found = []
+    for place in range(slots):
+        session = engine.prior_session(level, slots)
+        songs = [0 if slot == place else 1 + slot + place for slot in range(slots)]
+        _fill(session, engine, level, steps, songs)
+        session.step(steps)
+        found.append(session.read("codes", place)[:steps])
+    for other in found[1:]:
+        np.testing.assert_array_equal(other, found[0])
+
+
+def _fill(session: PriorSession, engine: Engine, level: int, end: int, songs: range | list[int]) -> None:
+    """Nothing known, all of a window to draw; what a slot draws depends on the number of its song."""
+    prior = engine.config.prior(level)
+    spec = engine.graphs[f"{GraphKind.STEP}_{level}"]
+    for slot, song in enumerate(songs):
+        rng = np.random.default_rng(song)
+        for tensor in spec.tensors:
+            shape = tensor.shape({"B": 1})[1:]
+            if tensor.name in _NUMBERS:
+                session.write(tensor.name, slot, np.asarray(_NUMBERS[tensor.name], tensor.dtype))
+            elif tensor.name == "window_end":
+                session.write(tensor.name, slot, np.asarray(end, tensor.dtype))
+            elif tensor.name == "codes":
+                session.write(tensor.name, slot, np.zeros(shape, tensor.dtype))
+            elif tensor.name == "uniform":
+                session.write(tensor.name, slot, rng.random(shape, np.float32))
+            elif tensor.dtype == "float32" and not tensor.in_place and tensor.name != "logits":
+                session.write(tensor.name, slot, rng.standard_normal(shape, np.float32) / prior.transformer.width)
+
+
+_NUMBERS = {"position": 0, "known_end": 0, "temperature": 1, "top_k": 0, "top_p": 0, "not_finite": 0}
+
+
+def _wait(session: PriorSession) -> None:
+    """All steps are done when something is here."""
+    session.read("position", 0)

@@ -1,0 +1,112 @@
+"""The suite for GPUs, tried without one: on ONNX Runtime, on a pretended GPU, and on engines that are wrong."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from itertools import count
+
+import pytest
+
+from jukebox_deploy.engine import Engine
+from jukebox_deploy.engines.tensorrt import TensorRtEngine
+from jukebox_deploy.jobs.onnx_opening import onnx_engine
+from jukebox_deploy.jobs.opening import eager_engine
+from tests.damaged_bundles import with_flipped_weight
+from tests.engines import fake_tensorrt
+from tests.engines.host_device import HostDevice
+from tests.gpu import suite
+
+LEVEL = 0
+GRAPHS = ("vqvae_decode_0", "condition_0", "prefill_0", "step_0")
+
+
+@pytest.fixture(scope="module")
+def bundle(tiny_engine_bundle):
+    return tiny_engine_bundle
+
+
+@pytest.fixture(scope="module")
+def model(bundle, tiny_checkpoint) -> Engine:
+    return eager_engine(tiny_checkpoint, bundle.graphs)
+
+
+@dataclass
+class Tried:
+    engine: Engine
+    device: HostDevice
+
+    def used_bytes(self) -> int:
+        return self.device.used
+
+
+@pytest.fixture(params=["onnxruntime", "pretended GPU"])
+def tried(request, bundle, tmp_path) -> Tried:
+    device = HostDevice()
+    if request.param == "onnxruntime":
+        return Tried(onnx_engine(bundle), device)
+    engines = fake_tensorrt.save_engines(bundle, tmp_path / "engines")
+    return Tried(TensorRtEngine(engines, fake_tensorrt.platform(engines.manifest.target, device)), device)
+
+
+@pytest.mark.parametrize("graph", GRAPHS)
+def test_graphs(tried, model, graph):
+    suite.check_graph(model, tried.engine, tried.engine.graphs[graph])
+
+
+def test_given_codes(tried, model):
+    suite.check_given_codes(model, tried.engine, LEVEL)
+
+
+def test_chosen_codes(tried, model):
+    suite.check_chosen_codes(model, tried.engine, LEVEL)
+
+
+def test_a_whole_window(tried):
+    suite.check_whole_window(tried.engine, LEVEL, 2, tried.used_bytes)
+
+
+def test_sessions_come_and_go(tried):
+    suite.check_sessions_come_and_go(tried.engine, LEVEL, tried.used_bytes)
+
+
+def test_slots_are_independent(tried):
+    suite.check_slots_are_independent(tried.engine, LEVEL)
+
+
+def test_memory_that_grows_is_noticed(bundle):
+    growing = count()
+    with pytest.raises(AssertionError):
+        suite.check_whole_window(onnx_engine(bundle), LEVEL, 1, lambda: next(growing))
+    with pytest.raises(AssertionError):
+        suite.check_sessions_come_and_go(onnx_engine(bundle), LEVEL, lambda: next(growing))
+
+
+def test_a_wrong_weight_is_noticed(bundle, model, tmp_path):
+    tensor = "core.transformer.layers.1.mlp.expand.weight"
+    wrong = onnx_engine(with_flipped_weight(bundle, tmp_path / "wrong", "step_0", tensor))
+    for check in (suite.check_given_codes, suite.check_chosen_codes):
+        with pytest.raises(AssertionError):
+            check(model, wrong, LEVEL)
+    with pytest.raises(AssertionError):
+        suite.check_graph(model, wrong, bundle.graphs["step_0"])
+
+
+def test_slots_that_see_each_other_are_noticed(bundle, monkeypatch):
+    engine = onnx_engine(bundle)
+    opened = engine.prior_session
+
+    def mixing(level, slots):
+        session = opened(level, slots)
+        write = session.write
+
+        def write_to_neighbour_too(tensor, slot, value):
+            write(tensor, slot, value)
+            if tensor == "uniform":
+                write(tensor, (slot + 1) % slots, value)
+
+        monkeypatch.setattr(session, "write", write_to_neighbour_too)
+        return session
+
+    monkeypatch.setattr(engine, "prior_session", mixing)
+    with pytest.raises(AssertionError):
+        suite.check_slots_are_independent(engine, LEVEL)
