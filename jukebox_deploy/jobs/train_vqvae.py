@@ -72,7 +72,7 @@ class VQVAETraining:
         vqvae = self._start.load_vqvae() if self._start else build_vqvae(self._config.vqvae)
         settings = self._request.settings
         rule = UpdateRule(threshold=settings.revival_threshold)
-        objective = VQVAEObjective(vqvae, settings.loss, self._bandwidths, rule)
+        objective = VQVAEObjective(vqvae, settings.loss, self._bandwidths, rule, self._workers)
         trainer = Trainer(objective, settings, self._batch, self._workers)
         if self._start:
             trainer.state = pack_codebooks(tuple(self._restored(vqvae)))

@@ -10,6 +10,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable
 from dataclasses import dataclass
+from typing import Protocol
 
 import torch
 from torch import Tensor, nn
@@ -19,6 +20,36 @@ from jukebox_deploy.models.full_precision import full_precision
 
 CandidateDraw = Callable[[Tensor, int], Tensor]
 """Picks rows to (re)start codes at: (rows `[R, E]`, count) -> `[count, E]`."""
+
+
+class Peers(Protocol):
+    """The processes that train a codebook together, each with its part of a batch."""
+
+    @property
+    def rank(self) -> int:
+        """Number of this process; its rows come behind those of lower ranks."""
+
+    @property
+    def count(self) -> int:
+        """Number of processes; all have equally many rows."""
+
+    def sum(self, tensor: Tensor) -> Tensor:
+        """The sum over all processes; all must call it."""
+
+
+@dataclass(frozen=True)
+class Alone:
+    """A process without peers."""
+
+    rank: int = 0
+    count: int = 1
+
+    def sum(self, tensor: Tensor) -> Tensor:
+        """The tensor itself."""
+        return tensor
+
+
+ALONE = Alone()
 
 
 class Codebook(nn.Module):
@@ -98,16 +129,23 @@ def quantise(latents: Tensor, codes: Tensor) -> Quantisation:
     return Quantisation(straight_through, F.mse_loss(latents, dequantised))
 
 
-def draw_candidates(rows: Tensor, count: int, generator: torch.Generator | None = None) -> Tensor:
-    """`count` different rows at random: `[R, E] -> [count, E]`.
+def draw_candidates(rows: Tensor, count: int, generator: torch.Generator | None = None, peers: Peers = ALONE) -> Tensor:
+    """`count` different rows of all processes at random: `[R, E] -> [count, E]`, the same for all.
 
-    With too few rows, all of them are repeated first, with a little noise to tell them apart.
+    With too few rows, all of them are repeated first, with a little noise to tell them apart. The
+    generators of all processes must be in the same state.
     """
-    if rows.shape[0] < count:
-        rows = rows.repeat(math.ceil(count / rows.shape[0]), 1)
-        noise = torch.randn(rows.shape, generator=generator, device=rows.device, dtype=rows.dtype)
-        rows = rows + noise * (0.01 / math.sqrt(rows.shape[1]))
-    return rows[torch.randperm(rows.shape[0], generator=generator, device=rows.device)[:count]]
+    own, width = rows.shape
+    available = own * peers.count
+    repeated = available * math.ceil(count / available)
+    noise = None
+    if repeated > available:
+        noise = torch.randn(repeated, width, generator=generator, device=rows.device, dtype=rows.dtype)
+    drawn = torch.randperm(repeated, generator=generator, device=rows.device)[:count]
+    place = drawn % available - own * peers.rank
+    mine = (place >= 0) & (place < own)
+    candidates = peers.sum(torch.where(mine[:, None], rows[place.clamp(0, own - 1)], 0))
+    return candidates if noise is None else candidates + noise[drawn] * (0.01 / math.sqrt(width))
 
 
 def initialise_codebook(candidates: Tensor) -> CodebookState:
@@ -127,13 +165,17 @@ def restore_codebook(codes: Tensor, tokens: int) -> CodebookState:
 
 @torch.no_grad()
 def update_codebook(
-    state: CodebookState, latents: Tensor, rule: UpdateRule, draw: CandidateDraw
+    state: CodebookState, latents: Tensor, rule: UpdateRule, draw: CandidateDraw, peers: Peers = ALONE
 ) -> tuple[CodebookState, CodebookMetrics]:
-    """Move a codebook towards a batch of latents `[B, E, T]`; returns the new state and metrics."""
+    """Move a codebook towards a batch of latents `[B, E, T]`; returns the new state and metrics.
+
+    With peers, latents are this process's part of the batch. The state is the same for all as long
+    as `draw` gives all the same rows; of the metrics, `fit` and `prenorm` are of the part.
+    """
     rows = flatten_latents(latents)
     distances, nearest = squared_distances(rows, state.codes).min(dim=-1)
-    batch_sums = torch.zeros_like(state.sums).index_add_(0, nearest, rows)
-    batch_counts = torch.bincount(nearest, minlength=state.counts.shape[0]).to(rows.dtype)
+    batch_sums = peers.sum(torch.zeros_like(state.sums).index_add_(0, nearest, rows))
+    batch_counts = peers.sum(torch.bincount(nearest, minlength=state.counts.shape[0]).to(rows.dtype))
     sums = rule.decay * state.sums + (1 - rule.decay) * batch_sums
     counts = rule.decay * state.counts + (1 - rule.decay) * batch_counts
     used = counts >= rule.threshold

@@ -14,10 +14,12 @@ from torch import Tensor, nn
 
 from jukebox_deploy.errors import AudioError
 from jukebox_deploy.models.bottleneck import (
+    ALONE,
     CandidateDraw,
     Codebook,
     CodebookMetrics,
     CodebookState,
+    Peers,
     UpdateRule,
     flatten_latents,
     initialise_codebook,
@@ -110,13 +112,19 @@ class VQVAE(nn.Module):
         return self._reconstruct(audio, self._all_latents(audio), codebooks)
 
     def training_step(
-        self, audio: Tensor, states: Sequence[CodebookState | None], rule: UpdateRule, draw: CandidateDraw
+        self,
+        audio: Tensor,
+        states: Sequence[CodebookState | None],
+        rule: UpdateRule,
+        draw: CandidateDraw,
+        peers: Peers = ALONE,
     ) -> TrainingStep:
         """Reconstruct audio `[B, 1, T]` with the states' codes, and let the codebooks learn from it.
 
         A state of `None` is initialised from this batch. The buffers of this module are neither read
-        nor written; see `store_codebooks`. `draw` picks the latents at which codes (re)start. Raises
-        `AudioError` where `T` is not a multiple of every hop.
+        nor written; see `store_codebooks`. `draw` picks the latents at which codes (re)start, the same
+        for all of the `peers`, whose codebooks learn together. Raises `AudioError` where `T` is not a
+        multiple of every hop.
         """
         latents = self._all_latents(audio)
         current = [
@@ -125,7 +133,7 @@ class VQVAE(nn.Module):
         ]
         # The output uses the codes from before the update.
         reconstruction = self._reconstruct(audio, latents, [state.codes for state in current])
-        updates = [update_codebook(state, x, rule, draw) for state, x in zip(current, latents, strict=True)]
+        updates = [update_codebook(state, x, rule, draw, peers) for state, x in zip(current, latents, strict=True)]
         return TrainingStep(reconstruction, tuple(state for state, _ in updates), tuple(m for _, m in updates))
 
     @torch.no_grad()

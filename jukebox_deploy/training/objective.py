@@ -12,7 +12,15 @@ import torch
 from torch import Tensor, nn
 
 from jukebox_deploy.config import LyricsConfig, PriorConfig
-from jukebox_deploy.models.bottleneck import CandidateDraw, CodebookMetrics, CodebookState, UpdateRule, draw_candidates
+from jukebox_deploy.models.bottleneck import (
+    ALONE,
+    CandidateDraw,
+    CodebookMetrics,
+    CodebookState,
+    Peers,
+    UpdateRule,
+    draw_candidates,
+)
 from jukebox_deploy.models.losses import Bandwidths, LossReport, LossSettings, vqvae_loss
 from jukebox_deploy.models.prior import Prior
 from jukebox_deploy.models.prior_loss import PriorBatch, prior_loss
@@ -47,19 +55,25 @@ class VQVAEObjective(nn.Module):
     """A VQ-VAE with its losses. A batch has `audio` `[B, 1, T]`; the state holds the codebooks."""
 
     def __init__(
-        self, vqvae: VQVAE, settings: LossSettings, bandwidths: Bandwidths, rule: UpdateRule | None = None
+        self,
+        vqvae: VQVAE,
+        settings: LossSettings,
+        bandwidths: Bandwidths,
+        rule: UpdateRule | None = None,
+        peers: Peers = ALONE,
     ) -> None:
         super().__init__()
         self.model = vqvae
         self._settings = settings
         self._bandwidths = bandwidths
         self._rule = rule or UpdateRule()
+        self._peers = peers
 
     def forward(self, batch: Batch, state: State, seed: int) -> Outcome:
         """See `Objective`."""
         audio = batch["audio"]
         before = unpack_codebooks(state, len(self.model.codebooks))
-        step = self.model.training_step(audio, before, self._rule, _seeded_draw(seed))
+        step = self.model.training_step(audio, before, self._rule, _seeded_draw(seed, self._peers), self._peers)
         report = vqvae_loss(audio, step.reconstruction, self._settings, self._bandwidths)
         metrics = {**_loss_metrics(report), **_codebook_metrics(step.metrics)}
         return Outcome(report.total, metrics, pack_codebooks(step.codebooks))
@@ -110,14 +124,14 @@ def unpack_codebooks(state: State, levels: int) -> list[CodebookState | None]:
     return [CodebookState(*(state[f"{name}.{level}"] for name in names)) for level in range(levels)]
 
 
-def _seeded_draw(seed: int) -> CandidateDraw:
+def _seeded_draw(seed: int, peers: Peers) -> CandidateDraw:
     """Candidates for restarted codes that depend on the seed alone."""
     generators: dict[torch.device, torch.Generator] = {}
 
     def draw(rows: Tensor, count: int) -> Tensor:
         if rows.device not in generators:
             generators[rows.device] = torch.Generator(rows.device).manual_seed(seed)
-        return draw_candidates(rows, count, generators[rows.device])
+        return draw_candidates(rows, count, generators[rows.device], peers)
 
     return draw
 

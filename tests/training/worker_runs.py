@@ -1,0 +1,90 @@
+"""Short runs of small models in this process or in several, to compare: `torchrun worker_runs.py FOLDER`."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Callable, Mapping
+from itertools import islice
+from pathlib import Path
+
+import numpy as np
+import torch
+from safetensors.torch import save_file
+
+from jukebox_deploy.models.builders import build_prior, build_vqvae
+from jukebox_deploy.models.losses import Bandwidths, LossSettings
+from jukebox_deploy.training.checkpoint import read_snapshot, write_snapshot
+from jukebox_deploy.training.objective import PriorObjective, VQVAEObjective
+from jukebox_deploy.training.settings import Part, Sharding
+from jukebox_deploy.training.trainer import Trainer
+from jukebox_deploy.training.workers import Workers
+from tests.training.small_runs import PRIOR, VQVAE, audio_batch, code_batch, settings
+
+BATCH = 4
+STEPS = 6
+
+
+def part_of(
+    make: Callable[[int, int], Mapping[str, np.ndarray]], workers: Workers
+) -> Callable[[int], Mapping[str, np.ndarray]]:
+    """The batches of a process: its share of those of all."""
+    share = BATCH // workers.count
+
+    def batch(number: int) -> Mapping[str, np.ndarray]:
+        mine = slice(workers.rank * share, (workers.rank + 1) * share)
+        return {name: array[mine] for name, array in make(number, BATCH).items()}
+
+    return batch
+
+
+def vqvae_run(workers: Workers) -> Trainer:
+    """A VQ-VAE with its codebooks."""
+    objective = VQVAEObjective(build_vqvae(VQVAE), LossSettings(), Bandwidths(0.3, 0.1, 10.0), peers=workers)
+    return Trainer(objective, settings(Part.VQVAE, steps=STEPS), part_of(audio_batch, workers), workers)
+
+
+def prior_run(workers: Workers, sharding: Sharding = Sharding.REPLICATED) -> Trainer:
+    """A prior with labels and lyrics."""
+    run = settings(Part.PRIOR, steps=STEPS, sharding=sharding)
+    return Trainer(PriorObjective(build_prior(PRIOR), PRIOR), run, part_of(code_batch, workers), workers)
+
+
+RUNS: Mapping[str, Callable[[Workers], Trainer]] = {
+    "vqvae": vqvae_run,
+    "prior": prior_run,
+    "sharded_prior": lambda workers: prior_run(workers, Sharding.SHARDED),
+}
+
+
+def results(run: Callable[[Workers], Trainer], workers: Workers, folder: Path) -> dict[str, torch.Tensor]:
+    """Losses, gradient norms and all tensors of a run that is interrupted in the middle."""
+    torch.manual_seed(workers.rank)  # the first process's weights count
+    trainer = run(workers)
+    reports = list(islice(trainer.steps(), STEPS // 2))
+    snapshot = trainer.snapshot()
+    if workers.first:
+        write_snapshot(folder, snapshot, keep=1)
+    workers.wait()
+    resumed = run(workers)
+    resumed.restore(read_snapshot(folder, STEPS // 2))
+    reports += list(resumed.steps())
+    return {
+        "losses": torch.stack([workers.mean(report.total) for report in reports]),
+        "norms": torch.tensor([report.gradient_norm for report in reports]),
+        "entropies": torch.stack([report.metrics.get("entropy_0", torch.zeros(())) for report in reports]),
+        **{name: tensor for tensors in resumed.snapshot().tensors.values() for name, tensor in tensors.items()},
+    }
+
+
+def main(folder: Path) -> None:
+    """Write the results of all runs, from the first process."""
+    torch.set_num_threads(1)
+    with Workers.current() as workers:
+        for name, run in RUNS.items():
+            found = results(run, workers, folder / name)
+            if workers.first:
+                save_file(found, folder / f"{name}.safetensors")
+
+
+if __name__ == "__main__":
+    main(Path(sys.argv[1]))
