@@ -123,7 +123,9 @@ class PriorTraining:
     def _open_cache(self) -> CodeCache:
         vqvae = self._config.vqvae
         folder = self._request.codes or self._request.out.with_name(f"{self._request.out.name}-codes")
-        return CodeCache(folder, _digest(self._bundle.tensors(VQVAE_COMPONENT)), vqvae.hop_lengths, vqvae.sample_rate)
+        return CodeCache(
+            folder, weights_digest(self._bundle.tensors(VQVAE_COMPONENT)), vqvae.hop_lengths, vqvae.sample_rate
+        )
 
     def _encode(self, listen: TrainingListener) -> None:
         """Have all songs encoded, by the first process."""
@@ -163,7 +165,7 @@ def training_vocabulary(request: TrainRequest, bundle: CheckpointBundle, songs: 
     return vocabulary_of((*songs.trained.songs, *songs.held_out.songs), rules)
 
 
-def _digest(tensors: TensorSource) -> str:
+def weights_digest(tensors: TensorSource) -> str:
     """What a component's weights are: codes of one VQ-VAE are of no use to another."""
     digest = hashlib.sha256()
     for name in sorted(tensors.infos):
