@@ -80,7 +80,7 @@ class PriorTraining:
             source = self._bundle.tensors(prior_component(self._prior.level))
             names = (self._bundle.vocabulary, self._vocabulary)
             model.load_state_dict(begin_with(model.state_dict(), source, self._prior.labels, *names))
-        objective = PriorObjective(model, self._prior, recompute=settings.recompute)
+        objective = PriorObjective(model, self._prior)
         return Trainer(objective, settings, self._windows.batch, self._workers)
 
     @torch.no_grad()

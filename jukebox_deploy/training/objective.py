@@ -82,12 +82,11 @@ class VQVAEObjective(nn.Module):
 class PriorObjective(nn.Module):
     """A prior with its loss. A batch has `codes` `[B, n]`, label arrays, and `upper_codes` of an upsampler."""
 
-    def __init__(self, prior: Prior, config: PriorConfig, *, recompute: bool = False) -> None:
+    def __init__(self, prior: Prior, config: PriorConfig) -> None:
         super().__init__()
         self.model = prior
         self._shift = config.code_shift
         self._lyrics: LyricsConfig | None = config.lyrics
-        self._recompute = recompute
 
     def forward(self, batch: Batch, state: State, seed: int) -> Outcome:
         """See `Objective`; nothing is random here, and there is no state."""

@@ -22,6 +22,7 @@ from jukebox_deploy.training.loss_scale import LossScale
 from jukebox_deploy.training.objective import Batch, Objective, Outcome, State
 from jukebox_deploy.training.optimiser import GradientNorm, JukeboxAdam, gradient_norm
 from jukebox_deploy.training.precision import TrainingPrecision, autocast
+from jukebox_deploy.training.recomputation import recompute_activations
 from jukebox_deploy.training.schedule import LearningRate
 from jukebox_deploy.training.settings import OptimiserSettings, RunSettings
 from jukebox_deploy.training.weight_average import WeightAverage, default_decay
@@ -71,6 +72,8 @@ class Trainer:
         self._make_batch = make_batch
         freeze(objective, settings.frozen)
         objective.to(workers.device)
+        if settings.recompute:
+            recompute_activations(objective)
         self._wrapped = cast(Objective, workers.wrap(objective, settings.sharding))
         self._objective = objective
         self._parameters = [p for p in objective.parameters() if p.requires_grad]

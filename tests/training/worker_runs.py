@@ -43,16 +43,17 @@ def vqvae_run(workers: Workers) -> Trainer:
     return Trainer(objective, settings(Part.VQVAE, steps=STEPS), part_of(audio_batch, workers), workers)
 
 
-def prior_run(workers: Workers, sharding: Sharding = Sharding.REPLICATED) -> Trainer:
-    """A prior with labels and lyrics."""
-    run = settings(Part.PRIOR, steps=STEPS, sharding=sharding)
+def prior_run(workers: Workers, *, sharded: bool = False) -> Trainer:
+    """A prior with labels and lyrics; a sharded one recomputes its activations, as large ones have to."""
+    sharding = Sharding.SHARDED if sharded else Sharding.REPLICATED
+    run = settings(Part.PRIOR, steps=STEPS, sharding=sharding, recompute=sharded)
     return Trainer(PriorObjective(build_prior(PRIOR), PRIOR), run, part_of(code_batch, workers), workers)
 
 
 RUNS: Mapping[str, Callable[[Workers], Trainer]] = {
     "vqvae": vqvae_run,
     "prior": prior_run,
-    "sharded_prior": lambda workers: prior_run(workers, Sharding.SHARDED),
+    "sharded_prior": lambda workers: prior_run(workers, sharded=True),
 }
 
 
