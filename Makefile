@@ -33,8 +33,8 @@ test: lint ## Check style and types, and run the tests
 test-all: lint ## The same with the slow tests
 	$(PYTEST) -m "not gpu"
 
-gpu-test: $(VENV)/developer.stamp ## Run the tests that need an NVIDIA GPU
-	$(BIN)/python -m pytest -q -m gpu
+gpu-test: $(VENV)/developer.stamp ## Run the tests that need an NVIDIA GPU, and a short benchmark on it
+	$(BIN)/python -m pytest -q -rs --show-capture=no -m gpu --gpu-results benchmarks/results tests/gpu
 
 lint: $(VENV)/developer.stamp ## Check style and types
 	$(BIN)/ruff check .

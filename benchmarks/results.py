@@ -169,6 +169,16 @@ class WorkloadResult:
 
 
 @dataclass(frozen=True)
+class BackendChecks:
+    """What the tests of a backend found on the machine, where they were run beside the benchmark."""
+
+    backend: str  # and how it was run
+    passed: int
+    failed: tuple[str, ...]  # a line each
+    left_out: str  # why it was not run; empty if it was
+
+
+@dataclass(frozen=True)
 class BenchmarkRun:
     """One run on one machine."""
 
@@ -176,6 +186,7 @@ class BenchmarkRun:
     date: str  # ISO 8601, UTC
     machine: Machine
     results: tuple[WorkloadResult, ...] = field(default=())
+    checks: tuple[BackendChecks, ...] = ()
     format: str = FORMAT
 
     def to_json(self) -> dict[str, Any]:

@@ -21,6 +21,8 @@ from jukebox_deploy.jobs.window_runs import (
 )
 
 SEED = 7
+SLACK = 8 << 20
+"""Bytes by which the memory in use may wander: other programs, and modules that CUDA loads late."""
 
 
 def check_graph(model: Engine, engine: Engine, spec: GraphSpec) -> None:
@@ -74,7 +76,7 @@ def check_whole_window(engine: Engine, level: int, slots: int, used_bytes: Calla
     session.step(context - 4)
     assert [int(session.read("position", slot)) for slot in range(slots)] == [context] * slots
     assert not any(session.read("not_finite", slot) for slot in range(slots))
-    assert used_bytes() <= before
+    assert used_bytes() <= before + SLACK
     session.step(3)  # what is finished is left alone
     assert int(session.read("position", 0)) == context
 
@@ -93,7 +95,7 @@ def check_sessions_come_and_go(engine: Engine, level: int, used_bytes: Callable[
     before = once()
     for _ in range(3):
         after = once()
-    assert after <= before
+    assert after <= before + SLACK
 
 
 def check_slots_are_independent(engine: Engine, level: int, slots: int = 4, steps: int = 24) -> None:

@@ -1,0 +1,105 @@
+"""The backends that a machine with a GPU may have, and how each opens the same model; what is missing is a reason."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from jukebox_deploy.checkpoints.bundle import CheckpointBundle
+from jukebox_deploy.engine import Engine
+from jukebox_deploy.engines.bundle import EngineBundle, open_bundle
+from jukebox_deploy.engines.device import NoDeviceError
+from jukebox_deploy.engines.manifest import Target
+from jukebox_deploy.engines.onnxruntime_sessions import GPU_PROVIDERS, OnnxRuntimeOptions, import_onnxruntime
+from jukebox_deploy.engines.tensorrt import TensorRtOptions
+from jukebox_deploy.engines.tensorrt_build import BuildOptions
+from jukebox_deploy.engines.tensorrt_bundle import build_bundle
+from jukebox_deploy.engines.tensorrt_flavour import load_flavour
+from jukebox_deploy.errors import EngineError
+from jukebox_deploy.jobs.bundle_opening import tensorrt_engine
+from jukebox_deploy.jobs.onnx_opening import onnx_engine
+from jukebox_deploy.jobs.opening import eager_engine
+
+
+class NotHereError(Exception):
+    """A backend that this machine does not have, and why."""
+
+
+@dataclass
+class Material:
+    """One model for all backends; engines are built when the first backend asks for them."""
+
+    checkpoint: CheckpointBundle
+    onnx: EngineBundle
+    folder: Path
+    compute_capability: str  # of the GPU
+    _built: dict[Target, EngineBundle] = field(default_factory=dict)
+    _missing: dict[Target, str] = field(default_factory=dict)
+
+    def engines(self, target: Target) -> EngineBundle:
+        """The engine bundle of a flavour, built for this GPU. Raises `NotHereError` if the flavour is not here."""
+        if target in self._missing:
+            raise NotHereError(self._missing[target])
+        if target not in self._built:
+            try:
+                options = BuildOptions(target, _capabilities(target, self.compute_capability))
+            except EngineError as error:
+                self._missing[target] = str(error)
+                raise NotHereError(str(error)) from error
+            self._built[target], _ = build_bundle(self.onnx, self.folder / str(target), options)
+        return open_bundle(self._built[target].folder)
+
+
+def _capabilities(target: Target, capability: str) -> tuple[str, ...]:
+    """What to build for: this GPU, where the flavour has a name for it."""
+    trt = load_flavour(target)
+    members = getattr(trt, "ComputeCapability", None)
+    return (capability,) if members is not None and hasattr(members, f"SM{capability.replace('.', '')}") else ()
+
+
+def _eager(material: Material) -> Engine:
+    import torch
+
+    if not torch.cuda.is_available():
+        raise NotHereError(f"PyTorch {torch.__version__} sees no CUDA device; install its CUDA build")
+    torch.backends.cuda.matmul.allow_tf32 = False
+    torch.backends.cudnn.allow_tf32 = False
+    return eager_engine(material.checkpoint, material.onnx.graphs, device="cuda")
+
+
+def _onnxruntime(provider: str, cuda_graph: bool = False) -> Callable[[Material], Engine]:
+    def opened(material: Material) -> Engine:
+        try:
+            available = import_onnxruntime().get_available_providers()
+        except EngineError as error:
+            raise NotHereError(str(error)) from error
+        if GPU_PROVIDERS[provider] not in available:
+            raise NotHereError(f"this ONNX Runtime has no {GPU_PROVIDERS[provider]}")
+        return onnx_engine(material.onnx, OnnxRuntimeOptions(provider, cuda_graph=cuda_graph))
+
+    return opened
+
+
+def _tensorrt(target: Target, cuda_graph: bool = True) -> Callable[[Material], Engine]:
+    def opened(material: Material) -> Engine:
+        try:
+            return tensorrt_engine(material.engines(target), TensorRtOptions(cuda_graph=cuda_graph))
+        except NoDeviceError as error:
+            raise NotHereError(str(error)) from error
+
+    return opened
+
+
+BACKENDS: Mapping[str, Callable[[Material], Engine]] = {
+    "eager": _eager,
+    "onnxruntime cuda": _onnxruntime("cuda"),
+    "onnxruntime cuda, recorded": _onnxruntime("cuda", cuda_graph=True),
+    "onnxruntime tensorrt": _onnxruntime("tensorrt"),
+    "onnxruntime tensorrt-rtx": _onnxruntime("tensorrt-rtx"),
+    "tensorrt-rtx": _tensorrt(Target.TENSORRT_RTX),
+    "tensorrt-rtx, not recorded": _tensorrt(Target.TENSORRT_RTX, cuda_graph=False),
+    "tensorrt": _tensorrt(Target.TENSORRT),
+    "tensorrt, not recorded": _tensorrt(Target.TENSORRT, cuda_graph=False),
+}
+"""By what the table calls them. For what this machine lacks an opener raises `NotHereError`, and nothing else."""

@@ -1,0 +1,60 @@
+"""What came of the tests of each backend, gathered as they end."""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from dataclasses import dataclass, field
+
+import pytest
+
+from jukebox_deploy.benchmarks.results import BackendChecks
+
+
+@dataclass
+class Outcomes:
+    """By the name of a backend, or of the benchmark."""
+
+    gpu: str = ""
+    passed: dict[str, int] = field(default_factory=lambda: defaultdict(int))
+    failed: dict[str, list[str]] = field(default_factory=lambda: defaultdict(list))  # the tests
+    left_out: dict[str, str] = field(default_factory=dict)  # why
+
+    def note(self, backend: str, report: pytest.TestReport) -> None:
+        """Take over a report; a test has several, of which one counts."""
+        if report.skipped:
+            reason = report.longrepr[2] if isinstance(report.longrepr, tuple) else str(report.longrepr)
+            self.left_out[backend] = reason.removeprefix("Skipped: ")
+        elif report.failed:
+            self.failed[backend].append(f"{report.nodeid.rpartition('::')[2]}: {_last_line(report)}")
+        elif report.when == "call":
+            self.passed[backend] += 1
+
+    def checks(self) -> tuple[BackendChecks, ...]:
+        """All backends, in the order in which they were tried."""
+        names = dict.fromkeys((*self.passed, *self.failed, *self.left_out))
+        return tuple(
+            BackendChecks(name, self.passed[name], tuple(self.failed[name]), self.left_out.get(name, ""))
+            for name in names
+        )
+
+    def lines(self) -> list[str]:
+        """A table for people."""
+        if not self.gpu:
+            reasons = dict.fromkeys(self.left_out.values())
+            return [f"not run, no backend on a GPU: {reason}" for reason in reasons]
+        rows = [(c.backend, _words(c)) for c in self.checks()]
+        width = max((len(name) for name, _ in rows), default=0)
+        return [f"on {self.gpu}:", *(f"  {name:<{width}}  {words}" for name, words in rows)]
+
+
+def _words(checks: BackendChecks) -> str:
+    if checks.left_out and not checks.passed and not checks.failed:
+        return f"not run: {checks.left_out}"
+    failed = "".join(f"\n      {line}" for line in checks.failed)
+    return f"{checks.passed} passed, {len(checks.failed)} failed{failed}"
+
+
+def _last_line(report: pytest.TestReport) -> str:
+    """The error in a line."""
+    crash = getattr(report.longrepr, "reprcrash", None)
+    return str(crash.message if crash else report.longrepr).strip().splitlines()[0][:200]

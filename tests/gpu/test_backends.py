@@ -1,0 +1,117 @@
+"""Every backend of this machine on its GPU, through one suite, then a short benchmark. `make gpu-test` runs this."""
+
+from __future__ import annotations
+
+import datetime
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+from jukebox_deploy.benchmarks.measurement import describe_this_machine, measure
+from jukebox_deploy.benchmarks.plan import BenchmarkPlan
+from jukebox_deploy.benchmarks.preset_bundles import prepare_bundles, system_to_measure
+from jukebox_deploy.benchmarks.results import Backend, BenchmarkRun
+from jukebox_deploy.benchmarks.variants import open_subjects
+from jukebox_deploy.checkpoints.bundle import CheckpointBundle
+from jukebox_deploy.contract import LinearWeights
+from jukebox_deploy.engine import Engine
+from jukebox_deploy.engines.bundle import open_bundle
+from jukebox_deploy.engines.device import DeviceProperties
+from jukebox_deploy.engines.manifest import Target
+from jukebox_deploy.jobs.opening import eager_engine
+from tests.gpu import suite
+from tests.gpu.backends import BACKENDS, Material, NotHereError
+
+pytestmark = pytest.mark.gpu
+
+LEVELS = (0, 2)
+UsedBytes = Callable[[], int]
+
+
+@pytest.fixture(params=BACKENDS)
+def backend(request: pytest.FixtureRequest) -> str:
+    name: str = request.param
+    return name
+
+
+@pytest.fixture
+def engine(backend: str, material: Material) -> Engine:
+    try:
+        return BACKENDS[backend](material)
+    except NotHereError as error:
+        pytest.skip(str(error))
+
+
+@pytest.fixture(scope="session")
+def model(material: Material) -> Engine:
+    """PyTorch on the processor."""
+    return eager_engine(material.checkpoint, material.onnx.graphs)
+
+
+def test_every_graph_computes_what_pytorch_computes(engine: Engine, model: Engine) -> None:
+    with engine:
+        for spec in engine.graphs.values():
+            suite.check_graph(model, engine, spec)
+
+
+@pytest.mark.parametrize("level", LEVELS)
+def test_logits_over_given_codes(engine: Engine, model: Engine, level: int) -> None:
+    with engine:
+        suite.check_given_codes(model, engine, level)
+
+
+@pytest.mark.parametrize("level", LEVELS)
+def test_codes_are_those_of_pytorch(engine: Engine, model: Engine, level: int) -> None:
+    with engine:
+        suite.check_chosen_codes(model, engine, level)
+
+
+@pytest.mark.parametrize("level", LEVELS)
+def test_a_whole_window_takes_no_more_memory(engine: Engine, used_bytes: UsedBytes, level: int) -> None:
+    with engine:
+        suite.check_whole_window(engine, level, 4, used_bytes)
+
+
+def test_sessions_come_and_go(engine: Engine, used_bytes: UsedBytes) -> None:
+    with engine:
+        suite.check_sessions_come_and_go(engine, 0, used_bytes)
+
+
+def test_slots_are_independent(engine: Engine) -> None:
+    with engine:
+        suite.check_slots_are_independent(engine, 2)
+
+
+def test_a_short_benchmark(gpu: DeviceProperties, tmp_path: Path, keep_run: Callable[[BenchmarkRun], None]) -> None:
+    """Steps and prefill of the preset `mid`, all that runs here in turn."""
+    import torch
+
+    baselines = (Backend.EAGER, Backend.EAGER_STATIC) if torch.cuda.is_available() else ()
+    plan = BenchmarkPlan(slots=(1, 4), steps=64, baselines=baselines, device="cuda")
+    checkpoint, (onnx,) = prepare_bundles(
+        system_to_measure("mid", plan), plan, [LinearWeights.AS_PRECISION], tmp_path / "bundles"
+    )
+    material = Material(CheckpointBundle.open(checkpoint), open_bundle(onnx), tmp_path, gpu.compute_capability)
+    folders = _runnable(material)
+    assert folders, "nothing here runs ONNX graphs or engines on the GPU"
+    date = datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds").replace("+00:00", "Z")
+    results = tuple(measure(open_subjects(folders, checkpoint, "cuda"), plan))
+    keep_run(BenchmarkRun("make gpu-test", date, describe_this_machine("cuda"), results))
+
+
+def _runnable(material: Material) -> list[Path]:
+    """The bundles that open on this machine."""
+    found = []
+    for name, folder in (
+        ("onnxruntime cuda", lambda: material.onnx.folder),
+        ("tensorrt-rtx", lambda: material.engines(Target.TENSORRT_RTX).folder),
+        ("tensorrt", lambda: material.engines(Target.TENSORRT).folder),
+    ):
+        try:
+            with BACKENDS[name](material) as engine:
+                engine.prior_session(0, 1)
+            found.append(folder())
+        except NotHereError:
+            continue
+    return found
