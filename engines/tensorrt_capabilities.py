@@ -3,17 +3,19 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Collection, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
 from jukebox_deploy.contract import GraphKind, LinearWeights, Precision
-from jukebox_deploy.engines.manifest import Manifest, Target
+from jukebox_deploy.engines.manifest import Target
 from jukebox_deploy.errors import EngineError
 
 _CAPABILITY = re.compile(r"(\d{1,2})\.(\d)")
 _WITHOUT_FP32_PRODUCTS = (7, 5)  # and older: the builder multiplies no fp32 matrices for it
-_FP32_PRODUCTS = (GraphKind.STEP, GraphKind.VQVAE_ENCODE)  # logits and distances to codes, whatever the precision
+_STACKS = (GraphKind.LYRICS, GraphKind.PREFILL, GraphKind.STEP)  # what the precision of a bundle is for
+# Logits, a lyric encoder, distances to codes, whatever the precision.
+_FP32_PRODUCTS = (GraphKind.STEP, GraphKind.LYRICS, GraphKind.VQVAE_ENCODE)
 
 
 @dataclass(frozen=True)
@@ -48,14 +50,21 @@ class Refusal:
         return f"compute capability {self.capability} {self.reason}"
 
 
-def find_refusals(manifest: Manifest, graphs: Collection[str], capabilities: Sequence[str]) -> list[Refusal]:
-    """The GPUs that some of these graphs cannot be built for, each with one reason.
+@dataclass(frozen=True)
+class Arithmetic:
+    """What the graphs of a bundle are made of."""
+
+    precision: Precision
+    weights: LinearWeights = LinearWeights.AS_PRECISION
+
+
+def find_refusals(kind: GraphKind, arithmetic: Arithmetic, capabilities: Sequence[str]) -> tuple[Refusal, ...]:
+    """The GPUs that a graph of a kind cannot be built for, each with one reason.
 
     Raises `EngineError` for what is no compute capability.
     """
-    kinds = {name: manifest.graphs[name].spec.kind for name in graphs}
-    found = ((capability, _reason(manifest, kinds, _parse(capability))) for capability in capabilities)
-    return [Refusal(capability, reason) for capability, reason in found if reason]
+    found = ((capability, _reason(kind, arithmetic, _parse(capability))) for capability in capabilities)
+    return tuple(Refusal(capability, reason) for capability, reason in found if reason)
 
 
 def _parse(capability: str) -> tuple[int, int]:
@@ -65,16 +74,14 @@ def _parse(capability: str) -> tuple[int, int]:
     return int(match[1]), int(match[2])
 
 
-def _reason(manifest: Manifest, kinds: dict[str, GraphKind], capability: tuple[int, int]) -> str:
-    precision, weights = manifest.precision, manifest.linear_weights
-    stacks = any(kind not in (GraphKind.VQVAE_ENCODE, GraphKind.VQVAE_DECODE) for kind in kinds.values())
-    if stacks and capability < _PRECISIONS[precision].capability:
+def _reason(kind: GraphKind, arithmetic: Arithmetic, capability: tuple[int, int]) -> str:
+    precision, weights = arithmetic.precision, arithmetic.weights
+    if kind in _STACKS and capability < _PRECISIONS[precision].capability:
         return f"cannot run {precision} engines: {_PRECISIONS[precision].advice}, or leave it out."
-    if stacks and capability < _WEIGHTS[weights].capability:
+    if kind in _STACKS and capability < _WEIGHTS[weights].capability:
         return f"cannot run {weights} weights: {_WEIGHTS[weights].advice}, or leave it out."
-    needy = [name for name, kind in kinds.items() if kind in _FP32_PRODUCTS]
-    if needy and capability <= _WITHOUT_FP32_PRODUCTS:
-        return f"multiplies no fp32 matrices, as {', '.join(needy)} must, whatever the precision: leave it out."
+    if kind in _FP32_PRODUCTS and capability <= _WITHOUT_FP32_PRODUCTS:
+        return "multiplies no fp32 matrices, as this graph does whatever the precision: leave it out."
     return ""
 
 

@@ -12,12 +12,11 @@ import importlib
 import re
 import signal
 import threading
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import Any, BinaryIO
 
-from jukebox_deploy.contract import LinearWeights, Precision
 from jukebox_deploy.engines.manifest import Target
 from jukebox_deploy.errors import EngineError
 
@@ -34,10 +33,6 @@ _INSTALL = {
     Target.TENSORRT: "pip install --extra-index-url https://pypi.nvidia.com 'jukebox-deploy[tensorrt]'",
     Target.TENSORRT_RTX: "pip install 'jukebox-deploy[tensorrt-rtx]'",
 }
-_CAPABILITY = re.compile(r"(\d{1,2})\.(\d)")
-# Turing has no bf16, and TensorRT-RTX no fp32 matrix product for it (both tried).
-_MINIMUM_CAPABILITY = {Precision.FP32: (8, 0), Precision.BF16: (8, 0), Precision.FP16: (7, 5)}
-_INT4_CAPABILITY = (8, 0)  # tried too: for 7.5 the builder calls int4 a data type that the hardware lacks
 
 
 def load_flavour(target: Target) -> Any:
@@ -157,46 +152,3 @@ def progress_monitor(target: Target, events: BuildEvents, progress: Progress) ->
             return events.failure is None
 
     return Monitor()
-
-
-def set_compute_capabilities(trt: Any, builder_config: Any, capabilities: Sequence[str], target: Target) -> None:
-    """Say which GPUs an engine is for; without any, the flavour's own choice stands."""
-    if not capabilities:
-        return
-    if not hasattr(builder_config, "num_compute_capabilities"):
-        raise EngineError(f"{target} builds for the GPU of this machine only: leave out the compute capabilities.")
-    members = sorted((name for name in dir(trt.ComputeCapability) if re.fullmatch(r"SM\d+", name)), key=_number_of)
-    known = {_capability_of(name): name for name in members}
-    if unknown := [c for c in capabilities if c not in known]:
-        raise EngineError(f"{target} cannot build for compute capability {', '.join(unknown)}; it knows {list(known)}.")
-    builder_config.num_compute_capabilities = len(capabilities)
-    for index, capability in enumerate(capabilities):
-        builder_config.set_compute_capability(getattr(trt.ComputeCapability, known[capability]), index)
-
-
-def _number_of(name: str) -> int:
-    """`SM120` -> 120."""
-    return int(name[2:])
-
-
-def _capability_of(name: str) -> str:
-    """`SM120` -> `12.0`."""
-    return f"{name[2:-1]}.{name[-1]}"
-
-
-def require_precision(
-    precision: Precision, capabilities: Sequence[str], weights: LinearWeights = LinearWeights.AS_PRECISION
-) -> None:
-    """Refuse a precision, or a storage of weights, that one of the GPUs lacks; `EngineError` says what to do."""
-    for capability in capabilities:
-        match = _CAPABILITY.fullmatch(capability)
-        if match is None:
-            raise EngineError(f"{capability!r} is no compute capability; write them like 8.6.")
-        found = (int(match[1]), int(match[2]))
-        if found < _MINIMUM_CAPABILITY[precision]:
-            raise EngineError(
-                f"compute capability {capability} cannot run {precision} engines: "
-                f"export with `--precision fp16`, or leave {capability} out."
-            )
-        if weights is LinearWeights.INT4 and found < _INT4_CAPABILITY:
-            raise EngineError(f"compute capability {capability} cannot run int4 weights: leave {capability} out.")

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from jukebox_deploy.contract import GraphKind, GraphSpec, Role
+from jukebox_deploy.contract import GraphKind, GraphSpec, Role, TensorSpec
 from jukebox_deploy.errors import ConfigError
 from jukebox_deploy.graphs import GraphOptions, cut_graph, declare_graphs
 from jukebox_deploy.presets import preset
@@ -33,7 +33,7 @@ class TestParts:
     def test_what_a_part_takes_is_there(self, name: str, level: int, kind: GraphKind, parts: int) -> None:
         spec, tables = cut(name, level, kind, parts)
         whole = {tensor.name: tensor for tensor in spec.tensors}
-        given = {}
+        given: dict[str, TensorSpec] = {}
         for table in tables:
             for tensor in table.inputs:
                 source = whole.get(tensor.name) or given[tensor.name]

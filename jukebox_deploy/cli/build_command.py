@@ -1,27 +1,49 @@
-"""`jukebox-deploy build`: an engine bundle from exported graphs, ahead of time."""
+"""`jukebox-deploy build`: an engine bundle from a checkpoint or from exported graphs, ahead of time."""
 
 from __future__ import annotations
 
 import json
 import sys
+from collections.abc import Mapping
 from dataclasses import asdict
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import click
 
+from jukebox_deploy.cli.build_choices import (
+    QUANTISED,
+    build_options,
+    export_request,
+    require_as_exported,
+    require_sense,
+)
+from jukebox_deploy.cli.export_options import export_options
 from jukebox_deploy.cli.folders import replacing
 from jukebox_deploy.cli.options import comma_separated, progress_line
+from jukebox_deploy.contract import Precision
 from jukebox_deploy.engines.bundle import MANIFEST_NAME, EngineBundle, open_bundle
 from jukebox_deploy.engines.manifest import Target
 from jukebox_deploy.errors import EngineError
 
 if TYPE_CHECKING:
     from jukebox_deploy.engines.tensorrt_build import BuildSummary
+    from jukebox_deploy.jobs.export_job import ExportEvent
+
+_PATH = click.Path(path_type=Path)
+_FEATURES = ("weight-streaming", "version-compatible", "refit", "stripped")
+
+
+def _numbers(context: click.Context, parameter: click.Parameter, value: str | None) -> tuple[int, ...]:
+    """`1,4,16` numbers of slots."""
+    parts = comma_separated(context, parameter, value)
+    if not all(part.isdecimal() and int(part) > 0 for part in parts):
+        raise click.BadParameter(f"{value!r}: give numbers from 1 on, like 1,4,16.")
+    return tuple(sorted({int(part) for part in parts}))
 
 
 @click.command()
-@click.argument("source", metavar="BUNDLE_OR_ONNX", type=click.Path(path_type=Path))
+@click.argument("source", metavar="BUNDLE_OR_ONNX", type=_PATH)
 @click.option(
     "--target",
     type=click.Choice([str(target) for target in Target]),
@@ -35,68 +57,111 @@ if TYPE_CHECKING:
     metavar="8.6,8.9",
     help="Compute capabilities of the GPUs, for tensorrt-rtx. Without it: 8.0 and newer.",
 )
-@click.option("--out", type=click.Path(path_type=Path), help="Folder of the engine bundle.")
+@click.option("--skip-refused", is_flag=True, help="Leave out GPUs of --compute that cannot run a graph, and say so.")
+@click.option(
+    "--precision",
+    type=click.Choice([*map(str, Precision), *QUANTISED]),
+    help="Of a checkpoint's stacks; int8, int4 and fp8 are fp16 with --weights so (on onnxruntime fp32). "
+    "[default: fp16, for onnxruntime fp32]",
+)
+@export_options
+@click.option(
+    "--slots",
+    callback=_numbers,
+    metavar="1,4,16",
+    help="Numbers of songs sampled at once; TensorRT tunes kernels for each of them. [default: 1 to 16, tuned for 4]",
+)
+@click.option("--feature", "features", type=click.Choice(_FEATURES), multiple=True, help="What an engine shall allow.")
+@click.option("--timing-caches", type=_PATH, metavar="DIR", help="Keep here what tensorrt timed, for the next build.")
+@click.option("--keep-onnx", type=_PATH, metavar="DIR", help="Keep the graphs that a checkpoint was exported to.")
+@click.option("--out", type=_PATH, help="Folder of the engine bundle.")
 @click.option("--graphs", callback=comma_separated, metavar="step_2,prefill_2", help="Build these graphs only.")
 @click.option(
     "--processes", type=click.IntRange(min=1), help="Engines built at once. [default: one per core for small weights]"
 )
 @click.option("--force", is_flag=True, help="Replace the engine bundle in the output folder.")
 @click.option("--json", "as_json", is_flag=True, help="Print the summary as JSON.")
-def command(
-    source: Path,
-    target: str,
-    compute: tuple[str, ...],
-    out: Path | None,
-    graphs: tuple[str, ...],
-    processes: int | None,
-    force: bool,
-    as_json: bool,
-) -> None:
-    """Build engines of BUNDLE_OR_ONNX, a folder made by `export` or one .onnx file in it.
+def command(source: Path, target: str, out: Path | None, force: bool, as_json: bool, **choices: Any) -> None:
+    """Build engines of BUNDLE_OR_ONNX.
 
-    TensorRT-RTX builds without a GPU, for the GPUs that --compute lists.
+    That is a checkpoint bundle made by `import`, which is exported first, a folder made by `export`, or one .onnx
+    file in it. TensorRT-RTX builds without a GPU, for the GPUs that --compute lists.
     """
-    bundle, chosen = _open_source(source, graphs)
-    if Target(target) is Target.ONNXRUNTIME:
+    runs_graphs = Target(target) is Target.ONNXRUNTIME
+    require_sense(choices, runs_graphs)
+    if _is_checkpoint(source):
+        _build_checkpoint(source, _required(out, target), Target(target), force, as_json, choices)
+        return
+    bundle, chosen = _open_source(source, choices["graphs"])
+    require_as_exported(bundle, choices)
+    if runs_graphs:
         _report_ready(bundle, as_json)
         return
-    if out is None:
-        raise click.UsageError(f"--target {target} needs --out DIR, the folder of the engine bundle.")
-    from jukebox_deploy.engines.tensorrt_build import BuildOptions, build_bundle, processes_to_build
+    from jukebox_deploy.engines.tensorrt_bundle import build_bundle, processes_to_build
 
-    options = BuildOptions(Target(target), compute)
+    out = _required(out, target)
     ours = replacing(out, force=force, is_ours=_is_bundle, inputs=[bundle.folder])
     with ours, progress_line(as_json, "reading") as say:
 
         def progress(graph: str, phase: str, done: int, steps: int) -> None:
             say(f"{graph}: {phase} {done}/{steps}")
 
-        at_once = processes or processes_to_build(bundle, chosen)
-        _, summaries = build_bundle(bundle, out, options, chosen, progress, at_once)
-    if as_json:
-        summary = {"bundle": str(out), "target": target, "graphs": [asdict(summary) for summary in summaries]}
-        click.echo(json.dumps(summary, indent=2))
-    else:
-        _print_summaries(out, summaries)
+        at_once = choices["processes"] or processes_to_build(bundle, chosen)
+        _, summaries = build_bundle(bundle, out, build_options(Target(target), choices), chosen, progress, at_once)
+    _report(out, target, summaries, as_json)
+
+
+def _build_checkpoint(
+    source: Path, out: Path, target: Target, force: bool, as_json: bool, choices: Mapping[str, Any]
+) -> None:
+    from jukebox_deploy.checkpoints.bundle import CheckpointBundle
+    from jukebox_deploy.jobs.build_job import BuildListener, CheckpointBuild, build_from_checkpoint
+    from jukebox_deploy.jobs.export_job import export_bundle
+
+    checkpoint = CheckpointBundle.open(source)
+    request = export_request(target, choices)
+    with replacing(out, force=force, is_ours=_is_bundle, inputs=[source]), progress_line(as_json, "reading") as say:
+
+        def exported(event: ExportEvent) -> None:
+            say(f"{event.graph}: {event.action} {event.detail}")
+
+        def building(graph: str, phase: str, done: int, steps: int) -> None:
+            say(f"{graph}: {phase} {done}/{steps}")
+
+        if target is Target.ONNXRUNTIME:
+            export_bundle(checkpoint, out, request, exported)
+            _report_ready(open_bundle(out), as_json)
+            return
+        build = CheckpointBuild(request, build_options(target, choices), choices["keep_onnx"])
+        listener = BuildListener(exported, building)
+        _, summaries = build_from_checkpoint(checkpoint, out, build, choices["processes"], listener)
+    _report(out, str(target), summaries, as_json)
+
+
+def _required(out: Path | None, target: str) -> Path:
+    if out is None:
+        raise click.UsageError(f"--target {target} needs --out DIR, the folder of the engine bundle.")
+    return out
 
 
 def _is_bundle(folder: Path) -> bool:
     return (folder / MANIFEST_NAME).is_file()
 
 
+def _is_checkpoint(folder: Path) -> bool:
+    return (folder / "config.json").is_file() and not _is_bundle(folder)
+
+
 def _open_source(source: Path, graphs: tuple[str, ...]) -> tuple[EngineBundle, tuple[str, ...]]:
     """The bundle and the names of the graphs to build; the hashes of the whole bundle are checked."""
-    if source.suffix == ".onnx":
-        bundle = open_bundle(source.parent)
-        named = tuple(name for name, entry in bundle.manifest.graphs.items() if entry.file == source.name)
-        if not named:
-            raise EngineError(f"{source} is not a graph of the bundle around it; export it again.")
-        return bundle, named
-    if (source / "config.json").is_file() and not _is_bundle(source):
-        raise EngineError(
-            f"{source} is a checkpoint bundle. Export it first: jukebox-deploy export {source} --out ONNX_FOLDER"
-        )
-    return open_bundle(source), graphs
+    if source.suffix != ".onnx":
+        return open_bundle(source), graphs
+    bundle = open_bundle(source.parent)
+    entries = bundle.manifest.graphs.items()
+    named = tuple(name for name, entry in entries if source.name in [piece.file for piece in entry.pieces])
+    if not named:
+        raise EngineError(f"{source} is not a graph of the bundle around it; export it again.")
+    return bundle, named
 
 
 def _report_ready(bundle: EngineBundle, as_json: bool) -> None:
@@ -111,6 +176,14 @@ def _report_ready(bundle: EngineBundle, as_json: bool) -> None:
         click.echo(f"{bundle.folder}: all hashes match. ONNX Runtime runs it as it is; there is nothing to build.")
 
 
+def _report(out: Path, target: str, summaries: list[BuildSummary], as_json: bool) -> None:
+    if as_json:
+        summary = {"bundle": str(out), "target": target, "graphs": [asdict(summary) for summary in summaries]}
+        click.echo(json.dumps(summary, indent=2))
+    else:
+        _print_summaries(out, summaries)
+
+
 def _print_summaries(out: Path, summaries: list[BuildSummary]) -> None:
     from rich import box
     from rich.console import Console
@@ -118,23 +191,26 @@ def _print_summaries(out: Path, summaries: list[BuildSummary]) -> None:
 
     table = Table(box=box.SIMPLE)
     table.add_column("graph", no_wrap=True)
-    for heading in ("layers", "caches in place", "engine MiB", "activations MiB", "seconds"):
+    for heading in ("layers", "caches in place", "profiles", "engine MiB", "activations MiB", "seconds"):
         table.add_column(heading, justify="right", no_wrap=True)
     for summary in summaries:
         table.add_row(
             summary.graph,
             f"{summary.layers:,}",
             str(summary.caches_in_place),
+            str(summary.profiles),
             _mebibytes(summary.engine_bytes),
             "" if summary.activation_bytes is None else _mebibytes(summary.activation_bytes),
             f"{summary.seconds:.1f}",
         )
     # In a pipe there is no terminal whose width could be asked for.
-    console = Console(width=None if sys.stdout.isatty() else 120)
+    console = Console(width=None if sys.stdout.isatty() else 120, highlight=False, markup=False)
     console.print(table)
     for summary in summaries:
-        for warning in summary.warnings:
-            console.print(f"{summary.graph}: {warning}")
+        for remark in (*summary.refused, *summary.warnings):
+            console.print(f"{summary.graph}: {remark}")
+    peak = max((summary.process_peak_bytes or 0 for summary in summaries), default=0)
+    console.print(f"Peak memory of a building process: {peak / 1e9:.2f} GB.")
     console.print(f"{len(summaries)} engines in {out}; see them with: jukebox-deploy inspect {out}")
 
 

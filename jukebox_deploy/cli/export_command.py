@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
+from jukebox_deploy.cli.export_options import cutting, export_options, quantisation
 from jukebox_deploy.cli.folders import replacing
 from jukebox_deploy.cli.options import comma_separated
 from jukebox_deploy.contract import LinearWeights, Precision
@@ -18,7 +19,6 @@ from jukebox_deploy.engines.quantised_weights import describe_prior, quantised_w
 if TYPE_CHECKING:
     from jukebox_deploy.engines.manifest import Manifest
     from jukebox_deploy.jobs.export_job import ExportEvent, Listener
-    from jukebox_deploy.jobs.quantised_export import QuantisationRequest
 
 _PATH = click.Path(path_type=Path)
 _WORDS = {
@@ -56,31 +56,6 @@ def _slots(context: click.Context, parameter: click.Parameter, value: str) -> tu
     help="Of the transformer stacks and their caches; all else stays in fp32.",
 )
 @click.option(
-    "--weights",
-    type=click.Choice([str(w) for w in LinearWeights]),
-    default=str(LinearWeights.AS_PRECISION),
-    show_default=True,
-    help="Of the stacks' linear layers: as the precision, or small values with scales; a step then gives its logits.",
-)
-@click.option(
-    "--keep",
-    callback=comma_separated,
-    metavar="layers.0,layers.71.mlp",
-    help="Linear layers that --weights leaves in the precision, by parts of their names; * stands for anything.",
-)
-@click.option(
-    "--calibrate",
-    metavar="none|self|SONG",
-    help="What --weights learns the layers' inputs from: codes that the model samples, or a song folder, or a "
-    "folder of them. [default: self for int4, none for others]",
-)
-@click.option(
-    "--max-kl",
-    type=click.FloatRange(min=0),
-    metavar="NATS",
-    help="How far --weights may move the probabilities of codes, on average. [default: 0.01 int8, 0.05 int4 and fp8]",
-)
-@click.option(
     "--batch",
     callback=_slots,
     default="1,4,16",
@@ -88,8 +63,7 @@ def _slots(context: click.Context, parameter: click.Parameter, value: str) -> tu
     metavar="N|MIN,BEST,MAX",
     help="Slots: songs sampled at once. One number fixes it.",
 )
-@click.option("--logits", is_flag=True, help="The step also gives its logits.")
-@click.option("--validate/--no-validate", default=True, help="Compare each graph with PyTorch in ONNX Runtime.")
+@export_options
 @click.option(
     "--tensorrt-check",
     type=click.Choice(["auto", "always", "never"]),
@@ -117,25 +91,13 @@ def command(bundle: Path, out: Path, force: bool, as_json: bool, **choices: Any)
         choices["validate"],
         TensorRtCheck(choices["tensorrt_check"]),
         choices["processes"],
-        quantisation=_quantisation(choices),
+        quantisation=quantisation(choices),
+        cutting=cutting(choices),
     )
     checkpoint = CheckpointBundle.open(bundle)
     with replacing(out, force=force, is_ours=lambda folder: (folder / MANIFEST_NAME).is_file(), inputs=[bundle]):
         manifest = export_bundle(checkpoint, out, request, _listener(as_json))
     _report(out, manifest, as_json)
-
-
-def _quantisation(choices: dict[str, Any]) -> QuantisationRequest:
-    from jukebox_deploy.jobs.quantised_export import Calibration, QuantisationRequest, song_folders
-
-    calibrate: str | None = choices["calibrate"]
-    songs: tuple[Path, ...] = ()
-    if calibrate is not None and calibrate not in (Calibration.NONE, Calibration.SELF):
-        songs, calibrate = song_folders(Path(calibrate)), Calibration.SONGS
-    calibration = None if calibrate is None else Calibration(calibrate)
-    return QuantisationRequest(
-        LinearWeights(choices["weights"]), choices["keep"], calibration, songs, choices["max_kl"]
-    )
 
 
 def _listener(as_json: bool) -> Listener:

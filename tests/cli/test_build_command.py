@@ -8,8 +8,10 @@ from pathlib import Path
 import pytest
 from click.testing import CliRunner, Result
 
+from jukebox_deploy.checkpoints.bundle import CheckpointBundle
 from jukebox_deploy.cli.main import cli
-from jukebox_deploy.engines.bundle import open_bundle
+from jukebox_deploy.engines.bundle import EngineBundle, open_bundle
+from jukebox_deploy.engines.manifest import Target
 from tests.engines.handmade_graphs import save_bundle
 
 
@@ -72,16 +74,108 @@ def test_onnx_runtime_needs_no_build(source: Path) -> None:
 
 
 def test_what_cannot_be_built(source: Path, tmp_path: Path) -> None:
-    checkpoint = tmp_path / "checkpoint"
-    checkpoint.mkdir()
-    (checkpoint / "config.json").write_text("{}")
     stray = source / "stray.onnx"
     stray.write_bytes((source / "step_0.onnx").read_bytes())
     out = ("--out", tmp_path / "engines")
     assert "needs --out DIR" in refusal(build(source))
-    assert "is a checkpoint bundle. Export it first" in refusal(build(checkpoint, *out))
     assert "there is no manifest.json" in refusal(build(tmp_path / "nowhere", *out))
     assert "stray.onnx is not a graph of the bundle" in refusal(build(stray, *out))
     assert "has no graphs ['step_9']" in refusal(build(source, *out, "--graphs", "step_9"))
     assert "is no compute capability" in refusal(build(source, *out, "--compute", "ampere"))
     assert not (tmp_path / "engines").exists()
+
+
+def exported_graphs(checkpoint: CheckpointBundle, tmp_path: Path, *arguments: str) -> EngineBundle:
+    """What a build leaves with `--keep-onnx`; without tensorrt-rtx there is nothing to show."""
+    pytest.importorskip("tensorrt_rtx")
+    folders = ("--out", tmp_path / "engines", "--keep-onnx", tmp_path / "kept")
+    result = build(checkpoint.folder, "--graphs", "step_0", *folders, *arguments)
+    assert result.exit_code == 0, result.output
+    assert {path.name for path in tmp_path.iterdir()} == {"engines", "kept"}
+    return open_bundle(tmp_path / "kept")
+
+
+def test_a_checkpoint_is_exported_and_built(tiny_checkpoint: CheckpointBundle, tmp_path: Path) -> None:
+    graphs = exported_graphs(tiny_checkpoint, tmp_path, "--precision", "fp8", "--slots", "4", "--compute", "8.9")
+    engines = open_bundle(tmp_path / "engines").manifest
+    assert (engines.precision, engines.linear_weights, engines.target) == ("fp16", "fp8", Target.TENSORRT_RTX)
+    assert {(r.minimum, r.maximum) for r in graphs.graphs["step_0"].ranges} == {(4, 4)}
+    assert engines.graphs["step_0"].options["quantised_weights"]["weights"] == "fp8"
+    assert engines.checkpoint == tiny_checkpoint.fingerprint()
+
+
+def test_graphs_in_parts_become_engines_in_parts(tiny_checkpoint: CheckpointBundle, tmp_path: Path) -> None:
+    exported_graphs(tiny_checkpoint, tmp_path, "--parts", "2", "--no-validate", "--slots", "1,2")
+    engines = open_bundle(tmp_path / "engines")
+    step = engines.manifest.graphs["step_0"]
+    assert [part.file for part in step.parts] == ["step_0_part_0.engine", "step_0_part_1.engine"]
+    assert step.options["profiles"] == 2
+    assert len(step.options["onnx_sha256"]) == 2
+    assert {path.name for path in engines.paths.values()} == {
+        f"{kind}_0_part_{part}.engine" for kind in ("step", "prefill") for part in (0, 1)
+    }
+
+
+def test_graphs_that_nobody_keeps_are_gone(tiny_checkpoint: CheckpointBundle, tmp_path: Path) -> None:
+    pytest.importorskip("tensorrt_rtx")
+    out = tmp_path / "engines"
+    result = build(tiny_checkpoint.folder, "--graphs", "condition_0", "--out", out, "--json")
+    assert result.exit_code == 0, result.output
+    assert [path.name for path in tmp_path.iterdir()] == ["engines"]
+
+
+def test_onnx_runtime_gets_the_graphs_of_a_checkpoint(tiny_checkpoint: CheckpointBundle, tmp_path: Path) -> None:
+    arguments = ("--target", "onnxruntime", "--graphs", "condition_0", "--out", tmp_path / "graphs")
+    result = build(tiny_checkpoint.folder, *arguments)
+    assert result.exit_code == 0, result.output
+    assert open_bundle(tmp_path / "graphs").manifest.precision == "fp32"
+
+
+def test_what_a_gpu_cannot_run_is_said_before_the_export(tiny_checkpoint: CheckpointBundle, tmp_path: Path) -> None:
+    pytest.importorskip("tensorrt_rtx")
+    arguments = ("--out", tmp_path / "engines", "--compute", "8.6,8.9", "--precision", "fp8", "--graphs", "step_0")
+    message = refusal(build(tiny_checkpoint.folder, *arguments))
+    assert "compute capability 8.6 cannot run fp8 weights: store them as int8 or int4, or leave it out." in message
+    assert not list(tmp_path.iterdir())
+
+
+@pytest.mark.parametrize(
+    ("arguments", "named"),
+    [
+        (["--precision", "fp32"], "--precision"),
+        (["--precision", "int8"], "--weights"),
+        (["--weights", "fp8"], "--weights"),
+        (["--keep", "layers.0"], "--keep"),
+        (["--calibrate", "self"], "--calibrate"),
+        (["--max-kl", "0"], "--max-kl"),
+        (["--logits"], "--logits"),
+        (["--parts", "2"], "--parts"),
+        (["--no-validate"], "--no-validate"),
+        (["--keep-onnx", "x"], "--keep-onnx"),
+    ],
+)
+def test_what_an_export_decided_stays_so(source: Path, tmp_path: Path, arguments: list[str], named: str) -> None:
+    message = refusal(build(source, "--out", tmp_path / "engines", *arguments))
+    assert f"{named} can change nothing" in message
+
+
+def test_what_says_the_same_as_the_export_is_taken(source: Path, tmp_path: Path) -> None:
+    pytest.importorskip("tensorrt_rtx")
+    same = ("--precision", "fp16", "--weights", "precision", "--parts", "4GB")
+    assert build(source, "--out", tmp_path / "engines", "--graphs", "step_0", *same).exit_code == 0
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["--target", "onnxruntime", "--compute", "8.9"], "--compute is for engines of TensorRT"),
+        (["--target", "onnxruntime", "--feature", "refit"], "--feature is for engines of TensorRT"),
+        (["--skip-refused"], "--skip-refused is for the GPUs that --compute lists"),
+        (["--precision", "int8", "--weights", "int4"], "contradict each other"),
+        (["--slots", "0,4"], "give numbers from 1 on"),
+        (["--parts", "0"], "neither a number of parts nor a size like 4GB"),
+        (["--parts", "0GB"], "neither a number of parts nor a size like 4GB"),
+    ],
+)
+def test_choices_that_cannot_be(source: Path, tmp_path: Path, arguments: list[str], message: str) -> None:
+    assert message in refusal(build(source, "--out", tmp_path / "engines", *arguments))

@@ -5,7 +5,6 @@ from __future__ import annotations
 import errno
 import importlib
 import io
-import signal
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -15,20 +14,13 @@ import onnx
 import pytest
 from onnx import helper
 
-from jukebox_deploy.contract import DimensionRange, GraphKind, GraphSpec, LinearWeights, Precision, Role, TensorSpec
+from jukebox_deploy.contract import DimensionRange, GraphKind, GraphSpec, Precision, Role, TensorSpec
 from jukebox_deploy.engines import tensorrt_build
-from jukebox_deploy.engines.bundle import open_bundle
 from jukebox_deploy.engines.manifest import Target
-from jukebox_deploy.engines.tensorrt_build import BuildOptions, build_bundle, build_engine
-from jukebox_deploy.engines.tensorrt_flavour import (
-    BuildEvents,
-    load_flavour,
-    require_precision,
-    set_compute_capabilities,
-    stream_writer,
-)
+from jukebox_deploy.engines.tensorrt_build import BuildOptions, Feature, build_engine, profile_ranges
+from jukebox_deploy.engines.tensorrt_flavour import BuildEvents, load_flavour, stream_writer
 from jukebox_deploy.errors import EngineError, JukeboxError
-from tests.engines.handmade_graphs import cache_model, cache_spec, decode_spec, make_model, save_bundle
+from tests.engines.handmade_graphs import cache_model, cache_spec, decode_spec, make_model
 
 CAPABILITIES = ("8.0", "8.6", "8.9", "12.0", "12.1")
 
@@ -38,10 +30,10 @@ def rtx() -> Any:
     return pytest.importorskip("tensorrt_rtx")
 
 
-def built(folder: Path, precision: Precision, *capabilities: str) -> tensorrt_build.BuildSummary:
+def built(folder: Path, precision: Precision, *capabilities: str, **choices: Any) -> tensorrt_build.BuildSummary:
     spec = cache_spec(precision.dtype)
     onnx.save(cache_model(spec), folder / "step_0.onnx")
-    options = BuildOptions(compute_capabilities=capabilities)
+    options = BuildOptions(compute_capabilities=capabilities, **choices)
     return build_engine(folder / "step_0.onnx", spec, folder / "step_0.engine", options)
 
 
@@ -82,74 +74,6 @@ def test_what_turing_lacks_is_refused_with_a_hint(rtx: Any, tmp_path: Path, prec
     assert not (tmp_path / "step_0.engine").exists()
 
 
-def test_a_bundle_becomes_a_bundle(rtx: Any, tmp_path: Path) -> None:
-    source = save_bundle(tmp_path / "onnx")
-    seen: list[tuple[str, str, int, int]] = []
-    options = BuildOptions(compute_capabilities=("8.6", "12.0"))
-    bundle, summaries = build_bundle(source, tmp_path / "engines", options, progress=lambda *event: seen.append(event))
-    manifest = open_bundle(tmp_path / "engines").manifest
-    assert manifest == bundle.manifest
-    assert manifest.target is Target.TENSORRT_RTX
-    assert manifest.tools["tensorrt-rtx"] == rtx.__version__
-    assert (manifest.config, manifest.checkpoint) == (source.manifest.config, source.manifest.checkpoint)
-    assert [summary.graph for summary in summaries] == ["step_0", "vqvae_decode_0"] == list(manifest.graphs)
-    step = manifest.graph(GraphKind.STEP, 0)
-    assert step.spec == cache_spec()
-    assert step.compute_capabilities == ("8.6", "12.0")
-    assert step.options["onnx_sha256"] == source.manifest.files["step_0.onnx"].sha256
-    assert step.options["activation_bytes"] == summaries[0].activation_bytes
-    assert {event[0] for event in seen} == {"step_0", "vqvae_decode_0"}
-    assert all(1 <= done <= steps for _, _, done, steps in seen)
-
-
-def test_some_graphs_only(rtx: Any, tmp_path: Path) -> None:
-    source = save_bundle(tmp_path / "onnx")
-    bundle, _ = build_bundle(source, tmp_path / "engines", BuildOptions(), ["vqvae_decode_0"])
-    assert list(bundle.graphs) == ["vqvae_decode_0"]
-    with pytest.raises(EngineError, match=r"has no graphs \['step_7'\]; it has \['step_0', 'vqvae_decode_0'\]"):
-        build_bundle(source, tmp_path / "other", BuildOptions(), ["step_7"])
-
-
-def test_engines_are_not_built_from_engines(rtx: Any, tmp_path: Path) -> None:
-    bundle, _ = build_bundle(save_bundle(tmp_path / "onnx"), tmp_path / "engines", BuildOptions())
-    with pytest.raises(EngineError, match="holds tensorrt-rtx engines; build from an exported ONNX bundle"):
-        build_bundle(bundle, tmp_path / "again", BuildOptions())
-
-
-def test_a_full_folder_is_left_alone(rtx: Any, tmp_path: Path) -> None:
-    source = save_bundle(tmp_path / "onnx")
-    with pytest.raises(JukeboxError, match="already there and not empty"):
-        build_bundle(source, tmp_path / "onnx", BuildOptions())
-    assert open_bundle(tmp_path / "onnx").manifest == source.manifest
-
-
-def test_a_bundle_of_a_precision_that_a_gpu_lacks_is_refused_at_once(tmp_path: Path) -> None:
-    source = save_bundle(tmp_path / "onnx", Precision.BF16)
-    with pytest.raises(EngineError, match=r"compute capability 7\.5 cannot run bf16 engines"):
-        build_bundle(source, tmp_path / "engines", BuildOptions(compute_capabilities=("8.9", "7.5")))
-
-
-def test_a_bundle_of_int4_weights_is_refused_at_once_for_turing(tmp_path: Path) -> None:
-    source = save_bundle(tmp_path / "onnx")
-    source = replace(source, manifest=replace(source.manifest, linear_weights=LinearWeights.INT4))
-    with pytest.raises(EngineError, match=r"compute capability 7\.5 cannot run int4 weights: leave 7\.5 out"):
-        build_bundle(source, tmp_path / "engines", BuildOptions(compute_capabilities=("8.9", "7.5")))
-    assert not (tmp_path / "engines").exists()
-
-
-@pytest.mark.parametrize(("weights", "capability"), [(LinearWeights.INT4, "8.0"), (LinearWeights.INT8, "7.5")])
-def test_integer_weights_that_the_builder_takes_pass(weights: LinearWeights, capability: str) -> None:
-    require_precision(Precision.FP16, [capability], weights)
-
-
-def test_missing_weights_fail_in_the_parser_and_leave_nothing(rtx: Any, tmp_path: Path) -> None:
-    source = save_bundle(tmp_path / "onnx")
-    (tmp_path / "onnx" / "step_0.weights").unlink()
-    with pytest.raises(EngineError, match=r"step_0: tensorrt-rtx cannot parse the graph: .*step_0\.weights"):
-        build_bundle(source, tmp_path / "engines", BuildOptions())
-    assert [path.name for path in tmp_path.iterdir()] == ["onnx"]
-
-
 def test_a_graph_that_breaks_the_rules_never_reaches_the_parser(tmp_path: Path) -> None:
     spec = cache_spec()
     model = cache_model(spec)
@@ -169,23 +93,6 @@ def test_an_operator_that_the_parser_lacks(rtx: Any, tmp_path: Path) -> None:
     onnx.save(model, tmp_path / "condition_0.onnx")
     with pytest.raises(EngineError, match=r"condition_0: tensorrt-rtx cannot parse the graph: .*Multinomial"):
         build_engine(tmp_path / "condition_0.onnx", spec, tmp_path / "condition_0.engine", BuildOptions())
-
-
-def raise_interrupt(*event: object) -> None:
-    raise KeyboardInterrupt
-
-
-def send_interrupt(*event: object) -> None:
-    signal.raise_signal(signal.SIGINT)
-
-
-@pytest.mark.parametrize("interrupt", [raise_interrupt, send_interrupt])
-def test_an_interruption_ends_the_build_and_leaves_nothing(rtx: Any, tmp_path: Path, interrupt: Any) -> None:
-    handler = signal.getsignal(signal.SIGINT)
-    with pytest.raises(KeyboardInterrupt):
-        build_bundle(save_bundle(tmp_path / "onnx"), tmp_path / "engines", BuildOptions(), progress=interrupt)
-    assert signal.getsignal(signal.SIGINT) is handler
-    assert [path.name for path in tmp_path.iterdir()] == ["onnx"]
 
 
 def test_a_full_disk_is_noticed_although_the_library_swallows_it(rtx: Any, tmp_path: Path, monkeypatch: Any) -> None:
@@ -220,22 +127,6 @@ def test_a_missing_flavour_says_how_to_install_it(monkeypatch: Any, target: Targ
 def test_onnx_runtime_needs_no_builder() -> None:
     with pytest.raises(EngineError, match="onnxruntime needs no builder"):
         load_flavour(Target.ONNXRUNTIME)
-
-
-def test_unknown_gpus_are_refused_with_the_known_ones(rtx: Any, tmp_path: Path) -> None:
-    with pytest.raises(EngineError, match=r"cannot build for compute capability 9\.9; it knows \['7\.5', '8\.0'"):
-        built(tmp_path, Precision.FP16, "8.6", "9.9")
-
-
-def test_a_flavour_that_cannot_build_for_other_gpus() -> None:
-    with pytest.raises(EngineError, match="tensorrt builds for the GPU of this machine only"):
-        set_compute_capabilities(None, object(), ["8.6"], Target.TENSORRT)
-
-
-@pytest.mark.parametrize("capability", ["", "8", "sm86", "8.6 ", "8.6.1"])
-def test_odd_compute_capabilities(capability: str) -> None:
-    with pytest.raises(EngineError, match=r"is no compute capability; write them like 8\.6"):
-        require_precision(Precision.FP16, [capability])
 
 
 def test_profiles_come_from_the_table() -> None:
@@ -278,3 +169,48 @@ def test_events_read_numbers_from_messages() -> None:
     events = BuildEvents([("INFO", "Total Activation Memory: 12 bytes"), ("INFO", "Total Activation Memory: 34 bytes")])
     assert events.number("Total Activation Memory:") == 34
     assert events.number("Total Weights Memory:") is None
+
+
+def test_a_profile_for_each_number_of_slots() -> None:
+    step, prefill = (replace(cache_spec(), kind=kind) for kind in (GraphKind.STEP, GraphKind.PREFILL))
+    ranges = [
+        [(r.minimum, r.optimum, r.maximum) for (r,) in profile_ranges(spec, slots)]
+        for spec, slots in [(step, (1, 4, 16)), (step, (4, 16)), (prefill, (4, 16)), (step, ())]
+    ]
+    assert ranges == [
+        [(1, 1, 1), (2, 4, 4), (5, 16, 16)],
+        [(4, 4, 4), (5, 16, 16)],
+        [(1, 4, 4), (5, 16, 16)],
+        [(1, 4, 16)],
+    ]
+
+
+def test_graphs_without_slots_to_keep_have_one_profile() -> None:
+    assert profile_ranges(decode_spec(), (1, 4)) == [decode_spec().ranges]
+
+
+def test_profiles_are_built(rtx: Any, tmp_path: Path) -> None:
+    assert built(tmp_path, Precision.FP16, slots=(1, 4, 16)).profiles == 3
+
+
+@pytest.mark.parametrize("feature", [Feature.WEIGHT_STREAMING, Feature.VERSION_COMPATIBLE])
+def test_features_that_need_no_gpu(rtx: Any, tmp_path: Path, feature: Feature) -> None:
+    assert built(tmp_path, Precision.FP16, "8.9", features=(feature,)).engine_bytes
+
+
+@pytest.mark.parametrize("feature", [Feature.REFIT, Feature.STRIPPED])
+def test_features_that_need_a_gpu_say_so(rtx: Any, tmp_path: Path, feature: Feature) -> None:
+    if _has_gpu():
+        pytest.skip("there is a GPU")
+    with pytest.raises(EngineError, match="Stripping and refitting of weights needs a GPU on the building machine"):
+        built(tmp_path, Precision.FP16, "8.9", features=(feature,))
+    assert not (tmp_path / "step_0.engine").exists()
+
+
+def _has_gpu() -> bool:
+    return Path("/dev/nvidiactl").exists()
+
+
+def test_a_flavour_that_compiles_where_an_engine_runs_has_no_timing_cache(rtx: Any, tmp_path: Path) -> None:
+    with pytest.raises(EngineError, match="times no kernels while it builds"):
+        built(tmp_path, Precision.FP16, "8.9", timing_caches=tmp_path / "timings")

@@ -1,0 +1,50 @@
+"""How long kernels took, kept from one build to the next of the same graph.
+
+TensorRT chooses its kernels by timing them on the GPU. TensorRT-RTX compiles them where an engine
+runs, and times nothing while it builds.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Iterable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Self
+
+from jukebox_deploy.errors import EngineError
+from jukebox_deploy.files import atomic_path, sha256_of_file
+
+
+@dataclass(frozen=True)
+class TimingCache:
+    """A file whose name is a hash of all that a build depends on, so that no other build finds it."""
+
+    path: Path
+
+    @classmethod
+    def of(cls, trt: Any, folder: Path, files: Iterable[Path], choices: str) -> Self:
+        """The cache of these files (graph and weights) with these choices, for this version of the library.
+
+        Raises `EngineError` for a flavour that times nothing.
+        """
+        if hasattr(trt, "IRuntimeCache"):  # it compiles where an engine runs
+            raise EngineError(
+                f"{trt.__name__} times no kernels while it builds, so it has no timing cache: "
+                "leave --timing-caches out."
+            )
+        content = [trt.__name__, str(trt.__version__), choices, *(sha256_of_file(file) for file in files)]
+        return cls(folder / f"{hashlib.sha256(chr(10).join(content).encode()).hexdigest()}.timing")
+
+    def load(self, builder_config: Any) -> None:
+        """Give the builder what is known. What the library does not take, as from another GPU, is begun anew."""
+        known = self.path.read_bytes() if self.path.is_file() else b""
+        cache = builder_config.create_timing_cache(known)
+        if cache is None or not builder_config.set_timing_cache(cache, False):
+            builder_config.set_timing_cache(builder_config.create_timing_cache(b""), False)
+
+    def save(self, builder_config: Any) -> None:
+        """Keep what the builder knows now."""
+        with atomic_path(self.path) as part:
+            cache = builder_config.get_timing_cache()
+            part.write_bytes(bytes(cache.serialize()))

@@ -1,0 +1,109 @@
+"""From the options of `build` to what is exported and built, and what they cannot mean."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from jukebox_deploy.cli.export_options import cutting, quantisation
+from jukebox_deploy.contract import LinearWeights, Precision
+from jukebox_deploy.engines.bundle import EngineBundle
+from jukebox_deploy.engines.manifest import Manifest, Target
+from jukebox_deploy.errors import EngineError
+
+if TYPE_CHECKING:
+    from jukebox_deploy.engines.tensorrt_build import BuildOptions
+    from jukebox_deploy.export.cutting import Cutting
+    from jukebox_deploy.jobs.export_job import ExportRequest
+
+QUANTISED = [str(w) for w in LinearWeights if w is not LinearWeights.AS_PRECISION]
+"""What `--precision` also takes: a way to store weights."""
+
+
+def export_request(target: Target, choices: Mapping[str, Any]) -> ExportRequest:
+    """What to export of a checkpoint. Raises `UsageError` and `ExportError` for choices that cannot be."""
+    from jukebox_deploy.graphs import GraphOptions
+    from jukebox_deploy.jobs.export_job import ExportRequest
+    from jukebox_deploy.jobs.tensorrt_check import TensorRtCheck
+
+    precision, weights = _arithmetic(choices)
+    default = Precision.FP32 if target is Target.ONNXRUNTIME else Precision.FP16
+    slots = choices["slots"]
+    ranges = (slots[0], slots[len(slots) // 2], slots[-1]) if slots else GraphOptions().slots
+    return ExportRequest(
+        GraphOptions(precision or default, ranges, choices["logits"]),
+        choices["graphs"],
+        choices["validate"],
+        TensorRtCheck.NEVER,
+        choices["processes"],
+        quantisation=quantisation({**choices, "weights": weights}),
+        cutting=cutting(choices),
+    )
+
+
+def _arithmetic(choices: Mapping[str, Any]) -> tuple[Precision | None, LinearWeights | None]:
+    """Precision and weights, as far as they were said."""
+    precision, weights = choices["precision"], choices["weights"]
+    if precision in QUANTISED:
+        if weights not in (None, precision):
+            raise click.UsageError(f"--precision {precision} and --weights {weights} contradict each other.")
+        return None, LinearWeights(precision)
+    return precision and Precision(precision), weights and LinearWeights(weights)
+
+
+def build_options(target: Target, choices: Mapping[str, Any]) -> BuildOptions:
+    """What to build for."""
+    from jukebox_deploy.engines.tensorrt_build import BuildOptions, Feature
+
+    return BuildOptions(
+        target,
+        choices["compute"],
+        choices["skip_refused"],
+        choices["slots"],
+        tuple(Feature(feature) for feature in choices["features"]),
+        choices["timing_caches"],
+    )
+
+
+def require_sense(choices: Mapping[str, Any], runs_graphs: bool) -> None:
+    """Refuse what would do nothing."""
+    for_engines = ("compute", "skip_refused", "features", "timing_caches", "keep_onnx")
+    if runs_graphs and (idle := [name for name in for_engines if choices[name]]):
+        raise click.UsageError(f"{_spelled(idle)} is for engines of TensorRT; ONNX Runtime runs the graphs themselves.")
+    if choices["skip_refused"] and not choices["compute"]:
+        raise click.UsageError("--skip-refused is for the GPUs that --compute lists.")
+
+
+def require_as_exported(bundle: EngineBundle, choices: Mapping[str, Any]) -> None:
+    """Refuse choices of an export that graphs which were exported already do not have."""
+    manifest = bundle.manifest
+    precision, weights = _arithmetic(choices)
+    contradictions = {
+        "precision": precision not in (None, manifest.precision),
+        "weights": weights not in (None, manifest.linear_weights),
+        "parts": choices["cutting"] is not None and not _is_cut_so(manifest, choices["cutting"]),
+        "no-validate": not choices["validate"],
+        **{name: _is_given(choices[name]) for name in ("keep", "calibrate", "max_kl", "logits", "keep_onnx")},
+    }
+    if chosen := [name for name, contradicts in contradictions.items() if contradicts]:
+        raise EngineError(
+            f"{bundle.folder} was exported already, in {manifest.precision} with weights as {manifest.linear_weights}: "
+            f"{_spelled(chosen)} can change nothing. Give the checkpoint bundle instead, or export again."
+        )
+
+
+def _is_cut_so(manifest: Manifest, wanted: Cutting) -> bool:
+    stacks = [entry for entry in manifest.graphs.values() if entry.spec.states]
+    priors = [manifest.config.prior(entry.spec.level) for entry in stacks]
+    parts = [wanted.parts_of(prior, manifest.precision, manifest.linear_weights) for prior in priors]
+    return parts == [len(entry.pieces) for entry in stacks]
+
+
+def _is_given(value: object) -> bool:
+    return value is not None and value is not False and value != ()
+
+
+def _spelled(names: list[str]) -> str:
+    return ", ".join("--" + name.replace("_", "-").replace("features", "feature") for name in names)

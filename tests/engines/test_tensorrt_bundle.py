@@ -1,0 +1,134 @@
+"""An ONNX bundle becomes a bundle of engines, or nothing is written."""
+
+from __future__ import annotations
+
+import signal
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from jukebox_deploy.contract import GraphKind, Precision
+from jukebox_deploy.engines.bundle import open_bundle
+from jukebox_deploy.engines.manifest import Target
+from jukebox_deploy.engines.tensorrt_build import BuildOptions, Feature
+from jukebox_deploy.engines.tensorrt_bundle import build_bundle, with_slots
+from jukebox_deploy.errors import EngineError, JukeboxError
+from tests.engines.handmade_graphs import cache_spec, decode_spec, save_bundle
+
+
+@pytest.fixture
+def rtx() -> Any:
+    return pytest.importorskip("tensorrt_rtx")
+
+
+def test_a_bundle_becomes_a_bundle(rtx: Any, tmp_path: Path) -> None:
+    source = save_bundle(tmp_path / "onnx")
+    seen: list[tuple[str, str, int, int]] = []
+    options = BuildOptions(compute_capabilities=("8.6", "12.0"))
+    bundle, summaries = build_bundle(source, tmp_path / "engines", options, progress=lambda *event: seen.append(event))
+    manifest = open_bundle(tmp_path / "engines").manifest
+    assert manifest == bundle.manifest
+    assert manifest.target is Target.TENSORRT_RTX
+    assert manifest.tools["tensorrt-rtx"] == rtx.__version__
+    assert (manifest.config, manifest.checkpoint) == (source.manifest.config, source.manifest.checkpoint)
+    assert [summary.graph for summary in summaries] == ["step_0", "vqvae_decode_0"] == list(manifest.graphs)
+    step = manifest.graph(GraphKind.STEP, 0)
+    assert step.spec == cache_spec()
+    assert step.compute_capabilities == ("8.6", "12.0")
+    assert step.options["onnx_sha256"] == [source.manifest.files["step_0.onnx"].sha256]
+    assert step.options["activation_bytes"] == summaries[0].activation_bytes
+    assert {event[0] for event in seen} == {"step_0", "vqvae_decode_0"}
+    assert all(1 <= done <= steps for _, _, done, steps in seen)
+
+
+def test_some_graphs_only(rtx: Any, tmp_path: Path) -> None:
+    source = save_bundle(tmp_path / "onnx")
+    bundle, _ = build_bundle(source, tmp_path / "engines", BuildOptions(), ["vqvae_decode_0"])
+    assert list(bundle.graphs) == ["vqvae_decode_0"]
+    with pytest.raises(EngineError, match=r"has no graphs \['step_7'\]; it has \['step_0', 'vqvae_decode_0'\]"):
+        build_bundle(source, tmp_path / "other", BuildOptions(), ["step_7"])
+
+
+def test_engines_are_not_built_from_engines(rtx: Any, tmp_path: Path) -> None:
+    bundle, _ = build_bundle(save_bundle(tmp_path / "onnx"), tmp_path / "engines", BuildOptions())
+    with pytest.raises(EngineError, match="holds tensorrt-rtx engines; build from an exported ONNX bundle"):
+        build_bundle(bundle, tmp_path / "again", BuildOptions())
+
+
+def test_a_full_folder_is_left_alone(rtx: Any, tmp_path: Path) -> None:
+    source = save_bundle(tmp_path / "onnx")
+    with pytest.raises(JukeboxError, match="already there and not empty"):
+        build_bundle(source, tmp_path / "onnx", BuildOptions())
+    assert open_bundle(tmp_path / "onnx").manifest == source.manifest
+
+
+def test_a_gpu_that_a_graph_cannot_run_on_is_refused_at_once(tmp_path: Path) -> None:
+    source = save_bundle(tmp_path / "onnx", Precision.BF16)
+    with pytest.raises(EngineError, match=r"step_0: compute capability 7\.5 cannot run bf16 engines"):
+        build_bundle(source, tmp_path / "engines", BuildOptions(compute_capabilities=("8.9", "7.5")))
+    assert not (tmp_path / "engines").exists()
+
+
+def test_or_left_out_graph_by_graph_with_the_reason(rtx: Any, tmp_path: Path) -> None:
+    options = BuildOptions(compute_capabilities=("7.5", "8.9"), skip_refused=True)
+    bundle, summaries = build_bundle(save_bundle(tmp_path / "onnx"), tmp_path / "engines", options)
+    graphs = bundle.manifest.graphs
+    assert graphs["step_0"].compute_capabilities == summaries[0].compute_capabilities == ("8.9",)
+    assert graphs["vqvae_decode_0"].compute_capabilities == ("7.5", "8.9")
+    assert "7.5 multiplies no fp32 matrices" in summaries[0].refused[0]
+    assert graphs["step_0"].options["refused"] == list(summaries[0].refused)
+    assert summaries[1].refused == ()
+
+
+def test_a_graph_for_no_gpu_at_all_is_refused(tmp_path: Path) -> None:
+    source = save_bundle(tmp_path / "onnx")
+    with pytest.raises(EngineError, match="multiplies no fp32 matrices"):
+        build_bundle(source, tmp_path / "engines", BuildOptions(compute_capabilities=("7.5",), skip_refused=True))
+
+
+def test_the_manifest_says_how_engines_were_made(rtx: Any, tmp_path: Path) -> None:
+    options = BuildOptions(slots=(8, 2), features=(Feature.WEIGHT_STREAMING,))
+    bundle, _ = build_bundle(save_bundle(tmp_path / "onnx"), tmp_path / "engines", options)
+    step = bundle.manifest.graphs["step_0"]
+    assert (step.options["slots"], step.options["profiles"], step.options["features"]) == (
+        [2, 8],
+        2,
+        ["weight-streaming"],
+    )
+    assert [(r.minimum, r.optimum, r.maximum) for r in step.spec.ranges] == [(2, 4, 8)]
+
+
+def test_numbers_of_slots_that_a_graph_does_not_take_are_refused(tmp_path: Path) -> None:
+    source = save_bundle(tmp_path / "onnx")
+    with pytest.raises(EngineError, match="step_0 was exported for 1 to 16 slots, not for 32"):
+        build_bundle(source, tmp_path / "engines", BuildOptions(slots=(4, 32)))
+
+
+def test_slots_are_no_matter_of_sound() -> None:
+    assert with_slots(decode_spec(), (2, 4)) == decode_spec()
+
+
+def test_missing_weights_fail_in_the_parser_and_leave_nothing(rtx: Any, tmp_path: Path) -> None:
+    source = save_bundle(tmp_path / "onnx")
+    (tmp_path / "onnx" / "step_0.weights").unlink()
+    with pytest.raises(EngineError, match=r"step_0: tensorrt-rtx cannot parse the graph: .*step_0\.weights"):
+        build_bundle(source, tmp_path / "engines", BuildOptions())
+    assert [path.name for path in tmp_path.iterdir()] == ["onnx"]
+
+
+def raise_interrupt(*event: object) -> None:
+    raise KeyboardInterrupt
+
+
+def send_interrupt(*event: object) -> None:
+    signal.raise_signal(signal.SIGINT)
+
+
+@pytest.mark.parametrize("interrupt", [raise_interrupt, send_interrupt])
+def test_an_interruption_ends_the_build_and_leaves_nothing(rtx: Any, tmp_path: Path, interrupt: Any) -> None:
+    handler = signal.getsignal(signal.SIGINT)
+    with pytest.raises(KeyboardInterrupt):
+        build_bundle(save_bundle(tmp_path / "onnx"), tmp_path / "engines", BuildOptions(), progress=interrupt)
+    assert signal.getsignal(signal.SIGINT) is handler
+    assert [path.name for path in tmp_path.iterdir()] == ["onnx"]
