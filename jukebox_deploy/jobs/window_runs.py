@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 
 import numpy as np
 
 from jukebox_deploy.config import PriorConfig
-from jukebox_deploy.contract import GraphKind, numpy_dtype
+from jukebox_deploy.contract import GraphKind, GraphSpec, numpy_dtype
 from jukebox_deploy.engine import Engine, PriorSession
 from jukebox_deploy.export.feeds import random_feed, random_feeds
 
@@ -18,7 +18,7 @@ class WindowStretch:
     """What each slot is given, and which part of its window is run."""
 
     tensors: Mapping[str, np.ndarray]  # inputs of the step by name, `[B, ...]`
-    prefix: np.ndarray  # [B] known positions to prefill; they end in the middle of a block
+    prefix: np.ndarray  # [B] known positions to prefill; they end in the middle of a block, or are none
     steps: int
 
     @property
@@ -74,13 +74,25 @@ def run_given_codes(session: PriorSession, prior: PriorConfig, stretch: WindowSt
 
     No cache sees what the last layer does after its attention; without logits only chosen codes do.
     """
+    if gives_logits(session.spec):
+        return {"logits": np.stack(list(logits_of_given_codes(session, prior, stretch)))}
     _prefill(session, prior, stretch)
     _write(session, "known_end", stretch.prefix + stretch.steps)
-    if any(tensor.name == "logits" for tensor in session.spec.tensors):
-        return {"logits": _logits_of_steps(session, stretch.steps)}
     session.step(stretch.steps)
     slots = range(session.slots)
     return {t.name: np.stack([session.read(t.name, s) for s in slots]) for t in session.spec.states if t.in_place}
+
+
+def gives_logits(step: GraphSpec) -> bool:
+    """Whether a step has its logits among its outputs."""
+    return any(tensor.name == "logits" for tensor in step.tensors)
+
+
+def logits_of_given_codes(session: PriorSession, prior: PriorConfig, stretch: WindowStretch) -> Iterator[np.ndarray]:
+    """Step over given codes; the logits of each step `[B, V]` as they come. The step must give them."""
+    _prefill(session, prior, stretch)
+    _write(session, "known_end", stretch.prefix + stretch.steps)
+    yield from _logits_of_steps(session, stretch.steps)
 
 
 def run_greedy_codes(session: PriorSession, prior: PriorConfig, stretch: WindowStretch) -> np.ndarray:
@@ -99,17 +111,15 @@ def run_sampled_codes(
     """
     _prefill(session, prior, stretch)
     _write(session, "temperature", np.ones(session.slots))
-    logits = _logits_of_steps(session, stretch.steps)
+    logits = np.stack(list(_logits_of_steps(session, stretch.steps)))
     return _chosen_codes(session, stretch), logits
 
 
-def _logits_of_steps(session: PriorSession, steps: int) -> np.ndarray:
-    """Step, and keep the logits of each: `[steps, B, V]`."""
-    logits = []
+def _logits_of_steps(session: PriorSession, steps: int) -> Iterator[np.ndarray]:
+    """Step; the logits of each `[B, V]`."""
     for _ in range(steps):
         session.step(1)
-        logits.append(np.stack([session.read("logits", slot) for slot in range(session.slots)]))
-    return np.stack(logits)
+        yield np.stack([session.read("logits", slot) for slot in range(session.slots)])
 
 
 def _chosen_codes(session: PriorSession, stretch: WindowStretch) -> np.ndarray:

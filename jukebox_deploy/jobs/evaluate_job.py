@@ -1,0 +1,234 @@
+"""Evaluation: how well a VQ-VAE keeps songs, and how well priors predict them, on songs they were not trained on.
+
+Several bundles of one checkpoint are scored on the same windows: what a precision or quantised weights cost is the
+difference in bits per token.
+"""
+
+from __future__ import annotations
+
+import math
+import tempfile
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+from jukebox_deploy.contract import GraphKind
+from jukebox_deploy.data.catalogue import Catalogue
+from jukebox_deploy.data.windows import WindowBatch
+from jukebox_deploy.errors import EngineError
+from jukebox_deploy.jobs.evaluated_bundles import EvaluatedBundle, open_evaluated
+from jukebox_deploy.jobs.evaluation_data import (
+    DataChoice,
+    encode_songs,
+    evaluation_windows,
+    pieces_of_sound,
+    some_songs,
+)
+from jukebox_deploy.jobs.reconstruction import LevelMeasurement, LevelQuality
+from jukebox_deploy.jobs.token_scoring import PriorScore
+from jukebox_deploy.training.metrics import TokenScore
+
+ACCEPTED_COST = 0.01
+"""Share of bits per token that a bundle may need more than the first one without being marked."""
+
+Listener = Callable[[str, float, float], None]
+"""Gets what is being done, how much of it is done, and how much there is."""
+
+
+@dataclass(frozen=True)
+class EvaluationRequest:
+    """What to evaluate on what."""
+
+    bundles: tuple[Path, ...]  # checkpoints or engines; the others are compared with the first
+    data: DataChoice
+    codes: Path | None = None  # folder of songs that were encoded; default: a temporary one
+
+
+@dataclass(frozen=True)
+class PriorResult:
+    """What a bundle made of the windows of one prior."""
+
+    level: int
+    windows: int
+    score: PriorScore | None
+    not_run: str = ""  # why there is no score
+
+    def to_json(self) -> dict[str, Any]:
+        """Plain data."""
+        data: dict[str, Any] = {"level": self.level, "windows": self.windows, "not_run": self.not_run or None}
+        if self.score is not None:
+            data |= _score_to_json(self.score.music)
+            data["lyrics"] = None if self.score.lyrics is None else _score_to_json(self.score.lyrics)
+        return data
+
+
+@dataclass(frozen=True)
+class BundleResult:
+    """What a bundle made of all windows."""
+
+    bundle: str
+    backend: str
+    precision: str
+    weights: str
+    priors: tuple[PriorResult, ...]
+
+    def prior(self, level: int) -> PriorResult | None:
+        """The result for a level, if the bundle has that prior."""
+        return next((result for result in self.priors if result.level == level), None)
+
+
+@dataclass(frozen=True)
+class Evaluation:
+    """All results."""
+
+    data: DataChoice
+    songs: int  # that there are to evaluate on
+    levels: tuple[LevelQuality, ...]  # of the first bundle's VQ-VAE; none if it cannot decode
+    bundles: tuple[BundleResult, ...]
+
+    def cost(self, bundle: BundleResult, level: int) -> float | None:
+        """Share of bits per token that a bundle needs more than the first; `None` if one of them has no score."""
+        first, other = self.bundles[0].prior(level), bundle.prior(level)
+        if first is None or other is None or first.score is None or other.score is None:
+            return None
+        return other.score.music.bits_per_token / first.score.music.bits_per_token - 1
+
+    def is_costly(self, bundle: BundleResult, level: int) -> bool:
+        """Whether that is more than `ACCEPTED_COST`, or no number at all."""
+        cost = self.cost(bundle, level)
+        return cost is not None and not cost <= ACCEPTED_COST
+
+    def to_json(self) -> dict[str, Any]:
+        """Plain data; numbers that JSON lacks are null."""
+        choice = self.data
+        return {
+            "data": str(choice.folder),
+            "held_out": choice.held_out,
+            "train_fraction": choice.train_fraction if choice.held_out else None,
+            "songs": self.songs,
+            "accepted_cost": ACCEPTED_COST,
+            "levels": [_finite(level.to_json()) for level in self.levels],
+            "bundles": [self._bundle_to_json(bundle) for bundle in self.bundles],
+        }
+
+    def _bundle_to_json(self, bundle: BundleResult) -> dict[str, Any]:
+        return {
+            "bundle": bundle.bundle,
+            "backend": bundle.backend,
+            "precision": bundle.precision,
+            "weights": bundle.weights,
+            "priors": [
+                _finite(
+                    {
+                        **result.to_json(),
+                        "cost": self.cost(bundle, result.level),
+                        "costly": self.is_costly(bundle, result.level),
+                    }
+                )
+                for result in bundle.priors
+            ],
+        }
+
+
+def evaluate(request: EvaluationRequest, listen: Listener = lambda what, done, total: None) -> Evaluation:
+    """Evaluate bundles; what cannot run on this machine is listed with the reason.
+
+    Raises:
+        CheckpointError, EngineError: for bundles that are none, or come from different checkpoints.
+        DataError, LabelError, AudioError: for songs and labels that do not fit the model.
+    """
+    bundles = [open_evaluated(folder) for folder in request.bundles]
+    _require_one_checkpoint(bundles)
+    songs = request.data.songs()
+    levels = tuple(_levels(bundles[0], songs, request.data.seconds, listen))
+    windows = _windows(request, bundles, songs, listen)
+    results = tuple(_result(bundle, windows, listen) for bundle in bundles)
+    return Evaluation(request.data, len(songs.songs), levels, results)
+
+
+def _require_one_checkpoint(bundles: Sequence[EvaluatedBundle]) -> None:
+    for bundle in bundles[1:]:
+        if bundle.checkpoint != bundles[0].checkpoint:
+            raise EngineError(
+                f"{bundle.folder} comes from the checkpoint {bundle.checkpoint[:12]}…, {bundles[0].folder} from "
+                f"{bundles[0].checkpoint[:12]}…; codes of one mean nothing to the other. Evaluate them one by one."
+            )
+
+
+def _levels(bundle: EvaluatedBundle, songs: Catalogue, seconds: float, listen: Listener) -> Iterator[LevelQuality]:
+    """Measure the levels that the bundle can encode and decode."""
+    graphs = bundle.engine.graphs
+    kinds = (GraphKind.VQVAE_ENCODE, GraphKind.VQVAE_DECODE)
+    for level in range(bundle.config.vqvae.levels):
+        if any(f"{kind}_{level}" not in graphs for kind in kinds):
+            continue
+        measurement, done = LevelMeasurement(bundle.engine, level), 0.0
+        for audio in pieces_of_sound(songs, bundle.config, seconds):
+            measurement.add(audio)
+            done += len(audio) / bundle.config.vqvae.sample_rate
+            listen(f"seconds of sound, level {level}", done, max(done, seconds))
+        yield measurement.quality()
+
+
+def _windows(
+    request: EvaluationRequest, bundles: Sequence[EvaluatedBundle], songs: Catalogue, listen: Listener
+) -> dict[int, Sequence[WindowBatch]]:
+    """Windows for every prior that one of the bundles has; read into memory."""
+    first, count = bundles[0], request.data.windows
+    levels = sorted({prior.level for bundle in bundles for prior in bundle.config.priors})
+    if not levels:
+        return {}
+    _require_encoder(first)
+    with _code_folder(request.codes) as folder:
+        chosen = some_songs(songs, request.data.coded_songs)
+        coded = encode_songs(chosen, first.engine, first.vqvae, folder, partial(listen, "songs encoded"))
+        return {level: evaluation_windows(coded, first.config, level, first.vocabulary, count) for level in levels}
+
+
+def _require_encoder(bundle: EvaluatedBundle) -> None:
+    names = [f"{GraphKind.VQVAE_ENCODE}_{level}" for level in range(bundle.config.vqvae.levels)]
+    if missing := [name for name in names if name not in bundle.engine.graphs]:
+        raise EngineError(
+            f"{bundle.folder} has no {', '.join(missing)} to encode songs with; add its checkpoint with --against."
+        )
+
+
+@contextmanager
+def _code_folder(codes: Path | None) -> Iterator[Path]:
+    if codes is not None:
+        yield codes
+        return
+    with tempfile.TemporaryDirectory() as folder:
+        yield Path(folder)
+
+
+def _result(bundle: EvaluatedBundle, windows: dict[int, Sequence[WindowBatch]], listen: Listener) -> BundleResult:
+    def score(level: int) -> PriorResult:
+        what = f"positions of prior {level}, {bundle.folder.name}"
+        try:
+            found = bundle.score(level, windows[level], partial(listen, what))
+        except EngineError as error:
+            return PriorResult(level, len(windows[level]), None, str(error))
+        return PriorResult(level, len(windows[level]), found)
+
+    priors = tuple(score(prior.level) for prior in bundle.config.priors)
+    return BundleResult(str(bundle.folder), bundle.backend, bundle.precision, bundle.weights, priors)
+
+
+def _score_to_json(score: TokenScore) -> dict[str, Any]:
+    return {"bits_per_token": score.bits_per_token, "top1": score.top1, "tokens": score.tokens}
+
+
+def _finite(data: dict[str, Any]) -> dict[str, Any]:
+    """The same with null for numbers that JSON lacks."""
+    return {
+        name: _finite(value)
+        if isinstance(value, dict)
+        else None
+        if isinstance(value, float) and not math.isfinite(value)
+        else value
+        for name, value in data.items()
+    }

@@ -1,0 +1,164 @@
+"""Bundles of either kind behind one face, to be evaluated: checkpoints in PyTorch, exported graphs as they run."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from functools import cached_property
+from pathlib import Path
+from typing import Protocol
+
+from jukebox_deploy.checkpoints.bundle import CheckpointBundle
+from jukebox_deploy.checkpoints.layout import VQVAE_COMPONENT
+from jukebox_deploy.config import JukeboxConfig
+from jukebox_deploy.contract import GraphKind, LinearWeights, Precision
+from jukebox_deploy.data.windows import WindowBatch
+from jukebox_deploy.engine import Engine
+from jukebox_deploy.engines.bundle import MANIFEST_NAME, EngineBundle, open_bundle
+from jukebox_deploy.engines.manifest import Target
+from jukebox_deploy.errors import EngineError
+from jukebox_deploy.graphs import declare_graphs
+from jukebox_deploy.jobs.bundle_opening import bundle_engine
+from jukebox_deploy.jobs.opening import eager_engine
+from jukebox_deploy.jobs.parity import reason_not_to_run
+from jukebox_deploy.jobs.token_scoring import Listener, PriorScore, score_with_engine, score_with_model
+from jukebox_deploy.jobs.train_prior import weights_digest
+from jukebox_deploy.labels.vocabulary import Vocabulary
+
+
+class EvaluatedBundle(Protocol):
+    """What evaluation asks of a bundle."""
+
+    @property
+    def folder(self) -> Path:
+        """Where it is."""
+
+    @property
+    def config(self) -> JukeboxConfig:
+        """The model."""
+
+    @property
+    def vocabulary(self) -> Vocabulary:
+        """Its names of artists and genres."""
+
+    @property
+    def checkpoint(self) -> str:
+        """The fingerprint of the checkpoint that its weights came from."""
+
+    @property
+    def vqvae(self) -> str:
+        """What its codes are known by, in a folder of encoded songs."""
+
+    @property
+    def backend(self) -> str:
+        """What runs it."""
+
+    @property
+    def precision(self) -> str:
+        """The element type of its stacks."""
+
+    @property
+    def weights(self) -> str:
+        """How the weights of its linear layers are stored."""
+
+    @property
+    def engine(self) -> Engine:
+        """At least the graphs of its VQ-VAE, as far as it has them; `EngineError` if they cannot run here."""
+
+    def score(self, level: int, windows: Sequence[WindowBatch], listen: Listener) -> PriorScore:
+        """Score windows, one in each batch; `EngineError` if that cannot be done here."""
+
+
+def open_evaluated(folder: Path) -> EvaluatedBundle:
+    """Open a checkpoint bundle or an engine bundle; `CheckpointError` or `EngineError` if it is neither."""
+    if (folder / MANIFEST_NAME).is_file():
+        return _Engines(open_bundle(folder))
+    return _Checkpoint(CheckpointBundle.open(folder))
+
+
+@dataclass(frozen=True)
+class _Checkpoint:
+    """An `EvaluatedBundle`, in fp32."""
+
+    bundle: CheckpointBundle
+
+    backend = "PyTorch"
+    precision = weights = str(Precision.FP32)
+
+    @property
+    def folder(self) -> Path:
+        return self.bundle.folder
+
+    @property
+    def config(self) -> JukeboxConfig:
+        return self.bundle.config
+
+    @property
+    def vocabulary(self) -> Vocabulary:
+        return self.bundle.vocabulary
+
+    @cached_property
+    def checkpoint(self) -> str:
+        return self.bundle.fingerprint()
+
+    @cached_property
+    def vqvae(self) -> str:
+        return weights_digest(self.bundle.tensors(VQVAE_COMPONENT))
+
+    @cached_property
+    def engine(self) -> Engine:
+        return eager_engine(self.bundle, declare_graphs(replace(self.config, priors=())))
+
+    def score(self, level: int, windows: Sequence[WindowBatch], listen: Listener) -> PriorScore:
+        return score_with_model(self.bundle.load_prior(level), self.config.prior(level), windows, listen)
+
+
+@dataclass(frozen=True)
+class _Engines:
+    """An `EvaluatedBundle`, on what it was made for."""
+
+    bundle: EngineBundle
+
+    @property
+    def folder(self) -> Path:
+        return self.bundle.folder
+
+    @property
+    def config(self) -> JukeboxConfig:
+        return self.bundle.manifest.config
+
+    @property
+    def vocabulary(self) -> Vocabulary:
+        return Vocabulary.from_json(self.bundle.manifest.vocabulary)
+
+    @property
+    def checkpoint(self) -> str:
+        return self.bundle.manifest.checkpoint
+
+    @property
+    def vqvae(self) -> str:
+        return self.checkpoint
+
+    @property
+    def backend(self) -> str:
+        return str(self.bundle.manifest.target)
+
+    @property
+    def precision(self) -> str:
+        return str(self.bundle.manifest.precision)
+
+    @property
+    def weights(self) -> str:
+        weights = self.bundle.manifest.linear_weights
+        return self.precision if weights is LinearWeights.AS_PRECISION else str(weights)
+
+    @cached_property
+    def engine(self) -> Engine:
+        return bundle_engine(self.bundle)
+
+    def score(self, level: int, windows: Sequence[WindowBatch], listen: Listener) -> PriorScore:
+        steps = [spec for spec in self.bundle.graphs.values() if spec.kind is GraphKind.STEP and spec.level == level]
+        on_cpu = self.bundle.manifest.target is Target.ONNXRUNTIME
+        if on_cpu and (reasons := [reason for spec in steps if (reason := reason_not_to_run(spec))]):
+            raise EngineError(f"{reasons[0]}.")
+        return score_with_engine(self.engine, self.config.prior(level), windows, listen)

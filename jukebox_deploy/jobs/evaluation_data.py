@@ -1,0 +1,90 @@
+"""The songs that models are evaluated on: pieces of sound, and windows of codes with their labels."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+from jukebox_deploy.config import JukeboxConfig
+from jukebox_deploy.data.audio_files import Audio, read_stretch
+from jukebox_deploy.data.catalogue import Catalogue, read_catalogue
+from jukebox_deploy.data.code_cache import CodeCache, CodedSongs, encode_catalogue
+from jukebox_deploy.data.windows import CodeWindows, WindowBatch, WindowSettings
+from jukebox_deploy.engine import Engine
+from jukebox_deploy.errors import DataError
+from jukebox_deploy.jobs.train_request import sample_indices
+from jukebox_deploy.labels.vocabulary import Vocabulary
+from jukebox_deploy.runtime.decode import encode_audio
+
+PIECE_SECONDS = 5.0
+"""Of sound that is taken from a song, about."""
+
+
+@dataclass(frozen=True)
+class DataChoice:
+    """Which songs, and how much of them."""
+
+    folder: Path
+    metadata: Path | None = None  # table of the songs, if it is not in their folder
+    held_out: bool = True  # only songs that training left out
+    train_fraction: float = 0.9  # that training was told
+    windows: int = 32  # for each prior
+    coded_songs: int = 8  # that windows are taken from: to encode a song takes longer than to score its windows
+    seconds: float = 60.0  # of sound for each level
+
+    def songs(self) -> Catalogue:
+        """The songs; `DataError` if there are none, or none are held out."""
+        catalogue = read_catalogue(self.folder, None, self.metadata)
+        chosen = catalogue.split(self.train_fraction)[1] if self.held_out else catalogue
+        if not chosen.songs:
+            raise DataError(
+                f"{self.folder}: of {len(catalogue.songs)} songs none is held out; evaluate on --all of them, or give "
+                "more songs."
+            )
+        return chosen
+
+
+def pieces_of_sound(songs: Catalogue, config: JukeboxConfig, seconds: float) -> Iterator[Audio]:
+    """About so many seconds, as whole top codes, from the middles of some songs; float32 `[samples]`.
+
+    Raises `DataError` if all of these are shorter than a code, `AudioError` for files that cannot be read.
+    """
+    vqvae = config.vqvae
+    hop, left = vqvae.hop_length(vqvae.levels - 1), seconds * vqvae.sample_rate
+    lengths = {song: song.samples_at(vqvae.sample_rate) // hop * hop for song in songs.songs}
+    chosen = some_songs(songs, max(1, round(seconds / PIECE_SECONDS))).songs
+    if not any(lengths[song] for song in chosen):
+        raise DataError(f"{songs.folder}: no song is as long as one code of the top level.")
+    for number, song in enumerate(chosen):
+        share = left / (len(chosen) - number)  # what short songs lack, the later ones give
+        count = min(lengths[song], max(hop, round(share / hop) * hop))
+        left -= count
+        if count:
+            yield read_stretch(song.path, vqvae.sample_rate, (lengths[song] - count) // 2, count)
+
+
+def encode_songs(
+    songs: Catalogue, engine: Engine, fingerprint: str, folder: Path, listen: Callable[[int, int], None]
+) -> CodedSongs:
+    """The codes of songs by an engine's VQ-VAE, kept in a folder."""
+    vqvae = engine.config.vqvae
+    cache = CodeCache(folder, fingerprint, vqvae.hop_lengths, vqvae.sample_rate)
+    return encode_catalogue(songs, cache, lambda audio, level: encode_audio(engine, level, audio), listen)
+
+
+def evaluation_windows(
+    songs: CodedSongs, config: JukeboxConfig, level: int, vocabulary: Vocabulary, count: int
+) -> Sequence[WindowBatch]:
+    """Up to `count` windows of a prior, spread evenly over all songs, one in each batch.
+
+    Raises `DataError` if no song has a window, `LabelError` for a vocabulary that does not fit the prior.
+    """
+    prior = config.prior(level)
+    windows = CodeWindows(songs, prior, config.vqvae, vocabulary, WindowSettings(batch=1, seed=0)).evaluation_windows()
+    return [windows[int(index)] for index in sample_indices(len(windows), count)]
+
+
+def some_songs(songs: Catalogue, count: int) -> Catalogue:
+    """Up to `count` of the songs, spread evenly."""
+    return replace(songs, songs=tuple(songs.songs[int(index)] for index in sample_indices(len(songs.songs), count)))

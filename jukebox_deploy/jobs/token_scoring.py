@@ -1,0 +1,119 @@
+"""Windows of known codes, scored by a model: how many bits it needs for each token.
+
+A checkpoint sees a window at once; an engine goes through it token by token, as it samples, but is told each.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from jukebox_deploy.config import PriorConfig
+from jukebox_deploy.contract import GraphKind
+from jukebox_deploy.data.windows import WindowBatch
+from jukebox_deploy.engine import Engine
+from jukebox_deploy.errors import EngineError
+from jukebox_deploy.jobs.quantised_export import measured_slots
+from jukebox_deploy.jobs.window_runs import WindowStretch, gives_logits, logits_of_given_codes
+from jukebox_deploy.models.prior import Prior
+from jukebox_deploy.training.metrics import TokenScore, token_score
+from jukebox_deploy.training.objective import PriorObjective
+
+Listener = Callable[[int, int], None]
+"""Gets the positions that are done, and all there are."""
+
+_HEARD_STEPS = 16  # of an engine, from one call of the listener to the next
+
+
+@dataclass(frozen=True)
+class PriorScore:
+    """How well a prior predicts the tokens of windows."""
+
+    music: TokenScore
+    lyrics: TokenScore | None = None  # of a prior that predicts lyrics too
+
+
+def score_with_model(prior: Prior, config: PriorConfig, windows: Sequence[WindowBatch], listen: Listener) -> PriorScore:
+    """Score batches of windows with a prior in PyTorch, all positions of a batch at once."""
+    objective = PriorObjective(prior, config)
+    music = lyrics = TokenScore()
+    for number, arrays in enumerate(windows):
+        with torch.inference_mode():
+            window = objective.whole_windows({name: torch.from_numpy(array) for name, array in arrays.items()})
+            states = None
+            if prior.lyric_encoder is not None and window.lyric_tokens is not None:
+                states = prior.lyric_encoder(window.lyric_tokens)
+                lyrics += token_score(prior.lyric_encoder.output(states), window.lyric_tokens)
+            logits = prior(window.tokens, window.start, window.conditioning, states)
+        lyrics += _score_part(logits, window.tokens, slice(0, config.lyric_prefix))
+        music += _score_part(logits, window.tokens, slice(config.lyric_prefix, None))
+        listen((number + 1) * config.transformer.context, len(windows) * config.transformer.context)
+    return PriorScore(music, lyrics if lyrics.tokens else None)
+
+
+def _score_part(logits: Tensor, tokens: Tensor, part: slice) -> TokenScore:
+    return token_score(logits[:, part], tokens[:, part])
+
+
+def _require_graphs(engine: Engine, prior: PriorConfig) -> None:
+    needed = [GraphKind.PREFILL, GraphKind.STEP]
+    if prior.labels or prior.conditioner:
+        needed.append(GraphKind.CONDITION)
+    if prior.lyrics and prior.lyrics.encoder:
+        needed.append(GraphKind.LYRICS)
+    if missing := [name for kind in needed if (name := f"{kind}_{prior.level}") not in engine.graphs]:
+        raise EngineError(f"the bundle has no {', '.join(missing)}; export all graphs of the prior.")
+    if not gives_logits(engine.graphs[f"{GraphKind.STEP}_{prior.level}"]):
+        raise EngineError(f"step_{prior.level} gives no logits; export with --logits.")
+
+
+def score_with_engine(
+    engine: Engine, prior: PriorConfig, windows: Sequence[WindowBatch], listen: Listener
+) -> PriorScore:
+    """Score windows, one in each batch, by an engine's own graphs; several windows go through its slots at a time.
+
+    The lyrics of a lyric encoder have no logits in an engine. Raises `EngineError` for graphs that are missing,
+    and for a step that gives no logits.
+    """
+    _require_graphs(engine, prior)
+    slots = measured_slots(prior, engine.graphs[f"{GraphKind.STEP}_{prior.level}"])
+    session = engine.prior_session(prior.level, slots)
+    context, total = prior.transformer.context, len(windows) * prior.transformer.context
+    music = lyrics = TokenScore()
+    for first in range(0, len(windows), slots):
+        rows = list(windows[first : first + slots])
+        # A session always works on all of its slots; what idle ones do is not looked at.
+        filled = _stacked([*rows, *[rows[-1]] * (slots - len(rows))])
+        stretch = WindowStretch(_step_inputs(engine, prior, filled), np.zeros(slots, np.int64), context)
+        codes = torch.from_numpy(stretch.tensors["codes"][: len(rows)])
+        for position, logits in enumerate(logits_of_given_codes(session, prior, stretch)):
+            score = token_score(torch.from_numpy(logits[: len(rows)]), codes[:, position])
+            if position < prior.lyric_prefix:
+                lyrics += score
+            else:
+                music += score
+            if position % _HEARD_STEPS == 0:
+                listen(first * context + position * len(rows), total)
+    listen(total, total)
+    return PriorScore(music, lyrics if lyrics.tokens else None)
+
+
+def _stacked(batches: Sequence[WindowBatch]) -> WindowBatch:
+    return {name: np.concatenate([batch[name] for batch in batches]) for name in batches[0]}
+
+
+def _step_inputs(engine: Engine, prior: PriorConfig, windows: WindowBatch) -> dict[str, np.ndarray]:
+    """Codes as ids of the prior's vocabulary, and what the engine's own graphs make of labels and upper codes."""
+    tensors: dict[str, np.ndarray] = {}
+    for kind in (GraphKind.CONDITION, GraphKind.LYRICS):
+        if f"{kind}_{prior.level}" in engine.graphs:
+            runner = engine.runner(kind, prior.level)
+            tensors |= runner({tensor.name: windows[tensor.name] for tensor in runner.spec.inputs})
+    ids = windows["codes"] + prior.code_shift
+    if prior.lyric_prefix:
+        ids = np.concatenate([windows["lyric_tokens"], ids], axis=1)
+    return {**tensors, "codes": ids}
