@@ -50,7 +50,7 @@ MAY_IMPORT: dict[str, set[str]] = {
 }
 """What each package may import besides itself and the foundation."""
 
-BACKENDS = {"onnxruntime", "tensorrt", "tensorrt_rtx", "polygraphy"}
+BACKENDS = {"onnxruntime", "tensorrt", "tensorrt_rtx", "cuda", "polygraphy"}
 LAZY = BACKENDS | {"transformers", "matplotlib", "scipy", "soundfile", "soxr", "rich", "unidecode"}
 """Imported inside the functions that use them, everywhere."""
 
@@ -159,6 +159,7 @@ def test_the_links_are_walked():
         ("engines/bad.py", "import jukebox_deploy.export.tracing"),
         ("engines/bad.py", "import torch"),
         ("engines/bad.py", "import onnxruntime as ort"),
+        ("engines/bad.py", "from cuda.bindings import runtime"),
         ("engines/bad.py", "try:\n    import tensorrt_rtx\nexcept ImportError:\n    pass"),
         ("engines/bad.py", "def f():\n    from jukebox_deploy.models import prior"),
         ("models/bad.py", "from jukebox_deploy.export import tracing"),

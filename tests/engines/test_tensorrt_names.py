@@ -7,16 +7,23 @@ Names that one flavour lacks must stand in a function that asks for the attribut
 from __future__ import annotations
 
 import ast
+import inspect
 import json
+import re
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 import jukebox_deploy.engines
+from tests.engines import fake_tensorrt
 
 ENGINES = Path(jukebox_deploy.engines.__file__).parent
 SOURCES = sorted(ENGINES.glob("tensorrt*.py"))
+RUNNER = [
+    path for path in SOURCES if path.stem in ("tensorrt", "tensorrt_runtime", "tensorrt_graph", "tensorrt_session")
+]
 NAMES = json.loads((Path(__file__).parents[1] / "goldens" / "trt_names.json").read_text())
 FLAVOURS = ("tensorrt", "tensorrt_rtx")
 CLASS_OF_VARIABLE = {
@@ -26,6 +33,10 @@ CLASS_OF_VARIABLE = {
     "builder_config": "IBuilderConfig",
     "profile": "IOptimizationProfile",
     "layer": "ILayer",
+    "runtime": "Runtime",
+    "engine": "ICudaEngine",
+    "context": "IExecutionContext",
+    "runtime_config": "IRuntimeConfig",
 }
 """What a variable of that name is, wherever the code speaks of TensorRT."""
 
@@ -50,6 +61,8 @@ def used_names(tree: ast.AST) -> Iterator[str]:
         if not isinstance(node, ast.Attribute):
             continue
         head, *members = ast.unparse(node).split(".")
+        if "(" in "".join(members):
+            continue  # of what a call gives; the call itself is a node too
         if any(member.startswith("__") for member in members):
             continue
         if head == "trt":
@@ -96,6 +109,15 @@ def test_the_code_is_seen() -> None:
         "IOptimizationProfile.set_shape",
         "IProgressMonitor.step_complete",
         "OnnxParser.parse_from_file",
+        "Runtime.deserialize_cuda_engine",
+        "Runtime.engine_host_code_allowed",
+        "Runtime.get_engine_validity",
+        "ICudaEngine.get_aliased_input_tensor",
+        "ICudaEngine.get_tensor_profile_shape",
+        "IExecutionContext.execute_async_v3",
+        "IExecutionContext.is_stream_capturable",
+        "IExecutionContext.set_device_memory",
+        "IRuntimeConfig.set_execution_context_allocation_strategy",
         "LayerType.KV_CACHE_UPDATE",
     } <= used
 
@@ -114,6 +136,14 @@ def test_the_code_is_seen() -> None:
             "def f(builder_config):\n"
             "    if hasattr(builder_config, 'num_compute_capabilities'):\n"
             "        builder_config.num_compute_capabilities = 1\n",
+            [],
+        ),
+        ("def f(engine): engine.get_binding_shape(0)", ["ICudaEngine.get_binding_shape"]),
+        ("def f(context, stream): context.is_stream_capturable(stream)", ["IExecutionContext.is_stream_capturable"]),
+        (
+            "def f(context, stream):\n"
+            "    if hasattr(context, 'is_stream_capturable'):\n"
+            "        context.is_stream_capturable(stream)\n",
             [],
         ),
         (
@@ -142,3 +172,50 @@ def _exists(module: object, name: str) -> bool:
             return False
         module = getattr(module, part)
     return True
+
+
+FAKES = {
+    "Runtime": fake_tensorrt.RtxRuntime,
+    "ICudaEngine": fake_tensorrt.ICudaEngine,
+    "IExecutionContext": fake_tensorrt.RtxExecutionContext,
+    "IRuntimeConfig": fake_tensorrt.RtxRuntimeConfig,
+}
+"""What stands for TensorRT-RTX in the tests of the runner."""
+
+
+def called(name: str) -> dict[str, Any]:
+    """The functions of a class that stands for one of TensorRT's, as far as the backend calls them."""
+    used = {used for path in SOURCES for used in used_names(ast.parse(path.read_text()))}
+    return {
+        member: function
+        for member, function in inspect.getmembers(FAKES[name], inspect.isfunction)
+        if f"{name}.{member}" in used
+    }
+
+
+@pytest.mark.parametrize("name", FAKES)
+def test_the_pretended_runtime_takes_what_the_real_one_takes(name: str) -> None:
+    """Arguments are passed by place, so it is their number that counts, and that the name is a function's."""
+    module = pytest.importorskip("tensorrt_rtx")
+    functions = called(name)
+    assert functions
+    for member, function in functions.items():
+        real = str(getattr(getattr(module, name), member).__doc__)
+        overloads = re.findall(rf"{member}\(self: [^,)]+((?:, \w+: [^,)]+(?:\[[^\]]*\])?(?: = [^,)]+)?)*)\)", real)
+        counts = {len(re.findall(r", \w+: ", arguments)) for arguments in overloads}
+        assert len(inspect.signature(function).parameters) - 1 in counts, (name, member, overloads)
+
+
+def test_the_pretended_runtime_has_all_that_the_runner_uses() -> None:
+    used = {used for path in RUNNER for used in used_names(ast.parse(path.read_text()))}
+    missing = [
+        used_name
+        for used_name in used
+        for name, _, member in [used_name.partition(".")]
+        if name in FAKES and member and not _has(FAKES[name], member)
+    ]
+    assert missing == []
+
+
+def _has(kind: type, member: str) -> bool:
+    return hasattr(kind, member) or f"self.{member} =" in inspect.getsource(inspect.getmodule(kind) or kind)
