@@ -1,0 +1,71 @@
+"""A picture of samples: spectrograms beside those of the corpus, and what was heard for what was asked for."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from jukebox_deploy.files import atomic_path
+from jukebox_deploy.jobs.sample_quality import Recognition, SampleQuality
+from jukebox_deploy.jobs.song_clips import Clip, ClipFormat
+from jukebox_deploy.jobs.train_request import sample_indices
+from jukebox_deploy.runtime.spectrogram import log_magnitudes
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+
+_ROWS = 4  # samples that are shown
+
+
+def write_sample_picture(path: Path, quality: SampleQuality) -> None:
+    """Draw a judgement as PNG: some samples with a corpus clip each, then the matrices of artists and genres."""
+    from matplotlib.backends.backend_agg import FigureCanvasAgg
+    from matplotlib.figure import Figure
+
+    shown = [quality.sampled[index] for index in sample_indices(len(quality.sampled), _ROWS)]
+    pairs = [(sample, nearest_clip(sample, quality.corpus)) for sample in shown]
+    matrices = quality.recognitions
+    rows = len(pairs) + bool(matrices)
+    figure = Figure(figsize=(12, 2.2 * len(pairs) + (5 if matrices else 0)), layout="constrained")
+    FigureCanvasAgg(figure)
+    grid = figure.add_gridspec(rows, 2, height_ratios=[2.2] * len(pairs) + [5.0] * bool(matrices))
+    for row, (sample, clip) in enumerate(pairs):
+        _draw_sound(figure.add_subplot(grid[row, 0]), f"sample {sample.song}", sample, quality.form)
+        _draw_sound(figure.add_subplot(grid[row, 1]), "corpus", clip, quality.form)
+    for column, recognition in enumerate(matrices):
+        _draw_matrix(figure.add_subplot(grid[len(pairs), column]), recognition)
+    with atomic_path(path) as temporary:
+        figure.savefig(temporary, format="png", dpi=100)
+
+
+def nearest_clip(sample: Clip, corpus: tuple[Clip, ...]) -> Clip:
+    """The first clip with the sample's artist and genre, else with one of them, else any."""
+    return max(corpus, key=lambda clip: 2 * (clip.genre == sample.genre) + (clip.artist == sample.artist))
+
+
+def _draw_sound(axes: Axes, title: str, clip: Clip, form: ClipFormat) -> None:
+    extent = (0.0, form.seconds, 0.0, form.rate / 2000.0)
+    axes.imshow(log_magnitudes(clip.read(form)), origin="lower", aspect="auto", extent=extent, cmap="magma")
+    labels = ", ".join(name for name in (clip.artist, clip.genre) if name)
+    axes.set_title(f"{title}: {labels or 'no labels'}", fontsize=9)
+    axes.set(xlabel="time (s)", ylabel="kHz")
+
+
+def _draw_matrix(axes: Axes, recognition: Recognition) -> None:
+    matrix = np.array(recognition.confusion)
+    axes.imshow(matrix, cmap="Blues", vmin=0)
+    for (row, column), count in np.ndenumerate(matrix):
+        if count:
+            dark = count > matrix.max() / 2
+            axes.text(column, row, str(count), ha="center", va="center", color="white" if dark else "black")
+    places = range(len(recognition.names))
+    axes.set_xticks(places, recognition.names, rotation=40, ha="right")
+    axes.set_yticks(places, recognition.names)
+    axes.set(xlabel="heard", ylabel="asked for")
+    axes.set_title(
+        f"{recognition.kind}: {recognition.accuracy:.0%} of {recognition.samples} (chance {recognition.chance:.0%}, "
+        f"corpus {recognition.corpus_accuracy:.0%})",
+        fontsize=10,
+    )
