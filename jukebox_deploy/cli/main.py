@@ -22,6 +22,8 @@ COMMANDS: dict[str, CommandEntry] = {
         "build": "Build an engine bundle from exported graphs.",
         "sample": "Make music with an engine bundle.",
         "verify": "Compare an engine bundle with PyTorch, graph by graph.",
+        "evaluate": "Measure how well a model keeps and predicts songs.",
+        "evaluate-songs": "Judge whether sampled songs are what was asked for.",
         "bench": "Measure speed, make reports of it, compare results.",
         "inspect": "Show what is in a bundle, a graph or a song.",
         "data": "Make music to train on.",

@@ -1,0 +1,142 @@
+"""`jukebox-deploy evaluate-songs`: is what a model sings what was asked for?"""
+
+from __future__ import annotations
+
+import json
+import sys
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import click
+
+from jukebox_deploy.cli.progress_bars import progress_bars
+from jukebox_deploy.files import write_json_atomic
+
+if TYPE_CHECKING:
+    from rich.table import Table
+
+    from jukebox_deploy.engine import Engine
+    from jukebox_deploy.jobs.sample_quality import SampleQuality
+    from jukebox_deploy.jobs.scale_shares import MeanShare
+
+_PATH = click.Path(path_type=Path)
+
+
+@click.command()
+@click.argument("songs", metavar="SONGS_DIR", type=_PATH)
+@click.option("--data", required=True, metavar="CORPUS", type=_PATH, help="Songs that artists and genres are known by.")
+@click.option(
+    "--level",
+    "levels",
+    type=click.IntRange(min=0),
+    multiple=True,
+    help="Judge level_N.wav; may be given again. [default: all that there are]",
+)
+@click.option(
+    "--clips", type=click.IntRange(min=2), default=600, show_default=True, help="Of the corpus, to learn from; about."
+)
+@click.option(
+    "--codec",
+    type=_PATH,
+    metavar="BUNDLE",
+    help="Send the corpus through the VQ-VAE of this bundle first, as samples come out of one.",
+)
+@click.option(
+    "--plot",
+    type=click.Path(path_type=Path, dir_okay=False),
+    metavar="FILE",
+    help="Draw samples beside the corpus, and what was heard, into this PNG file; several levels get one each.",
+)
+@click.option("--out", type=click.Path(path_type=Path, dir_okay=False), help="Write the report to this JSON file.")
+@click.option("--json", "as_json", is_flag=True, help="Print the report as JSON.")
+def command(
+    songs: Path,
+    data: Path,
+    levels: tuple[int, ...],
+    clips: int,
+    codec: Path | None,
+    plot: Path | None,
+    out: Path | None,
+    as_json: bool,
+) -> None:
+    """Judge the songs in SONGS_DIR, made by `jukebox-deploy sample` with names of CORPUS.
+
+    Classifiers learn artists and genres from clips of the corpus that are as long as the samples, and are asked what
+    they hear. For genres of a synthesized corpus, the share of energy on the genre's scale is measured as well.
+    """
+    from jukebox_deploy.jobs.sample_quality import JudgeRequest, judge_samples
+
+    request = JudgeRequest(songs, data, levels, clips, _open_codec(codec))
+    with progress_bars(as_json) as show:
+        judged = judge_samples(request, show)
+    document = {"songs": str(songs), "corpus": str(data), "levels": [quality.to_json() for quality in judged]}
+    pictures = _draw(plot, judged)
+    if out is not None:
+        write_json_atomic(out, document)
+    if as_json:
+        click.echo(json.dumps(document, indent=2))
+    else:
+        _print_judged(judged, pictures)
+
+
+def _open_codec(folder: Path | None) -> Engine | None:
+    if folder is None:
+        return None
+    from jukebox_deploy.jobs.evaluated_bundles import open_evaluated
+
+    return open_evaluated(folder).engine
+
+
+def _draw(plot: Path | None, judged: tuple[SampleQuality, ...]) -> list[Path]:
+    if plot is None:
+        return []
+    from jukebox_deploy.jobs.sample_pictures import write_sample_picture
+
+    pictures = []
+    for quality in judged:
+        path = plot if len(judged) == 1 else plot.with_stem(f"{plot.stem}_level_{quality.level}")
+        write_sample_picture(path, quality)
+        pictures.append(path)
+    return pictures
+
+
+def _print_judged(judged: tuple[SampleQuality, ...], pictures: list[Path]) -> None:
+    from rich.console import Console
+
+    # In a pipe there is no terminal whose width could be asked for.
+    console = Console(width=None if sys.stdout.isatty() else 140, highlight=False)
+    for quality in judged:
+        corpus = quality.corpus
+        console.print(
+            f"level {quality.level}: {len(quality.sampled)} samples of {quality.form.seconds:.2f} s, held against "
+            f"{len(corpus)} clips of {len({clip.song for clip in corpus})} songs"
+        )
+        console.print(_table(quality))
+    for path in pictures:
+        console.print(f"{path}: pictures", markup=False, soft_wrap=True)
+
+
+def _table(quality: SampleQuality) -> Table:
+    from rich import box
+    from rich.table import Table
+
+    table = Table(box=box.SIMPLE)
+    table.add_column("", no_wrap=True)
+    for heading in ("samples", "found", "95 %", "chance", "corpus"):
+        table.add_column(heading, justify="right", no_wrap=True)
+    for entry in quality.recognitions:
+        interval = f"{entry.interval.low:.1%} to {entry.interval.high:.1%}"
+        shares = (f"{entry.accuracy:.1%}", interval, f"{entry.chance:.1%}", f"{entry.corpus_accuracy:.1%}")
+        table.add_row(f"{entry.kind} is heard", str(entry.samples), *shares)
+    if (scale := quality.scale) is not None:
+        count, noise = str(scale.samples), f"{scale.noise:.1%} to {scale.random:.1%}"
+        table.add_row("energy on the genre's scale", count, *_share(scale.asked), noise, f"{scale.corpus:.1%}")
+        table.add_row("on those of other genres", count, *_share(scale.others), "", f"{scale.corpus_others:.1%}")
+        margin = f"{scale.corpus - scale.corpus_others:.1%}"
+        table.add_row("the difference", count, *_share(scale.margin), "0.0%", margin)
+    return table
+
+
+def _share(share: MeanShare) -> tuple[str, str]:
+    interval = f"{share.mean - share.error:.1%} to {share.mean + share.error:.1%}" if share.error is not None else ""
+    return f"{share.mean:.1%}", interval
