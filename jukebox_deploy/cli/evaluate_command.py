@@ -92,6 +92,8 @@ def _print_evaluation(evaluation: Evaluation) -> None:
     console = Console(width=None if sys.stdout.isatty() else 140, highlight=False)
     which = "held-out songs" if evaluation.data.held_out else "songs"
     console.print(f"{evaluation.data.folder}: {evaluation.songs} {which}", markup=False, soft_wrap=True)
+    for note in evaluation.notes:
+        console.print(note, style="dim", markup=False, soft_wrap=True)
     if evaluation.levels:
         console.print(_sound_table(evaluation))
     for level in sorted({result.level for bundle in evaluation.bundles for result in bundle.priors}):

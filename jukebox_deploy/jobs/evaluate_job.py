@@ -17,11 +17,11 @@ from typing import Any
 
 from jukebox_deploy.contract import GraphKind
 from jukebox_deploy.data.catalogue import Catalogue
-from jukebox_deploy.data.windows import WindowBatch
 from jukebox_deploy.errors import EngineError
 from jukebox_deploy.jobs.evaluated_bundles import EvaluatedBundle, open_evaluated
 from jukebox_deploy.jobs.evaluation_data import (
     DataChoice,
+    PriorWindows,
     encode_songs,
     evaluation_windows,
     pieces_of_sound,
@@ -88,6 +88,7 @@ class Evaluation:
     songs: int  # that there are to evaluate on
     levels: tuple[LevelQuality, ...]  # of the first bundle's VQ-VAE; none if it cannot decode
     bundles: tuple[BundleResult, ...]
+    notes: tuple[str, ...] = ()  # on songs and their labels
 
     def cost(self, bundle: BundleResult, level: int) -> float | None:
         """Share of bits per token that a bundle needs more than the first; `None` if one of them has no score."""
@@ -109,6 +110,7 @@ class Evaluation:
             "held_out": choice.held_out,
             "train_fraction": choice.train_fraction if choice.held_out else None,
             "songs": self.songs,
+            "notes": list(self.notes),
             "accepted_cost": ACCEPTED_COST,
             "levels": [_finite(level.to_json()) for level in self.levels],
             "bundles": [self._bundle_to_json(bundle) for bundle in self.bundles],
@@ -146,7 +148,8 @@ def evaluate(request: EvaluationRequest, listen: Listener = lambda what, done, t
     levels = tuple(_levels(bundles[0], songs, request.data.seconds, listen))
     windows = _windows(request, bundles, songs, listen)
     results = tuple(_result(bundle, windows, listen) for bundle in bundles)
-    return Evaluation(request.data, len(songs.songs), levels, results)
+    notes = tuple(dict.fromkeys(note for entry in windows.values() for note in entry.notes))
+    return Evaluation(request.data, len(songs.songs), levels, results, notes)
 
 
 def _require_one_checkpoint(bundles: Sequence[EvaluatedBundle]) -> None:
@@ -175,7 +178,7 @@ def _levels(bundle: EvaluatedBundle, songs: Catalogue, seconds: float, listen: L
 
 def _windows(
     request: EvaluationRequest, bundles: Sequence[EvaluatedBundle], songs: Catalogue, listen: Listener
-) -> dict[int, Sequence[WindowBatch]]:
+) -> dict[int, PriorWindows]:
     """Windows for every prior that one of the bundles has; read into memory."""
     first, count = bundles[0], request.data.windows
     levels = sorted({prior.level for bundle in bundles for prior in bundle.config.priors})
@@ -205,14 +208,14 @@ def _code_folder(codes: Path | None) -> Iterator[Path]:
         yield Path(folder)
 
 
-def _result(bundle: EvaluatedBundle, windows: dict[int, Sequence[WindowBatch]], listen: Listener) -> BundleResult:
+def _result(bundle: EvaluatedBundle, windows: dict[int, PriorWindows], listen: Listener) -> BundleResult:
     def score(level: int) -> PriorResult:
         what = f"positions of prior {level}, {bundle.folder.name}"
         try:
-            found = bundle.score(level, windows[level], partial(listen, what))
+            found = bundle.score(level, windows[level].batches, partial(listen, what))
         except EngineError as error:
-            return PriorResult(level, len(windows[level]), None, str(error))
-        return PriorResult(level, len(windows[level]), found)
+            return PriorResult(level, len(windows[level].batches), None, str(error))
+        return PriorResult(level, len(windows[level].batches), found)
 
     priors = tuple(score(prior.level) for prior in bundle.config.priors)
     return BundleResult(str(bundle.folder), bundle.backend, bundle.precision, bundle.weights, priors)

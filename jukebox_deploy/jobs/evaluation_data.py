@@ -73,16 +73,27 @@ def encode_songs(
     return encode_catalogue(songs, cache, lambda audio, level: encode_audio(engine, level, audio), listen)
 
 
+@dataclass(frozen=True)
+class PriorWindows:
+    """Windows of one prior, one in each batch, and what there is to say about the songs."""
+
+    batches: Sequence[WindowBatch]
+    notes: tuple[str, ...]  # songs that it cannot learn from, and names that it does not know
+
+
 def evaluation_windows(
     songs: CodedSongs, config: JukeboxConfig, level: int, vocabulary: Vocabulary, count: int
-) -> Sequence[WindowBatch]:
-    """Up to `count` windows of a prior, spread evenly over all songs, one in each batch.
+) -> PriorWindows:
+    """Up to `count` windows of a prior, spread evenly over all songs.
 
     Raises `DataError` if no song has a window, `LabelError` for a vocabulary that does not fit the prior.
     """
     prior = config.prior(level)
-    windows = CodeWindows(songs, prior, config.vqvae, vocabulary, WindowSettings(batch=1, seed=0)).evaluation_windows()
-    return [windows[int(index)] for index in sample_indices(len(windows), count)]
+    source = CodeWindows(songs, prior, config.vqvae, vocabulary, WindowSettings(batch=1, seed=0))
+    windows = source.evaluation_windows()
+    left_out = tuple(f"{song.name} is left out: {song.reason}" for song in source.skipped)
+    chosen = [windows[int(index)] for index in sample_indices(len(windows), count)]
+    return PriorWindows(chosen, (*left_out, *source.warnings))
 
 
 def some_songs(songs: Catalogue, count: int) -> Catalogue:

@@ -27,7 +27,15 @@ from jukebox_deploy.jobs.tensorrt_check import TensorRtCheck
 from jukebox_deploy.jobs.token_scoring import PriorScore
 from jukebox_deploy.training.metrics import TokenScore
 from tests.damaged_bundles import with_changed_manifest
-from tests.jobs.small_evaluation import joint_lyrics_config, prior_of, write_checkpoint, write_songs
+from tests.data.song_folders import noise, write_sound, write_table
+from tests.jobs.small_evaluation import (
+    RATE,
+    joint_lyrics_config,
+    prior_of,
+    upsampler_config,
+    write_checkpoint,
+    write_songs,
+)
 
 pytest.importorskip("onnxruntime")
 CONFIG = joint_lyrics_config()
@@ -91,6 +99,19 @@ def test_codes_that_are_kept_are_used_again(material, tmp_path):
     assert len(kept) == 4
     assert evaluate(request) == first
     assert {path: path.stat().st_mtime_ns for path in (tmp_path / "codes").iterdir()} == kept
+
+
+def test_names_that_the_model_does_not_know_are_told(tmp_path):
+    """Its bits per token are worse for them, and the reader should know why; a short song is told of too."""
+    checkpoint = write_checkpoint(upsampler_config(), tmp_path / "checkpoint")
+    songs = write_songs(tmp_path / "songs", 1)
+    write_sound(songs / "short.wav", noise(0.001, rate=RATE), RATE)
+    write_table(songs, [{"file": "0.wav", "artist": "zoe", "genres": ["folk"]}, {"file": "short.wav"}])
+    data = DataChoice(songs, held_out=False, seconds=0.2)
+    notes = evaluate(EvaluationRequest((checkpoint.folder,), data)).notes
+    assert len(notes) == 2
+    assert "short.wav is left out: too short" in notes[0]
+    assert "0.wav: The model does not know the artist 'zoe'" in notes[1]
 
 
 def test_a_checkpoint_without_priors_is_evaluated_by_its_sound_alone(material, tmp_path):

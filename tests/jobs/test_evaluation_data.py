@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 
 from jukebox_deploy.data.audio_files import read_song
+from jukebox_deploy.data.code_cache import CodeCache, encode_catalogue
 from jukebox_deploy.errors import DataError
 from jukebox_deploy.jobs.evaluation_data import DataChoice, evaluation_windows, pieces_of_sound, some_songs
 from jukebox_deploy.presets import preset
@@ -67,8 +68,6 @@ def test_some_songs_are_spread_over_all(tmp_path):
 
 
 def test_windows_are_spread_over_all_songs_with_their_labels(tmp_path):
-    from jukebox_deploy.data.code_cache import CodeCache, encode_catalogue
-
     config = upsampler_config()
     songs = DataChoice(write_songs(tmp_path / "songs"), held_out=False).songs()
     cache = CodeCache(tmp_path / "codes", "x", config.vqvae.hop_lengths, config.vqvae.sample_rate)
@@ -78,11 +77,11 @@ def test_windows_are_spread_over_all_songs_with_their_labels(tmp_path):
         return np.full(len(audio) // config.vqvae.hop_length(level), int(abs(audio[0]) * 1e6) % 32)
 
     coded = encode_catalogue(songs, cache, number)
-    windows = evaluation_windows(coded, config, 0, VOCABULARY, 5)
+    windows = evaluation_windows(coded, config, 0, VOCABULARY, 5).batches
     assert len(windows) == 5
     assert {batch["codes"].shape for batch in windows} == {(1, prior_of(config).window)}
     assert windows[0]["artist"] == 1  # of the first song
     assert windows[-1]["artist"] == 2  # of the last one
     assert len({int(batch["codes"][0, 0]) for batch in windows}) >= 3
-    everything = evaluation_windows(coded, config, 0, VOCABULARY, 10**6)
+    everything = evaluation_windows(coded, config, 0, VOCABULARY, 10**6).batches
     assert len(everything) == sum(song.lengths[0] // prior_of(config).window for song in coded.songs)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from pathlib import Path
 
 import pytest
@@ -29,7 +28,7 @@ class Case:
         self.checkpoint = write_checkpoint(config, folder / "checkpoint")
         songs = DataChoice(write_songs(folder / "songs"), held_out=False).songs()
         coded = encode_songs(songs, self.engine(), "x", folder / "codes", lambda done, total: None)
-        self.windows: Sequence[WindowBatch] = evaluation_windows(coded, config, 0, VOCABULARY, SEVEN)
+        self.windows = evaluation_windows(coded, config, 0, VOCABULARY, SEVEN).batches
 
     def engine(self, **options) -> Engine:
         return eager_engine(self.checkpoint, declare_graphs(self.checkpoint.config, GraphOptions(**options)))
