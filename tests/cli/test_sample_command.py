@@ -20,7 +20,8 @@ from click.testing import CliRunner, Result
 from jukebox_deploy.checkpoints.bundle import CheckpointBundle
 from jukebox_deploy.cli.main import cli
 from jukebox_deploy.engines.bundle import EngineBundle, write_manifest
-from jukebox_deploy.engines.manifest import Target
+from jukebox_deploy.engines.device import NoDeviceError
+from jukebox_deploy.engines.manifest import FORMAT_VERSION, Target
 from jukebox_deploy.runtime.song import LevelSettings
 from jukebox_deploy.runtime.store import read_record
 from tests.sampling_cases import RATE, all_codes, write_sound
@@ -322,7 +323,7 @@ class TestBadInput:
         onnxruntime = pytest.importorskip("onnxruntime")
         if "CUDAExecutionProvider" in onnxruntime.get_available_providers():
             pytest.skip("this machine has what the test wants to be missing")
-        assert "has no CUDA provider" in refusal(
+        assert "has no CUDAExecutionProvider" in refusal(
             sample("--out", tmp_path / "song", "--seconds", 3, "--provider", "cuda")
         )
         assert list(tmp_path.iterdir()) == []
@@ -349,7 +350,7 @@ class TestBadBundles:
 
     def test_another_version(self, copied: EngineBundle) -> None:
         path = copied.folder / "manifest.json"
-        path.write_text(path.read_text().replace('"format_version": 2', '"format_version": 99'))
+        path.write_text(path.read_text().replace(f'"format_version": {FORMAT_VERSION}', '"format_version": 99'))
         assert "99" in self.refused(copied.folder)
 
     def test_graphs_of_another_version(self, copied: EngineBundle) -> None:
@@ -369,9 +370,13 @@ class TestBadBundles:
         (copied.folder / "prior_1.weights").unlink()
         assert "prior_1.weights is missing" in self.refused(copied.folder)
 
-    def test_engines_for_a_gpu(self, copied: EngineBundle) -> None:
+    def test_engines_without_a_gpu(self, copied: EngineBundle, monkeypatch: pytest.MonkeyPatch) -> None:
+        def open_platform(*_: object) -> None:
+            raise NoDeviceError("there is no GPU.")
+
+        monkeypatch.setattr("jukebox_deploy.engines.tensorrt.open_platform", open_platform)
         write_manifest(copied.folder, replace(copied.manifest, target=Target.TENSORRT_RTX))
-        assert "holds tensorrt-rtx engines" in self.refused(copied.folder)
+        assert "there is no GPU." in self.refused(copied.folder)
 
 
 WITHOUT_TORCH = """
