@@ -1,5 +1,5 @@
 """Every released and small model by name, `mid` to measure with, `tiny`, a real model for a laptop's minute, and
-`small_demo`, the one that this repository brings trained.
+`small_demo`, small enough to be trained on it.
 
 Source: specification sections 3.4 and 13.
 """

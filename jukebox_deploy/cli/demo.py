@@ -45,7 +45,7 @@ _SEED = 1
 @click.option(
     "--bundle",
     type=click.Path(path_type=Path),
-    help="Trained checkpoint bundle, with a prompt.flac beside it. [default: `tiny`, with random weights]",
+    help="Trained on a corpus of `data synthesize`. [default: `tiny`, with random weights]",
 )
 def demo(out: Path, bundle: Path | None) -> None:
     """From a checkpoint in OpenAI's layout to engines, verified, and the music that they make."""

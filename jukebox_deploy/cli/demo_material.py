@@ -54,17 +54,18 @@ UNTRAINED_GENRES = {n: i for i, n in enumerate(("unknown", "folk", "jazz", "ambi
 
 
 def trained_material(bundle: Path) -> Material:
-    """For the model that this repository brings, which has learnt from `data synthesize`."""
+    """For a model that has learnt from `data synthesize`; it may bring a `prompt.flac`."""
+    prompt = bundle / "prompt.flac"
     return Material(
         seconds=8.0,
-        prompt_seconds=3.0,
+        prompt_seconds=1.5,
         artist="organ valley",
         genre="lullaby",
         lyrics="""river, take me over the water,
 slowly into the golden night.
 sing to me, sing to me, silver moon,
 carry the morning light.""",
-        prompt=bundle / "prompt.flac",
+        prompt=prompt if prompt.exists() else None,
         total_seconds=60.0,
     )
 
