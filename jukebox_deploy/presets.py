@@ -1,5 +1,7 @@
-"""Every released and small model by name, `mid` to measure with, `tiny`, a real model for a laptop's minute, and
-`small_demo`, small enough to be trained on it.
+"""Every released and small model by name.
+
+Besides: `mid` to measure with, `tiny`, a real model for a laptop's minute, and `small_demo`, small enough to be
+trained on it.
 
 Source: specification sections 3.4 and 13.
 """

@@ -160,7 +160,7 @@ def test_fine_tuning_keeps_rows_of_known_names_and_grows_tables(
             fine_tune=True,
             vocabulary=ids,
             codes=prior_run.folder.parent / "top-codes",
-        )  # fmt: skip
+        )
     )
     assert tuned.bundle is not None
     assert prior_run.bundle is not None
