@@ -8,9 +8,8 @@ from __future__ import annotations
 import weakref
 from collections.abc import Iterator, Mapping
 from contextlib import ExitStack, contextmanager
-from dataclasses import dataclass
 from types import TracebackType
-from typing import Self
+from typing import Any, Self
 
 import numpy as np
 
@@ -18,22 +17,16 @@ from jukebox_deploy.config import JukeboxConfig
 from jukebox_deploy.contract import GraphKind, GraphSpec, TensorSpec, check_feeds, numpy_dtype
 from jukebox_deploy.engines.bundle import EngineBundle
 from jukebox_deploy.engines.device import Device, DeviceArena, OutOfDeviceMemoryError
+from jukebox_deploy.engines.manifest import GraphPart
 from jukebox_deploy.engines.memory_plan import plan_manifest
 from jukebox_deploy.engines.slots import require_slots
+from jukebox_deploy.engines.tensorrt_features import TensorRtOptions, prepare_engine
 from jukebox_deploy.engines.tensorrt_graph import Addresses, EnginePart, TensorRtGraph
 from jukebox_deploy.engines.tensorrt_runtime import Platform, load_engine, open_platform, require_suitable
 from jukebox_deploy.engines.tensorrt_session import TensorRtSession
 from jukebox_deploy.errors import EngineError
 
 _WORK = "working memory"
-
-
-@dataclass(frozen=True)
-class TensorRtOptions:
-    """How engines are run."""
-
-    cuda_graph: bool = True  # record steps and replay them, where the engine allows it
-    host_code: bool = False  # let engines bring code for the processor, as version-compatible ones do
 
 
 class TensorRtRunner:
@@ -100,10 +93,10 @@ class TensorRtEngine:
 
     def __init__(self, bundle: EngineBundle, platform: Platform, options: TensorRtOptions | None = None) -> None:
         """Raises `EngineError` for a bundle of another flavour, version or GPU, and says what to run."""
-        require_suitable(bundle, platform)
+        self._options = options or TensorRtOptions()
+        require_suitable(bundle, platform, self._options)
         self._bundle = bundle
         self._platform = platform
-        self._options = options or TensorRtOptions()
         self._opened: weakref.WeakSet[TensorRtRunner | TensorRtSession] = weakref.WeakSet()
 
     @property
@@ -139,15 +132,19 @@ class TensorRtEngine:
             stack.callback(opened.release)
             both = opened, self._graph(prefill, {"B": slots})
             stack.pop_all()  # the session takes over, whatever happens
-            session = TensorRtSession(*both, slots, self._platform.device, self._options.cuda_graph)
+            session = TensorRtSession(*both, slots, self._platform.device, self._options.records)
         self._opened.add(session)
         return session
 
     def _graph(self, spec: GraphSpec, largest: Mapping[str, int]) -> TensorRtGraph:
-        bundle, platform = self._bundle, self._platform
-        pieces = bundle.manifest.graphs[spec.name].pieces
-        parts = [EnginePart(p.spec, load_engine(bundle, p.file, platform), platform) for p in pieces]
-        return TensorRtGraph(spec, parts, platform.device, largest)
+        pieces = self._bundle.manifest.graphs[spec.name].pieces
+        parts = [EnginePart(piece.spec, self._load(spec.name, piece), self._platform) for piece in pieces]
+        return TensorRtGraph(spec, parts, self._platform.device, largest)
+
+    def _load(self, graph: str, piece: GraphPart) -> Any:
+        engine = load_engine(self._bundle, piece.file, self._platform)
+        prepare_engine(engine, self._platform, self._options, graph, piece)
+        return engine
 
     @contextmanager
     def _explained(self, level: int, slots: int) -> Iterator[None]:
@@ -186,4 +183,4 @@ def open_tensorrt(bundle: EngineBundle, options: TensorRtOptions | None = None) 
     flavour, version or GPU.
     """
     options = options or TensorRtOptions()
-    return TensorRtEngine(bundle, open_platform(bundle.manifest.target, options.host_code), options)
+    return TensorRtEngine(bundle, open_platform(bundle.manifest.target, options), options)

@@ -6,12 +6,15 @@ Everything here goes for both flavours. Where one has more than the other, the a
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from pathlib import Path
 from typing import Any
 
 from jukebox_deploy.engines.bundle import EngineBundle
 from jukebox_deploy.engines.device import Device, NoDeviceError, OutOfDeviceMemoryError
 from jukebox_deploy.engines.manifest import GraphEntry, Target
+from jukebox_deploy.engines.tensorrt_build import Feature
+from jukebox_deploy.engines.tensorrt_features import TensorRtOptions, has_feature, require_features
 from jukebox_deploy.engines.tensorrt_flavour import BuildEvents, flavour_version, load_flavour, shared_logger
 from jukebox_deploy.errors import EngineError
 
@@ -37,6 +40,7 @@ class Platform:
     logger: Any  # a `tensorrt_flavour.shared_logger`
     runtime: Any  # its `Runtime`; engines live no longer than it
     device: Device
+    parent: Any = None  # the runtime that loaded a lean one, which lives no longer
 
     def failure(self, what: str) -> EngineError:
         """An error with what the library said since the last one."""
@@ -51,11 +55,8 @@ class Platform:
             raise self.failure(what)
 
 
-def open_platform(target: Target, host_code: bool = False) -> Platform:
-    """The installed flavour on the first visible GPU. `NoDeviceError` says what is missing, and what to do.
-
-    `host_code`: whether an engine may bring code for the processor, as version-compatible ones do.
-    """
+def open_platform(target: Target, options: TensorRtOptions | None = None) -> Platform:
+    """The installed flavour on the first visible GPU. `NoDeviceError` says what is missing, and what to do."""
     from jukebox_deploy.engines.cuda_device import CudaDevice
 
     try:
@@ -66,25 +67,44 @@ def open_platform(target: Target, host_code: bool = False) -> Platform:
     logger = shared_logger(target)
     logger.events = BuildEvents()
     runtime = trt.Runtime(logger)
-    if host_code:
+    options = options or TensorRtOptions()
+    if options.host_code:
         runtime.engine_host_code_allowed = True
-    return Platform(target, flavour_version(target), trt, logger, runtime, device)
+    platform = Platform(target, flavour_version(target), trt, logger, runtime, device)
+    return platform if options.lean_runtime is None else _with_lean_runtime(platform, options.lean_runtime)
 
 
-def require_suitable(bundle: EngineBundle, platform: Platform) -> None:
+def _with_lean_runtime(platform: Platform, library: Path) -> Platform:
+    """The platform with the runtime of another version, from a library that somebody named."""
+    runtime = platform.runtime
+    lean = runtime.load_runtime(str(library))
+    platform.require(lean is not None, f"{platform.target} cannot load the lean runtime {library}")
+    return replace(platform, runtime=lean, parent=runtime)
+
+
+def require_suitable(bundle: EngineBundle, platform: Platform, options: TensorRtOptions) -> None:
     """Raise `EngineError` unless a bundle was built for this flavour, version and GPU; it says what to run."""
     manifest, target = bundle.manifest, platform.target
     if manifest.target is not target:
         raise EngineError(f"{bundle.folder} holds files for {manifest.target}, not for {target}. {_again(target)}")
+    require_features(bundle, options)
     built = manifest.tools.get(str(target))
-    if built != platform.version:
+    if built != platform.version and options.lean_runtime is None:
         raise EngineError(
             f"{bundle.folder} was built with {target} {built or 'of an unknown version'}, and {platform.version} is "
             f"installed, which does not run it. {_again(target)}"
             + (f" Or install the version that built it: pip install {target}=={built}" if built else "")
+            + (_LEAN if _is_version_compatible(bundle) else "")
         )
     for name, entry in manifest.graphs.items():
         _require_capability(bundle, name, entry, platform)
+
+
+_LEAN = " Or name the lean runtime of that version with --lean-runtime."
+
+
+def _is_version_compatible(bundle: EngineBundle) -> bool:
+    return all(has_feature(entry, Feature.VERSION_COMPATIBLE) for entry in bundle.manifest.graphs.values())
 
 
 def _again(target: Target) -> str:

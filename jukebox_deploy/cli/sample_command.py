@@ -9,7 +9,9 @@ from typing import TYPE_CHECKING, Any, TypeVar
 
 import click
 
+from jukebox_deploy.engines.bundle import open_bundle
 from jukebox_deploy.engines.onnxruntime_sessions import GPU_PROVIDERS
+from jukebox_deploy.engines.tensorrt_features import TensorRtOptions
 from jukebox_deploy.jobs.sample_job import Backend, EngineChoice, OpenedModel, SampleSummary, open_model
 from jukebox_deploy.jobs.song_requests import (
     LevelValue,
@@ -100,11 +102,6 @@ _ENGINE_OPTIONS = (
         default=None,
         help="Record steps on the GPU and replay them. [default: with engines for TensorRT, as far as they allow it]",
     ),
-    click.option(
-        "--host-code",
-        is_flag=True,
-        help="Let engines for TensorRT bring code for the processor, as version-compatible ones do.",
-    ),
     click.option("--threads", type=click.IntRange(1), help="Threads of the CPU; default: as suits the model."),
     click.option(
         "--map-weights",
@@ -113,7 +110,18 @@ _ENGINE_OPTIONS = (
         "memory, but several slots are slower, and sums are rounded in another order.",
     ),
 )
-_CHOICES = ("provider", "threads", "checkpoint", "map_weights", "cuda_graph", "host_code")
+_TENSORRT_OPTIONS = (
+    click.option("--host-code", is_flag=True, help="Let engines for TensorRT bring code for the processor."),
+    click.option("--lean-runtime", type=_PATH, help="Library that runs version-compatible engines of another version."),
+    click.option(
+        "--weight-budget",
+        type=click.FloatRange(min=0),
+        metavar="GIB",
+        help="Of each engine that streams its weights: how much of them stays on the GPU.",
+    ),
+    click.option("--weights-from", type=_PATH, metavar="ONNX_BUNDLE", help="Where stripped engines get their weights."),
+)
+_CHOICES = ("provider", "threads", "checkpoint", "map_weights", "cuda_graph")
 _OUTPUT_OPTIONS = (
     click.option("--out", required=True, type=_PATH, metavar="DIR", help="Folder of the song, or of several songs."),
     click.option(
@@ -142,7 +150,15 @@ def _options(*groups: tuple[Callable[[_Command], _Command], ...]) -> Callable[[_
 
 @click.command(context_settings={"show_default": True})
 @click.argument("bundle", metavar="ENGINE_BUNDLE", type=_PATH)
-@_options(_OUTPUT_OPTIONS, _SONG_OPTIONS, _SOURCE_OPTIONS, _SAMPLING_OPTIONS, _SEVERAL_OPTIONS, _ENGINE_OPTIONS)
+@_options(
+    _OUTPUT_OPTIONS,
+    _SONG_OPTIONS,
+    _SOURCE_OPTIONS,
+    _SAMPLING_OPTIONS,
+    _SEVERAL_OPTIONS,
+    _ENGINE_OPTIONS,
+    _TENSORRT_OPTIONS,
+)
 def command(bundle: Path, **options: Any) -> None:
     """Make music with ENGINE_BUNDLE, a folder that `jukebox-deploy export` or `jukebox-deploy build` made.
 
@@ -155,7 +171,8 @@ def command(bundle: Path, **options: Any) -> None:
 
     defaults = _song_fields(options)
     where = {name: options[name] for name in _CHOICES}
-    choice = EngineChoice(Backend(options["backend"]) if options["backend"] else None, **where)
+    backend = Backend(options["backend"]) if options["backend"] else None
+    choice = EngineChoice(backend, **where, tensorrt=_tensorrt_options(options))
     sample_format = SampleFormat(options["sample_format"])
     sampling = SamplingOptions(options["slots"], options["lowest_level"], options["resume"], sample_format)
     model = open_model(bundle, choice)
@@ -165,6 +182,19 @@ def command(bundle: Path, **options: Any) -> None:
         summary.draw_spectrograms()
     if options["as_json"]:
         click.echo(json.dumps(summary.to_json(), indent=2))
+
+
+def _tensorrt_options(options: dict[str, Any]) -> TensorRtOptions | None:
+    """Those that were given; `None` if none was."""
+    budget, source = options["weight_budget"], options["weights_from"]
+    if not any((options["host_code"], options["lean_runtime"], budget is not None, source)):
+        return None
+    return TensorRtOptions(
+        host_code=options["host_code"],
+        lean_runtime=options["lean_runtime"],
+        weight_budget=None if budget is None else int(budget * 2**30),
+        weights_from=None if source is None else open_bundle(source),
+    )
 
 
 def _song_fields(options: dict[str, Any]) -> dict[str, Any]:

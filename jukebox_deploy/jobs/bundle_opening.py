@@ -6,7 +6,8 @@ from jukebox_deploy.engine import Engine
 from jukebox_deploy.engines.bundle import EngineBundle
 from jukebox_deploy.engines.manifest import Target
 from jukebox_deploy.engines.onnxruntime_sessions import OnnxRuntimeOptions
-from jukebox_deploy.engines.tensorrt import TensorRtEngine, TensorRtOptions, open_tensorrt
+from jukebox_deploy.engines.tensorrt import TensorRtEngine, open_tensorrt
+from jukebox_deploy.engines.tensorrt_features import TensorRtOptions
 from jukebox_deploy.jobs.onnx_opening import onnx_engine, require_current_tables
 
 

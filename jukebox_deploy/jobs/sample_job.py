@@ -19,7 +19,7 @@ from jukebox_deploy.engine import Engine
 from jukebox_deploy.engines.bundle import EngineBundle, open_bundle
 from jukebox_deploy.engines.manifest import Target
 from jukebox_deploy.engines.onnxruntime_sessions import OnnxRuntimeOptions
-from jukebox_deploy.engines.tensorrt import TensorRtOptions
+from jukebox_deploy.engines.tensorrt_features import TensorRtOptions
 from jukebox_deploy.errors import EngineError
 from jukebox_deploy.jobs.bundle_opening import tensorrt_engine
 from jukebox_deploy.jobs.onnx_opening import onnx_engine
@@ -55,7 +55,7 @@ class EngineChoice:
     checkpoint: Path | None = None  # a checkpoint bundle; for the backend eager only
     map_weights: bool = False  # large ones stay in their file; for the backend onnxruntime only
     cuda_graph: bool | None = None  # record steps and replay them; None: where engines for TensorRT allow it
-    host_code: bool = False  # engines may bring code for the processor; for TensorRT only
+    tensorrt: TensorRtOptions | None = None  # for engines of TensorRT only; `cuda_graph` above is the one that counts
 
     def __post_init__(self) -> None:
         if self.backend is Backend.EAGER and self.checkpoint is None:
@@ -80,7 +80,7 @@ class EngineChoice:
             "--map-weights": self.map_weights and backend.is_tensorrt,
             "--cuda-graph": bool(self.cuda_graph) and (settled.provider == "cpu" or backend is Backend.EAGER),
             "--no-cuda-graph": self.cuda_graph is False and not backend.is_tensorrt,
-            "--host-code": self.host_code and not backend.is_tensorrt,
+            "options of engines for TensorRT": self.tensorrt is not None and not backend.is_tensorrt,
         }
         if odd := [name for name, is_odd in given.items() if is_odd]:
             on = f"{backend}" + (f" on {settled.provider}" if settled.provider else "")
@@ -136,7 +136,7 @@ def _open_onnx(bundle: EngineBundle, choice: EngineChoice) -> tuple[Engine, str]
 
 def _open_tensorrt(bundle: EngineBundle, choice: EngineChoice) -> tuple[Engine, str]:
     """Engines choose their kernels by the GPU."""
-    options = TensorRtOptions(cuda_graph=choice.cuda_graph is not False, host_code=choice.host_code)
+    options = replace(choice.tensorrt or TensorRtOptions(), cuda_graph=choice.cuda_graph is not False)
     engine = tensorrt_engine(bundle, options)
     gpu, version = engine.platform.device.properties.name, engine.platform.version
     return engine, f"{bundle.manifest.target} {version} {gpu} {bundle.manifest.precision} {_digest(bundle)}"

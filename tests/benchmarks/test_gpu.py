@@ -39,7 +39,7 @@ def test_engines_are_measured_on_a_gpu(tiny_engine_bundle, tmp_path, monkeypatch
     device = HostDevice()
     monkeypatch.setattr(
         "jukebox_deploy.engines.tensorrt.open_platform",
-        lambda target, host_code: fake_tensorrt.platform(target, device),
+        lambda target, options: fake_tensorrt.platform(target, device),
     )
     bundle = fake_tensorrt.save_engines(tiny_engine_bundle, tmp_path / "engines")
     plan = BenchmarkPlan(level=0, slots=(2,), steps=4, baselines=(), device="cuda")

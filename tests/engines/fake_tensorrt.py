@@ -77,6 +77,7 @@ class FakeSettings:
     validity: str = "VALID"
     diagnostics: int = 0
     refuse: str = ""  # what deserialisation logs before it gives nothing
+    stripped: bool = False  # engines have no weights of their own
     contexts: int = 0  # alive
 
 
@@ -114,6 +115,9 @@ class ICudaEngine:
             for profile in content["profiles"]
         ]
         self.device_memory_size_v2 = MEMORY_BYTES
+        self.streamable_weights_size = 1000
+        self.weight_streaming_budget_v2 = 1000
+        self.weights_are_in = not runtime.settings.stripped
         graph = onnx.load(self.path, load_external_data=False).graph
         self._inputs = {value.name: value for value in graph.input}
         self._outputs = {value.name: value for value in graph.output}
@@ -154,8 +158,11 @@ class ICudaEngine:
     def create_runtime_config(self) -> IRuntimeConfig:
         return RtxRuntimeConfig() if self.runtime.is_rtx else IRuntimeConfig()
 
-    def create_execution_context(self, runtime_config: IRuntimeConfig) -> IExecutionContext:
+    def create_execution_context(self, runtime_config: IRuntimeConfig) -> IExecutionContext | None:
         assert runtime_config.strategy is ExecutionContextAllocationStrategy.USER_MANAGED
+        if not self.weights_are_in:
+            self.runtime.logger.error("the engine has no weights")
+            return None
         if isinstance(runtime_config, RtxRuntimeConfig):
             strategy = runtime_config.dynamic_shapes_kernel_specialization_strategy
             assert strategy is not DynamicShapesKernelSpecializationStrategy.LAZY
@@ -321,12 +328,37 @@ class Runtime:
         self.engine_host_code_allowed = False
         self.seen = 0  # bytes that came to be deserialised
 
+    def load_runtime(self, path: str) -> Runtime | None:
+        if not Path(path).exists():
+            self.logger.error(f"{path} is no library")
+            return None
+        return type(self)(self.logger, self.device, self.settings)
+
     def deserialize_cuda_engine(self, serialized_engine: bytes) -> ICudaEngine | None:
         self.seen += len(serialized_engine)
         if self.settings.refuse:
             self.logger.error(self.settings.refuse)
             return None
         return ICudaEngine(json.loads(serialized_engine), self)
+
+
+class Refitter:
+    def __init__(self, engine: ICudaEngine, logger: FakeLogger) -> None:
+        self.engine = engine
+        self.given = False
+
+    def refit_cuda_engine(self) -> bool:
+        self.engine.weights_are_in = self.given
+        return self.given
+
+
+class OnnxParserRefitter:
+    def __init__(self, refitter: Refitter, logger: FakeLogger) -> None:
+        self.refitter = refitter
+
+    def refit_from_file(self, model: str) -> bool:
+        self.refitter.given = Path(model) == self.refitter.engine.path
+        return self.refitter.given
 
 
 class RtxRuntime(Runtime):
@@ -364,7 +396,11 @@ def _profile(spec: GraphSpec, onnx_path: Path, best: int | None) -> dict[str, li
 
 
 def save_engines(
-    source: EngineBundle, folder: Path, target: Target = Target.TENSORRT_RTX, best_slots: tuple[int, ...] = ()
+    source: EngineBundle,
+    folder: Path,
+    target: Target = Target.TENSORRT_RTX,
+    best_slots: tuple[int, ...] = (),
+    features: tuple[str, ...] = (),
 ) -> EngineBundle:
     """The engine bundle that a builder would make of an ONNX bundle."""
     folder.mkdir(parents=True)
@@ -375,7 +411,9 @@ def save_engines(
         for engine, piece in zip(pieces, entry.pieces, strict=True):
             (folder / engine.file).write_bytes(engine_content(piece.spec, source.folder / piece.file, slots))
         made = {"parts": tuple(pieces), "file": ""} if entry.parts else {"file": pieces[0].file}
-        graphs[name] = GraphEntry(entry.spec, compute_capabilities=("8.6", "8.9"), **made)
+        hashes = [source.manifest.files[piece.file].sha256 for piece in entry.pieces]
+        facts = {"features": list(features), "onnx_sha256": hashes}
+        graphs[name] = GraphEntry(entry.spec, compute_capabilities=("8.6", "8.9"), options=facts, **made)
     tools = {**source.manifest.tools, str(target): VERSION}
     write_manifest(folder, replace(source.manifest, target=target, graphs=graphs, tools=tools))
     return open_bundle(folder)

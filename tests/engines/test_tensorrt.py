@@ -4,14 +4,17 @@ from __future__ import annotations
 
 import gc
 from dataclasses import dataclass, replace
+from pathlib import Path
 
 import numpy as np
 import pytest
 
 from jukebox_deploy.contract import GraphKind
+from jukebox_deploy.engines import tensorrt_runtime
 from jukebox_deploy.engines.bundle import EngineBundle, open_bundle, write_manifest
 from jukebox_deploy.engines.manifest import Target
-from jukebox_deploy.engines.tensorrt import TensorRtEngine, TensorRtOptions
+from jukebox_deploy.engines.tensorrt import TensorRtEngine
+from jukebox_deploy.engines.tensorrt_features import TensorRtOptions
 from jukebox_deploy.engines.tensorrt_graph import best_profile
 from jukebox_deploy.errors import EngineError
 from tests.engines import fake_tensorrt, handmade_prior
@@ -352,6 +355,69 @@ class TestBundlesThatDoNotRunHere:
         found.settings.refuse = "Error Code 1: Serialization (the magic tag is wrong)"
         with pytest.raises(EngineError, match=r"does not take step_0\.engine: .*the magic tag is wrong"):
             found.engine.prior_session(0, 1)
+
+
+class TestFeatures:
+    """What engines were built to allow, and what they need for it."""
+
+    @pytest.fixture
+    def featured(self, onnx_bundle, tmp_path):
+        return lambda *features: save_engines(onnx_bundle, tmp_path / "-".join(features), features=features)
+
+    @pytest.mark.parametrize(
+        ("options", "said"),
+        [
+            (
+                TensorRtOptions(lean_runtime=Path("lib.so")),
+                "not built for --lean-runtime.*--feature version-compatible",
+            ),
+            (TensorRtOptions(weight_budget=1), "not built for --weight-budget.*--feature weight-streaming"),
+        ],
+    )
+    def test_options_that_the_engines_were_not_built_for(self, rtx_bundle, options, said):
+        with pytest.raises(EngineError, match=said):
+            machine(rtx_bundle, options)
+
+    def test_weights_for_engines_that_have_them(self, rtx_bundle, onnx_bundle):
+        with pytest.raises(EngineError, match="not built for --weights-from"):
+            machine(rtx_bundle, TensorRtOptions(weights_from=onnx_bundle))
+
+    @pytest.mark.parametrize(("budget", "kept"), [(300, 300), (5000, 1000)])
+    def test_streamed_weights_keep_to_their_budget_and_are_not_recorded(self, featured, budget, kept):
+        found = machine(featured("weight-streaming"), TensorRtOptions(weight_budget=budget))
+        session = found.engine.prior_session(0, 1)
+        assert not session.replays
+        assert session._step.parts[0].engine.weight_streaming_budget_v2 == kept
+        session.step(2)
+
+    def test_stripped_engines_get_their_weights(self, featured, onnx_bundle):
+        bundle = featured("stripped")
+        platform = fake_tensorrt.platform(bundle.manifest.target, None, FakeSettings(stripped=True))
+        engine = TensorRtEngine(bundle, platform, TensorRtOptions(weights_from=onnx_bundle))
+        engine.prior_session(0, 1).step(1)
+
+    def test_stripped_engines_without_weights(self, featured, onnx_bundle):
+        bundle = featured("stripped")
+        with pytest.raises(EngineError, match=r"has no weights; name the ONNX bundle .* with --weights-from"):
+            machine(bundle)
+        other = replace(onnx_bundle, manifest=replace(onnx_bundle.manifest, checkpoint="1" * 64))
+        with pytest.raises(EngineError, match=r"was not built from .*; its weights are other ones"):
+            machine(bundle, TensorRtOptions(weights_from=other))
+
+    def test_version_compatible_engines_of_another_version_need_their_lean_runtime(self, featured):
+        bundle = featured("version-compatible")
+        platform = replace(fake_tensorrt.platform(bundle.manifest.target), version="1.8.0")
+        with pytest.raises(EngineError, match="name the lean runtime of that version with --lean-runtime"):
+            TensorRtEngine(bundle, platform)
+        TensorRtEngine(bundle, platform, TensorRtOptions(lean_runtime=Path("lib.so")))
+
+    def test_a_lean_runtime_takes_the_place_of_the_other(self, tmp_path):
+        platform = fake_tensorrt.platform(Target.TENSORRT_RTX)
+        with pytest.raises(EngineError, match=r"cannot load the lean runtime .*none\.so: .*is no library"):
+            tensorrt_runtime._with_lean_runtime(platform, tmp_path / "none.so")
+        (tmp_path / "lib.so").touch()
+        lean = tensorrt_runtime._with_lean_runtime(platform, tmp_path / "lib.so")
+        assert lean.runtime is not platform.runtime is lean.parent
 
 
 @pytest.mark.parametrize("change", ["flip", "truncate", "swap", "remove"])

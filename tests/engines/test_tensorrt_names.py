@@ -21,9 +21,8 @@ from tests.engines import fake_tensorrt
 
 ENGINES = Path(jukebox_deploy.engines.__file__).parent
 SOURCES = sorted(ENGINES.glob("tensorrt*.py"))
-RUNNER = [
-    path for path in SOURCES if path.stem in ("tensorrt", "tensorrt_runtime", "tensorrt_graph", "tensorrt_session")
-]
+_RUNNER = {"tensorrt", "tensorrt_runtime", "tensorrt_features", "tensorrt_graph", "tensorrt_session"}
+RUNNER = [path for path in SOURCES if path.stem in _RUNNER]
 NAMES = json.loads((Path(__file__).parents[1] / "goldens" / "trt_names.json").read_text())
 FLAVOURS = ("tensorrt", "tensorrt_rtx")
 CLASS_OF_VARIABLE = {
@@ -37,6 +36,8 @@ CLASS_OF_VARIABLE = {
     "engine": "ICudaEngine",
     "context": "IExecutionContext",
     "runtime_config": "IRuntimeConfig",
+    "refitter": "Refitter",
+    "parser_refitter": "OnnxParserRefitter",
 }
 """What a variable of that name is, wherever the code speaks of TensorRT."""
 
@@ -111,6 +112,10 @@ def test_the_code_is_seen() -> None:
         "OnnxParser.parse_from_file",
         "Runtime.deserialize_cuda_engine",
         "Runtime.engine_host_code_allowed",
+        "Runtime.load_runtime",
+        "Refitter.refit_cuda_engine",
+        "OnnxParserRefitter.refit_from_file",
+        "ICudaEngine.weight_streaming_budget_v2",
         "Runtime.get_engine_validity",
         "ICudaEngine.get_aliased_input_tensor",
         "ICudaEngine.get_tensor_profile_shape",

@@ -14,6 +14,7 @@ from jukebox_deploy.checkpoints.random_bundle import write_random_bundle
 from jukebox_deploy.contract import LinearWeights
 from jukebox_deploy.engines.bundle import EngineBundle, write_manifest
 from jukebox_deploy.engines.manifest import Target
+from jukebox_deploy.engines.tensorrt_features import TensorRtOptions
 from jukebox_deploy.errors import EngineError
 from jukebox_deploy.jobs.sample_job import Backend, EngineChoice, OpenedModel, open_model
 from jukebox_deploy.runtime.sampler import SamplingOptions, SongJob
@@ -157,7 +158,7 @@ def test_engines_are_run_by_what_they_were_made_for(tiny_engine_bundle: EngineBu
         (EngineChoice(map_weights=True), Target.TENSORRT, "--map-weights"),
         (EngineChoice(cuda_graph=True), Target.ONNXRUNTIME, "--cuda-graph"),
         (EngineChoice(cuda_graph=False), Target.ONNXRUNTIME, "--no-cuda-graph"),
-        (EngineChoice(host_code=True), Target.ONNXRUNTIME, "--host-code"),
+        (EngineChoice(tensorrt=TensorRtOptions()), Target.ONNXRUNTIME, "options of engines for TensorRT"),
         (EngineChoice(Backend.EAGER, "cuda", checkpoint=Path(), cuda_graph=True), Target.TENSORRT, "--cuda-graph"),
     ],
 )

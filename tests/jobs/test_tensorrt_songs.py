@@ -8,6 +8,7 @@ import pytest
 
 from jukebox_deploy.engines.bundle import EngineBundle
 from jukebox_deploy.engines.manifest import Target
+from jukebox_deploy.engines.tensorrt_features import TensorRtOptions
 from jukebox_deploy.engines.tensorrt_runtime import Platform
 from jukebox_deploy.jobs.sample_job import EngineChoice, OpenedModel, open_model
 from jukebox_deploy.runtime.sampler import SamplingOptions, SongJob
@@ -28,7 +29,7 @@ def device(monkeypatch: pytest.MonkeyPatch) -> HostDevice:
     """The GPU that this machine pretends to have."""
     device = HostDevice()
 
-    def open_platform(target: Target, host_code: bool = False) -> Platform:
+    def open_platform(target: Target, options: TensorRtOptions) -> Platform:
         return fake_tensorrt.platform(target, device)
 
     monkeypatch.setattr("jukebox_deploy.engines.tensorrt.open_platform", open_platform)

@@ -98,7 +98,7 @@ def test_unknown_graphs_are_refused(tiny_engine_bundle, tiny_checkpoint):
 
 
 def test_engines_are_not_run_without_a_gpu(tiny_engine_bundle, tiny_checkpoint, tmp_path, monkeypatch):
-    def open_platform(target, host_code=False):
+    def open_platform(target, options):
         raise NoDeviceError("there is no GPU on this machine.")
 
     monkeypatch.setattr("jukebox_deploy.engines.tensorrt.open_platform", open_platform)
@@ -113,7 +113,7 @@ def test_engines_are_not_run_without_a_gpu(tiny_engine_bundle, tiny_checkpoint, 
 
 def test_engines_go_up_the_same_ladder(report, tiny_engine_bundle, tiny_checkpoint, tmp_path, monkeypatch):
     monkeypatch.setattr(
-        "jukebox_deploy.engines.tensorrt.open_platform", lambda target, host_code: fake_tensorrt.platform(target)
+        "jukebox_deploy.engines.tensorrt.open_platform", lambda target, options: fake_tensorrt.platform(target)
     )
     bundle = fake_tensorrt.save_engines(tiny_engine_bundle, tmp_path / "engines")
     found = verify_bundle(bundle, tiny_checkpoint, VerifyRequest(LEVEL_0, windows=2))

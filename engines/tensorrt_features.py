@@ -1,0 +1,97 @@
+"""How engines are run, and what engines that were built to allow something (`build --feature`) need for it."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from jukebox_deploy.engines.bundle import EngineBundle
+from jukebox_deploy.engines.manifest import GraphEntry, GraphPart, Target
+from jukebox_deploy.engines.tensorrt_build import Feature
+from jukebox_deploy.errors import EngineError
+
+if TYPE_CHECKING:
+    from jukebox_deploy.engines.tensorrt_runtime import Platform
+
+
+@dataclass(frozen=True)
+class TensorRtOptions:
+    """How engines are run."""
+
+    cuda_graph: bool = True  # record steps and replay them, where the engine allows it
+    host_code: bool = False  # let engines bring code for the processor
+    lean_runtime: Path | None = None  # the library that runs version-compatible engines of another version
+    weight_budget: int | None = None  # bytes of weights that each engine keeps on the GPU; the rest is streamed to it
+    weights_from: EngineBundle | None = None  # the ONNX bundle whose weights stripped engines get
+
+    @property
+    def records(self) -> bool:
+        """Whether to record steps; weights that are streamed cannot be part of a recording."""
+        return self.cuda_graph and self.weight_budget is None
+
+
+def has_feature(entry: GraphEntry, feature: Feature) -> bool:
+    """Whether the engines of a graph were built with it."""
+    features = entry.options.get("features")
+    return isinstance(features, list) and str(feature) in features
+
+
+def require_features(bundle: EngineBundle, options: TensorRtOptions) -> None:
+    """Raise `EngineError` for options that the engines were not built for, or for one that they need."""
+    asked = {
+        Feature.VERSION_COMPATIBLE: ("--lean-runtime", options.lean_runtime is not None),
+        Feature.WEIGHT_STREAMING: ("--weight-budget", options.weight_budget is not None),
+        Feature.STRIPPED: ("--weights-from", options.weights_from is not None),
+    }
+    for name, entry in bundle.manifest.graphs.items():
+        for feature, (option, is_given) in asked.items():
+            if is_given and not has_feature(entry, feature):
+                raise EngineError(
+                    f"{bundle.folder}: {name} was not built for {option}; drop it, or build with --feature {feature}."
+                )
+        if has_feature(entry, Feature.STRIPPED):
+            _require_source(bundle, name, entry, options.weights_from)
+
+
+def _require_source(bundle: EngineBundle, name: str, entry: GraphEntry, source: EngineBundle | None) -> None:
+    """The ONNX bundle must be the one that the engines were built from."""
+    if source is None:
+        raise EngineError(
+            f"{bundle.folder}: {name} has no weights; name the ONNX bundle that it was built from with --weights-from."
+        )
+    exported = source.manifest.graphs.get(name)
+    same = (
+        source.manifest.target is Target.ONNXRUNTIME
+        and source.manifest.checkpoint == bundle.manifest.checkpoint
+        and exported is not None
+        and [source.manifest.files[piece.file].sha256 for piece in exported.pieces] == entry.options.get("onnx_sha256")
+    )
+    if not same:
+        raise EngineError(f"{bundle.folder}: {name} was not built from {source.folder}; its weights are other ones.")
+
+
+def prepare_engine(engine: Any, platform: Platform, options: TensorRtOptions, graph: str, piece: GraphPart) -> None:
+    """Put weights into a stripped engine, and hold one that streams them to its budget; before it gets a context."""
+    if options.weights_from is not None:
+        _put_in_weights(engine, platform, _onnx_file(options.weights_from, graph, piece))
+    if options.weight_budget is not None:
+        engine.weight_streaming_budget_v2 = min(options.weight_budget, engine.streamable_weights_size)
+
+
+def _onnx_file(source: EngineBundle, graph: str, piece: GraphPart) -> Path:
+    """The ONNX graph of the same part."""
+    files: Mapping[str, Path] = {
+        part.spec.name: source.folder / part.file for part in source.manifest.graphs[graph].pieces
+    }
+    return files[piece.spec.name]
+
+
+def _put_in_weights(engine: Any, platform: Platform, onnx_file: Path) -> None:
+    trt = platform.trt
+    refitter = trt.Refitter(engine, platform.logger)
+    parser_refitter = trt.OnnxParserRefitter(refitter, platform.logger)
+    what = f"{platform.target} cannot put the weights of {onnx_file} into the engine"
+    platform.require(parser_refitter.refit_from_file(str(onnx_file)), what)
+    platform.require(refitter.refit_cuda_engine(), what)
