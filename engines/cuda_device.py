@@ -6,6 +6,7 @@ PyTorch could do the same, but weighs gigabytes, and sampling does without it.
 from __future__ import annotations
 
 import functools
+import weakref
 from collections.abc import Callable
 from typing import Any
 
@@ -58,6 +59,7 @@ class CudaDevice:
         _require_device(self._cuda)
         self.call("cudaSetDevice", _DEVICE)
         self.handle = self.call("cudaStreamCreateWithFlags", self._cuda.cudaStreamNonBlocking)
+        self._destroy = weakref.finalize(self, self._cuda.cudaStreamDestroy, self.handle)
 
     def call(self, name: str, *arguments: Any) -> Any:
         """Call a function of the CUDA runtime; its result, or a tuple of several.
@@ -152,11 +154,10 @@ class CudaDevice:
             self.call("cudaGraphDestroy", graph)
 
     def close(self) -> None:
-        """Give back the stream; a second time does nothing."""
-        if self.handle is not None:
+        """Give back the stream, as happens when nobody holds the device any more; a second time does nothing."""
+        if self._destroy.alive:
             self.synchronize()
-            handle, self.handle = self.handle, None
-            self.call("cudaStreamDestroy", handle)
+            self._destroy()
 
 
 def _require_device(cuda: Any) -> None:

@@ -84,7 +84,7 @@ class Device(Protocol):
         """Record what a function puts into the stream, without doing it."""
 
     def close(self) -> None:
-        """Give back the stream."""
+        """Give back the stream; a second time does nothing."""
 
 
 class DeviceArena:

@@ -211,7 +211,14 @@ def test_a_stream_is_given_back_once():
     device = CudaDevice(cuda)
     device.close()
     device.close()
+    del device
     assert cuda.names().count("cudaStreamDestroy") == 1
+
+
+def test_a_device_that_nobody_holds_gives_its_stream_back():
+    cuda = FakeCuda()
+    CudaDevice(cuda)
+    assert cuda.calls[-1] == ("cudaStreamDestroy", 77)
 
 
 def test_an_arena_has_aligned_pieces_that_do_not_overlap():
