@@ -126,7 +126,7 @@ def test_losses_match_the_original(named_case):
         assert float(loss.lyrics) == pytest.approx(golden["out/prime_loss"], rel=1e-5)
 
 
-@pytest.mark.parametrize("name", (*PRIORS, "prior_order0_unlabelled", "prior_order2_upsampler_unlabelled"))
+@pytest.mark.parametrize("name", [*PRIORS, "prior_order0_unlabelled", "prior_order2_upsampler_unlabelled"])
 def test_gradient_norms_match_the_original(name):
     golden, config = case(name).golden, case(name).config
     prior = build_prior(config)
