@@ -6,15 +6,22 @@ from pathlib import Path
 
 import pytest
 
-from jukebox_deploy.engines.bundle import EngineBundle
+from jukebox_deploy.checkpoints.bundle import CheckpointBundle
+from jukebox_deploy.engines.bundle import EngineBundle, open_bundle
 from jukebox_deploy.engines.manifest import Target
 from jukebox_deploy.engines.tensorrt_features import TensorRtOptions
 from jukebox_deploy.engines.tensorrt_runtime import Platform
+from jukebox_deploy.export.cutting import Cutting
+from jukebox_deploy.jobs.bundle_opening import tensorrt_engine
+from jukebox_deploy.jobs.export_job import ExportRequest, export_bundle
+from jukebox_deploy.jobs.onnx_opening import onnx_engine
 from jukebox_deploy.jobs.sample_job import EngineChoice, OpenedModel, open_model
+from jukebox_deploy.jobs.tensorrt_check import TensorRtCheck
 from jukebox_deploy.runtime.sampler import SamplingOptions, SongJob
 from jukebox_deploy.runtime.song import LevelSettings, SongRequest
 from tests.engines import fake_tensorrt
 from tests.engines.host_device import HostDevice
+from tests.gpu import suite
 from tests.sampling_cases import all_codes, sample
 
 REQUESTS = [
@@ -64,3 +71,15 @@ def test_songs_without_recorded_steps_are_the_same(
     expected = codes_of(open_model(tiny_engine_bundle.folder), tmp_path / "onnx", slots=3)
     assert codes_of(open_model(bundle.folder, EngineChoice(cuda_graph=False)), tmp_path / "plain", slots=3) == expected
     assert device.launches == 0
+
+
+def test_parts_run_back_to_back_as_one_step(
+    tiny_checkpoint: CheckpointBundle, tiny_engine_bundle: EngineBundle, tmp_path: Path, device: HostDevice
+) -> None:
+    graphs = ("condition_0", "prefill_0", "step_0")
+    request = ExportRequest(graphs=graphs, validate=False, tensorrt=TensorRtCheck.NEVER, cutting=Cutting(3))
+    export_bundle(tiny_checkpoint, tmp_path / "onnx", request)
+    bundle = fake_tensorrt.save_engines(open_bundle(tmp_path / "onnx"), tmp_path / "engines")
+    assert [len(bundle.manifest.graphs[name].parts) for name in ("step_0", "prefill_0")] == [3, 3]
+    suite.check_chosen_codes(onnx_engine(tiny_engine_bundle), tensorrt_engine(bundle), level=0)
+    assert device.launches  # all parts of a step in one
