@@ -166,10 +166,8 @@ def train_upsampler(**options: Any) -> None:
 def _run(part: Part, options: dict[str, Any]) -> None:
     from jukebox_deploy.jobs.train_job import train
 
-    # A scheduler that wants the machine back says so by SIGTERM; both save the run. A shell that starts a command
-    # in the background has it ignore SIGINT, which a user who sends it does not expect.
-    for wanted in (signal.SIGINT, signal.SIGTERM):
-        signal.signal(wanted, signal.default_int_handler)
+    # A scheduler that wants the machine back says so by SIGTERM: like Ctrl-C, it saves the run.
+    signal.signal(signal.SIGTERM, signal.default_int_handler)
     if options["threads"] is not None:
         import torch
 

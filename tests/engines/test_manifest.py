@@ -222,7 +222,9 @@ def test_any_odd_value_anywhere_is_refused_or_means_what_it_says(path: tuple[Any
     except EngineError as error:
         assert str(error).endswith(".")  # noqa: PT017  # both outcomes are right, another exception is not
     else:
-        assert json.loads(json.dumps(manifest_to_json(manifest))) == data
+        written = json.loads(json.dumps(manifest_to_json(manifest)))
+        # A 0 in place of a 0.0 means the same and is written as the latter, so the seals may differ.
+        assert {**written, "checksum": ""} == {**data, "checksum": ""}
 
 
 def test_a_value_that_json_cannot_hold_is_not_written() -> None:
