@@ -18,7 +18,7 @@ from jukebox_deploy.contract import LinearWeights
 from jukebox_deploy.engine import Engine
 from jukebox_deploy.engines.bundle import EngineBundle, open_bundle
 from jukebox_deploy.engines.manifest import Target
-from jukebox_deploy.engines.onnxruntime_sessions import OnnxRuntimeOptions
+from jukebox_deploy.engines.onnxruntime_sessions import GPU_PROVIDERS, OnnxRuntimeOptions
 from jukebox_deploy.engines.tensorrt_features import TensorRtOptions
 from jukebox_deploy.errors import EngineError
 from jukebox_deploy.jobs.bundle_opening import tensorrt_engine
@@ -43,6 +43,14 @@ class Backend(StrEnum):
     def is_tensorrt(self) -> bool:
         """Whether it runs engines, on a GPU and nowhere else."""
         return self in (Backend.TENSORRT, Backend.TENSORRT_RTX)
+
+
+_PROVIDERS: dict[Backend, tuple[str | None, ...]] = {
+    Backend.ONNXRUNTIME: ("cpu", *GPU_PROVIDERS),
+    Backend.EAGER: ("cpu", "cuda"),
+    Backend.TENSORRT: (None,),
+    Backend.TENSORRT_RTX: (None,),
+}
 
 
 @dataclass(frozen=True)
@@ -75,7 +83,7 @@ class EngineChoice:
             raise EngineError(f"the bundle was made for {target}; drop --backend {backend}, or give another bundle.")
         settled = replace(self, backend=backend, provider=None if backend.is_tensorrt else self.provider or "cpu")
         given = {
-            "--provider": self.provider is not None and backend.is_tensorrt,
+            "--provider": settled.provider not in _PROVIDERS[backend] or (backend.is_tensorrt and bool(self.provider)),
             "--threads": self.threads is not None and backend.is_tensorrt,
             "--map-weights": self.map_weights and backend.is_tensorrt,
             "--cuda-graph": bool(self.cuda_graph) and (settled.provider == "cpu" or backend is Backend.EAGER),

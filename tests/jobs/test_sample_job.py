@@ -154,6 +154,7 @@ def test_engines_are_run_by_what_they_were_made_for(tiny_engine_bundle: EngineBu
     ("choice", "target", "option"),
     [
         (EngineChoice(provider="cuda"), Target.TENSORRT_RTX, "--provider"),
+        (EngineChoice(Backend.EAGER, "tensorrt", checkpoint=Path()), Target.ONNXRUNTIME, "--provider"),
         (EngineChoice(threads=2), Target.TENSORRT, "--threads"),
         (EngineChoice(map_weights=True), Target.TENSORRT, "--map-weights"),
         (EngineChoice(cuda_graph=True), Target.ONNXRUNTIME, "--cuda-graph"),
