@@ -12,9 +12,9 @@ from jukebox_deploy.engines.bundle import EngineBundle, open_bundle
 from jukebox_deploy.engines.device import NoDeviceError
 from jukebox_deploy.engines.manifest import Target
 from jukebox_deploy.engines.onnxruntime_sessions import GPU_PROVIDERS, OnnxRuntimeOptions, import_onnxruntime
-from jukebox_deploy.engines.tensorrt_features import TensorRtOptions
 from jukebox_deploy.engines.tensorrt_build import BuildOptions
 from jukebox_deploy.engines.tensorrt_bundle import build_bundle
+from jukebox_deploy.engines.tensorrt_features import TensorRtOptions
 from jukebox_deploy.engines.tensorrt_flavour import load_flavour
 from jukebox_deploy.errors import EngineError
 from jukebox_deploy.jobs.bundle_opening import tensorrt_engine
