@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Callable, Hashable, Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from functools import cache, partial
 from pathlib import Path
@@ -11,7 +11,6 @@ from typing import Any
 
 import numpy as np
 import onnx
-import onnx_ir as ir
 import pytest
 
 from jukebox_deploy.checkpoints.bundle import BundleContents, CheckpointBundle, write_bundle
@@ -21,9 +20,8 @@ from jukebox_deploy.engine import Engine, PriorSession
 from jukebox_deploy.engines.bundle import EngineBundle, open_bundle
 from jukebox_deploy.engines.quantised_weights import describe_prior, quantised_weights
 from jukebox_deploy.errors import ExportError, ParityError, SamplingError
-from jukebox_deploy.export.parallel import trace_all
 from jukebox_deploy.graphs import GraphOptions, declare_graphs
-from jukebox_deploy.jobs import export_job, quantised_export
+from jukebox_deploy.jobs import quantised_export
 from jukebox_deploy.jobs.export_job import ExportEvent, ExportRequest, export_bundle
 from jukebox_deploy.jobs.forced_windows import sample_windows, song_windows, whole_blocks
 from jukebox_deploy.jobs.onnx_opening import onnx_engine
@@ -45,6 +43,7 @@ from jukebox_deploy.runtime.song import SongLengths, SongRequest
 from jukebox_deploy.runtime.store import Fingerprint, SongRecord, SongStore
 from tests.damaged_bundles import with_flipped_weight
 from tests.export.small_models import randomise, separate_lyrics_config
+from tests.jobs.traced_once import traced_once
 
 pytest.importorskip("onnxruntime")
 INT8, INT4, FP8 = LinearWeights.INT8, LinearWeights.INT4, LinearWeights.FP8
@@ -63,19 +62,7 @@ def checkpoint(tmp_path_factory: pytest.TempPathFactory) -> CheckpointBundle:
 
 @pytest.fixture(scope="module", autouse=True)
 def _graphs_are_traced_once() -> Iterator[None]:
-    """Most of an export's time is tracing, which knows nothing of quantised weights."""
-    traced: dict[Hashable, list[bytes]] = {}
-
-    def trace_once(request, processes):
-        key = (request.precision, tuple(request.specs))
-        if key not in traced:
-            made = trace_all(request, processes)
-            traced[key] = [ir.to_proto(model).SerializeToString() for _, model in made]
-        for spec, data in zip(request.specs, traced[key], strict=True):
-            yield spec, ir.from_proto(onnx.ModelProto.FromString(data))
-
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(export_job, "trace_all", trace_once)
+    with traced_once():
         yield
 
 

@@ -1,0 +1,119 @@
+"""NVIDIA's own parser and builder take every kind of graph, in every arithmetic, for every GPU that can run it.
+
+One engine is for all GPUs at once, so a graph that one of them could not run would fail.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from functools import partial
+from pathlib import Path
+
+import pytest
+
+from jukebox_deploy.attention_patterns import AttentionOrder, layer_patterns
+from jukebox_deploy.checkpoints.bundle import BundleContents, CheckpointBundle, write_bundle
+from jukebox_deploy.checkpoints.tensors import TensorTable
+from jukebox_deploy.config import JukeboxConfig
+from jukebox_deploy.contract import GraphKind, LinearWeights, Precision
+from jukebox_deploy.engines.tensorrt_build import BuildOptions, BuildSummary
+from jukebox_deploy.graphs import GraphOptions
+from jukebox_deploy.jobs.build_job import CheckpointBuild, build_from_checkpoint
+from jukebox_deploy.jobs.export_job import ExportRequest
+from jukebox_deploy.jobs.quantised_export import Calibration, QuantisationRequest
+from jukebox_deploy.jobs.tensorrt_check import TensorRtCheck
+from jukebox_deploy.models.builders import build_model
+from tests.export.small_models import randomise, separate_lyrics_config, unlabelled_config
+from tests.jobs.traced_once import traced_once
+
+pytest.importorskip("tensorrt_rtx")
+
+ALL = ("7.5", "8.0", "8.6", "8.9", "12.0", "12.1")
+SAMPLED = [order for order in AttentionOrder if "summary" not in order]
+AS_PRECISION, INT8, INT4, FP8 = LinearWeights
+OTHERS = [
+    (Precision.FP32, AS_PRECISION),
+    (Precision.BF16, AS_PRECISION),
+    *((precision, weights) for precision in (Precision.FP16, Precision.BF16) for weights in (INT8, INT4, FP8)),
+]
+FEWER = {FP8: ALL[3:]}  # GPUs of a stack by how its weights are stored; without 7.5 all others
+
+
+@pytest.fixture(scope="module", autouse=True)
+def _graphs_are_traced_once() -> Iterator[None]:
+    with traced_once():
+        yield
+
+
+def least_depth(order: AttentionOrder) -> int:
+    """Layers until every pattern of the order's first twenty has come."""
+    patterns = layer_patterns(order, 20)
+    return max(patterns.index(pattern) for pattern in patterns) + 1
+
+
+def save(config: JukeboxConfig, folder: Path) -> CheckpointBundle:
+    components = {}
+    for name, level in (("vqvae", None), ("prior_0", 0)):
+        model = build_model(config, level)
+        randomise(model)
+        components[name] = partial(TensorTable, model.state_dict())
+    return write_bundle(folder, BundleContents(config, components))
+
+
+def build(
+    checkpoint: CheckpointBundle,
+    folder: Path,
+    precision: Precision,
+    weights: LinearWeights = AS_PRECISION,
+    graphs: tuple[str, ...] = ("step_0",),
+) -> dict[str, BuildSummary]:
+    """Export and build for all GPUs; by graph, what came of it."""
+    plain = weights is AS_PRECISION
+    stored = (
+        QuantisationRequest()
+        if plain
+        else QuantisationRequest(weights, calibration=Calibration.NONE, judge_quality=False)
+    )
+    options = GraphOptions(precision, slots=(1, 2, 4))
+    export = ExportRequest(options, graphs, False, TensorRtCheck.NEVER, processes=1, quantisation=stored)
+    request = CheckpointBuild(export, BuildOptions(compute_capabilities=ALL, skip_refused=True))
+    _, summaries = build_from_checkpoint(checkpoint, folder / "engines", request, processes=1)
+    return {summary.graph: summary for summary in summaries}
+
+
+@pytest.mark.parametrize("order", SAMPLED)
+def test_every_attention_order_in_fp16(tmp_path: Path, order: AttentionOrder) -> None:
+    config = unlabelled_config(order, least_depth(order))
+    built = build(save(config, tmp_path / "checkpoint"), tmp_path, Precision.FP16)
+    caches = 2 * sum(pattern != "cross" for pattern in config.prior(0).transformer.patterns)
+    assert [summary.caches_in_place for summary in built.values()] == [caches, caches]
+    assert built["step_0"].compute_capabilities == ALL[1:]
+
+
+@pytest.mark.parametrize(("precision", "weights"), OTHERS)
+def test_every_arithmetic(tmp_path: Path, precision: Precision, weights: LinearWeights) -> None:
+    checkpoint = save(separate_lyrics_config(), tmp_path / "checkpoint")
+    built = build(checkpoint, tmp_path, precision, weights, ("lyrics_0", "step_0"))
+    assert set(built) == {"lyrics_0", "prefill_0", "step_0"}
+    assert built["step_0"].compute_capabilities == FEWER.get(weights, ALL[1:])
+    reasons = " ".join(built["step_0"].refused)
+    assert all(f"compute capability {gpu} " in reasons for gpu in ALL if gpu not in FEWER.get(weights, ALL[1:]))
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(("precision", "weights"), [(Precision.FP16, AS_PRECISION), *OTHERS])
+@pytest.mark.parametrize("order", SAMPLED)
+def test_every_attention_order_in_every_arithmetic(
+    tmp_path: Path, order: AttentionOrder, precision: Precision, weights: LinearWeights
+) -> None:
+    checkpoint = save(unlabelled_config(order, depth=24), tmp_path / "checkpoint")
+    assert len(build(checkpoint, tmp_path, precision, weights)) == 2
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("precision", list(Precision))
+def test_every_graph_of_tiny(tiny_checkpoint: CheckpointBundle, tmp_path: Path, precision: Precision) -> None:
+    built = build(tiny_checkpoint, tmp_path, precision, graphs=())
+    decoders = [name for name in built if name.startswith(GraphKind.VQVAE_DECODE)]
+    assert len(decoders) == 3
+    assert all(built[name].compute_capabilities == ALL for name in decoders)
