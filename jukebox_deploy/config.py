@@ -298,7 +298,7 @@ class JukeboxConfig:
         for prior in self.priors:
             where = f"{self.name}: prior {prior.level}"
             found, size = prior.codebook_size, self.vqvae.codebook_size
-            _require(prior.level < self.vqvae.levels, f"{where}: the VQ-VAE has {self.vqvae.levels} levels.")
+            _require(0 <= prior.level < self.vqvae.levels, f"{where}: the VQ-VAE has {self.vqvae.levels} levels.")
             _require(found == size, f"{where} has {found} codes, the VQ-VAE {size}.")
             if prior.conditioner is not None:
                 above = prior.level + 1

@@ -32,7 +32,11 @@ def config_from_dict(kind: type[_Config], data: Any, where: str = "config") -> _
     required -= {n for n, f in fields.items() if f.default_factory is not dataclasses.MISSING}
     if missing := sorted(required - set(data)):
         raise ConfigError(f"{where}: missing keys {missing}.")
-    return kind(**{name: _value(hints[name], value, f"{where}.{name}") for name, value in data.items()})
+    values = {name: _value(hints[name], value, f"{where}.{name}") for name, value in data.items()}
+    try:
+        return kind(**values)
+    except (ArithmeticError, LookupError, ValueError) as error:  # nobody has checked these numbers before
+        raise ConfigError(f"{where}: numbers that cannot be ({error}).") from error
 
 
 def read_record_file(
@@ -85,7 +89,7 @@ def _member(kind: type[StrEnum], value: Any, where: str) -> StrEnum:
 
 
 def _plain(kind: type, value: Any, where: str) -> Any:
-    if kind is float and type(value) is int:
+    if kind is float and type(value) is int and abs(value) <= 2**53:  # larger ones would be rounded
         return float(value)
     if type(value) is not kind:
         raise ConfigError(f"{where}: expected {kind.__name__}, found {value!r}.")
