@@ -46,8 +46,13 @@ def train(request: TrainRequest, listen: TrainingListener = lambda event: None) 
         DataError, LabelError, CheckpointError, ConfigError: for songs, labels, bundles and settings that do not fit.
     """
     with Workers.current() as workers:
+        listen = listen if workers.first else _silent
         part = _PARTS[request.settings.part](request, workers, listen)
         return _Course(request, workers, part, listen).run()
+
+
+def _silent(event: TrainingEvent) -> None:
+    """The first process speaks for all."""
 
 
 class _Course:

@@ -128,7 +128,7 @@ class VQVAETraining:
         return estimate_bandwidths(batches, self._rate)
 
     def _restored(self, vqvae: VQVAE) -> Iterator[CodebookState]:
-        tokens = self._request.settings.batch * self.example_length
+        tokens = self.example_length * self._workers.count  # of one example per process (specification 2.5)
         for level, codebook in enumerate(vqvae.codebooks):
             yield restore_codebook(cast(Codebook, codebook).codes, tokens // self._config.vqvae.hop_length(level))
 
