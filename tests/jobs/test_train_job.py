@@ -175,6 +175,19 @@ def test_fine_tuning_keeps_rows_of_known_names_and_grows_tables(
     torch.testing.assert_close(after[5], before[0], atol=0.01, rtol=0)
 
 
+def test_a_fine_tuned_codebook_goes_on_from_its_codes(songs: Path, vqvae_run: TrainingSummary, tmp_path: Path) -> None:
+    bundle = vqvae_run.folder / "bundle"
+    base = request(Part.VQVAE, songs, tmp_path / "tuned", preset=None, bundle=bundle, fine_tune=True)
+    gentle = OptimiserSettings(learning_rate=1e-9)
+    tuned = train(replace(base, settings=replace(base.settings, optimiser=gentle, revival_threshold=0.0)))
+    assert tuned.bundle is not None
+    assert vqvae_run.bundle is not None
+    name = "codebooks.0.codes"
+    before, after = (run.tensors("vqvae").load(name) for run in (vqvae_run.bundle, tuned.bundle))
+    # A codebook that began anew would hold other latents; this one has moved by two steps of its moving average.
+    assert torch.linalg.vector_norm(after - before) < 0.2 * torch.linalg.vector_norm(before)
+
+
 class TestRefusals:
     def test_a_prior_without_a_vqvae(self, songs: Path, tmp_path: Path) -> None:
         with pytest.raises(TrainingError, match="name the checkpoint bundle that has it"):
