@@ -44,7 +44,12 @@ def start(tiny_engine_bundle: EngineBundle):
 
     def start(*arguments: object) -> subprocess.Popen[str]:
         command = [sys.executable, "-m", "jukebox_deploy.cli.main", "sample", tiny_engine_bundle.folder, *arguments]
-        return subprocess.Popen([*map(str, command)], cwd=REPOSITORY, text=True, stdout=-1, stderr=-1)
+        # Tests that a script runs in the background ignore Ctrl-C, and so would what they start.
+        before = signal.signal(signal.SIGINT, signal.default_int_handler)
+        try:
+            return subprocess.Popen([*map(str, command)], cwd=REPOSITORY, text=True, stdout=-1, stderr=-1)
+        finally:
+            signal.signal(signal.SIGINT, before)
 
     return start
 
