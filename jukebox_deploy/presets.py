@@ -157,15 +157,19 @@ _TINY_VQVAE = replace(RELEASED_VQVAE, width=16, depth=2, multipliers=(1, 1, 1), 
 _TINY_LABELS = LabelConfig(LabelRules.NAMES, artists=16, genres=16, genre_slots=1)
 
 
-def _tiny_upsampler(level: int, *, scale_residual: bool) -> PriorConfig:
+def _laptop_upsampler(level: int, labels: LabelConfig, stack: tuple[int, int, int], conditioner: int) -> PriorConfig:
+    """`stack`: width, depth and heads; `conditioner`: the width of its network."""
+    width, depth, heads = stack
     return PriorConfig(
         level=level,
         window=1024,
         codebook_size=512,
-        transformer=TransformerConfig(1024, width=96, depth=3, heads=1, order=AttentionOrder.FACTORED, blocks=32),
-        labels=_TINY_LABELS,
+        transformer=TransformerConfig(
+            1024, width=width, depth=depth, heads=heads, order=AttentionOrder.FACTORED, blocks=32
+        ),
+        labels=labels,
         conditioner=ConditionerConfig(
-            width=32, depth=4, stages=2, stride=2, dilation_cycle=4, scale_residual=scale_residual
+            width=conditioner, depth=4, stages=2, stride=2, dilation_cycle=4, scale_residual=level == 1
         ),
         hop_fraction=0.5,
     )
@@ -191,21 +195,6 @@ _TINY_TOP = PriorConfig(
 
 _DEMO_VQVAE = replace(RELEASED_VQVAE, sample_rate=16_000, multipliers=(1, 1, 1), codebook_size=512)
 _DEMO_LABELS = LabelConfig(LabelRules.NAMES, artists=8, genres=8, genre_slots=1)
-
-
-def _demo_upsampler(level: int, *, scale_residual: bool) -> PriorConfig:
-    return PriorConfig(
-        level=level,
-        window=1024,
-        codebook_size=512,
-        transformer=TransformerConfig(1024, width=160, depth=6, heads=2, order=AttentionOrder.FACTORED, blocks=32),
-        labels=_DEMO_LABELS,
-        conditioner=ConditionerConfig(
-            width=64, depth=4, stages=2, stride=2, dilation_cycle=4, scale_residual=scale_residual
-        ),
-        hop_fraction=0.5,
-    )
-
 
 _DEMO_TOP = PriorConfig(
     level=2,
@@ -239,12 +228,12 @@ PRESETS: dict[str, JukeboxConfig] = {
         JukeboxConfig(
             "tiny",
             _TINY_VQVAE,
-            (_tiny_upsampler(0, scale_residual=False), _tiny_upsampler(1, scale_residual=True), _TINY_TOP),
+            (*(_laptop_upsampler(level, _TINY_LABELS, (96, 3, 1), 32) for level in (0, 1)), _TINY_TOP),
         ),
         JukeboxConfig(
             "small_demo",
             _DEMO_VQVAE,
-            (_demo_upsampler(0, scale_residual=False), _demo_upsampler(1, scale_residual=True), _DEMO_TOP),
+            (*(_laptop_upsampler(level, _DEMO_LABELS, (160, 6, 2), 64) for level in (0, 1)), _DEMO_TOP),
         ),
     )
 }
