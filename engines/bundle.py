@@ -9,6 +9,7 @@ import dataclasses
 import hashlib
 import json
 import stat
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -84,6 +85,13 @@ def write_manifest(folder: Path, manifest: Manifest) -> Manifest:
     manifest_from_json(json.loads(json.dumps(data)))  # what cannot be read back is not written
     write_json_atomic(folder / MANIFEST_NAME, data)
     return written
+
+
+def write_parity(bundle: EngineBundle, parity: Mapping[str, Any]) -> None:
+    """Put another report of a comparison with the model into the manifest of a bundle whose files stay as they are."""
+    data = manifest_to_json(dataclasses.replace(bundle.manifest, parity=parity))
+    manifest_from_json(json.loads(json.dumps(data)))
+    write_json_atomic(bundle.folder / MANIFEST_NAME, data)
 
 
 def open_bundle(path: str | Path, verify_hashes: bool = True) -> EngineBundle:

@@ -214,13 +214,12 @@ class Demo:
 
     def _verify(self, bundle: EngineBundle, checkpoint: CheckpointBundle) -> None:
         from jukebox_deploy.jobs.verify_job import verify_bundle
-        from jukebox_deploy.jobs.verify_report import Outcome
 
         with self._stage("Verify it against PyTorch", "verify", bundle.folder, "--against", checkpoint.folder):
             with self._console.status("comparing") as status:
                 report = verify_bundle(bundle, checkpoint, None, lambda c: status.update(f"{c.graph}: {c.kind}"))
             report.require()
-            counts = ", ".join(f"{report.count(outcome)} {outcome}" for outcome in Outcome)
+            counts = ", ".join(f"{count} {outcome}" for outcome, count in report.outcomes.items())
             self._say(f"{len(report.checks)} checks of graphs, windows, codes and sound: {counts}.")
 
     def _sample(self, bundle: EngineBundle) -> None:

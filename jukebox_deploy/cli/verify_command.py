@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import json
-import math
 import sys
+from collections.abc import Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import click
 
@@ -14,7 +14,11 @@ from jukebox_deploy.cli.options import comma_separated, progress_line
 from jukebox_deploy.files import write_json_atomic
 
 if TYPE_CHECKING:
+    from jukebox_deploy.engines.bundle import EngineBundle
     from jukebox_deploy.jobs.verify_report import Check, VerifyReport
+
+PAGE_NAME = "verification.html"
+"""The page that `--record` puts beside a manifest."""
 
 
 @click.command()
@@ -34,28 +38,43 @@ if TYPE_CHECKING:
     show_default=True,
     help="Places in each prior's window where prefill and steps are compared; 2 adds the window's end.",
 )
+@click.option(
+    "--steps",
+    type=click.IntRange(min=1),
+    help="Codes that each of these comparisons steps over, as far as the window goes. [default: a block and one more]",
+)
+@click.option(
+    "--onnx",
+    "exported",
+    metavar="DIR",
+    type=click.Path(path_type=Path),
+    help="The ONNX bundle that engines were built from, to be compared where they cannot run.",
+)
 @click.option("--out", type=click.Path(path_type=Path, dir_okay=False), help="Write the report to this JSON file.")
+@click.option("--page", type=click.Path(path_type=Path, dir_okay=False), help="Write the report to this HTML file.")
+@click.option("--record", is_flag=True, help="Put the report into BUNDLE: into its manifest, and as a page beside it.")
 @click.option("--json", "as_json", is_flag=True, help="Print the report as JSON.")
-def command(
-    bundle: Path, against: Path, graphs: tuple[str, ...], windows: int, out: Path | None, as_json: bool
-) -> None:
+def command(bundle: Path, against: Path, as_json: bool, **choices: Any) -> None:
     """Compare the engine bundle BUNDLE with PyTorch, from its hashes to the sound.
 
-    Exit code 0: nothing differs beyond the tolerances. 1: something does; the report says what.
+    Exit code 0: nothing differs beyond the tolerances. 1: something does; the report says what, and in which layer
+    it starts.
     """
     from jukebox_deploy.checkpoints.bundle import CheckpointBundle
     from jukebox_deploy.engines.bundle import open_bundle
-    from jukebox_deploy.jobs.verify_job import VerifyRequest, verify_bundle
+    from jukebox_deploy.jobs.verify_job import verify_bundle
+    from jukebox_deploy.jobs.verify_ladder import VerifyRequest
 
-    request = VerifyRequest(graphs, windows)
+    request = VerifyRequest(choices["graphs"], choices["windows"], choices["steps"])
+    opened = open_bundle(bundle)
+    exported = choices["exported"] and open_bundle(choices["exported"])
     with progress_line(as_json, "comparing") as say:
 
         def listener(check: Check) -> None:
             say(f"{check.graph}: {check.kind} {check.where}")
 
-        report = verify_bundle(open_bundle(bundle), CheckpointBundle.open(against), request, listener)
-    if out is not None:
-        write_json_atomic(out, report.to_json())
+        report = verify_bundle(opened, CheckpointBundle.open(against), request, listener, exported)
+    _write(opened, report, choices)
     if as_json:
         click.echo(json.dumps(report.to_json(), indent=2))
     else:
@@ -63,12 +82,24 @@ def command(
     report.require()
 
 
+def _write(bundle: EngineBundle, report: VerifyReport, choices: Mapping[str, Any]) -> None:
+    """Everything that is asked for, whether or not the bundle passed."""
+    from jukebox_deploy.cli.verify_page import write_page
+    from jukebox_deploy.engines.bundle import write_parity
+
+    if choices["out"] is not None:
+        write_json_atomic(choices["out"], report.to_json())
+    if choices["page"] is not None:
+        write_page(choices["page"], report)
+    if choices["record"]:
+        write_page(bundle.folder / PAGE_NAME, report)
+        write_parity(bundle, {**(bundle.manifest.parity or {}), "verification": report.to_json()})
+
+
 def _print_report(report: VerifyReport) -> None:
     from rich import box
     from rich.console import Console
     from rich.table import Table
-
-    from jukebox_deploy.jobs.verify_report import Outcome
 
     table = Table(box=box.SIMPLE)
     table.add_column("graph", no_wrap=True)
@@ -78,18 +109,10 @@ def _print_report(report: VerifyReport) -> None:
     table.add_column("limit", justify="right", no_wrap=True)
     table.add_column("", no_wrap=True)
     for check in report.checks:
-        table.add_row(check.graph, check.kind, check.where, *_finding(check), check.outcome)
+        table.add_row(check.graph, check.kind, check.where, *check.finding(), check.outcome)
     # In a pipe there is no terminal whose width could be asked for.
     console = Console(width=None if sys.stdout.isatty() else 140)
     console.print(f"{report.bundle}: {len(report.files)} files, every hash matches; exported from this checkpoint.")
     console.print(table)
-    counts = ", ".join(f"{report.count(outcome)} {outcome}" for outcome in Outcome)
+    counts = ", ".join(f"{count} {outcome}" for outcome, count in report.outcomes.items())
     console.print(f"{len(report.checks)} checks: {counts}.")
-
-
-def _finding(check: Check) -> tuple[str, str]:
-    """What was measured, and its limit."""
-    if check.reason:
-        return check.reason, ""
-    value = "equal" if check.value == math.inf else f"{check.value:.3g}"
-    return f"{value} {check.measure}", "" if check.limit is None else f"{check.limit:.3g}"

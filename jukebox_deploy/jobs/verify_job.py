@@ -1,71 +1,26 @@
 """Verification: is an engine bundle still the checkpoint that it was made from?
 
 A ladder of comparisons with the eager models: single graphs on random inputs, then windows as they
-are sampled (prefill, steps over given codes, greedy codes), then sound. Where a bundle has integer
+are sampled (prefill, steps over given codes, greedy codes), then sound. Where a bundle has quantised
 weights the models have the same ones there, and activations are not rounded; what they do to
 the checkpoint's own probabilities, as the bundle runs, is a rung of its own.
 """
 
 from __future__ import annotations
 
-import math
 from collections.abc import Callable, Iterator, Mapping
-from dataclasses import dataclass
-from functools import partial
-
-import numpy as np
-import torch
 
 from jukebox_deploy.checkpoints.bundle import CheckpointBundle
-from jukebox_deploy.contract import GraphKind, GraphSpec, Precision
-from jukebox_deploy.costs import tokens_per_second
-from jukebox_deploy.engine import Engine
-from jukebox_deploy.engines import quantised_weights
+from jukebox_deploy.contract import GraphSpec
 from jukebox_deploy.engines.bundle import EngineBundle
 from jukebox_deploy.engines.device import NoDeviceError
 from jukebox_deploy.engines.manifest import Target
-from jukebox_deploy.engines.onnxruntime_sessions import OnnxRuntimeOptions
 from jukebox_deploy.errors import EngineError
-from jukebox_deploy.export.feeds import random_feed
-from jukebox_deploy.export.validation import TOLERANCES, TensorParity, compare
-from jukebox_deploy.export.weights import WeightFile, weights_of_graphs
-from jukebox_deploy.graphs import GraphOptions, declare_graphs
-from jukebox_deploy.jobs.bundle_opening import bundle_engine
-from jukebox_deploy.jobs.graph_runs import run_graph
-from jukebox_deploy.jobs.opening import eager_engine, require_same_model, tool_versions
-from jukebox_deploy.jobs.parity import (
-    compare_graph,
-    reason_not_to_run,
-    reference,
-    sizes_to_compare,
-    slots_to_compare,
-)
-from jukebox_deploy.jobs.quantised_export import largest_column_error, measure_quality
-from jukebox_deploy.jobs.verify_report import Check, CheckKind, Outcome, VerifyReport
-from jukebox_deploy.jobs.window_runs import (
-    StretchPlace,
-    WindowStretch,
-    make_stretch,
-    run_given_codes,
-    run_greedy_codes,
-)
-from jukebox_deploy.training.metrics import error_energy
-
-SOUND_LIMIT = -20 * math.log10(TOLERANCES[Precision.FP32])
-"""Decibels by which the audio must exceed its error: 100. The decoder is fp32 in every bundle."""
-
+from jukebox_deploy.jobs.opening import require_same_model, tool_versions
+from jukebox_deploy.jobs.verify_ladder import Ladder, VerifyRequest, not_run
+from jukebox_deploy.jobs.verify_report import Check, CheckKind, VerifyReport
 
 _TOOLS = ("jukebox-deploy", "torch", "onnxruntime", "onnxruntime-gpu", "tensorrt", "tensorrt-rtx")
-
-
-@dataclass(frozen=True)
-class VerifyRequest:
-    """What to compare."""
-
-    graphs: tuple[str, ...] = ()  # names; empty: all of the bundle
-    windows: int = 1  # stretches per prior, spread over its window
-    seed: int = 0
-
 
 Listener = Callable[[Check], None]
 
@@ -75,18 +30,22 @@ def verify_bundle(
     checkpoint: CheckpointBundle,
     request: VerifyRequest | None = None,
     listener: Listener = lambda check: None,
+    exported: EngineBundle | None = None,
 ) -> VerifyReport:
     """Compare an opened bundle (its hashes were checked) with the checkpoint it was made from.
 
+    `exported`: the ONNX bundle that engines were built from; its graphs are compared where the engines cannot run.
     The report holds failures too; `VerifyReport.require` turns them into an error. Raises `EngineError`
-    for another checkpoint or version, graphs that the bundle lacks, or an engine that cannot run.
+    for another checkpoint or version, other graphs, graphs that the bundle lacks, or an engine that cannot run.
     """
     request = request or VerifyRequest()
     manifest = bundle.manifest
     require_same_model(bundle, checkpoint)
     specs = _select(bundle, request.graphs)
+    if exported is not None:
+        _require_source(bundle, exported)
     checks = []
-    for check in _checks(bundle, checkpoint, request, specs):
+    for check in _checks(bundle, checkpoint, request, specs, exported):
         listener(check)
         checks.append(check)
     return VerifyReport(
@@ -106,185 +65,33 @@ def _select(bundle: EngineBundle, names: tuple[str, ...]) -> dict[str, GraphSpec
     return {name: spec for name, spec in bundle.graphs.items() if not names or name in names}
 
 
+def _require_source(bundle: EngineBundle, exported: EngineBundle) -> None:
+    """Raise `EngineError` unless every engine was built from a graph of the exported bundle."""
+    graphs = exported.manifest.graphs
+    if exported.manifest.target is not Target.ONNXRUNTIME or bundle.manifest.target is Target.ONNXRUNTIME:
+        raise EngineError("graphs to compare instead are those of an ONNX bundle, and for engines of TensorRT.")
+    for name, entry in bundle.manifest.graphs.items():
+        files = [piece.file for piece in graphs[name].pieces] if name in graphs else []
+        if entry.options.get("onnx_sha256") != [exported.manifest.files[file].sha256 for file in files]:
+            raise EngineError(
+                f"{bundle.folder}: the engine of {name} was not built from the graph in {exported.folder}."
+            )
+
+
 def _checks(
-    bundle: EngineBundle, checkpoint: CheckpointBundle, request: VerifyRequest, specs: Mapping[str, GraphSpec]
+    bundle: EngineBundle,
+    checkpoint: CheckpointBundle,
+    request: VerifyRequest,
+    specs: Mapping[str, GraphSpec],
+    exported: EngineBundle | None,
 ) -> Iterator[Check]:
-    """The ladder, or where the engines of a bundle cannot run on this machine a sentence why."""
+    """The ladder. Where the engines cannot run on this machine a sentence why, and the ladder of their graphs."""
     try:
-        ladder = _Ladder(bundle, checkpoint, request)
+        ladder = Ladder(bundle, checkpoint, request)
     except NoDeviceError as error:
-        yield from (_unrun(name, CheckKind.RANDOM_INPUTS, str(error)) for name in specs)
+        kind = CheckKind.RANDOM_INPUTS if exported is None else CheckKind.ENGINE
+        yield from (not_run(name, kind, str(error)) for name in specs)
+        if exported is not None:
+            yield from Ladder(exported, checkpoint, request).climb({name: exported.graphs[name] for name in specs})
     else:
         yield from ladder.climb(specs)
-
-
-def _unrun(graph: str, kind: CheckKind, reason: str) -> Check:
-    return Check(graph, kind, "", Outcome.NOT_RUN, reason=reason)
-
-
-class _Ladder:
-    """The checks of one bundle."""
-
-    def __init__(self, bundle: EngineBundle, checkpoint: CheckpointBundle, request: VerifyRequest) -> None:
-        manifest = bundle.manifest
-        self.config = manifest.config
-        self.precision = manifest.precision
-        self.checkpoint = checkpoint
-        self.bundle = bundle
-        self.request = request
-        self.on_cpu = manifest.target is Target.ONNXRUNTIME
-        self.rounded = rounded_weights(bundle) if self.on_cpu else {}
-        self.found = bundle_engine(bundle, OnnxRuntimeOptions(round_activations=not self.rounded))
-        # What conditions a window is worked out by the model, whether or not the bundle has those graphs.
-        tables = declare_graphs(manifest.config, GraphOptions(manifest.precision)) | bundle.graphs
-        open_model = partial(eager_engine, checkpoint, tables, manifest.precision, rounded=self.rounded)
-        self.open_model: Callable[[], Engine] = reference(open_model, manifest.config)
-
-    def climb(self, specs: Mapping[str, GraphSpec]) -> Iterator[Check]:
-        """All checks that the graphs allow, graph by graph."""
-        for spec in specs.values():
-            yield from self.random_inputs(spec)
-        for spec in specs.values():
-            if spec.kind is GraphKind.STEP:
-                yield from self.windows(spec)
-                yield from self.quantised_weights(spec)
-            if spec.kind is GraphKind.VQVAE_DECODE:
-                yield self.sound(spec)
-
-    def random_inputs(self, spec: GraphSpec) -> Iterator[Check]:
-        """One graph at two sizes."""
-        if reason := self._reason_not_to_run(spec):
-            yield _unrun(spec.name, CheckKind.RANDOM_INPUTS, reason)
-            return
-        for sizes in sizes_to_compare(spec):
-            rows = compare_graph(self.open_model, self.found, spec, sizes, self.precision, self.request.seed)
-            where = ", ".join(f"{symbol}={size}" for symbol, size in sizes.items())
-            yield _of_tensors(spec.name, CheckKind.RANDOM_INPUTS, where, rows)
-
-    def windows(self, spec: GraphSpec) -> Iterator[Check]:
-        """Prefill and steps of one prior."""
-        if reason := self._reason_not_to_run(spec):
-            yield from (_unrun(spec.name, kind, reason) for kind in (CheckKind.GIVEN_CODES, CheckKind.GREEDY_CODES))
-            return
-        prior = self.config.prior(spec.level)
-        slots = slots_to_compare(spec, 2)
-        for index in range(self.request.windows):
-            place = StretchPlace(index, self.request.windows)
-            stretch = make_stretch(self.open_model(), prior, place, slots, self.request.seed + index)
-            yield self._given_codes(spec, stretch)
-            yield self._greedy_codes(spec, stretch)
-
-    def quantised_weights(self, spec: GraphSpec) -> Iterator[Check]:
-        """How far the quantised weights of a prior are from the checkpoint's, and what that does to its codes."""
-        facts = quantised_weights.facts_of(self.bundle.manifest.graphs[spec.name])
-        if facts is None:
-            return
-        if spec.level in self.rounded:
-            error = largest_column_error(self.checkpoint, spec.level, self.rounded[spec.level])
-            # The same files give the same number, but for the order of additions.
-            limit = 1.001 * facts["column_error"]
-            measure = "relative error of a column"
-            yield _of_value(spec.name, CheckKind.QUANTISED_WEIGHTS, "worst column", measure, error, limit)
-        unmeasured = "" if facts["quality"] else "quality was not measured by the export, so there is no limit for it"
-        if reason := self._reason_not_to_open(spec) or unmeasured:
-            yield _unrun(spec.name, CheckKind.PROBABILITIES, reason)
-            return
-        quality = measure_quality(self.checkpoint, bundle_engine(self.bundle), spec, self.request.seed)
-        where = f"B={quality.slots}, {quality.positions} codes, top-1 {quality.top1_agreement:.1%}"
-        limit = facts["quality"]["limit"]
-        yield _of_value(spec.name, CheckKind.PROBABILITIES, where, "nats of mean KL", quality.mean_kl, limit)
-
-    def _reason_not_to_run(self, spec: GraphSpec) -> str:
-        """Why a graph cannot be compared with the model, tensor by tensor; empty if it can."""
-        facts = quantised_weights.facts_of(self.bundle.manifest.graphs[spec.name])
-        if facts is not None and spec.level not in self.rounded:
-            return "its quantised weights are inside the engine; verify the ONNX bundle that it was built from"
-        return self._reason_not_to_open(spec)
-
-    def _reason_not_to_open(self, spec: GraphSpec) -> str:
-        """A step and a prefill are opened together."""
-        needed = (GraphKind.PREFILL, GraphKind.STEP) if spec.states else ()
-        missing = [name for kind in needed if (name := f"{kind}_{spec.level}") not in self.found.graphs]
-        if missing:
-            return f"the bundle has no {missing[0]}"
-        return reason_not_to_run(spec) if self.on_cpu else ""
-
-    def _given_codes(self, spec: GraphSpec, stretch: WindowStretch) -> Check:
-        prior = self.config.prior(spec.level)
-        expected, found = (
-            run_given_codes(engine.prior_session(spec.level, stretch.slots), prior, stretch)
-            for engine in self._model_then_engine()
-        )
-        rows = compare(expected, found.items(), self.precision)
-        return _of_tensors(spec.name, CheckKind.GIVEN_CODES, _place_of(stretch), rows)
-
-    def _greedy_codes(self, spec: GraphSpec, stretch: WindowStretch) -> Check:
-        prior = self.config.prior(spec.level)
-        expected, found = (
-            run_greedy_codes(engine.prior_session(spec.level, stretch.slots), prior, stretch)
-            for engine in self._model_then_engine()
-        )
-        agreement = float(np.mean(expected == found))
-        # In half precision two codes can be as good as equal; then either is right.
-        limit = 1.0 if self.precision is Precision.FP32 else None
-        outcome = Outcome.PASSED if limit is None or agreement >= limit else Outcome.FAILED
-        where = _place_of(stretch)
-        return Check(spec.name, CheckKind.GREEDY_CODES, where, outcome, "share of equal codes", agreement, limit)
-
-    def sound(self, spec: GraphSpec) -> Check:
-        """About a second of audio, as decibels of signal over error."""
-        (codes,) = [r for r in spec.ranges if r.symbol == "T"]
-        length = min(codes.maximum, math.ceil(tokens_per_second(self.config.vqvae, spec.level)))
-        sizes = {"B": slots_to_compare(spec, 1), "T": length}
-        expected, found = (
-            dict(
-                run_graph(
-                    engine, spec, sizes["B"], lambda t: random_feed(t, spec, self.config, sizes, self.request.seed)
-                )
-            )
-            for engine in self._model_then_engine()
-        )
-        ratio = signal_to_error(expected["audio"], found["audio"])
-        outcome = Outcome.PASSED if ratio >= SOUND_LIMIT else Outcome.FAILED
-        return Check(spec.name, CheckKind.SOUND, f"{length} codes", outcome, "dB over error", ratio, SOUND_LIMIT)
-
-    def _model_then_engine(self) -> Iterator[Engine]:
-        yield self.open_model()
-        yield self.found
-
-
-def signal_to_error(expected: np.ndarray, found: np.ndarray) -> float:
-    """Energy of a signal over that of the error, in decibels; infinite for equal signals."""
-    return error_energy(torch.from_numpy(expected), torch.from_numpy(found)).decibels
-
-
-def rounded_weights(bundle: EngineBundle) -> dict[int | None, WeightFile]:
-    """By level, the weight files of the priors that have quantised ones."""
-    manifest = bundle.manifest
-    quantised = [e.spec for e in manifest.graphs.values() if quantised_weights.facts_of(e) is not None]
-    return {
-        level: weights_of_graphs(
-            bundle.folder / piece.file
-            for entry in manifest.graphs.values()
-            for piece in entry.pieces
-            if entry.spec.model_level == level
-        )
-        for level in {spec.model_level for spec in quantised}
-    }
-
-
-def _of_value(graph: str, kind: CheckKind, where: str, measure: str, value: float, limit: float) -> Check:
-    outcome = Outcome.PASSED if value <= limit else Outcome.FAILED
-    return Check(graph, kind, where, outcome, measure, value, limit)
-
-
-def _of_tensors(graph: str, kind: CheckKind, where: str, rows: list[TensorParity]) -> Check:
-    """The check that the worst of its tensors makes."""
-    worst = max(rows, key=lambda row: (not row.holds, row.relative_error))
-    outcome = Outcome.PASSED if worst.holds else Outcome.FAILED
-    measure = f"relative error of {worst.tensor}"
-    return Check(graph, kind, where, outcome, measure, worst.relative_error, worst.tolerance, tuple(rows))
-
-
-def _place_of(stretch: WindowStretch) -> str:
-    return f"B={stretch.slots}, {stretch.steps} steps from {int(stretch.prefix.min())}"

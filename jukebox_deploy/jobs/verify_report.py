@@ -25,10 +25,12 @@ class CheckKind(StrEnum):
 
     RANDOM_INPUTS = "random inputs"  # one graph, all its outputs
     GIVEN_CODES = "given codes"  # prefill, then steps over codes that are given
+    LOGITS = "logits"  # of these steps, as probabilities of codes
     GREEDY_CODES = "greedy codes"  # prefill, then steps that choose the most likely code
     QUANTISED_WEIGHTS = "quantised weights"  # as they are stored, against the checkpoint's
     PROBABILITIES = "probabilities"  # of codes: quantised weights as they run, against the checkpoint's
     SOUND = "sound"  # the decoder's audio
+    ENGINE = "engine"  # by itself, where the graphs that it was built from are compared instead
 
 
 @dataclass(frozen=True)
@@ -44,6 +46,7 @@ class Check:
     limit: float | None = None  # of the value; `None` where it is only reported
     tensors: tuple[TensorParity, ...] = ()
     reason: str = ""  # why it was not run
+    origin: str = ""  # where the difference starts, if that was looked for
 
     def to_json(self) -> dict[str, Any]:
         """Plain data; a number that JSON cannot spell (an infinite ratio, no number at all) is null."""
@@ -57,13 +60,28 @@ class Check:
             "limit": self.limit,
             "tensors": [_tensor_to_json(row) for row in self.tensors],
             "reason": self.reason,
+            "origin": self.origin,
         }
+
+    @property
+    def failed(self) -> bool:
+        """Whether it found a difference beyond its limit."""
+        return self.outcome is Outcome.FAILED
+
+    def finding(self) -> tuple[str, str]:
+        """What was measured, and its limit, in words."""
+        if self.reason:
+            return self.reason, ""
+        value = "equal" if self.value == math.inf else f"{self.value:.3g}"
+        return f"{value} {self.measure}", "" if self.limit is None else f"{self.limit:.3g}"
 
     def describe_failure(self) -> str:
         """One line, and one for each tensor that misses its tolerance."""
         misses = "".join(f"\n    {row}" for row in self.tensors if not row.holds)
+        origin = f"\n    {self.origin}" if self.origin else ""
         return (
-            f"  {self.graph}, {self.kind} at {self.where}: {self.measure} {self.value:.3g}, limit {self.limit}{misses}"
+            f"  {self.graph}, {self.kind} at {self.where}: {self.measure} {self.value:.3g}, "
+            f"limit {self.limit}{misses}{origin}"
         )
 
 
@@ -79,13 +97,14 @@ class VerifyReport:
     tools: Mapping[str, str]  # versions of what ran here
     checks: tuple[Check, ...]
 
-    def count(self, outcome: Outcome) -> int:
-        """How many checks ended so."""
-        return sum(check.outcome is outcome for check in self.checks)
+    @property
+    def outcomes(self) -> dict[str, int]:
+        """How many checks ended in which way."""
+        return {str(outcome): sum(check.outcome is outcome for check in self.checks) for outcome in Outcome}
 
     def require(self) -> None:
         """Raise `ParityError` that tells every failed check, tensor by tensor."""
-        failures = [check.describe_failure() for check in self.checks if check.outcome is Outcome.FAILED]
+        failures = [check.describe_failure() for check in self.checks if check.failed]
         if failures:
             lines = "\n".join(failures)
             raise ParityError(
@@ -101,7 +120,7 @@ class VerifyReport:
             "checkpoint": self.checkpoint,
             "files": dict(self.files),
             "tools": dict(self.tools),
-            "outcomes": {str(outcome): self.count(outcome) for outcome in Outcome},
+            "outcomes": self.outcomes,
             "checks": [check.to_json() for check in self.checks],
         }
 

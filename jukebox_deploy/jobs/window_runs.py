@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 
@@ -25,6 +25,10 @@ class WindowStretch:
     def slots(self) -> int:
         """Number of slots, `B`."""
         return len(self.prefix)
+
+    def with_steps(self, steps: int, prior: PriorConfig) -> WindowStretch:
+        """The stretch with so many steps, as far as the window goes."""
+        return replace(self, steps=min(steps, prior.transformer.context - int(self.prefix.max())))
 
 
 @dataclass(frozen=True)

@@ -50,6 +50,22 @@ def test_a_changed_weight_is_an_error_with_a_report(tiny_engine_bundle, tiny_che
     assert any(not row["holds"] for check in failed for row in check["tensors"])
     assert "disagrees with its checkpoint" in result.stderr
     assert "allowed" in result.stderr  # tensor by tensor
+    assert "the difference starts in core.transformer.layers.0.mlp.expand (" in result.stderr
+
+
+def test_the_report_can_be_kept_in_the_bundle_and_read_as_a_page(tiny_engine_bundle, tiny_checkpoint, tmp_path):
+    weight = "core.transformer.layers.0.mlp.expand.weight"
+    damaged = with_flipped_weight(tiny_engine_bundle, tmp_path / "damaged", "step_1", weight)
+    page = tmp_path / "page.html"
+    assert verify(damaged.folder, tiny_checkpoint.folder, "--record", "--page", str(page)).exit_code == 1
+    assert "starts in core.transformer.layers.0.mlp.expand" in page.read_text()
+    assert (damaged.folder / "verification.html").read_text() == page.read_text()
+    recorded = open_bundle(damaged.folder).manifest
+    assert recorded.parity is not None
+    assert damaged.manifest.parity is not None
+    assert recorded.parity["verification"]["outcomes"]["failed"] > 0
+    assert recorded.parity["graphs"] == damaged.manifest.parity["graphs"]
+    assert recorded.files == damaged.manifest.files
 
 
 def test_a_wrong_hash_is_refused(tiny_engine_bundle, tiny_checkpoint, tmp_path):

@@ -1,4 +1,5 @@
 import json
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 
@@ -11,7 +12,7 @@ from jukebox_deploy.checkpoints.tensors import TensorTable
 from jukebox_deploy.contract import Precision
 from jukebox_deploy.engines.bundle import EngineBundle, open_bundle
 from jukebox_deploy.errors import ExportError, ParityError
-from jukebox_deploy.export.validation import TOLERANCES
+from jukebox_deploy.export.validation import LIMITS
 from jukebox_deploy.graphs import GraphOptions, declare_graphs
 from jukebox_deploy.jobs.export_job import ExportRequest, export_bundle
 from jukebox_deploy.jobs.tensorrt_check import TensorRtCheck
@@ -35,7 +36,7 @@ def test_every_graph_of_tiny_agrees_with_eager_and_builds(tiny_engine_bundle: En
     assert set(report["graphs"]) == set(declare_graphs(tiny_engine_bundle.manifest.config))
     for name, entry in report["graphs"].items():
         assert len(entry["runs"]) == 2, name
-        assert all(run["relative_error"] <= TOLERANCES[Precision.FP32] for run in entry["runs"])
+        assert all(run["relative_error"] <= LIMITS[Precision.FP32].relative_error for run in entry["runs"])
         assert entry["tensorrt_rtx"].startswith("built for 8.9")
 
 
@@ -93,7 +94,7 @@ def test_half_precision(tmp_path: Path, precision: Precision):
 
 def test_a_graph_that_disagrees_is_an_error_and_leaves_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
     checkpoint = _checkpoint(tmp_path / "checkpoint")
-    monkeypatch.setitem(TOLERANCES, Precision.FP32, 1e-12)
+    monkeypatch.setitem(LIMITS, Precision.FP32, replace(LIMITS[Precision.FP32], relative_error=1e-12))
     with pytest.raises(ParityError, match="vqvae_decode_0 disagrees"):
         export_bundle(checkpoint, tmp_path / "onnx", ExportRequest(graphs=("vqvae_decode_0",)))
     assert [path.name for path in tmp_path.iterdir()] == ["checkpoint"]

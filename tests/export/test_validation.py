@@ -7,7 +7,7 @@ from onnx import TensorProto, helper
 
 from jukebox_deploy.contract import DimensionRange, GraphKind, GraphSpec, Precision, Role, TensorSpec
 from jukebox_deploy.errors import ExportError, ParityError
-from jukebox_deploy.export.validation import TOLERANCES, check_structure, compare, require_parity
+from jukebox_deploy.export.validation import LIMITS, check_structure, compare, require_parity
 
 SPEC = GraphSpec(
     GraphKind.VQVAE_DECODE,
@@ -25,7 +25,7 @@ def _holds(expected: np.ndarray, found: np.ndarray, precision: Precision = Preci
 @pytest.mark.parametrize("precision", list(Precision))
 def test_errors_are_measured_against_the_largest_value(precision: Precision):
     expected = np.array([100.0, 1.0])
-    allowed = TOLERANCES[precision] * 100
+    allowed = LIMITS[precision].relative_error * 100
     assert _holds(expected, expected + np.array([0.0, 0.9 * allowed]), precision)
     assert not _holds(expected, expected + np.array([0.0, 1.1 * allowed]), precision)
 

@@ -35,7 +35,8 @@ from jukebox_deploy.jobs.quantised_export import (
     song_folders,
 )
 from jukebox_deploy.jobs.tensorrt_check import TensorRtCheck
-from jukebox_deploy.jobs.verify_job import VerifyRequest, verify_bundle
+from jukebox_deploy.jobs.verify_job import verify_bundle
+from jukebox_deploy.jobs.verify_ladder import VerifyRequest
 from jukebox_deploy.jobs.verify_report import CheckKind, Outcome
 from jukebox_deploy.models.builders import build_model
 from jukebox_deploy.presets import preset

@@ -5,20 +5,27 @@ from __future__ import annotations
 import dataclasses
 import json
 import math
+from dataclasses import replace
 
 import numpy as np
 import pytest
 
 from jukebox_deploy.checkpoints.random_bundle import write_random_bundle
-from jukebox_deploy.contract import Role, TensorSpec
+from jukebox_deploy.contract import Precision, Role, TensorSpec
+from jukebox_deploy.engines.bundle import open_bundle
 from jukebox_deploy.engines.device import NoDeviceError
 from jukebox_deploy.engines.manifest import Target
 from jukebox_deploy.errors import EngineError, ParityError
-from jukebox_deploy.export.validation import TensorParity
-from jukebox_deploy.jobs.verify_job import VerifyRequest, signal_to_error, verify_bundle
+from jukebox_deploy.export.validation import LIMITS, TensorParity
+from jukebox_deploy.graphs import GraphOptions
+from jukebox_deploy.jobs.export_job import ExportRequest, export_bundle
+from jukebox_deploy.jobs.tensorrt_check import TensorRtCheck
+from jukebox_deploy.jobs.verify_job import verify_bundle
+from jukebox_deploy.jobs.verify_ladder import VerifyRequest, signal_to_error
 from jukebox_deploy.jobs.verify_report import Check, CheckKind, Outcome, VerifyReport
 from tests.damaged_bundles import with_changed_manifest, with_flipped_weight
 from tests.engines import fake_tensorrt
+from tests.export.small_models import unlabelled_config
 
 LEVEL_0 = ("vqvae_decode_0", "condition_0", "prefill_0", "step_0")
 
@@ -71,9 +78,28 @@ def test_a_flipped_weight_is_found(tiny_engine_bundle, tiny_checkpoint, tmp_path
     bundle = with_flipped_weight(tiny_engine_bundle, tmp_path / "bundle", graph, tensor)
     needed = ("prefill_1", "step_1") if graph == "step_1" else (graph,)
     report = verify_bundle(bundle, tiny_checkpoint, VerifyRequest(needed))
-    assert kinds <= {check.kind for check in report.checks if check.outcome is Outcome.FAILED}
+    failed = [check for check in report.checks if check.outcome is Outcome.FAILED]
+    assert kinds <= {check.kind for check in failed}
+    (origin,) = {check.origin.partition(" (")[0] for check in failed if check.graph == graph and check.origin}
+    assert origin == f"the difference starts in {tensor.removesuffix('.weight')}"
     with pytest.raises(ParityError, match=r"disagrees with its checkpoint in \d of \d checks"):
         report.require()
+
+
+def test_logits_are_compared_as_probabilities_over_as_many_codes_as_asked_for(tmp_path, monkeypatch):
+    config = unlabelled_config()
+    checkpoint = write_random_bundle(config, tmp_path / "checkpoint")
+    options = ExportRequest(GraphOptions(logits=True), ("step_0",), False, TensorRtCheck.NEVER, processes=1)
+    export_bundle(checkpoint, tmp_path / "onnx", options)
+    bundle = open_bundle(tmp_path / "onnx")
+    report = verify_bundle(bundle, checkpoint, VerifyRequest(steps=1000))
+    (check,) = [check for check in report.checks if check.kind is CheckKind.LOGITS]
+    assert check.where == "B=2, 35 steps from 12, top-1 100.0%"  # to the end of the window
+    assert check.limit == LIMITS[Precision.FP32].mean_kl
+    assert 0 <= check.value < check.limit
+    monkeypatch.setitem(LIMITS, Precision.FP32, replace(LIMITS[Precision.FP32], mean_kl=-1.0))
+    with pytest.raises(ParityError, match=r"step_0, logits at .*: nats of mean KL"):
+        verify_bundle(bundle, checkpoint).require()
 
 
 def test_another_checkpoint_is_refused(tiny_engine_bundle, tmp_path):
@@ -120,6 +146,45 @@ def test_engines_go_up_the_same_ladder(report, tiny_engine_bundle, tiny_checkpoi
     found.require()
     assert [(c.graph, c.kind, c.where) for c in found.checks] == [(c.graph, c.kind, c.where) for c in report.checks]
     assert {check.outcome for check in found.checks} == {Outcome.PASSED}
+
+
+class TestGraphsOfEngines:
+    """Where engines cannot run, the graphs that they were built from are compared."""
+
+    GRAPHS = ("condition_1", "prefill_1", "step_1")
+
+    @pytest.fixture
+    def engines(self, tiny_engine_bundle, tmp_path, monkeypatch):
+        def open_platform(target, options):
+            raise NoDeviceError("there is no GPU on this machine.")
+
+        monkeypatch.setattr("jukebox_deploy.engines.tensorrt.open_platform", open_platform)
+        manifest = tiny_engine_bundle.manifest
+        graphs = {
+            name: dataclasses.replace(entry, options={"onnx_sha256": [manifest.files[entry.file].sha256]})
+            for name, entry in manifest.graphs.items()
+        }
+        folder = tmp_path / "bundle"
+        return with_changed_manifest(tiny_engine_bundle, folder, target=Target.TENSORRT_RTX, graphs=graphs)
+
+    def test_they_are_compared(self, engines, tiny_engine_bundle, tiny_checkpoint):
+        request = VerifyRequest(self.GRAPHS)
+        report = verify_bundle(engines, tiny_checkpoint, request, exported=tiny_engine_bundle)
+        unrun = [check for check in report.checks if check.outcome is Outcome.NOT_RUN]
+        assert [(check.graph, check.kind) for check in unrun] == [(name, CheckKind.ENGINE) for name in self.GRAPHS]
+        assert report.outcomes["passed"] > 5
+        assert report.target == "tensorrt-rtx"
+
+    def test_other_graphs_are_refused(self, engines, tiny_engine_bundle, tiny_checkpoint, tmp_path):
+        entry = tiny_engine_bundle.manifest.graphs["step_1"]
+        graphs = tiny_engine_bundle.manifest.graphs | {"step_1": dataclasses.replace(entry, file="step_0.onnx")}
+        other = with_changed_manifest(tiny_engine_bundle, tmp_path / "other", graphs=graphs)
+        with pytest.raises(EngineError, match=r"step_1 was not built from the graph in .*other"):
+            verify_bundle(engines, tiny_checkpoint, exported=other)
+
+    def test_graphs_need_no_others(self, tiny_engine_bundle, tiny_checkpoint):
+        with pytest.raises(EngineError, match="for engines of TensorRT"):
+            verify_bundle(tiny_engine_bundle, tiny_checkpoint, exported=tiny_engine_bundle)
 
 
 def test_a_step_without_its_prefill_is_not_run(tiny_engine_bundle, tiny_checkpoint, tmp_path):

@@ -1,0 +1,142 @@
+"""Where does a graph begin to differ from its model? Every module's result is marked and compared, in order.
+
+The weights of a graph bear the names of the model's, and so say which module each of its nodes belongs
+to: what the module gives in PyTorch is what its last node gives in ONNX Runtime.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import onnx
+import torch
+from torch import Tensor, nn
+
+from jukebox_deploy.contract import Precision, Role
+from jukebox_deploy.engines.onnxruntime_sessions import GraphFile, OnnxRuntimeOptions, open_session
+from jukebox_deploy.export.graph_modules import GraphModule
+from jukebox_deploy.export.validation import LIMITS, TensorParity, compare
+
+_PARAMETERS = (".weight", ".bias")
+
+Arrays = Mapping[str, np.ndarray]
+"""Arrays by the names of a table's tensors, or of modules."""
+
+
+@dataclass(frozen=True)
+class Difference:
+    """What the comparison of all modules found."""
+
+    module: str | None  # the first whose result differs, as a path in the model; `None`: all agree
+    relative_error: float
+    agreeing: int  # modules before it whose results agree
+
+    def __str__(self) -> str:
+        if self.module is None:
+            return f"all {self.agreeing} layers agree: the difference starts after them"
+        return (
+            f"the difference starts in {self.module} (relative error {self.relative_error:.3g}); "
+            f"{self.agreeing} layers before it agree"
+        )
+
+
+def find_difference(
+    pieces: Sequence[GraphFile], module: GraphModule, feeds: Arrays, precision: Precision
+) -> Difference:
+    """Run a graph (in one piece, or its parts in order) and its module on the same inputs, by tensor name."""
+    expected = _results_of_modules(module, feeds)
+    agreeing = 0
+    for name, found in _results_of_nodes(pieces, feeds):
+        if name not in expected or expected[name].size != found.size:
+            continue  # the graph computes it in another layout
+        (row,) = compare({name: expected[name]}, [(name, found.reshape(expected[name].shape))], precision)
+        if not row.relative_error <= LIMITS[precision].relative_error:
+            return Difference(name, row.relative_error, agreeing)
+        agreeing += 1
+    return Difference(None, 0.0, agreeing)
+
+
+def first_difference(rows: Sequence[TensorParity]) -> str:
+    """What can be said from a graph's outputs alone: caches come in the order of the layers."""
+    row = next((row for row in rows if not row.holds), None)
+    return "" if row is None else f"the first tensor that differs is {row.tensor}"
+
+
+def _results_of_modules(module: GraphModule, feeds: Arrays) -> dict[str, np.ndarray]:
+    """What the modules with weights give when the graph's function runs, by their paths."""
+    results: dict[str, np.ndarray] = {}
+
+    def keep(path: str) -> Any:
+        def hook(module: nn.Module, inputs: Any, output: Any) -> None:
+            if isinstance(output, Tensor):
+                results.setdefault(path, output.detach().float().numpy().copy())
+
+        return hook
+
+    parts = dict(module.model.named_modules()).items()
+    hooks = [part.register_forward_hook(keep(path)) for path, part in parts if list(part.parameters(recurse=False))]
+    try:
+        with torch.inference_mode():
+            module(*(_tensor(feeds[tensor.name]) for tensor in module.spec.inputs))
+    finally:
+        for hook in hooks:
+            hook.remove()
+    return results
+
+
+def _tensor(array: np.ndarray) -> Tensor:
+    return torch.from_numpy(array.copy())  # a module may write into it
+
+
+def _results_of_nodes(pieces: Sequence[GraphFile], feeds: Arrays) -> Iterator[tuple[str, np.ndarray]]:
+    """What the last node of each module gives, in the order of the graph."""
+    values = dict(feeds)
+    for piece in pieces:
+        marked = _marked_values(piece.model)
+        outputs = [t for t in piece.spec.outputs if t.role is Role.OUTPUT]
+        session = open_session(_with_outputs(piece, list(marked.values())), OnnxRuntimeOptions(round_activations=False))
+        names = [*marked.values(), *(tensor.output_name for tensor in outputs)]
+        found = session.run(names, {tensor.input_name: values[tensor.name] for tensor in piece.spec.inputs})
+        yield from zip(marked, (_single(array) for array in found), strict=False)
+        values |= dict(zip((tensor.name for tensor in outputs), found[len(marked) :], strict=True))
+
+
+def _single(array: np.ndarray) -> np.ndarray:
+    return array.astype(np.float32)
+
+
+def _marked_values(model: onnx.ModelProto) -> dict[str, str]:
+    """By module, the value that the last of its own nodes gives."""
+    owners = {tensor.name: _module_of(tensor.name) for tensor in model.graph.initializer}
+    marked: dict[str, str] = {}
+    complete: set[str] = set()  # modules whose bias was added: the output matrix may be the embedding again
+    for node in model.graph.node:
+        for name in node.input:
+            module = owners.get(name)
+            if module is None or module in complete:
+                continue
+            if node.op_type == "DequantizeLinear":
+                owners[node.output[0]] = module
+                continue
+            marked.pop(module, None)  # the order is that of the last nodes
+            marked[module] = node.output[0]
+            if node.op_type == "Gather" or name.endswith(".bias"):
+                complete.add(module)
+    return marked
+
+
+def _module_of(parameter: str) -> str | None:
+    return next((parameter.removesuffix(end) for end in _PARAMETERS if parameter.endswith(end)), None)
+
+
+def _with_outputs(piece: GraphFile, names: Sequence[str]) -> GraphFile:
+    """The graph, which also gives these values."""
+    model = onnx.ModelProto()
+    model.CopyFrom(piece.model)
+    known = {output.name for output in model.graph.output}
+    # Their types are left to the runtime, which infers them.
+    model.graph.output.extend(onnx.ValueInfoProto(name=name) for name in names if name not in known)
+    return GraphFile(piece.spec, piece.path, model)
