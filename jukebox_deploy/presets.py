@@ -157,8 +157,8 @@ _TINY_VQVAE = replace(RELEASED_VQVAE, width=16, depth=2, multipliers=(1, 1, 1), 
 _TINY_LABELS = LabelConfig(LabelRules.NAMES, artists=16, genres=16, genre_slots=1)
 
 
-def _laptop_upsampler(level: int, labels: LabelConfig, stack: tuple[int, int, int], conditioner: int) -> PriorConfig:
-    """`stack`: width, depth and heads; `conditioner`: the width of its network."""
+def _laptop_upsampler(level: int, labels: LabelConfig, stack: tuple[int, int, int], conditioner: int, stages: int = 2) -> PriorConfig:
+    """`stack`: width, depth and heads; `conditioner`: the width of its network; `stages`: doublings of the codes."""
     width, depth, heads = stack
     return PriorConfig(
         level=level,
@@ -169,7 +169,7 @@ def _laptop_upsampler(level: int, labels: LabelConfig, stack: tuple[int, int, in
         ),
         labels=labels,
         conditioner=ConditionerConfig(
-            width=conditioner, depth=4, stages=2, stride=2, dilation_cycle=4, scale_residual=level == 1
+            width=conditioner, depth=4, stages=stages, stride=2, dilation_cycle=4, scale_residual=level == 1
         ),
         hop_fraction=0.5,
     )
@@ -193,7 +193,9 @@ _TINY_TOP = PriorConfig(
     hop_fraction=0.25,
 )
 
-_DEMO_VQVAE = replace(RELEASED_VQVAE, sample_rate=16_000, multipliers=(1, 1, 1), codebook_size=512)
+_DEMO_VQVAE = replace(
+    RELEASED_VQVAE, sample_rate=8_000, downs=(3, 1, 1), multipliers=(1, 1, 1), codebook_size=512
+)
 _DEMO_LABELS = LabelConfig(LabelRules.NAMES, artists=8, genres=8, genre_slots=1)
 
 _DEMO_TOP = PriorConfig(
@@ -233,7 +235,7 @@ PRESETS: dict[str, JukeboxConfig] = {
         JukeboxConfig(
             "small_demo",
             _DEMO_VQVAE,
-            (*(_laptop_upsampler(level, _DEMO_LABELS, (160, 6, 2), 64) for level in (0, 1)), _DEMO_TOP),
+            (*(_laptop_upsampler(level, _DEMO_LABELS, (160, 6, 2), 64, stages=1) for level in (0, 1)), _DEMO_TOP),
         ),
     )
 }
