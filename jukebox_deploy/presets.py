@@ -157,20 +157,20 @@ _TINY_VQVAE = replace(RELEASED_VQVAE, width=16, depth=2, multipliers=(1, 1, 1), 
 _TINY_LABELS = LabelConfig(LabelRules.NAMES, artists=16, genres=16, genre_slots=1)
 
 
-def _laptop_upsampler(level: int, labels: LabelConfig, stack: tuple[int, int, int], conditioner: int, stages: int = 2) -> PriorConfig:
-    """`stack`: width, depth and heads; `conditioner`: the width of its network; `stages`: doublings of the codes."""
-    width, depth, heads = stack
+_TINY_STACK = TransformerConfig(1024, width=96, depth=3, heads=1, order=AttentionOrder.FACTORED, blocks=32)
+_TINY_CONDITIONER = ConditionerConfig(width=32, depth=4, stages=2, stride=2, dilation_cycle=4)
+
+
+def _laptop_upsampler(
+    level: int, labels: LabelConfig, transformer: TransformerConfig, conditioner: ConditionerConfig
+) -> PriorConfig:
     return PriorConfig(
         level=level,
-        window=1024,
+        window=transformer.context,
         codebook_size=512,
-        transformer=TransformerConfig(
-            1024, width=width, depth=depth, heads=heads, order=AttentionOrder.FACTORED, blocks=32
-        ),
+        transformer=transformer,
         labels=labels,
-        conditioner=ConditionerConfig(
-            width=conditioner, depth=4, stages=stages, stride=2, dilation_cycle=4, scale_residual=level == 1
-        ),
+        conditioner=replace(conditioner, scale_residual=level == 1),
         hop_fraction=0.5,
     )
 
@@ -193,22 +193,25 @@ _TINY_TOP = PriorConfig(
     hop_fraction=0.25,
 )
 
-_DEMO_VQVAE = replace(
-    RELEASED_VQVAE, sample_rate=8_000, downs=(3, 1, 1), multipliers=(1, 1, 1), codebook_size=512
-)
+_DEMO_VQVAE = replace(RELEASED_VQVAE, sample_rate=8_000, downs=(3, 1, 1), multipliers=(1, 1, 1), codebook_size=512)
 _DEMO_LABELS = LabelConfig(LabelRules.NAMES, artists=8, genres=8, genre_slots=1)
+
+# Twice the usual width of attention, in four heads: tones go on as those before them do.
+_DEMO_STACK = replace(_TINY_STACK, width=160, depth=6, heads=4, attention_ratio=0.5)
+_DEMO_CONDITIONER = replace(_TINY_CONDITIONER, width=64, stages=1)
 
 _DEMO_TOP = PriorConfig(
     level=2,
-    window=768,
+    window=1536,
     codebook_size=512,
     transformer=TransformerConfig(
-        768 + 128,
-        width=224,
+        1536 + 128,
+        width=192,
         depth=16,
-        heads=2,
+        heads=4,
         order=AttentionOrder.FACTORED_PRIME_AND_DENSE,
-        blocks=28,
+        blocks=32,
+        attention_ratio=0.5,
         prime_tokens=128,
     ),
     labels=replace(_DEMO_LABELS, timing=TimingConfig(64, 6.2, 120.0)),
@@ -230,12 +233,12 @@ PRESETS: dict[str, JukeboxConfig] = {
         JukeboxConfig(
             "tiny",
             _TINY_VQVAE,
-            (*(_laptop_upsampler(level, _TINY_LABELS, (96, 3, 1), 32) for level in (0, 1)), _TINY_TOP),
+            (*(_laptop_upsampler(i, _TINY_LABELS, _TINY_STACK, _TINY_CONDITIONER) for i in (0, 1)), _TINY_TOP),
         ),
         JukeboxConfig(
             "small_demo",
             _DEMO_VQVAE,
-            (*(_laptop_upsampler(level, _DEMO_LABELS, (160, 6, 2), 64, stages=1) for level in (0, 1)), _DEMO_TOP),
+            (*(_laptop_upsampler(i, _DEMO_LABELS, _DEMO_STACK, _DEMO_CONDITIONER) for i in (0, 1)), _DEMO_TOP),
         ),
     )
 }
