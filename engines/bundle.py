@@ -15,7 +15,8 @@ from pathlib import Path
 from typing import Any
 
 from jukebox_deploy.contract import GraphKind, GraphSpec
-from jukebox_deploy.engines.manifest import FileRecord, Manifest, manifest_from_json, manifest_to_json
+from jukebox_deploy.engines.manifest import FileRecord, Manifest
+from jukebox_deploy.engines.manifest_json import manifest_from_json, manifest_to_json
 from jukebox_deploy.errors import EngineError
 from jukebox_deploy.files import sha256_of_file, write_json_atomic
 

@@ -13,15 +13,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from jukebox_deploy.contract import GraphKind
-from jukebox_deploy.engines import manifest as manifest_module
-from jukebox_deploy.engines.manifest import (
-    FileRecord,
-    GraphEntry,
-    GraphPart,
-    Manifest,
-    manifest_from_json,
-    manifest_to_json,
-)
+from jukebox_deploy.engines import manifest_json
+from jukebox_deploy.engines.manifest import FileRecord, GraphEntry, GraphPart, Manifest
+from jukebox_deploy.engines.manifest_json import manifest_from_json, manifest_to_json
 from jukebox_deploy.errors import EngineError
 from jukebox_deploy.graphs import cut_graph, declare_graphs
 from jukebox_deploy.presets import preset
@@ -50,7 +44,7 @@ def example() -> Manifest:
 def sealed(data: dict[str, Any]) -> dict[str, Any]:
     """The data with a right checksum, as someone who means harm would write it."""
     body = {key: value for key, value in data.items() if key != "checksum"}
-    return {**body, "checksum": manifest_module._checksum(body)}
+    return {**body, "checksum": manifest_json._checksum(body)}
 
 
 def test_what_is_written_comes_back() -> None:
