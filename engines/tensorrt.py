@@ -22,6 +22,7 @@ from jukebox_deploy.engines.memory_plan import plan_manifest
 from jukebox_deploy.engines.slots import require_slots
 from jukebox_deploy.engines.tensorrt_features import TensorRtOptions, prepare_engine
 from jukebox_deploy.engines.tensorrt_graph import Addresses, EnginePart, TensorRtGraph
+from jukebox_deploy.engines.tensorrt_kernels import KernelCache, no_kernels_to_keep
 from jukebox_deploy.engines.tensorrt_runtime import Platform, load_engine, open_platform, require_suitable
 from jukebox_deploy.engines.tensorrt_session import TensorRtSession
 from jukebox_deploy.errors import EngineError
@@ -95,6 +96,8 @@ class TensorRtEngine:
         """Raises `EngineError` for a bundle of another flavour, version or GPU, and says what to run."""
         self._options = options or TensorRtOptions()
         require_suitable(bundle, platform, self._options)
+        if self._options.kernel_caches is not None and not hasattr(platform.trt, "IRuntimeCache"):
+            raise EngineError(no_kernels_to_keep(platform.target))
         self._bundle = bundle
         self._platform = platform
         self._opened: weakref.WeakSet[TensorRtRunner | TensorRtSession] = weakref.WeakSet()
@@ -132,14 +135,22 @@ class TensorRtEngine:
             stack.callback(opened.release)
             both = opened, self._graph(prefill, {"B": slots})
             stack.pop_all()  # the session takes over, whatever happens
-            session = TensorRtSession(*both, slots, self._platform.device, self._options.records)
+            records = self._options.records(self._bundle.manifest.graphs[step.name])
+            session = TensorRtSession(*both, slots, self._platform.device, records)
         self._opened.add(session)
         return session
 
     def _graph(self, spec: GraphSpec, largest: Mapping[str, int]) -> TensorRtGraph:
         pieces = self._bundle.manifest.graphs[spec.name].pieces
-        parts = [EnginePart(piece.spec, self._load(spec.name, piece), self._platform) for piece in pieces]
+        parts = [
+            EnginePart(piece.spec, self._load(spec.name, piece), self._platform, self._kernels(piece))
+            for piece in pieces
+        ]
         return TensorRtGraph(spec, parts, self._platform.device, largest)
+
+    def _kernels(self, piece: GraphPart) -> KernelCache | None:
+        folder, record = self._options.kernel_caches, self._bundle.manifest.files[piece.file]
+        return None if folder is None else KernelCache.of(folder, record.sha256, self._platform)
 
     def _load(self, graph: str, piece: GraphPart) -> Any:
         engine = load_engine(self._bundle, piece.file, self._platform)

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from jukebox_deploy.contract import GraphKind
 from jukebox_deploy.engines.bundle import EngineBundle
 from jukebox_deploy.engines.manifest import GraphEntry, GraphPart, Target
 from jukebox_deploy.engines.tensorrt_build import Feature
@@ -20,16 +21,19 @@ if TYPE_CHECKING:
 class TensorRtOptions:
     """How engines are run."""
 
-    cuda_graph: bool = True  # record steps and replay them, where the engine allows it
+    cuda_graph: bool | None = None  # record steps and replay them; None: where the engine allows it
     host_code: bool = False  # let engines bring code for the processor
     lean_runtime: Path | None = None  # the library that runs version-compatible engines of another version
     weight_budget: int | None = None  # bytes of weights that each engine keeps on the GPU; the rest is streamed to it
     weights_from: EngineBundle | None = None  # the ONNX bundle whose weights stripped engines get
+    kernel_caches: Path | None = None  # folder that keeps what TensorRT-RTX compiles; None: compile in every run
 
-    @property
-    def records(self) -> bool:
-        """Whether to record steps; weights that are streamed cannot be part of a recording."""
-        return self.cuda_graph and self.weight_budget is None
+    def records(self, step: GraphEntry) -> bool | None:
+        """Whether to record the steps of an engine; `None`: if the runtime says that it can.
+
+        An engine that can stream its weights takes memory of its own while it runs, which no recording can hold.
+        """
+        return False if has_feature(step, Feature.WEIGHT_STREAMING) else self.cuda_graph
 
 
 def has_feature(entry: GraphEntry, feature: Feature) -> bool:
@@ -51,6 +55,11 @@ def require_features(bundle: EngineBundle, options: TensorRtOptions) -> None:
                 raise EngineError(
                     f"{bundle.folder}: {name} was not built for {option}; drop it, or build with --feature {feature}."
                 )
+        if options.cuda_graph and entry.spec.kind is GraphKind.STEP and has_feature(entry, Feature.WEIGHT_STREAMING):
+            raise EngineError(
+                f"{bundle.folder}: {name} was built to stream its weights, and such runs cannot be recorded; drop "
+                f"--cuda-graph, or build without --feature {Feature.WEIGHT_STREAMING}."
+            )
         if has_feature(entry, Feature.STRIPPED):
             _require_source(bundle, name, entry, options.weights_from)
 

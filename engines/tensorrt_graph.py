@@ -13,6 +13,8 @@ from typing import Any
 
 from jukebox_deploy.contract import GraphSpec, TensorSpec
 from jukebox_deploy.engines.device import Device, DeviceArena
+from jukebox_deploy.engines.manifest import tensors_between
+from jukebox_deploy.engines.tensorrt_kernels import KernelCache
 from jukebox_deploy.engines.tensorrt_runtime import Platform
 from jukebox_deploy.errors import EngineError
 
@@ -40,13 +42,14 @@ class Addresses:
 class EnginePart:
     """One engine, the table that it fits, and the context that runs it."""
 
-    def __init__(self, spec: GraphSpec, engine: Any, platform: Platform) -> None:
-        """Raises `EngineError` for an engine that does not fit the table."""
+    def __init__(self, spec: GraphSpec, engine: Any, platform: Platform, kernels: KernelCache | None = None) -> None:
+        """`kernels`: where to keep what is compiled. Raises `EngineError` for an engine that does not fit the table."""
         self.spec = spec
         self.engine = engine
         self._platform = platform
         require_table(spec, engine)
-        self._context = _create_context(engine, platform, spec.name)
+        self._kernels = kernels
+        self._context = _create_context(engine, platform, spec.name, kernels)
         self._profile = 0
         self._shapes: dict[str, Shape] = {}
 
@@ -105,15 +108,19 @@ class EnginePart:
         return True
 
     def release(self) -> None:
-        """Let go of the context, then of the engine."""
-        self._context = None
-        self.engine = None
+        """Keep compiled kernels; let go of the context, then of the engine. A second time does nothing."""
+        try:
+            if self._kernels is not None:
+                self._kernels.save()
+        finally:
+            self._context = None
+            self.engine = None
 
     def _require(self, done: Any, what: str) -> None:
         self._platform.require(done, f"{self.spec.name}: {self._platform.target} {what}")
 
 
-def _create_context(engine: Any, platform: Platform, label: str) -> Any:
+def _create_context(engine: Any, platform: Platform, label: str, kernels: KernelCache | None) -> Any:
     """A context that works in memory given to it, with kernels that are settled before the first run."""
     trt = platform.trt
     runtime_config = engine.create_runtime_config()
@@ -122,13 +129,18 @@ def _create_context(engine: Any, platform: Platform, label: str) -> Any:
         # Compiled in the background (LAZY), kernels would change while a song is made, and its roundings with them.
         eager = trt.DynamicShapesKernelSpecializationStrategy.EAGER
         runtime_config.dynamic_shapes_kernel_specialization_strategy = eager
+    if kernels is not None:
+        kernels.attach(runtime_config, platform)
     context = engine.create_execution_context(runtime_config)
     platform.require(context is not None, f"{label}: {platform.target} makes no execution context")
     return context
 
 
 def best_profile(engine: Any, shapes: Mapping[str, Shape], label: str) -> int:
-    """The profile that takes these shapes, tuned for those nearest to them. `EngineError` if none takes them."""
+    """The profile that takes these shapes, tuned for those nearest to them, of two as near for the larger ones.
+
+    `EngineError` if none takes them.
+    """
     distances = {}
     for index in range(engine.num_optimization_profiles):
         ranges = {name: [tuple(dims) for dims in engine.get_tensor_profile_shape(name, index)] for name in shapes}
@@ -136,7 +148,7 @@ def best_profile(engine: Any, shapes: Mapping[str, Shape], label: str) -> int:
             distances[index] = sum(_distance(shapes[name], ranges[name][1]) for name in shapes)
     if not distances:
         raise EngineError(f"{label}: no profile of the engine takes {dict(shapes)}. Build it for these sizes.")
-    return min(distances, key=lambda index: distances[index])
+    return min(distances, key=lambda index: (round(distances[index], 6), -index))
 
 
 def _within(shape: Shape, minimum: Shape, _: Shape, maximum: Shape) -> bool:
@@ -156,8 +168,7 @@ class TensorRtGraph:
         """`largest`: sizes of the symbols that no run will exceed. Raises `OutOfDeviceMemoryError`."""
         self.spec = spec
         self.parts = parts
-        own = {tensor.name for tensor in spec.tensors}
-        between = [t for part in parts for t in part.spec.outputs if t.name not in own]
+        between = tensors_between(spec, (part.spec for part in parts))
         self._between = DeviceArena(device, {tensor.name: tensor.bytes(largest) for tensor in between})
         self._addresses = {tensor.name: self._between[tensor.name] for tensor in between}
 

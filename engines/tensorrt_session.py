@@ -18,6 +18,7 @@ from jukebox_deploy.engines.device import ALIGNMENT, Device, DeviceArena
 from jukebox_deploy.engines.slots import SlotSession, buffer_count
 from jukebox_deploy.engines.tensorrt_graph import Addresses, TensorRtGraph
 from jukebox_deploy.engines.tensorrt_replay import ReplayedSteps, Turn, Watched
+from jukebox_deploy.errors import EngineError
 
 _WORK = "working memory"
 
@@ -57,10 +58,13 @@ class _Copy:
 class TensorRtSession(SlotSession):
     """The slots of a prior, bound to step and prefill."""
 
-    def __init__(self, step: TensorRtGraph, prefill: TensorRtGraph, slots: int, device: Device, replay: bool) -> None:
-        """Takes over both graphs. `replay`: record the step as CUDA graphs, if that is possible.
+    def __init__(
+        self, step: TensorRtGraph, prefill: TensorRtGraph, slots: int, device: Device, replay: bool | None = None
+    ) -> None:
+        """Takes over both graphs. `replay`: record the step as CUDA graphs; `None`: if that is possible.
 
-        Raises `EngineError` for a number of slots that the graphs were not made for, `OutOfDeviceMemoryError`.
+        Raises `EngineError` for a number of slots that the graphs were not made for, and for a step that cannot be
+        recorded and must be; `OutOfDeviceMemoryError`.
         """
         with ExitStack() as stack:
             stack.callback(_release, device, None, step, prefill, None)
@@ -75,9 +79,18 @@ class TensorRtSession(SlotSession):
             step.set_sizes({"B": slots})
             self._addresses = [self._step_addresses(current) for current in (0, 1)]
             self._bound: int | None = None
-            self._replayed = self._make_replayed() if replay and step.capturable() else None
+            self._replayed = self._make_replayed() if self._can_replay(replay) else None
             stack.pop_all()
         self._release = weakref.finalize(self, _release, device, self._replayed, step, prefill, self._arena)
+
+    def _can_replay(self, wanted: bool | None) -> bool:
+        if wanted is False or self._step.capturable():
+            return wanted is not False
+        if wanted:
+            raise EngineError(
+                f"{self.spec.name}: the runtime says that this step cannot be recorded; drop --cuda-graph."
+            )
+        return False
 
     @property
     def replays(self) -> bool:

@@ -144,7 +144,7 @@ def _open_onnx(bundle: EngineBundle, choice: EngineChoice) -> tuple[Engine, str]
 
 def _open_tensorrt(bundle: EngineBundle, choice: EngineChoice) -> tuple[Engine, str]:
     """Engines choose their kernels by the GPU."""
-    options = replace(choice.tensorrt or TensorRtOptions(), cuda_graph=choice.cuda_graph is not False)
+    options = replace(choice.tensorrt or TensorRtOptions(), cuda_graph=choice.cuda_graph)
     engine = tensorrt_engine(bundle, options)
     gpu, version = engine.platform.device.properties.name, engine.platform.version
     return engine, f"{bundle.manifest.target} {version} {gpu} {bundle.manifest.precision} {_digest(bundle)}"

@@ -14,6 +14,7 @@ import json
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -79,6 +80,8 @@ class FakeSettings:
     refuse: str = ""  # what deserialisation logs before it gives nothing
     stripped: bool = False  # engines have no weights of their own
     contexts: int = 0  # alive
+    environment: str = "driver 580"  # what kernels are compiled for
+    compiled: list[str] = field(default_factory=list)  # engines whose kernels had to be compiled
 
 
 class IRuntimeConfig:
@@ -91,10 +94,44 @@ class IRuntimeConfig:
         self.strategy = strategy
 
 
+class IRuntimeCache:
+    """Compiled kernels, of one environment only."""
+
+    def __init__(self, settings: FakeSettings) -> None:
+        self.environment = settings.environment
+        self.kernels: list[str] = []
+
+    def deserialize(self, blob: bytes) -> bool:
+        content = json.loads(blob)
+        if content["environment"] == self.environment:
+            self.kernels = content["kernels"]
+        return bool(content["environment"] == self.environment)
+
+    def serialize(self) -> memoryview:
+        content = {"environment": self.environment, "kernels": self.kernels}
+        return memoryview(json.dumps(content).encode())
+
+
 class RtxRuntimeConfig(IRuntimeConfig):
-    def __init__(self) -> None:
+    def __init__(self, settings: FakeSettings) -> None:
         super().__init__()
+        self.settings = settings
+        self.runtime_cache: IRuntimeCache | None = None
         self.dynamic_shapes_kernel_specialization_strategy = DynamicShapesKernelSpecializationStrategy.LAZY
+
+    def create_runtime_cache(self) -> IRuntimeCache:
+        return IRuntimeCache(self.settings)
+
+    def set_runtime_cache(self, cache: IRuntimeCache) -> bool:
+        self.runtime_cache = cache
+        return True
+
+    def compile(self, kernel: str) -> None:
+        """What making a context does."""
+        known = [] if self.runtime_cache is None else self.runtime_cache.kernels
+        if kernel not in known:
+            self.settings.compiled.append(kernel)
+            known.append(kernel)
 
 
 @functools.cache
@@ -156,7 +193,7 @@ class ICudaEngine:
         return self.runtime.settings.wrong_alias.get(name, self._aliases.get(name))
 
     def create_runtime_config(self) -> IRuntimeConfig:
-        return RtxRuntimeConfig() if self.runtime.is_rtx else IRuntimeConfig()
+        return RtxRuntimeConfig(self.runtime.settings) if self.runtime.is_rtx else IRuntimeConfig()
 
     def create_execution_context(self, runtime_config: IRuntimeConfig) -> IExecutionContext | None:
         assert runtime_config.strategy is ExecutionContextAllocationStrategy.USER_MANAGED
@@ -166,6 +203,7 @@ class ICudaEngine:
         if isinstance(runtime_config, RtxRuntimeConfig):
             strategy = runtime_config.dynamic_shapes_kernel_specialization_strategy
             assert strategy is not DynamicShapesKernelSpecializationStrategy.LAZY
+            runtime_config.compile(self.spec.name)
             return RtxExecutionContext(self)
         return IExecutionContext(self)
 
@@ -370,13 +408,13 @@ class RtxRuntime(Runtime):
 
 
 def platform(target: Target, device: HostDevice | None = None, settings: FakeSettings | None = None) -> Platform:
-    """A flavour on a pretended GPU; this module stands for that of the flavour."""
-    import sys
-
+    """A flavour on a pretended GPU; this module stands for that of the flavour, without what only the other has."""
     device, logger = device or HostDevice(), FakeLogger()
     kind = RtxRuntime if target is Target.TENSORRT_RTX else Runtime
     runtime = kind(logger, device, settings or FakeSettings())
-    return Platform(target, VERSION, sys.modules[__name__], logger, runtime, device)
+    lacking = () if target is Target.TENSORRT_RTX else ("IRuntimeCache", "DynamicShapesKernelSpecializationStrategy")
+    module = SimpleNamespace(**{name: value for name, value in globals().items() if name not in lacking})
+    return Platform(target, VERSION, module, logger, runtime, device)
 
 
 def engine_content(spec: GraphSpec, onnx_path: Path, best_slots: tuple[int, ...] = ()) -> bytes:

@@ -138,6 +138,13 @@ class TestReplay:
         assert found.device.launches == 0
         assert session.read("position", 0) == 6
 
+    def test_an_engine_that_must_be_recorded_and_cannot_be_is_refused(self, rtx_bundle):
+        found = machine(rtx_bundle, TensorRtOptions(cuda_graph=True))
+        found.settings.capturable = False
+        with pytest.raises(EngineError, match="says that this step cannot be recorded; drop --cuda-graph"):
+            found.engine.prior_session(0, 1)
+        assert (found.device.used, found.settings.contexts) == (0, 0)
+
 
 class TestMemory:
     def test_an_engine_gives_everything_back(self, bundle):
@@ -267,6 +274,11 @@ class TestProfiles:
         (context,) = {part._context for part in session._step.parts}
         assert context._profile == profile
 
+    def test_of_two_profiles_as_near_the_larger_one_is_taken(self, rtx_bundle):
+        engine = machine(rtx_bundle).engine.prior_session(0, 1)._step.parts[0].engine
+        engine.profiles = [{"x": ((1,), (1,), (2,))}, {"x": ((2,), (4,), (4,))}]
+        assert [best_profile(engine, {"x": (slots,)}, "step_0") for slots in (1, 2, 3, 4)] == [0, 1, 1, 1]
+
     def test_sizes_that_no_profile_takes_are_refused(self, rtx_bundle):
         found = machine(rtx_bundle)
         session = found.engine.prior_session(0, 1)
@@ -389,6 +401,18 @@ class TestFeatures:
         assert not session.replays
         assert session._step.parts[0].engine.weight_streaming_budget_v2 == kept
         session.step(2)
+
+    def test_engines_that_can_stream_are_not_recorded_without_a_budget_either(self, featured):
+        found = machine(featured("weight-streaming"))
+        session = found.engine.prior_session(0, 1)
+        session.step(2)
+        assert not session.replays
+        assert found.device.launches == 0
+
+    def test_streaming_and_recorded_steps_exclude_each_other(self, featured):
+        said = "step_0 was built to stream its weights, and such runs cannot be recorded; drop --cuda-graph, or build"
+        with pytest.raises(EngineError, match=said):
+            machine(featured("weight-streaming"), TensorRtOptions(cuda_graph=True, weight_budget=300))
 
     def test_stripped_engines_get_their_weights(self, featured, onnx_bundle):
         bundle = featured("stripped")

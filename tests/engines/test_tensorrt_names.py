@@ -21,7 +21,14 @@ from tests.engines import fake_tensorrt
 
 ENGINES = Path(jukebox_deploy.engines.__file__).parent
 SOURCES = sorted(ENGINES.glob("tensorrt*.py"))
-_RUNNER = {"tensorrt", "tensorrt_runtime", "tensorrt_features", "tensorrt_graph", "tensorrt_session"}
+_RUNNER = {
+    "tensorrt",
+    "tensorrt_runtime",
+    "tensorrt_features",
+    "tensorrt_graph",
+    "tensorrt_kernels",
+    "tensorrt_session",
+}
 RUNNER = [path for path in SOURCES if path.stem in _RUNNER]
 NAMES = json.loads((Path(__file__).parents[1] / "goldens" / "trt_names.json").read_text())
 FLAVOURS = ("tensorrt", "tensorrt_rtx")
@@ -36,6 +43,7 @@ CLASS_OF_VARIABLE = {
     "engine": "ICudaEngine",
     "context": "IExecutionContext",
     "runtime_config": "IRuntimeConfig",
+    "runtime_cache": "IRuntimeCache",
     "refitter": "Refitter",
     "parser_refitter": "OnnxParserRefitter",
 }
@@ -123,6 +131,9 @@ def test_the_code_is_seen() -> None:
         "IExecutionContext.is_stream_capturable",
         "IExecutionContext.set_device_memory",
         "IRuntimeConfig.set_execution_context_allocation_strategy",
+        "IRuntimeConfig.set_runtime_cache",
+        "IRuntimeCache.deserialize",
+        "IRuntimeCache.serialize",
         "LayerType.KV_CACHE_UPDATE",
     } <= used
 
@@ -184,6 +195,7 @@ FAKES = {
     "ICudaEngine": fake_tensorrt.ICudaEngine,
     "IExecutionContext": fake_tensorrt.RtxExecutionContext,
     "IRuntimeConfig": fake_tensorrt.RtxRuntimeConfig,
+    "IRuntimeCache": fake_tensorrt.IRuntimeCache,
 }
 """What stands for TensorRT-RTX in the tests of the runner."""
 
