@@ -71,6 +71,12 @@ _how = _options(
     ),
     click.option("--recompute", is_flag=True, help="Compute activations twice instead of keeping them: less memory."),
     click.option(
+        "--compile",
+        "compiled",
+        is_flag=True,
+        help="Compile the model with torch.compile: faster steps after a slow first one; needs a C++ compiler.",
+    ),
+    click.option(
         "--sharding",
         type=click.Choice(["replicated", "sharded"]),
         default="replicated",
@@ -194,7 +200,7 @@ def _settings(part: Part, options: dict[str, Any]) -> RunSettings:
     from jukebox_deploy.training.precision import TrainingPrecision
     from jukebox_deploy.training.settings import RunSettings, Sharding
 
-    same = ("steps", "batch", "accumulate", "seed", "recompute", "train_fraction")
+    same = ("steps", "batch", "accumulate", "seed", "recompute", "compiled", "train_fraction")
     return RunSettings(
         part,
         **{name: options[name] for name in same},

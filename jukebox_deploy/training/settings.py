@@ -64,6 +64,7 @@ class RunSettings:
     seed: int = 0
     precision: TrainingPrecision = TrainingPrecision.FP32
     recompute: bool = False  # activations are computed again instead of kept: less memory, more time
+    compiled: bool = False  # passes go through `torch.compile`; sums are rounded in another order
     sharding: Sharding = Sharding.REPLICATED
     average_decay: float | None = None  # of the averaged weights; `None`: by the size of a batch
     frozen: tuple[str, ...] = ()  # parameters that stay as they are, by parts of their names
@@ -78,6 +79,8 @@ class RunSettings:
                 raise ConfigError(f"{name}: expected 1 or more, found {getattr(self, name)}.")
         if self.optimiser.anneal > self.steps:
             raise ConfigError(f"anneal: the last {self.optimiser.anneal} of {self.steps} steps; give fewer.")
+        if self.compiled and self.sharding is Sharding.SHARDED:
+            raise ConfigError("compile: weights must not be sharded; give --sharding replicated, or do not compile.")
         if self.revival_threshold < 0:
             raise ConfigError(f"revival threshold: expected 0 or more, found {self.revival_threshold}.")
         if not 0 < self.train_fraction <= 1:

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Iterator, Mapping
+from contextlib import nullcontext
 from dataclasses import asdict, dataclass
 from typing import Any, cast
 
@@ -18,6 +19,7 @@ from torch import Tensor, nn
 from jukebox_deploy.data.prefetch import prefetched
 from jukebox_deploy.errors import TrainingError
 from jukebox_deploy.training.checkpoint import Snapshot
+from jukebox_deploy.training.compilation import compile_objective, explained_compilation
 from jukebox_deploy.training.loss_scale import LossScale
 from jukebox_deploy.training.objective import Batch, Objective, Outcome, State
 from jukebox_deploy.training.optimiser import GradientNorm, JukeboxAdam, gradient_norm
@@ -74,6 +76,8 @@ class Trainer:
         objective.to(workers.device)
         if settings.recompute:
             recompute_activations(objective)
+        if settings.compiled:
+            compile_objective(objective)
         self._wrapped = cast(Objective, workers.wrap(objective, settings.sharding))
         self._objective = objective
         self._parameters = [p for p in objective.parameters() if p.requires_grad]
@@ -137,8 +141,9 @@ class Trainer:
     def _step(self, batches: list[Batch]) -> StepReport:
         self._optimiser.zero_grad(set_to_none=True)
         for piece, batch in enumerate(batches):
-            outcome = self._forward(batch, piece)
-            (outcome.total * (self._scale.value / len(batches))).backward()
+            with explained_compilation() if self.settings.compiled else nullcontext():
+                outcome = self._forward(batch, piece)
+                (outcome.total * (self._scale.value / len(batches))).backward()
             self.state = outcome.state
         norm = gradient_norm(self._parameters, self._scale.value, self.settings.optimiser.clip)
         self._require_numbers(outcome, norm)

@@ -59,13 +59,13 @@ def test_every_option_reaches_the_settings(seen: list[object]) -> None:
         "--vocabulary": "ids", "--metadata": "table.csv", "--preset": "tiny",
     }  # fmt: skip
     words = ["train", "upsampler", "--data", "songs", "--out", "run", "--bundle", "b", "--steps", "9"]
-    flags = ["--recompute", "--resume", "--fine-tune", "--tensorboard"]
+    flags = ["--recompute", "--compile", "--resume", "--fine-tune", "--tensorboard"]
     result = CliRunner().invoke(cli, [*words, *(word for pair in options.items() for word in pair), *flags])
     assert result.exit_code == 0, result.output
     (request,) = seen
     settings, optimiser = request.settings, request.settings.optimiser  # type: ignore[attr-defined]  # a TrainRequest
     assert (settings.part, settings.level, settings.steps, settings.batch) == (Part.UPSAMPLER, 1, 9, 8)
-    assert (settings.accumulate, settings.seed, settings.recompute) == (2, 3, True)
+    assert (settings.accumulate, settings.seed, settings.recompute, settings.compiled) == (2, 3, True, True)
     assert (settings.precision, settings.sharding) == (TrainingPrecision.BF16, Sharding.SHARDED)
     assert (settings.average_decay, settings.frozen, settings.train_fraction) == (0.5, ("labels", "core.output"), 0.8)
     assert (optimiser.learning_rate, optimiser.weight_decay, optimiser.beta2) == (0.002, 0.1, 0.9)
