@@ -17,7 +17,7 @@ from jukebox_deploy.cli.bench_run_command import (
     record,
     stored_as,
 )
-from jukebox_deploy.cli.options import progress_line
+from jukebox_deploy.cli.progress import progress_line
 
 _AXES = ("slots", "position", "context", "width", "depth", "length")
 _WEIGHTS = ("fp32", "int8", "int4")
@@ -58,6 +58,6 @@ def growth(
 
     choices["slots"] = (choices["slots"],)
     sweep = Growth(preset, Axis(axis), values or VALUES[Axis(axis)], plan_of(choices))
-    with progress_line(as_json, "preparing") as say:
+    with progress_line("preparing") as say:
         result = record(measure_growth(sweep, stored_as(weights), workdir, say), say, sweep.plan.device)
     publish(result, out, as_json)

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 
 import click
 
-from jukebox_deploy.cli.options import progress_line
+from jukebox_deploy.cli.progress import progress_line
 
 if TYPE_CHECKING:
     from jukebox_deploy.benchmarks.plan import BenchmarkPlan
@@ -163,7 +163,7 @@ def run(
     _check_sources(bundles, against, preset, workdir)
     if quality and (preset is None or weights == ("fp32",)):
         raise click.UsageError("--quality is for the integer weights of a --preset: add --weights int8 or int4.")
-    with progress_line(as_json, "opening") as say:
+    with progress_line("opening") as say:
         folders = list(bundles)
         if preset is not None and workdir is not None:
             against, folders = prepare(preset, plan, weights, workdir, say, quality)

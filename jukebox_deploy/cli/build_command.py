@@ -20,7 +20,8 @@ from jukebox_deploy.cli.build_choices import (
 )
 from jukebox_deploy.cli.export_options import export_options
 from jukebox_deploy.cli.folders import replacing
-from jukebox_deploy.cli.options import comma_separated, progress_line
+from jukebox_deploy.cli.options import comma_separated
+from jukebox_deploy.cli.progress import progress_line
 from jukebox_deploy.contract import Precision
 from jukebox_deploy.engines.bundle import MANIFEST_NAME, EngineBundle, open_bundle
 from jukebox_deploy.engines.manifest import Target
@@ -101,7 +102,7 @@ def command(source: Path, target: str, out: Path | None, force: bool, as_json: b
 
     out = _required(out, target)
     ours = replacing(out, force=force, is_ours=_is_bundle, inputs=[bundle.folder])
-    with ours, progress_line(as_json, "reading") as say:
+    with ours, progress_line("reading") as say:
 
         def progress(graph: str, phase: str, done: int, steps: int) -> None:
             say(f"{graph}: {phase} {done}/{steps}")
@@ -120,7 +121,7 @@ def _build_checkpoint(
 
     checkpoint = CheckpointBundle.open(source)
     request = export_request(target, choices)
-    with replacing(out, force=force, is_ours=_is_bundle, inputs=[source]), progress_line(as_json, "reading") as say:
+    with replacing(out, force=force, is_ours=_is_bundle, inputs=[source]), progress_line("reading") as say:
 
         def exported(event: ExportEvent) -> None:
             say(f"{event.graph}: {event.action} {event.detail}")

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import sys
 from collections import Counter
 from collections.abc import Iterable, Sequence
 from pathlib import Path
@@ -11,6 +10,8 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
+from jukebox_deploy.cli.options import PATH
+from jukebox_deploy.cli.tables import output_console, plain_table
 from jukebox_deploy.errors import DataError
 
 if TYPE_CHECKING:
@@ -23,10 +24,10 @@ _SHOWN = 20
 
 
 @click.command()
-@click.argument("folder", type=click.Path(path_type=Path), metavar="DIR")
+@click.argument("folder", type=PATH, metavar="DIR")
 @click.option(
     "--metadata",
-    type=click.Path(path_type=Path),
+    type=PATH,
     metavar="FILE",
     help="Table of the songs. [default: metadata.jsonl or metadata.csv in DIR]",
 )
@@ -72,10 +73,7 @@ def _counts(names: Iterable[str]) -> dict[str, int]:
 
 
 def _print(catalogue: Catalogue) -> None:
-    from rich.console import Console
-
-    # In a pipe there is no terminal whose width could be asked for.
-    console = Console(width=None if sys.stdout.isatty() else 120, highlight=False, markup=False)
+    console = output_console(120, markup=False)
     counts = describe(catalogue)
     lines = [f"{catalogue.folder}: {counts['songs']} songs, {counts['seconds'] / 3600:.2f} hours of music"]
     if catalogue.songs:
@@ -103,10 +101,7 @@ def _print_names(console: Console, heading: str, counts: dict[str, int]) -> None
 
 
 def _print_table(console: Console, headings: tuple[str, str], rows: Sequence[tuple[str, str]]) -> None:
-    from rich import box
-    from rich.table import Table
-
-    table = Table(*headings, box=box.SIMPLE)
+    table = plain_table(*headings, wrapped=headings)
     for row in rows:
         table.add_row(*(console.render_str(cell, markup=False, emoji=False, highlight=False) for cell in row))
     console.print(table)

@@ -3,17 +3,19 @@
 from __future__ import annotations
 
 import json
-import sys
 import time
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import click
 
+from jukebox_deploy.cli.options import PATH
+from jukebox_deploy.cli.progress import Progress, ProgressDisplay
+
 if TYPE_CHECKING:
-    from jukebox_deploy.data.synthesis.corpus import CorpusSummary, Listener, SongDone
+    from jukebox_deploy.data.synthesis.corpus import CorpusSummary, SongDone
+
+_BAR = "songs"
 
 
 @click.command()
@@ -22,7 +24,7 @@ if TYPE_CHECKING:
 @click.option(
     "--out",
     required=True,
-    type=click.Path(path_type=Path),
+    type=PATH,
     metavar="DIR",
     help="Folder of the corpus: new, empty, or one to go on with.",
 )
@@ -59,52 +61,33 @@ def synthesize(
     identity = CorpusIdentity(seed, rate, SoundFormat(sound_format))
     request = CorpusRequest(out, identity, hours, songs, processes)
     started = time.monotonic()
-    with _listener() as listen:
-        summary = synthesize_corpus(request, listen)
+    progress = CorpusProgress()
+    with ProgressDisplay() as display:
+        display.show(Progress(_BAR))  # the clock begins before the first song is made
+        summary = synthesize_corpus(request, lambda event: display.show(progress.after(event)))
     _report(summary, time.monotonic() - started, as_json)
 
 
-@contextmanager
-def _listener() -> Iterator[Listener]:
-    """Draws a bar with speed and time left, on a terminal only."""
-    if not sys.stderr.isatty():
-        yield lambda event: None
-        return
-    from rich.console import Console
-    from rich.progress import BarColumn, Progress, TaskProgressColumn, TextColumn, TimeRemainingColumn
+class CorpusProgress:
+    """How far this run is with its songs; those that an earlier run made do not count as made."""
 
-    columns = (
-        TextColumn("songs"),
-        BarColumn(),
-        TaskProgressColumn(),
-        TextColumn("{task.fields[note]}"),
-        TimeRemainingColumn(),
-    )
-    with Progress(*columns, console=Console(stderr=True)) as bars:
-        task = bars.add_task("songs", total=None, note="starting")
-        rate = _Rate()
-
-        def show(event: SongDone) -> None:
-            bars.update(task, total=event.total_seconds, advance=event.song.seconds, note=rate.after(event))
-
-        yield show
-
-
-class _Rate:
-    """How fast this run makes songs."""
-
-    def __init__(self, clock: Callable[[], float] = time.monotonic) -> None:
-        self._clock = clock
-        self._started = clock()
+    def __init__(self) -> None:
         self._songs = 0
-        self._made_seconds = 0.0
+        self._seconds = {True: 0.0, False: 0.0}  # of songs made, and of those that were there
 
-    def after(self, event: SongDone) -> str:
-        """What to say after an event: for instance `song 12, 140 x real time`."""
+    def after(self, event: SongDone) -> Progress:
+        """Where the run is after an event."""
         self._songs += 1
-        self._made_seconds += event.song.seconds if event.made else 0.0
-        speed = self._made_seconds / max(self._clock() - self._started, 1e-9)
-        return f"song {self._songs}" + (f", {speed:.3g} x real time" if event.made else "")
+        self._seconds[event.made] += event.song.seconds
+        return Progress(
+            _BAR,
+            sum(self._seconds.values()),
+            event.total_seconds,
+            "s of music",
+            found=self._seconds[False],
+            note=f"song {self._songs}",
+            speed=lambda rate: f"{rate:.3g} x real time",
+        )
 
 
 def _report(summary: CorpusSummary, elapsed: float, as_json: bool) -> None:

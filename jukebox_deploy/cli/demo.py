@@ -223,8 +223,9 @@ class Demo:
             self._say(f"{len(report.checks)} checks of graphs, windows, codes and sound: {counts}.")
 
     def _sample(self, bundle: EngineBundle) -> None:
+        from jukebox_deploy.cli.progress import ProgressDisplay
+        from jukebox_deploy.cli.sampling_progress import SamplingProgress
         from jukebox_deploy.jobs.sample_job import SampleSummary, open_model
-        from jukebox_deploy.runtime.progress import ProgressReport
         from jukebox_deploy.runtime.sampler import SamplingOptions
 
         self._material.write(self._out)
@@ -233,7 +234,8 @@ class Demo:
                 self._say_command("sample", bundle.folder, "--out", self._out / song, *self.song_options(song))
             self._say("Both songs at once, in two slots: the codes are those of one at a time.")
             model, summary = open_model(bundle.folder), SampleSummary(self.songs())
-            with ProgressReport(bundle.manifest.config.vqvae, self._console) as progress:
+            with ProgressDisplay(self._console) as display:
+                progress = SamplingProgress(bundle.manifest.config.vqvae, display)
                 for event in model.sampler(SamplingOptions()).sample(summary.jobs):
                     summary.note(event)
                     progress.show(event)

@@ -2,32 +2,28 @@
 
 from __future__ import annotations
 
-import json
-import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import click
 
-from jukebox_deploy.cli.progress_bars import progress_bars
-from jukebox_deploy.files import write_json_atomic
+from jukebox_deploy.cli.options import PATH, give_report, report_options, song_options
+from jukebox_deploy.cli.progress import progress_bars
+from jukebox_deploy.cli.tables import output_console, plain_table
 
 if TYPE_CHECKING:
     from rich.table import Table
 
     from jukebox_deploy.jobs.evaluate_job import BundleResult, Evaluation, PriorResult
 
-_PATH = click.Path(path_type=Path)
-
 
 @click.command()
-@click.argument("bundles", metavar="BUNDLE...", nargs=-1, required=True, type=_PATH)
-@click.option("--data", required=True, metavar="DIR", type=_PATH, help="Folder of songs, see `data check`.")
-@click.option("--metadata", type=_PATH, metavar="FILE", help="Table of the songs, if it is not in their folder.")
+@click.argument("bundles", metavar="BUNDLE...", nargs=-1, required=True, type=PATH)
+@song_options
 @click.option(
     "--against",
     metavar="CHECKPOINT",
-    type=_PATH,
+    type=PATH,
     help="Put this checkpoint bundle first, and compare the others with it.",
 )
 @click.option(
@@ -58,9 +54,8 @@ _PATH = click.Path(path_type=Path)
     show_default=True,
     help="Of sound for each level of the VQ-VAE, spread over the songs.",
 )
-@click.option("--codes", type=_PATH, metavar="DIR", help="Keep encoded songs here; those of `train` are found.")
-@click.option("--out", type=click.Path(path_type=Path, dir_okay=False), help="Write the report to this JSON file.")
-@click.option("--json", "as_json", is_flag=True, help="Print the report as JSON.")
+@click.option("--codes", type=PATH, metavar="DIR", help="Keep encoded songs here; those of `train` are found.")
+@report_options
 def command(bundles: tuple[Path, ...], against: Path | None, out: Path | None, as_json: bool, **choices: Any) -> None:
     """Measure BUNDLE, a checkpoint bundle or an engine bundle, on songs.
 
@@ -75,21 +70,13 @@ def command(bundles: tuple[Path, ...], against: Path | None, out: Path | None, a
     everything = bundles if against is None else (against, *bundles)
     codes, data = choices.pop("codes"), choices.pop("data")
     request = EvaluationRequest(everything, DataChoice(data, **choices), codes)
-    with progress_bars(as_json) as show:
+    with progress_bars() as show:
         evaluation = evaluate(request, show)
-    if out is not None:
-        write_json_atomic(out, evaluation.to_json())
-    if as_json:
-        click.echo(json.dumps(evaluation.to_json(), indent=2))
-    else:
-        _print_evaluation(evaluation)
+    give_report(evaluation.to_json(), out, as_json, lambda: _print_evaluation(evaluation))
 
 
 def _print_evaluation(evaluation: Evaluation) -> None:
-    from rich.console import Console
-
-    # In a pipe there is no terminal whose width could be asked for.
-    console = Console(width=None if sys.stdout.isatty() else 140, highlight=False)
+    console = output_console()
     which = "held-out songs" if evaluation.data.held_out else "songs"
     console.print(f"{evaluation.data.folder}: {evaluation.songs} {which}", markup=False, soft_wrap=True)
     for note in evaluation.notes:
@@ -104,12 +91,8 @@ def _print_evaluation(evaluation: Evaluation) -> None:
 
 
 def _sound_table(evaluation: Evaluation) -> Table:
-    from rich import box
-    from rich.table import Table
-
-    table = Table(box=box.SIMPLE, title="VQ-VAE", title_justify="left")
-    for heading in ("level", "SNR dB", "spectral convergence", "codes used", "perplexity", "entropy, bits"):
-        table.add_column(heading, justify="right", no_wrap=True)
+    headings = ("level", "SNR dB", "spectral convergence", "codes used", "perplexity", "entropy, bits")
+    table = plain_table(*headings, right=headings, title="VQ-VAE")
     for entry in evaluation.levels:
         use = entry.use
         used = f"{use.used} of {use.codebook_size} in {use.codes}"
@@ -119,20 +102,13 @@ def _sound_table(evaluation: Evaluation) -> Table:
 
 
 def _prior_table(evaluation: Evaluation, level: int) -> Table:
-    from rich import box
-    from rich.table import Table
-
     results = [(bundle, result) for bundle in evaluation.bundles if (result := bundle.prior(level))]
-    table = Table(box=box.SIMPLE, title=f"prior {level}, {results[0][1].windows} windows", title_justify="left")
-    table.add_column("bundle")
-    for heading in ("runs on", "precision", "weights"):
-        table.add_column(heading, no_wrap=True)
-    for heading in ("bits/token", "to the first", "top-1", "lyrics, bits/token"):
-        table.add_column(heading, justify="right", no_wrap=True)
-    table.add_column("", no_wrap=True)
+    names, numbers = ("bundle", "runs on", "precision", "weights"), ("bits/token", "to the first", "top-1")
+    lyrics, title = "lyrics, bits/token", f"prior {level}, {results[0][1].windows} windows"
+    table = plain_table(*names, *numbers, lyrics, "", right={*numbers, lyrics}, wrapped={"bundle"}, title=title)
     for bundle, result in results:
-        names = (bundle.bundle, bundle.backend, bundle.precision, bundle.weights)
-        table.add_row(*names, *_numbers(evaluation, bundle, result))
+        facts = (bundle.bundle, bundle.backend, bundle.precision, bundle.weights)
+        table.add_row(*facts, *_numbers(evaluation, bundle, result))
     return table
 
 

@@ -2,15 +2,14 @@
 
 from __future__ import annotations
 
-import json
-import sys
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import click
 
-from jukebox_deploy.cli.progress_bars import progress_bars
-from jukebox_deploy.files import write_json_atomic
+from jukebox_deploy.cli.options import FILE, PATH, give_report, report_options
+from jukebox_deploy.cli.progress import progress_bars
+from jukebox_deploy.cli.tables import output_console, plain_table
 
 if TYPE_CHECKING:
     from rich.table import Table
@@ -19,12 +18,10 @@ if TYPE_CHECKING:
     from jukebox_deploy.jobs.sample_quality import SampleQuality
     from jukebox_deploy.jobs.scale_shares import MeanShare
 
-_PATH = click.Path(path_type=Path)
-
 
 @click.command()
-@click.argument("songs", metavar="SONGS_DIR", type=_PATH)
-@click.option("--data", required=True, metavar="CORPUS", type=_PATH, help="Songs that artists and genres are known by.")
+@click.argument("songs", metavar="SONGS_DIR", type=PATH)
+@click.option("--data", required=True, metavar="CORPUS", type=PATH, help="Songs that artists and genres are known by.")
 @click.option(
     "--level",
     "levels",
@@ -37,18 +34,17 @@ _PATH = click.Path(path_type=Path)
 )
 @click.option(
     "--codec",
-    type=_PATH,
+    type=PATH,
     metavar="BUNDLE",
     help="Send the corpus through the VQ-VAE of this bundle first, as samples come out of one.",
 )
 @click.option(
     "--plot",
-    type=click.Path(path_type=Path, dir_okay=False),
+    type=FILE,
     metavar="FILE",
     help="Draw samples beside the corpus, and what was heard, into this PNG file; several levels get one each.",
 )
-@click.option("--out", type=click.Path(path_type=Path, dir_okay=False), help="Write the report to this JSON file.")
-@click.option("--json", "as_json", is_flag=True, help="Print the report as JSON.")
+@report_options
 def command(
     songs: Path,
     data: Path,
@@ -67,16 +63,11 @@ def command(
     from jukebox_deploy.jobs.sample_quality import JudgeRequest, judge_samples
 
     request = JudgeRequest(songs, data, levels, clips, _open_codec(codec))
-    with progress_bars(as_json) as show:
+    with progress_bars() as show:
         judged = judge_samples(request, show)
     document = {"songs": str(songs), "corpus": str(data), "levels": [quality.to_json() for quality in judged]}
     pictures = _draw(plot, judged)
-    if out is not None:
-        write_json_atomic(out, document)
-    if as_json:
-        click.echo(json.dumps(document, indent=2))
-    else:
-        _print_judged(judged, pictures)
+    give_report(document, out, as_json, lambda: _print_judged(judged, pictures))
 
 
 def _open_codec(folder: Path | None) -> Engine | None:
@@ -101,10 +92,7 @@ def _draw(plot: Path | None, judged: tuple[SampleQuality, ...]) -> list[Path]:
 
 
 def _print_judged(judged: tuple[SampleQuality, ...], pictures: list[Path]) -> None:
-    from rich.console import Console
-
-    # In a pipe there is no terminal whose width could be asked for.
-    console = Console(width=None if sys.stdout.isatty() else 140, highlight=False)
+    console = output_console()
     for quality in judged:
         corpus = quality.corpus
         console.print(
@@ -117,13 +105,8 @@ def _print_judged(judged: tuple[SampleQuality, ...], pictures: list[Path]) -> No
 
 
 def _table(quality: SampleQuality) -> Table:
-    from rich import box
-    from rich.table import Table
-
-    table = Table(box=box.SIMPLE)
-    table.add_column("", no_wrap=True)
-    for heading in ("samples", "found", "95 %", "chance", "corpus"):
-        table.add_column(heading, justify="right", no_wrap=True)
+    numbers = ("samples", "found", "95 %", "chance", "corpus")
+    table = plain_table("", *numbers, right=numbers)
     for entry in quality.recognitions:
         interval = f"{entry.interval.low:.1%} to {entry.interval.high:.1%}"
         shares = (f"{entry.accuracy:.1%}", interval, f"{entry.chance:.1%}", f"{entry.corpus_accuracy:.1%}")

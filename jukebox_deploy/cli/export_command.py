@@ -11,7 +11,7 @@ import click
 
 from jukebox_deploy.cli.export_options import cutting, export_options, quantisation
 from jukebox_deploy.cli.folders import replacing
-from jukebox_deploy.cli.options import comma_separated
+from jukebox_deploy.cli.options import PATH, comma_separated
 from jukebox_deploy.contract import LinearWeights, Precision
 from jukebox_deploy.engines.bundle import MANIFEST_NAME
 from jukebox_deploy.engines.quantised_weights import describe_prior, quantised_weights
@@ -20,7 +20,6 @@ if TYPE_CHECKING:
     from jukebox_deploy.engines.manifest import Manifest
     from jukebox_deploy.jobs.export_job import ExportEvent, Listener
 
-_PATH = click.Path(path_type=Path)
 _WORDS = {
     "trace": "traced",
     "quantise": "quantised",
@@ -43,8 +42,8 @@ def _slots(context: click.Context, parameter: click.Parameter, value: str) -> tu
 
 
 @click.command()
-@click.argument("bundle", type=_PATH)
-@click.option("--out", required=True, type=_PATH, metavar="DIR", help="Folder of the ONNX bundle, new or empty.")
+@click.argument("bundle", type=PATH)
+@click.option("--out", required=True, type=PATH, metavar="DIR", help="Folder of the ONNX bundle, new or empty.")
 @click.option(
     "--graphs", callback=comma_separated, metavar="step_2,prefill_2", help="Only these; step and prefill together."
 )

@@ -3,20 +3,19 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, TypeVar
+from typing import TYPE_CHECKING, Any
 
 import click
 
-from jukebox_deploy.cli.options import comma_separated
+from jukebox_deploy.cli.options import comma_separated, grouped
 from jukebox_deploy.contract import LinearWeights
 
 if TYPE_CHECKING:
     from jukebox_deploy.export.cutting import Cutting
     from jukebox_deploy.jobs.quantised_export import QuantisationRequest
 
-_Command = TypeVar("_Command", bound=Callable[..., Any])
 _SIZE = re.compile(r"(\d+(?:\.\d+)?) ?GB")
 
 
@@ -34,7 +33,7 @@ def _cutting(context: click.Context, parameter: click.Parameter, value: str | No
     return Cutting(largest_bytes=round(float(size[1]) * 1e9))
 
 
-_OPTIONS = (
+export_options = grouped(
     click.option(
         "--weights",
         type=click.Choice([str(w) for w in LinearWeights]),
@@ -71,13 +70,7 @@ _OPTIONS = (
     click.option("--logits", is_flag=True, help="The step also gives its logits."),
     click.option("--validate/--no-validate", default=True, help="Compare each graph with PyTorch in ONNX Runtime."),
 )
-
-
-def export_options(command: _Command) -> _Command:
-    """Give a command the options of an export, apart from precision and slots."""
-    for option in reversed(_OPTIONS):
-        command = option(command)
-    return command
+"""The options of an export, apart from precision and slots."""
 
 
 def quantisation(choices: Mapping[str, Any]) -> QuantisationRequest:

@@ -6,16 +6,18 @@ from pathlib import Path
 
 import click
 
+from jukebox_deploy.cli.options import PATH
+
 
 @click.command()
-@click.argument("bundle", type=click.Path(path_type=Path))
+@click.argument("bundle", type=PATH)
 @click.option(
     "--layout",
     required=True,
     type=click.Choice(["openai", "hf"]),
     help="OpenAI's .pth.tar files, or Hugging Face's safetensors shards with their index.",
 )
-@click.option("--out", required=True, type=click.Path(path_type=Path), metavar="FOLDER", help="New or empty folder.")
+@click.option("--out", required=True, type=PATH, metavar="FOLDER", help="New or empty folder.")
 def command(bundle: Path, layout: str, out: Path) -> None:
     """Write the weights of a checkpoint bundle in a released layout, bit for bit as they were imported."""
     from jukebox_deploy.checkpoints.bundle import CheckpointBundle

@@ -3,21 +3,18 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, TypeVar
+from typing import TYPE_CHECKING
 
 import click
 
 from jukebox_deploy.cli.folders import replacing
+from jukebox_deploy.cli.options import PATH, grouped
 from jukebox_deploy.parameter_counts import system_parameters
 
 if TYPE_CHECKING:
     from jukebox_deploy.checkpoints.bundle import CheckpointBundle
     from jukebox_deploy.labels.vocabulary import Vocabulary
-
-_Command = TypeVar("_Command", bound=Callable[..., Any])
-_PATH = click.Path(path_type=Path)
 
 
 @click.group()
@@ -25,27 +22,24 @@ def command() -> None:
     """Read checkpoints into a checkpoint bundle: configuration, weights, artists and genres."""
 
 
-def _bundle_options(function: _Command) -> _Command:
-    """The options that both kinds of import have."""
-    options = [
-        click.option("--out", required=True, type=_PATH, metavar="BUNDLE", help="The bundle's folder, new or empty."),
-        click.option("--preset", metavar="NAME", help="The model, see `jukebox-deploy presets`; default: what fits."),
-        click.option(
-            "--vocabulary",
-            type=_PATH,
-            metavar="FOLDER",
-            help="Artists and genres: OpenAI's id lists (v2_artist_ids.txt, …), or artists.json and genres.json.",
-        ),
-        click.option("--force", is_flag=True, help="Replace the bundle that is there."),
-    ]
-    for option in reversed(options):
-        function = option(function)
-    return function
+_out = click.option("--out", required=True, type=PATH, metavar="BUNDLE", help="The bundle's folder, new or empty.")
+_force = click.option("--force", is_flag=True, help="Replace the bundle that is there.")
+_released_options = grouped(
+    _out,
+    click.option("--preset", metavar="NAME", help="The model, see `jukebox-deploy presets`; default: what fits."),
+    click.option(
+        "--vocabulary",
+        type=PATH,
+        metavar="FOLDER",
+        help="Artists and genres: OpenAI's id lists (v2_artist_ids.txt, …), or artists.json and genres.json.",
+    ),
+    _force,
+)
 
 
 @command.command("openai", short_help="Read the files that OpenAI published or its code wrote.")
-@click.argument("files", nargs=-1, required=True, type=_PATH, metavar="FILE...")
-@_bundle_options
+@click.argument("files", nargs=-1, required=True, type=PATH, metavar="FILE...")
+@_released_options
 def import_openai_command(
     files: tuple[Path, ...], out: Path, preset: str | None, vocabulary: Path | None, force: bool
 ) -> None:
@@ -59,8 +53,8 @@ def import_openai_command(
 
 
 @command.command("hf", short_help="Read a folder in Hugging Face's layout.")
-@click.argument("folder", type=_PATH)
-@_bundle_options
+@click.argument("folder", type=PATH)
+@_released_options
 def import_hf_command(folder: Path, out: Path, preset: str | None, vocabulary: Path | None, force: bool) -> None:
     """Read a folder in Hugging Face's layout: safetensors or .bin files, single or in shards.
 
@@ -75,14 +69,14 @@ def import_hf_command(folder: Path, out: Path, preset: str | None, vocabulary: P
 
 
 @command.command("trained", short_help="Put parts that were trained apart into one bundle.")
-@click.argument("runs", nargs=-1, required=True, type=_PATH, metavar="RUN...")
-@click.option("--out", required=True, type=_PATH, metavar="BUNDLE", help="The bundle's folder, new or empty.")
+@click.argument("runs", nargs=-1, required=True, type=PATH, metavar="RUN...")
+@_out
 @click.option("--name", metavar="NAME", help="Of the model. [default: that of the first run]")
 @click.option("--dtype", type=click.Choice(["fp32", "fp16", "bf16"]), help="Store all weights like this.")
 @click.option(
     "--later-wins", is_flag=True, help="Of two priors of one level take the later: to fine-tune one of three."
 )
-@click.option("--force", is_flag=True, help="Replace the bundle that is there.")
+@_force
 def import_trained_command(
     runs: tuple[Path, ...], out: Path, name: str | None, dtype: str | None, later_wins: bool, force: bool
 ) -> None:

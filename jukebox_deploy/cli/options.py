@@ -1,12 +1,21 @@
-"""What several commands share: how lists are read, and the line that shows progress."""
+"""What several commands share: how options are read and grouped, and how a report is given."""
 
 from __future__ import annotations
 
-import sys
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+import json
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Any, TypeVar
 
 import click
+
+from jukebox_deploy.files import write_json_atomic
+
+_Command = TypeVar("_Command", bound=Callable[..., Any])
+Decorator = Callable[[_Command], _Command]
+
+PATH = click.Path(path_type=Path)
+FILE = click.Path(path_type=Path, dir_okay=False)
 
 
 def comma_separated(context: click.Context, parameter: click.Parameter, value: str | None) -> tuple[str, ...]:
@@ -14,13 +23,35 @@ def comma_separated(context: click.Context, parameter: click.Parameter, value: s
     return tuple(part.strip() for part in value.split(",") if part.strip()) if value else ()
 
 
-@contextmanager
-def progress_line(silent: bool, first: str) -> Iterator[Callable[[str], None]]:
-    """A line on standard error that tells what is being done, begun with `first`; only on a terminal."""
-    if silent or not sys.stderr.isatty():
-        yield lambda text: None
-        return
-    from rich.console import Console
+def grouped(*options: Decorator[_Command]) -> Decorator[_Command]:
+    """Several options as one decorator; help shows them in this order."""
 
-    with Console(stderr=True).status(first) as status:
-        yield status.update
+    def decorate(command: _Command) -> _Command:
+        for option in reversed(options):
+            command = option(command)
+        return command
+
+    return decorate
+
+
+report_options = grouped(
+    click.option("--out", type=FILE, help="Write the report to this JSON file."),
+    click.option("--json", "as_json", is_flag=True, help="Print the report as JSON."),
+)
+"""Where a report goes, for `give_report`."""
+
+song_options = grouped(
+    click.option("--data", required=True, type=PATH, metavar="DIR", help="Folder of songs, see `data check`."),
+    click.option("--metadata", type=PATH, metavar="FILE", help="Table of the songs, if it is not in their folder."),
+)
+"""The songs that a model learns or is judged by."""
+
+
+def give_report(document: Mapping[str, Any], out: Path | None, as_json: bool, show: Callable[[], None]) -> None:
+    """Write a report to a file if one is named, and print it as JSON or let `show` print it for people."""
+    if out is not None:
+        write_json_atomic(out, document)
+    if as_json:
+        click.echo(json.dumps(document, indent=2))
+    else:
+        show()

@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import json
-import sys
 from dataclasses import asdict
 from typing import Any
 
 import click
 
+from jukebox_deploy.cli.tables import output_console, plain_table
 from jukebox_deploy.config import JukeboxConfig, PriorConfig
 from jukebox_deploy.contract import Precision
 from jukebox_deploy.costs import (
@@ -79,23 +79,15 @@ def _describe_prior(config: JukeboxConfig, prior: PriorConfig) -> dict[str, Any]
 
 
 def _print_table(configs: list[JukeboxConfig]) -> None:
-    from rich import box
-    from rich.console import Console
-    from rich.table import Table
-
-    table = Table(box=box.SIMPLE)
-    table.add_column("preset", no_wrap=True)
-    table.add_column("part", no_wrap=True)
-    for heading in ("parameters", "fp32 GB", "fp16 GB", "cache fp32 MiB", "cache fp16 MiB", "window"):
-        table.add_column(heading, justify="right", no_wrap=True)
+    numbers = ("parameters", "fp32 GB", "fp16 GB", "cache fp32 MiB", "cache fp16 MiB", "window")
+    table = plain_table("preset", "part", *numbers, right=numbers)
     for config in configs:
         codec = vqvae_parameters(config.vqvae).total
         table.add_row(config.name, "VQ-VAE", f"{codec:,}", f"{4 * codec / 1e9:.3f}", "", "", "", "")
         for prior in reversed(config.priors):
             table.add_row("", *_cells(config, prior))
         table.add_section()
-    # In a pipe there is no terminal whose width could be asked for.
-    Console(width=None if sys.stdout.isatty() else 120).print(table)
+    output_console(120).print(table)
 
 
 def _cells(config: JukeboxConfig, prior: PriorConfig) -> list[str]:

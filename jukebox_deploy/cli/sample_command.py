@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, TypeVar
+from typing import TYPE_CHECKING, Any
 
 import click
 
+from jukebox_deploy.cli.options import PATH, grouped
+from jukebox_deploy.cli.progress import ProgressDisplay
+from jukebox_deploy.cli.sampling_progress import SamplingProgress
 from jukebox_deploy.engines.bundle import open_bundle
 from jukebox_deploy.engines.onnxruntime_sessions import GPU_PROVIDERS
 from jukebox_deploy.engines.tensorrt_features import TensorRtOptions
@@ -28,9 +30,6 @@ from jukebox_deploy.runtime.song import Mode
 if TYPE_CHECKING:
     from rich.console import Console
 
-_Command = TypeVar("_Command", bound=Callable[..., Any])
-_PATH = click.Path(path_type=Path)
-
 
 class _LevelValueType(click.ParamType[LevelValue]):
     """`VALUE` for all levels or `LEVEL=VALUE` for one."""
@@ -49,25 +48,23 @@ class _LevelValueType(click.ParamType[LevelValue]):
             self.fail(f"{value!r} is neither {kind} nor LEVEL=VALUE, such as 2=1.", param, ctx)
 
 
-_SONG_OPTIONS = (
+_song_options = grouped(
     click.option("--seconds", type=float, help="Length of the result, a prompt or continued song included."),
     click.option("--artist", default="", help="Name of the artist, or its number as in #12."),
     click.option("--genre", default="", help="Name of the genre, or its number as in #12."),
     click.option("--lyrics", help="Lyrics of the whole song."),
-    click.option("--lyrics-file", type=_PATH, help="The same from a text file (UTF-8)."),
+    click.option("--lyrics-file", type=PATH, help="The same from a text file (UTF-8)."),
     click.option("--total-seconds", type=float, help="How long the model is told the song is; default: the result."),
     click.option("--offset", type=float, default=0.0, help="Where in that song the result begins, in seconds."),
     click.option("--seed", type=int, default=0, show_default=True, help="Same seed, same songs."),
 )
-_SOURCE_OPTIONS = (
-    click.option("--prompt", type=_PATH, help="Begin with a sound file: WAV, FLAC, OGG or MP3."),
-    click.option(
-        "--continue", "continued", type=_PATH, help="Begin with the codes of a song folder, go on from there."
-    ),
-    click.option("--upsample", type=_PATH, help="Take the top codes of a song folder, sample the levels below."),
+_source_options = grouped(
+    click.option("--prompt", type=PATH, help="Begin with a sound file: WAV, FLAC, OGG or MP3."),
+    click.option("--continue", "continued", type=PATH, help="Begin with the codes of a song folder, go on from there."),
+    click.option("--upsample", type=PATH, help="Take the top codes of a song folder, sample the levels below."),
     click.option("--prompt-seconds", type=float, help="Use only that much of the beginning of any of these."),
 )
-_SAMPLING_OPTIONS = (
+_sampling_options = grouped(
     click.option(
         "--temperature",
         type=_LevelValueType(float),
@@ -80,18 +77,18 @@ _SAMPLING_OPTIONS = (
     ),
     click.option("--lowest-level", type=int, default=0, show_default=True, help="Sample down to this level only."),
 )
-_SEVERAL_OPTIONS = (
+_several_options = grouped(
     click.option("--songs", type=int, help="Make that many songs that differ in their random numbers."),
-    click.option("--requests", type=_PATH, help="A song per line: JSON objects with artist, genre, lyrics, seconds, …"),
+    click.option("--requests", type=PATH, help="A song per line: JSON objects with artist, genre, lyrics, seconds, …"),
     click.option("--slots", type=int, default=16, show_default=True, help="Songs sampled at once, at most."),
 )
-_ENGINE_OPTIONS = (
+_engine_options = grouped(
     click.option(
         "--backend",
         type=click.Choice([str(b) for b in Backend]),
         help="What runs the graphs. [default: what the bundle was made for]",
     ),
-    click.option("--checkpoint", type=_PATH, help="Checkpoint bundle with the weights for --backend eager."),
+    click.option("--checkpoint", type=PATH, help="Checkpoint bundle with the weights for --backend eager."),
     click.option(
         "--provider",
         type=click.Choice(["cpu", *GPU_PROVIDERS]),
@@ -110,20 +107,20 @@ _ENGINE_OPTIONS = (
         "memory, but several slots are slower, and sums are rounded in another order.",
     ),
 )
-_TENSORRT_OPTIONS = (
+_tensorrt_options = grouped(
     click.option("--host-code", is_flag=True, help="Let engines for TensorRT bring code for the processor."),
-    click.option("--lean-runtime", type=_PATH, help="Library that runs version-compatible engines of another version."),
+    click.option("--lean-runtime", type=PATH, help="Library that runs version-compatible engines of another version."),
     click.option(
         "--weight-budget",
         type=click.FloatRange(min=0),
         metavar="GIB",
         help="Of each engine that streams its weights: how much of them stays on the GPU.",
     ),
-    click.option("--weights-from", type=_PATH, metavar="ONNX_BUNDLE", help="Where stripped engines get their weights."),
+    click.option("--weights-from", type=PATH, metavar="ONNX_BUNDLE", help="Where stripped engines get their weights."),
 )
 _CHOICES = ("provider", "threads", "checkpoint", "map_weights", "cuda_graph")
-_OUTPUT_OPTIONS = (
-    click.option("--out", required=True, type=_PATH, metavar="DIR", help="Folder of the song, or of several songs."),
+_output_options = grouped(
+    click.option("--out", required=True, type=PATH, metavar="DIR", help="Folder of the song, or of several songs."),
     click.option(
         "--format",
         "sample_format",
@@ -137,28 +134,15 @@ _OUTPUT_OPTIONS = (
 )
 
 
-def _options(*groups: tuple[Callable[[_Command], _Command], ...]) -> Callable[[_Command], _Command]:
-    """All options of some groups, in their order."""
-
-    def add(function: _Command) -> _Command:
-        for option in reversed([option for group in groups for option in group]):
-            function = option(function)
-        return function
-
-    return add
-
-
 @click.command(context_settings={"show_default": True})
-@click.argument("bundle", metavar="ENGINE_BUNDLE", type=_PATH)
-@_options(
-    _OUTPUT_OPTIONS,
-    _SONG_OPTIONS,
-    _SOURCE_OPTIONS,
-    _SAMPLING_OPTIONS,
-    _SEVERAL_OPTIONS,
-    _ENGINE_OPTIONS,
-    _TENSORRT_OPTIONS,
-)
+@click.argument("bundle", metavar="ENGINE_BUNDLE", type=PATH)
+@_output_options
+@_song_options
+@_source_options
+@_sampling_options
+@_several_options
+@_engine_options
+@_tensorrt_options
 def command(bundle: Path, **options: Any) -> None:
     """Make music with ENGINE_BUNDLE, a folder that `jukebox-deploy export` or `jukebox-deploy build` made.
 
@@ -172,7 +156,7 @@ def command(bundle: Path, **options: Any) -> None:
     defaults = _song_fields(options)
     where = {name: options[name] for name in _CHOICES}
     backend = Backend(options["backend"]) if options["backend"] else None
-    choice = EngineChoice(backend, **where, tensorrt=_tensorrt_options(options))
+    choice = EngineChoice(backend, **where, tensorrt=_tensorrt(options))
     sample_format = SampleFormat(options["sample_format"])
     sampling = SamplingOptions(options["slots"], options["lowest_level"], options["resume"], sample_format)
     model = open_model(bundle, choice)
@@ -184,7 +168,7 @@ def command(bundle: Path, **options: Any) -> None:
         click.echo(json.dumps(summary.to_json(), indent=2))
 
 
-def _tensorrt_options(options: dict[str, Any]) -> TensorRtOptions | None:
+def _tensorrt(options: dict[str, Any]) -> TensorRtOptions | None:
     """Those that were given; `None` if none was."""
     budget, source = options["weight_budget"], options["weights_from"]
     if not any((options["host_code"], options["lean_runtime"], budget is not None, source)):
@@ -241,9 +225,8 @@ def _jobs(model: OpenedModel, defaults: dict[str, Any], options: dict[str, Any])
 
 def _sample(model: OpenedModel, options: SamplingOptions, summary: SampleSummary, console: Console) -> None:
     """Make the songs and show how it goes."""
-    from jukebox_deploy.runtime.progress import ProgressReport
-
-    with ProgressReport(model.engine.config.vqvae, console) as progress:
+    with ProgressDisplay(console) as display:
+        progress = SamplingProgress(model.engine.config.vqvae, display)
         for event in model.sampler(options).sample(summary.jobs):
             summary.note(event)
             progress.show(event)

@@ -14,6 +14,8 @@ from typing import TYPE_CHECKING, Any, TypeVar
 import click
 
 from jukebox_deploy.cli.options import comma_separated
+from jukebox_deploy.cli.progress import ProgressDisplay
+from jukebox_deploy.cli.training_progress import training_progress
 
 if TYPE_CHECKING:
     from jukebox_deploy.jobs.train_job import TrainingSummary
@@ -226,12 +228,8 @@ def _optimiser(part: Part, options: dict[str, Any]) -> OptimiserSettings:
 @contextmanager
 def _listener() -> Iterator[TrainingListener]:
     """Shows where the run is: a bar on a terminal, else a line now and then."""
-    from rich.console import Console
-
-    from jukebox_deploy.cli.training_progress import TrainingProgress
-
-    with TrainingProgress(Console(stderr=True)) as progress:
-        yield progress.show
+    with ProgressDisplay() as display:
+        yield lambda event: display.show(training_progress(event))
 
 
 def _report(summary: TrainingSummary, as_json: bool) -> None:

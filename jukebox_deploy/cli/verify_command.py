@@ -2,16 +2,15 @@
 
 from __future__ import annotations
 
-import json
-import sys
 from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import click
 
-from jukebox_deploy.cli.options import comma_separated, progress_line
-from jukebox_deploy.files import write_json_atomic
+from jukebox_deploy.cli.options import FILE, PATH, comma_separated, give_report, report_options
+from jukebox_deploy.cli.progress import progress_line
+from jukebox_deploy.cli.tables import output_console, plain_table
 
 if TYPE_CHECKING:
     from jukebox_deploy.engines.bundle import EngineBundle
@@ -22,12 +21,12 @@ PAGE_NAME = "verification.html"
 
 
 @click.command()
-@click.argument("bundle", type=click.Path(path_type=Path))
+@click.argument("bundle", type=PATH)
 @click.option(
     "--against",
     required=True,
     metavar="CHECKPOINT",
-    type=click.Path(path_type=Path),
+    type=PATH,
     help="The checkpoint bundle that it was exported from.",
 )
 @click.option("--graphs", callback=comma_separated, metavar="step_2,prefill_2", help="Compare these graphs only.")
@@ -47,14 +46,13 @@ PAGE_NAME = "verification.html"
     "--onnx",
     "exported",
     metavar="DIR",
-    type=click.Path(path_type=Path),
+    type=PATH,
     help="The ONNX bundle that engines were built from, to be compared where they cannot run.",
 )
-@click.option("--out", type=click.Path(path_type=Path, dir_okay=False), help="Write the report to this JSON file.")
-@click.option("--page", type=click.Path(path_type=Path, dir_okay=False), help="Write the report to this HTML file.")
+@report_options
+@click.option("--page", type=FILE, help="Write the report to this HTML file.")
 @click.option("--record", is_flag=True, help="Put the report into BUNDLE: into its manifest, and as a page beside it.")
-@click.option("--json", "as_json", is_flag=True, help="Print the report as JSON.")
-def command(bundle: Path, against: Path, as_json: bool, **choices: Any) -> None:
+def command(bundle: Path, against: Path, out: Path | None, as_json: bool, **choices: Any) -> None:
     """Compare the engine bundle BUNDLE with PyTorch, from its hashes to the sound.
 
     Exit code 0: nothing differs beyond the tolerances. 1: something does; the report says what, and in which layer
@@ -68,27 +66,22 @@ def command(bundle: Path, against: Path, as_json: bool, **choices: Any) -> None:
     request = VerifyRequest(choices["graphs"], choices["windows"], choices["steps"])
     opened = open_bundle(bundle)
     exported = choices["exported"] and open_bundle(choices["exported"])
-    with progress_line(as_json, "comparing") as say:
+    with progress_line("comparing") as say:
 
         def listener(check: Check) -> None:
             say(f"{check.graph}: {check.kind} {check.where}")
 
         report = verify_bundle(opened, CheckpointBundle.open(against), request, listener, exported)
-    _write(opened, report, choices)
-    if as_json:
-        click.echo(json.dumps(report.to_json(), indent=2))
-    else:
-        _print_report(report)
+    _keep(opened, report, choices)
+    give_report(report.to_json(), out, as_json, lambda: _print_report(report))
     report.require()
 
 
-def _write(bundle: EngineBundle, report: VerifyReport, choices: Mapping[str, Any]) -> None:
-    """Everything that is asked for, whether or not the bundle passed."""
+def _keep(bundle: EngineBundle, report: VerifyReport, choices: Mapping[str, Any]) -> None:
+    """As a page and in the bundle, where this is asked for, whether or not the bundle passed."""
     from jukebox_deploy.cli.verify_page import write_page
     from jukebox_deploy.engines.bundle import write_parity
 
-    if choices["out"] is not None:
-        write_json_atomic(choices["out"], report.to_json())
     if choices["page"] is not None:
         write_page(choices["page"], report)
     if choices["record"]:
@@ -97,21 +90,10 @@ def _write(bundle: EngineBundle, report: VerifyReport, choices: Mapping[str, Any
 
 
 def _print_report(report: VerifyReport) -> None:
-    from rich import box
-    from rich.console import Console
-    from rich.table import Table
-
-    table = Table(box=box.SIMPLE)
-    table.add_column("graph", no_wrap=True)
-    table.add_column("check", no_wrap=True)
-    table.add_column("at", no_wrap=True)
-    table.add_column("found")
-    table.add_column("limit", justify="right", no_wrap=True)
-    table.add_column("", no_wrap=True)
+    table = plain_table("graph", "check", "at", "found", "limit", "", right={"limit"}, wrapped={"found"})
     for check in report.checks:
         table.add_row(check.graph, check.kind, check.where, *check.finding(), check.outcome)
-    # In a pipe there is no terminal whose width could be asked for.
-    console = Console(width=None if sys.stdout.isatty() else 140)
+    console = output_console()
     console.print(f"{report.bundle}: {len(report.files)} files, every hash matches; exported from this checkpoint.")
     console.print(table)
     counts = ", ".join(f"{count} {outcome}" for outcome, count in report.outcomes.items())

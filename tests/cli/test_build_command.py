@@ -43,7 +43,7 @@ def test_one_graph_as_json(source: Path, tmp_path: Path) -> None:
     pytest.importorskip("tensorrt_rtx")
     result = build(source / "step_0.onnx", "--out", tmp_path / "engines", "--json")
     assert result.exit_code == 0, result.output
-    summary = json.loads(result.output)
+    summary = json.loads(result.stdout)
     assert [graph["graph"] for graph in summary["graphs"]] == ["step_0"]
     assert list(open_bundle(tmp_path / "engines").graphs) == ["step_0"]
 

@@ -5,8 +5,9 @@ import json
 import pytest
 from click.testing import CliRunner
 
-from jukebox_deploy.cli.data_synthesize_command import _Rate
+from jukebox_deploy.cli.data_synthesize_command import CorpusProgress
 from jukebox_deploy.cli.main import cli
+from jukebox_deploy.cli.progress import Pace
 from jukebox_deploy.data.synthesis.corpus import SongDone
 from jukebox_deploy.data.synthesis.song_files import SongFiles
 
@@ -57,8 +58,9 @@ def test_a_file_is_no_folder(tmp_path):
 
 
 def test_the_speed_counts_what_this_run_made():
-    clock = iter([0.0, 1.0, 2.0]).__next__
-    rate = _Rate(clock)
-    song = SongFiles(0, {"seconds": 50.0}, "")
-    assert rate.after(SongDone(song, made=False, total_seconds=100.0)) == "song 1"
-    assert rate.after(SongDone(song, made=True, total_seconds=100.0)) == "song 2, 25 x real time"
+    song, progress, pace = SongFiles(0, {"seconds": 50.0}, ""), CorpusProgress(), Pace(begun=0.0, first=0.0)
+    there = progress.after(SongDone(song, made=False, total_seconds=150.0))
+    assert (there.note, pace.describe(there, 1.0)) == ("song 1", ())
+    made = progress.after(SongDone(song, made=True, total_seconds=150.0))
+    assert (made.note, made.counted) == ("song 2", "100 of 150 s of music")
+    assert pace.describe(made, 2.0) == ("25 x real time", "0:00:02 left")

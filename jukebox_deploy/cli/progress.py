@@ -1,0 +1,170 @@
+"""How far something is, for people: bars with rate and time left on a terminal, elsewhere a line now and then."""
+
+from __future__ import annotations
+
+import sys
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from types import TracebackType
+from typing import TYPE_CHECKING, Self
+
+if TYPE_CHECKING:
+    from rich.console import Console
+    from rich.progress import Progress as Bars
+    from rich.progress import TaskID
+
+LINE_SECONDS = 10.0
+"""Between two lines where there is no terminal."""
+
+_DRAWN_PER_SECOND = 4  # seldom, because a benchmark is measured meanwhile
+
+ShowCount = Callable[[str, float, float], None]
+"""Takes what is being done, how much of it is done, and how much there is."""
+
+
+def per_second(rate: float) -> str:
+    """A rate in words, for instance `12.5/s`."""
+    return f"{rate:.3g}/s" if rate < 1000 else f"{rate:,.0f}/s"
+
+
+@dataclass(frozen=True)
+class Progress:
+    """How far one thing is."""
+
+    what: str
+    done: float = 0.0
+    total: float | None = None  # `None`: nobody knows, so there is no time left either
+    unit: str = ""  # what is counted
+    found: float | None = None  # done before this run; default: what was done when it was first heard of
+    note: str = ""
+    speed: Callable[[float], str] = per_second  # words for so many units per second
+    bar: str = ""  # what moves one bar in turns has one name here; default: `what`
+
+    @property
+    def finished(self) -> bool:
+        """Whether all is done."""
+        return self.total is not None and self.done >= self.total
+
+    @property
+    def counted(self) -> str:
+        """For instance `100 of 600 codes`; nothing where nothing is counted."""
+        return "" if self.total is None else f"{self.done:.0f} of {self.total:.0f} {self.unit}".rstrip()
+
+
+@dataclass
+class Pace:
+    """How fast something goes, on average since it was first heard of."""
+
+    begun: float  # seconds on the clock
+    first: float  # how much was done then
+
+    def describe(self, progress: Progress, now: float) -> tuple[str, ...]:
+        """Rate and time left, or how long it took; nothing before there is a rate."""
+        before = self.first if progress.found is None else progress.found
+        elapsed = now - self.begun
+        if progress.total is None or elapsed <= 0 or progress.done <= before:
+            return ()
+        rate = (progress.done - before) / elapsed
+        left = (progress.total - progress.done) / rate
+        duration = f"in {clock_time(elapsed)}" if progress.finished else f"{clock_time(left)} left"
+        return progress.speed(rate), duration
+
+
+class ProgressDisplay:
+    """Tell it how far everything is: `with ProgressDisplay() as display: display.show(Progress("songs", 1, 4))`."""
+
+    def __init__(self, console: Console | None = None, clock: Callable[[], float] = time.monotonic) -> None:
+        """Without a console it writes to standard error, so that standard output is for results."""
+        from rich.console import Console
+
+        self._console = console or Console(stderr=True)
+        self._clock = clock
+        self._bars = _bars(self._console) if self._console.is_interactive else None
+        self._tasks: dict[str, TaskID] = {}
+        self._paces: dict[str, Pace] = {}
+        self._shown: dict[str, Progress] = {}
+        self._last_line = clock()
+
+    def __enter__(self) -> Self:
+        """Begin to draw."""
+        if self._bars:
+            self._bars.start()
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        """Leave the bars as they are; what has no end leaves nothing."""
+        if self._bars:
+            for bar, task in self._tasks.items():
+                if self._shown[bar].total is None:
+                    self._bars.remove_task(task)
+            self._bars.stop()
+
+    def show(self, progress: Progress) -> None:
+        """Move a bar; without a terminal write a line if one is due."""
+        bar, now = progress.bar or progress.what, self._clock()
+        last = self._shown.get(bar)
+        if last is None or progress.done < last.done:  # it begins, or begins anew with other things
+            self._paces[bar] = Pace(now, progress.done)
+        self._shown[bar] = progress
+        if self._bars:
+            self._draw(self._bars, bar, progress, self._text(bar, progress, now))
+        elif self._is_due(progress, last, now):
+            self._last_line = now
+            self.say(self._text(bar, progress, now, progress.counted))
+
+    def say(self, text: str) -> None:
+        """Write a line, above the bars if there are any."""
+        self._console.print(text, markup=False, highlight=False, soft_wrap=True)
+
+    def _is_due(self, progress: Progress, last: Progress | None, now: float) -> bool:
+        """After some seconds, at the end, and where something else begins on a bar; not for whatever has no end."""
+        other = last is not None and last.what != progress.what and progress.total is not None
+        return other or progress.finished or now - self._last_line >= LINE_SECONDS
+
+    def _text(self, bar: str, progress: Progress, now: float, counted: str = "") -> str:
+        parts = (counted, progress.note, *self._paces[bar].describe(progress, now))
+        return ": ".join(filter(None, (progress.what, ", ".join(filter(None, parts)))))
+
+    def _draw(self, bars: Bars, bar: str, progress: Progress, text: str) -> None:
+        if bar not in self._tasks:
+            self._tasks[bar] = bars.add_task(text, total=progress.total, completed=int(progress.done))
+        bars.update(self._tasks[bar], description=text, completed=progress.done, total=progress.total)
+
+
+@contextmanager
+def progress_bars() -> Iterator[ShowCount]:
+    """For jobs that tell what is being done, how much of it is done, and how much there is."""
+    with ProgressDisplay() as display:
+        yield lambda what, done, total: display.show(Progress(what, done, total))
+
+
+@contextmanager
+def progress_line(first: str) -> Iterator[Callable[[str], None]]:
+    """For jobs that only tell what is being done, begun with `first`."""
+    with ProgressDisplay() as display:
+
+        def say(text: str) -> None:
+            display.show(Progress(text, bar="now"))
+
+        say(first)
+        yield say
+
+
+def clock_time(seconds: float) -> str:
+    """For instance `0:01:10`."""
+    minutes, rest = divmod(round(seconds), 60)
+    return f"{minutes // 60}:{minutes % 60:02}:{rest:02}"
+
+
+def _bars(console: Console) -> Bars:
+    from rich.progress import BarColumn, TaskProgressColumn, TextColumn
+    from rich.progress import Progress as Bars
+
+    columns = (BarColumn(bar_width=20), TaskProgressColumn(), TextColumn("{task.description}", markup=False))
+    # What is printed meanwhile goes above the bars, but never from a pipe or a file into the terminal.
+    redirect = sys.stdout.isatty()
+    return Bars(*columns, console=console, refresh_per_second=_DRAWN_PER_SECOND, redirect_stdout=redirect)

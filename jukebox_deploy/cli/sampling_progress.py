@@ -1,0 +1,54 @@
+"""What sampling tells, as progress: a bar for each level, all songs together, and a line for each song."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+
+from jukebox_deploy.cli.progress import Progress, ProgressDisplay
+from jukebox_deploy.config import VQVAEConfig
+from jukebox_deploy.runtime.events import DecodeProgress, Event, LevelProgress, SongDecoded, SongWarning
+
+
+@dataclass
+class LevelSum:
+    """How far one level is, all songs together; codes that were found there do not count as sampled."""
+
+    codes_per_second: float  # of audio
+    _songs: dict[int, LevelProgress] = field(default_factory=dict)
+
+    def after(self, event: LevelProgress) -> Progress:
+        """Where the level is after an event."""
+        self._songs[event.song] = event
+        songs = self._songs.values()
+        done, total, found = (sum(getattr(song, name) for song in songs) for name in ("done", "total", "found"))
+        return Progress(f"level {event.level}", done, total, "codes", found, speed=self._speed)
+
+    def _speed(self, rate: float) -> str:
+        return f"{rate:.1f} tokens/s, {rate / self.codes_per_second:.3g} x real time"
+
+
+class SamplingProgress:
+    """Give it every event of a run."""
+
+    def __init__(self, vqvae: VQVAEConfig, display: ProgressDisplay) -> None:
+        self._vqvae = vqvae
+        self._display = display
+        self._levels: dict[int, LevelSum] = {}
+
+    def show(self, event: Event) -> None:
+        """Show one event."""
+        match event:
+            case LevelProgress(level):
+                self._display.show(self._level(level).after(event))
+            case DecodeProgress(level, song, done, total):
+                self._display.show(Progress(f"song {song + 1}, decoding level {level}", done, total, "codes"))
+            case SongWarning(song, text):
+                self._display.say(f"song {song + 1}: warning: {text}")
+            case SongDecoded(song=song, wav=wav):
+                scaled = f", scaled by {wav.scale:.3f} because its peak was {wav.peak:.3f}" if wav.scale != 1.0 else ""
+                self._display.say(f"song {song + 1}: {wav.seconds:.2f} s in {wav.path}{scaled}")
+
+    def _level(self, level: int) -> LevelSum:
+        if level not in self._levels:
+            self._levels[level] = LevelSum(self._vqvae.sample_rate / self._vqvae.hop_length(level))
+        return self._levels[level]

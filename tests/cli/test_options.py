@@ -1,0 +1,59 @@
+"""What commands share: the order of grouped options, reports, tables."""
+
+from __future__ import annotations
+
+import json
+
+import click
+import pytest
+from click.testing import CliRunner
+
+from jukebox_deploy.cli.options import comma_separated, give_report, grouped, report_options
+from jukebox_deploy.cli.tables import output_console, plain_table
+
+
+@click.command()
+@report_options
+@grouped(click.option("--first"), click.option("--second", callback=comma_separated))
+def tell(out, as_json, first, second):
+    give_report({"first": first, "second": second}, out, as_json, lambda: click.echo(f"for people: {first}"))
+
+
+def test_help_shows_grouped_options_in_their_order():
+    assert [parameter.name for parameter in tell.params] == ["out", "as_json", "first", "second"]
+
+
+@pytest.mark.parametrize("as_json", [False, True])
+def test_a_report_goes_to_a_file_and_to_people_or_programs(tmp_path, as_json):
+    out = tmp_path / "report.json"
+    arguments = ["--first", "x", "--second", "a, b,", "--out", str(out), *["--json"] * as_json]
+    result = CliRunner().invoke(tell, arguments, catch_exceptions=False)
+    document = {"first": "x", "second": ["a", "b"]}
+    assert json.loads(out.read_text()) == document
+    if as_json:
+        assert json.loads(result.stdout) == document
+    else:
+        assert result.stdout == "for people: x\n"
+
+
+def test_a_report_that_nobody_asked_for_writes_no_file(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    assert CliRunner().invoke(tell, ["--first", "x"]).stdout == "for people: x\n"
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_table_in_a_pipe_keeps_its_columns_and_wraps_only_where_it_may(capsys):
+    table = plain_table("name", "words", "size", right={"size"}, wrapped={"words"}, title="All")
+    table.add_row("a-long-name", "many words that go on", "1")
+    output_console(38).print(table)
+    lines = [line.rstrip() for line in capsys.readouterr().out.splitlines() if line.strip()]
+    assert lines[0] == "All"
+    assert lines[1].split() == ["name", "words", "size"]
+    assert lines[3].split()[:2] == ["a-long-name", "many"]
+    assert lines[3].endswith(" 1")
+    assert lines[-1].split()[-1] == "on"
+
+
+def test_a_console_without_markup_prints_brackets(capsys):
+    output_console(markup=False).print("[bold] 12")
+    assert capsys.readouterr().out == "[bold] 12\n"
