@@ -1,13 +1,14 @@
 """How much device memory a prior takes with some slots, and how many slots fit.
 
 Derived from the graphs' tables, so it says what the sessions allocate: caches once, other states
-twice (the step reads one buffer and writes the other), everything else once.
+twice (the step reads one buffer and writes the other), everything else once, and between the parts
+of a graph that was cut, what each hands over.
 """
 
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from jukebox_deploy.config import JukeboxConfig
 from jukebox_deploy.contract import GraphKind, GraphSpec, Precision, Role, TensorSpec
@@ -27,11 +28,12 @@ class PriorMemory:
     window_per_slot: int  # codes, conditioning rows, lyric keys and values, random numbers, settings
     activations: int | None  # what engines need beside these at their largest shapes, where they say it
     most_slots: int  # that the graphs take
+    hand_over_per_slot: int = 0  # between the parts of step and prefill
 
     @property
     def per_slot(self) -> int:
         """Bytes that each further slot takes."""
-        return self.caches_per_slot + self.window_per_slot
+        return self.caches_per_slot + self.window_per_slot + self.hand_over_per_slot
 
     def total(self, slots: int) -> int:
         """Bytes with that many slots; without activations where they are not known."""
@@ -46,10 +48,11 @@ class PriorMemory:
 def plan_manifest(manifest: Manifest) -> list[PriorMemory]:
     """The priors of an engine bundle, level 0 first; the weights are those of its files."""
     specs = {name: entry.spec for name, entry in manifest.graphs.items()}
-    return [
+    plans = (
         _plan(specs, level, manifest.precision, _stored_weights(manifest, level), _activations(manifest, level))
         for level in _levels(specs)
-    ]
+    )
+    return [replace(plan, hand_over_per_slot=_hand_over(manifest, plan.level)) for plan in plans]
 
 
 def plan_config(config: JukeboxConfig, precision: Precision) -> list[PriorMemory]:
@@ -97,6 +100,12 @@ def _stored_weights(manifest: Manifest, level: int) -> int:
     """Bytes of the files of step and prefill; a file that both use counts once."""
     files = {name for graph in _graph_names(manifest, level) for name in manifest.graphs[graph].files}
     return sum(manifest.files[name].bytes for name in files)
+
+
+def _hand_over(manifest: Manifest, level: int) -> int:
+    """Bytes per slot between parts; step and prefill have buffers of their own."""
+    entries = (manifest.graphs[graph] for graph in _graph_names(manifest, level))
+    return sum(tensor.bytes({"B": 1}) for entry in entries for tensor in entry.between)
 
 
 def _activations(manifest: Manifest, level: int) -> int | None:

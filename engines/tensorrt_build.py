@@ -16,7 +16,7 @@ from typing import Any
 from jukebox_deploy.contract import DimensionRange, GraphKind, GraphSpec
 from jukebox_deploy.engines.graph_check import check_graph_file
 from jukebox_deploy.engines.manifest import Target
-from jukebox_deploy.engines.tensorrt_capabilities import set_compute_capabilities
+from jukebox_deploy.engines.tensorrt_capabilities import capabilities_of_engine, set_compute_capabilities
 from jukebox_deploy.engines.tensorrt_flavour import (
     BuildEvents,
     Progress,
@@ -147,9 +147,19 @@ def build_engine(
         activation_bytes=events.number("Total Activation Memory:"),
         seconds=time.perf_counter() - started,
         process_peak_bytes=_process_peak_bytes(),
-        warnings=tuple(text for text in events.texts("WARNING") if _INT64_NOTE not in text),
-        compute_capabilities=options.compute_capabilities,
+        warnings=(*_remarks(spec, options), *(t for t in events.texts("WARNING") if _INT64_NOTE not in t)),
+        compute_capabilities=capabilities_of_engine(builder_config, options.compute_capabilities),
     )
+
+
+def _remarks(spec: GraphSpec, options: BuildOptions) -> tuple[str, ...]:
+    """What a choice costs later."""
+    if spec.kind is GraphKind.STEP and Feature.WEIGHT_STREAMING in options.features:
+        return (
+            "this step may stream its weights, so it cannot be recorded as a CUDA graph; where all weights fit the "
+            f"GPU, build without --feature {Feature.WEIGHT_STREAMING}.",
+        )
+    return ()
 
 
 def _create_builder(trt: Any, logger: Any, spec: GraphSpec, target: Target) -> Any:
@@ -177,15 +187,20 @@ def _configure(trt: Any, builder: Any, spec: GraphSpec, options: BuildOptions) -
 
 
 def profile_ranges(spec: GraphSpec, slots: Sequence[int]) -> list[tuple[DimensionRange, ...]]:
-    """The ranges of each profile: for a stack, one that is best at each number of slots and begins after the last."""
+    """The ranges of each profile: for a stack, one that is best at each number of slots and begins after the last.
+
+    One slot beside others gets the range 1 to 2: where a profile is fixed at 1, TensorRT-RTX lays out all matrices a
+    second time for it, and the engine has its weights twice.
+    """
     if not spec.ranges:
         return []
     if not slots or not spec.states:
         return [spec.ranges]
     lowest = [slots[0] if spec.kind is GraphKind.STEP else 1, *(number + 1 for number in slots[:-1])]
+    highest = [max(2, number) for number in slots] if len(slots) > 1 else slots
     return [
-        tuple(DimensionRange("B", low, best, best) if r.symbol == "B" else r for r in spec.ranges)
-        for low, best in zip(lowest, slots, strict=True)
+        tuple(DimensionRange("B", low, best, high) if r.symbol == "B" else r for r in spec.ranges)
+        for low, best, high in zip(lowest, slots, highest, strict=True)
     ]
 
 

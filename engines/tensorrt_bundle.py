@@ -17,6 +17,7 @@ from jukebox_deploy.engines.tensorrt_flavour import Progress, flavour_version, l
 from jukebox_deploy.errors import EngineError
 from jukebox_deploy.files import atomic_directory
 from jukebox_deploy.processes import map_in_processes
+from jukebox_deploy.threads import usable_cores
 
 GraphProgress = Callable[[str, str, int, int], None]
 """Told of every finished step: graph, phase, steps done, steps in all."""
@@ -146,7 +147,7 @@ def processes_to_build(source: EngineBundle, graphs: Sequence[str] = ()) -> int:
     """As many as there are cores, if the weights are small, and at most one per two graphs."""
     entries = [source.manifest.graphs[name] for name in _select(source, graphs)]
     weights = sum(source.manifest.files[name].bytes for entry in entries for name in entry.weights)
-    return max(1, min(os.cpu_count() or 1, len(entries) // 2)) if weights <= _SMALL_WEIGHTS else 1
+    return max(1, min(usable_cores(), len(entries) // 2)) if weights <= _SMALL_WEIGHTS else 1
 
 
 def _write_manifest(
@@ -187,6 +188,7 @@ def _facts(
     return {
         "onnx_sha256": [source.manifest.files[piece.file].sha256 for piece in exported.pieces],
         "layers": sum(summary.layers for summary in summaries),
+        "layers_of_parts": [summary.layers for summary in summaries] if exported.parts else [],
         "activation_bytes": max(activations) if len(activations) == len(summaries) else None,
         "profiles": summaries[0].profiles,
         "slots": list(options.slots),

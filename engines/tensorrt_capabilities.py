@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from jukebox_deploy.contract import GraphKind, LinearWeights, Precision
+from jukebox_deploy.engines.device import NoDeviceError
 from jukebox_deploy.engines.manifest import Target
 from jukebox_deploy.errors import EngineError
 
@@ -98,6 +99,25 @@ def set_compute_capabilities(trt: Any, builder_config: Any, capabilities: Sequen
     builder_config.num_compute_capabilities = len(capabilities)
     for index, capability in enumerate(capabilities):
         builder_config.set_compute_capability(getattr(trt.ComputeCapability, known[capability]), index)
+
+
+def capabilities_of_engine(builder_config: Any, asked: Sequence[str]) -> tuple[str, ...]:
+    """The GPUs that an engine runs on: those asked for, or that of this machine where a flavour builds for it.
+
+    Empty where nobody says it: by default, TensorRT-RTX builds for all newer GPUs.
+    """
+    if asked or hasattr(builder_config, "num_compute_capabilities"):
+        return tuple(asked)
+    from jukebox_deploy.engines.cuda_device import CudaDevice
+
+    try:
+        device = CudaDevice()
+    except NoDeviceError:
+        return ()
+    try:
+        return (device.properties.compute_capability,)
+    finally:
+        device.close()
 
 
 def _number_of(name: str) -> int:

@@ -254,11 +254,16 @@ def cut_graph(spec: GraphSpec, prior: PriorConfig, parts: int) -> tuple[GraphSpe
         raise ConfigError(f"{spec.name} has {depth} layers, which cannot be cut into {parts} parts.")
     if parts == 1:
         return (spec,)
-    borders = [depth * part // parts for part in range(parts + 1)]
-    cuts = [range(first, end) for first, end in pairwise(borders)]
     return tuple(
-        replace(spec, tensors=tuple(_part_tensors(spec, prior, layers)), part=part) for part, layers in enumerate(cuts)
+        replace(spec, tensors=tuple(_part_tensors(spec, prior, layers)), part=part)
+        for part, layers in enumerate(layers_of_parts(depth, parts))
     )
+
+
+def layers_of_parts(depth: int, parts: int) -> list[range]:
+    """Which of a stack's layers each of its parts has."""
+    borders = [depth * part // parts for part in range(parts + 1)]
+    return [range(first, end) for first, end in pairwise(borders)]
 
 
 def _part_tensors(spec: GraphSpec, prior: PriorConfig, layers: range) -> Iterator[TensorSpec]:

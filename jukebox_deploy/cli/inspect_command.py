@@ -6,7 +6,9 @@ import json
 import math
 import sys
 from collections import Counter
+from collections.abc import Iterator
 from dataclasses import asdict
+from itertools import zip_longest
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -14,9 +16,11 @@ import click
 
 from jukebox_deploy.contract import LinearWeights, Precision
 from jukebox_deploy.engines.bundle import MANIFEST_NAME, EngineBundle, open_bundle
+from jukebox_deploy.engines.manifest import GraphEntry, Manifest
 from jukebox_deploy.engines.memory_plan import PriorMemory, plan_config, plan_manifest
 from jukebox_deploy.engines.quantised_weights import describe_prior, quantised_weights
 from jukebox_deploy.errors import EngineError
+from jukebox_deploy.graphs import layers_of_parts
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -47,12 +51,20 @@ def command(folder: Path, graphs: tuple[str, ...], memory: float | None, quick: 
         description = describe_checkpoint(folder, quick, limit)
     else:
         raise EngineError(f"{folder} is no bundle: it has neither {MANIFEST_NAME} nor config.json.")
-    if unknown := [name for name in graphs if name not in description.get("graphs", {})]:
-        raise EngineError(f"{folder} has no graphs {unknown}; it has {list(description.get('graphs', {}))}.")
+    tables = _tables(description)
+    if unknown := [name for name in graphs if name not in tables]:
+        raise EngineError(f"{folder} has no graphs {unknown}; it has {list(tables)}.")
     if as_json:
         click.echo(json.dumps(description, indent=2))
     else:
-        _print(description, graphs)
+        _print(description, {name: tables[name] for name in graphs})
+
+
+def _tables(description: Description) -> dict[str, Description]:
+    """The tables of all graphs and of their parts, by name."""
+    graphs = description.get("graphs", {})
+    parts = {part["graph"]: part["table"] for graph in graphs.values() for part in graph["parts"]}
+    return {name: graph["table"] for name, graph in graphs.items()} | parts
 
 
 def describe_engines(bundle: EngineBundle, quick: bool, limit: int | None) -> Description:
@@ -60,12 +72,13 @@ def describe_engines(bundle: EngineBundle, quick: bool, limit: int | None) -> De
     manifest = bundle.manifest
     graphs = {
         name: {
-            "file": entry.file,
+            "file": entry.file or None,
             "weights": list(entry.weights),
             "bytes": sum(manifest.files[file].bytes for file in entry.files),
             "compute_capabilities": list(entry.compute_capabilities),
             "options": dict(entry.options),
             "table": entry.spec.to_json(),
+            "parts": _describe_parts(manifest, entry),
         }
         for name, entry in manifest.graphs.items()
     }
@@ -86,6 +99,25 @@ def describe_engines(bundle: EngineBundle, quick: bool, limit: int | None) -> De
         "parity": manifest.parity,
         "memory": [_describe_memory(plan, limit) for plan in plan_manifest(manifest)],
     }
+
+
+def _describe_parts(manifest: Manifest, entry: GraphEntry) -> list[Description]:
+    """The parts of a graph that was cut. `bytes` are those of the file; exported parts share the graph's `weights`."""
+    if not entry.parts:
+        return []
+    counts = entry.options.get("layers_of_parts", [])  # of the parsed networks; an export has none
+    layers = layers_of_parts(manifest.config.prior(entry.spec.level).transformer.depth, len(entry.parts))
+    return [
+        {
+            "graph": part.spec.name,
+            "file": part.file,
+            "bytes": manifest.files[part.file].bytes,
+            "stack_layers": [mine.start, mine.stop - 1],
+            "network_layers": count,
+            "table": part.spec.to_json(),
+        }
+        for part, mine, count in zip_longest(entry.parts, layers, counts)
+    ]
 
 
 def describe_checkpoint(folder: Path, quick: bool, limit: int | None) -> Description:
@@ -126,7 +158,7 @@ def _describe_memory(plan: PriorMemory, limit: int | None) -> Description:
     return description if limit is None else description | {"memory": limit, "slots_that_fit": plan.slots_within(limit)}
 
 
-def _print(description: Description, graphs: tuple[str, ...]) -> None:
+def _print(description: Description, tables: dict[str, Description]) -> None:
     from rich.console import Console
 
     # In a pipe there is no terminal whose width could be asked for.
@@ -135,8 +167,8 @@ def _print(description: Description, graphs: tuple[str, ...]) -> None:
         _print_engines(console, description)
     else:
         _print_checkpoint(console, description)
-    for name in graphs:
-        _print_tensors(console, name, description["graphs"][name]["table"])
+    for name, table in tables.items():
+        _print_tensors(console, name, table)
     _print_memory(console, description["memory"])
 
 
@@ -150,17 +182,20 @@ def _print_engines(console: Console, description: Description) -> None:
     for level, facts in description["quantised_weights"].items():
         console.print(describe_prior(level, facts))
     console.print("made with " + ", ".join(f"{name} {version}" for name, version in description["tools"].items()))
-    rows = [
-        (
-            name,
-            graph["file"],
-            _mebibytes(graph["bytes"]),
-            _ranges(graph["table"]),
-            ", ".join(graph["compute_capabilities"]),
-        )
-        for name, graph in description["graphs"].items()
-    ]
-    _print_table(console, ("graph", "file", "MiB with weights", "sizes", "GPUs"), rows, right=(2,))
+    rows = [row for name, graph in description["graphs"].items() for row in _graph_rows(name, graph)]
+    _print_table(console, ("graph", "file", "MiB with weights", "layers", "sizes", "GPUs"), rows, right=(2,))
+
+
+def _graph_rows(name: str, graph: Description) -> Iterator[tuple[str, ...]]:
+    """A graph, and below it its parts with the layers of the stack that each has."""
+    parts = graph["parts"]
+    file = graph["file"] or f"{len(parts)} parts"
+    capabilities = ", ".join(graph["compute_capabilities"])
+    yield name, file, _mebibytes(graph["bytes"]), "", _ranges(graph["table"]), capabilities
+    for part in parts:
+        size = _mebibytes(part["bytes"]) + (" + shared" if graph["weights"] else "")
+        first, last = part["stack_layers"]
+        yield "", part["file"], size, f"{first}-{last}", "", ""
 
 
 def _element_types(description: Description) -> str:
@@ -198,7 +233,9 @@ def _print_tensors(console: Console, name: str, table: Description) -> None:
 
 
 def _print_memory(console: Console, plans: list[Description]) -> None:
-    headings = ["prior", "precision", "weights GB", "caches MiB/slot", "window MiB/slot", "activations MiB"]
+    headings = ["prior", "precision", "weights GB", "caches MiB/slot", "window MiB/slot"]
+    cut = any(plan["hand_over_per_slot"] for plan in plans)
+    headings += [*(["between parts MiB/slot"] if cut else []), "activations MiB"]
     rows = []
     for plan in plans:
         row = [
@@ -207,6 +244,7 @@ def _print_memory(console: Console, plans: list[Description]) -> None:
             _gigabytes(plan["weights"]),
             _mebibytes(plan["caches_per_slot"]),
             _mebibytes(plan["window_per_slot"]),
+            *([_mebibytes(plan["hand_over_per_slot"])] if cut else []),
             "" if plan["activations"] is None else _mebibytes(plan["activations"]),
             *(f"{_gigabytes(total)} ({slots})" for slots, total in plan["total"].items()),
         ]

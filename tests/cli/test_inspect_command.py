@@ -10,7 +10,7 @@ import pytest
 from click.testing import CliRunner, Result
 
 from jukebox_deploy.cli.main import cli
-from tests.engines.handmade_graphs import cache_spec, save_bundle
+from tests.engines.handmade_graphs import cache_spec, save_bundle, save_cut_bundle
 
 
 def inspect(*arguments: str | Path) -> Result:
@@ -57,6 +57,38 @@ def test_an_engine_bundle_for_people(engines: Path) -> None:
     for part in ("engine bundle of tiny for onnxruntime, fp16", "all match", "[B, 2, 8, 16]", "in place", "slots in"):
         assert part in " ".join(result.output.split())  # a long path breaks the line
     assert "hashes: not checked" in inspect(engines, "--quick").output
+
+
+def test_parts_are_shown_one_by_one(tmp_path: Path) -> None:
+    folder = save_cut_bundle(tmp_path / "engines", parts=3).folder
+    description = described(folder)
+    step = description["graphs"]["step_2"]
+    assert (step["file"], step["bytes"]) == (None, 16 * 1024)
+    shown = [{key: value for key, value in part.items() if key != "table"} for part in step["parts"]]
+    sizes, layers = (5120, 5120, 6144), ([0, 4], [5, 9], [10, 15])
+    assert shown == [
+        {
+            "graph": f"step_2_part_{index}",
+            "file": f"step_2_part_{index}.engine",
+            "bytes": sizes[index],
+            "stack_layers": layers[index],
+            "network_layers": 100 + index,
+        }
+        for index in range(3)
+    ]
+    assert description["graphs"]["vqvae_decode_0"]["parts"] == []
+    (memory,) = description["memory"]
+    assert memory["total"]["16"] - memory["total"]["1"] == 15 * sum(
+        memory[f"{what}_per_slot"] for what in ("caches", "window", "hand_over")
+    )
+
+
+def test_parts_for_people(tmp_path: Path) -> None:
+    folder = save_cut_bundle(tmp_path / "engines", parts=3).folder
+    output = " ".join(inspect(folder, "--graph", "step_2_part_1").output.split())
+    for text in ("step_2 3 parts 0.0", "step_2_part_2.engine 0.0 10-15", " between ", "tensors of step_2_part_1"):
+        assert text in output
+    assert "has no graphs ['step_2_part_3']" in inspect(folder, "--graph", "step_2_part_3").output
 
 
 def test_a_checkpoint_bundle(checkpoint: Path) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -11,7 +12,8 @@ from onnx import helper
 
 from jukebox_deploy.contract import DimensionRange, GraphKind, GraphSpec, Precision, Role, TensorSpec, numpy_dtype
 from jukebox_deploy.engines.bundle import EngineBundle, open_bundle, write_manifest
-from jukebox_deploy.engines.manifest import GraphEntry, Manifest, Target
+from jukebox_deploy.engines.manifest import GraphEntry, GraphPart, Manifest, Target
+from jukebox_deploy.graphs import GraphOptions, cut_graph, declare_graphs, layers_of_parts
 from jukebox_deploy.presets import preset
 
 HEADS, LENGTH, WIDTH = 2, 8, 16
@@ -105,6 +107,26 @@ def make_manifest(entries: list[GraphEntry], precision: Precision = Precision.FP
         graphs={entry.spec.name: entry for entry in entries},
         tools={"onnx": onnx.__version__},
     )
+
+
+def save_cut_bundle(folder: Path, parts: int, target: Target = Target.TENSORRT_RTX) -> EngineBundle:
+    """Step and prefill of the top prior of `tiny` in parts, and a decoder in one piece; nothing in them could run.
+
+    A file has as many KiB as its part has layers.
+    """
+    folder.mkdir(parents=True)
+    config, entries = preset("tiny"), []
+    depth = config.prior(2).transformer.depth
+    for spec in (declare_graphs(config, GraphOptions(Precision.FP16))[name] for name in ("step_2", "prefill_2")):
+        pieces = tuple(GraphPart(part, f"{part.name}.engine") for part in cut_graph(spec, config.prior(2), parts))
+        for piece, layers in zip(pieces, layers_of_parts(depth, parts), strict=True):
+            (folder / piece.file).write_bytes(bytes(1024 * len(layers)))
+        options = {"activation_bytes": 256, "layers_of_parts": list(range(100, 100 + parts))}
+        entries.append(GraphEntry(spec, "", compute_capabilities=("8.9",), options=options, parts=pieces))
+    (folder / "vqvae_decode_0.engine").write_bytes(b"engine")
+    entries.append(GraphEntry(decode_spec(), "vqvae_decode_0.engine"))
+    write_manifest(folder, replace(make_manifest(entries), target=target))
+    return open_bundle(folder)
 
 
 def save_bundle(folder: Path, precision: Precision = Precision.FP16) -> EngineBundle:

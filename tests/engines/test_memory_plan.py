@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
 
 import pytest
 
@@ -11,8 +14,10 @@ from jukebox_deploy.contract import DimensionRange, GraphKind, GraphSpec, Precis
 from jukebox_deploy.costs import allocated_cache_bytes
 from jukebox_deploy.engines.manifest import FileRecord, GraphEntry, Manifest
 from jukebox_deploy.engines.memory_plan import PriorMemory, plan_config, plan_manifest
+from jukebox_deploy.engines.tensorrt_graph import TensorRtGraph
 from jukebox_deploy.presets import PRESETS, preset
-from tests.engines.handmade_graphs import cache_spec, decode_spec, make_manifest
+from tests.engines.handmade_graphs import cache_spec, decode_spec, make_manifest, save_cut_bundle
+from tests.engines.host_device import HostDevice
 
 KEY_BYTES = 2 * 8 * 16 * 2  # heads, length, width, float16
 QUERY_BYTES = 2 * 16 * 2
@@ -39,6 +44,23 @@ def test_a_bundle_counts_shared_weights_once_and_other_states_twice() -> None:
         activations=None,
         most_slots=16,
     )
+
+
+def test_what_parts_hand_over_counts_and_is_what_the_runner_allocates(tmp_path: Path) -> None:
+    manifest = save_cut_bundle(tmp_path / "engines", parts=3).manifest
+    (plan,) = plan_manifest(manifest)
+    prior = preset("tiny").prior(2)
+    width, block = prior.transformer.width, prior.transformer.block_length
+    borders = 2 * (width + block * width) * 2  # of the step and of the prefill, in float16
+    conditioning = 4 * width  # which the step adds again at its end, in float32
+    assert plan.hand_over_per_slot == borders + conditioning
+    assert plan.total(3) - plan.total(2) == plan.caches_per_slot + plan.window_per_slot + plan.hand_over_per_slot
+    device, slots = HostDevice(), 4
+    for name in ("step_2", "prefill_2"):
+        entry = manifest.graphs[name]
+        parts: Any = [SimpleNamespace(spec=part.spec) for part in entry.parts]
+        TensorRtGraph(entry.spec, parts, device, {"B": slots})
+    assert device.used == slots * plan.hand_over_per_slot  # which aligns well here
 
 
 def test_activations_count_where_every_engine_says_them() -> None:

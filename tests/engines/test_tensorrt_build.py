@@ -175,10 +175,11 @@ def test_a_profile_for_each_number_of_slots() -> None:
     step, prefill = (replace(cache_spec(), kind=kind) for kind in (GraphKind.STEP, GraphKind.PREFILL))
     ranges = [
         [(r.minimum, r.optimum, r.maximum) for (r,) in profile_ranges(spec, slots)]
-        for spec, slots in [(step, (1, 4, 16)), (step, (4, 16)), (prefill, (4, 16)), (step, ())]
+        for spec, slots in [(step, (1, 4, 16)), (step, (1,)), (step, (4, 16)), (prefill, (4, 16)), (step, ())]
     ]
     assert ranges == [
-        [(1, 1, 1), (2, 4, 4), (5, 16, 16)],
+        [(1, 1, 2), (2, 4, 4), (5, 16, 16)],
+        [(1, 1, 1)],
         [(4, 4, 4), (5, 16, 16)],
         [(1, 4, 4), (5, 16, 16)],
         [(1, 4, 16)],
@@ -193,9 +194,55 @@ def test_profiles_are_built(rtx: Any, tmp_path: Path) -> None:
     assert built(tmp_path, Precision.FP16, slots=(1, 4, 16)).profiles == 3
 
 
+@pytest.mark.parametrize(("first", "copies"), [((1, 1, 2), 1), ((1, 1, 1), 2)])
+def test_profiles_share_their_weights(
+    rtx: Any, tmp_path: Path, monkeypatch: Any, first: tuple[int, int, int], copies: int
+) -> None:
+    """Unless one is fixed at one slot, which `profile_ranges` therefore never gives beside others."""
+    spec = products_spec()
+    assert profile_ranges(spec, (1, 4))[0] == (DimensionRange("B", 1, 1, 2),)
+    monkeypatch.setattr(
+        tensorrt_build,
+        "profile_ranges",
+        lambda spec, slots: [(DimensionRange("B", *first),), (DimensionRange("B", 2, 4, 4),)],
+    )
+    onnx.save(products_model(spec), tmp_path / "step_0.onnx")
+    summary = build_engine(tmp_path / "step_0.onnx", spec, tmp_path / "step_0.engine", BuildOptions(slots=(1, 4)))
+    assert copies <= summary.engine_bytes / PRODUCTS_BYTES < copies + 0.5
+
+
+PRODUCTS_BYTES = 2 * 512 * 1024 * 2
+
+
+def products_spec() -> GraphSpec:
+    """Two matrices, and a state in order to be a stack."""
+    tensors = (
+        TensorSpec("position", "int64", ("B",), Role.STATE),
+        TensorSpec("x", "float16", ("B", 512), Role.INPUT),
+        TensorSpec("y", "float16", ("B", 512), Role.OUTPUT),
+    )
+    return GraphSpec(GraphKind.STEP, 0, tensors, (DimensionRange("B", 1, 4, 4),))
+
+
+def products_model(spec: GraphSpec) -> onnx.ModelProto:
+    rng = np.random.default_rng(0)
+    sizes = {"up": (512, 1024), "down": (1024, 512)}
+    weights = {name: rng.standard_normal(size, np.float32).astype(np.float16) for name, size in sizes.items()}
+    nodes = [
+        helper.make_node("Gemm", ["x", "up"], ["wide"]),
+        helper.make_node("Relu", ["wide"], ["bent"]),
+        helper.make_node("Gemm", ["bent", "down"], ["y"]),
+        helper.make_node("Add", ["past_position", "one"], ["present_position"]),
+    ]
+    return make_model(spec, nodes, {**weights, "one": np.array([1], np.int64)})
+
+
 @pytest.mark.parametrize("feature", [Feature.WEIGHT_STREAMING, Feature.VERSION_COMPATIBLE])
 def test_features_that_need_no_gpu(rtx: Any, tmp_path: Path, feature: Feature) -> None:
-    assert built(tmp_path, Precision.FP16, "8.9", features=(feature,)).engine_bytes
+    summary = built(tmp_path, Precision.FP16, "8.9", features=(feature,))
+    assert summary.engine_bytes
+    said = [text for text in summary.warnings if "cannot be recorded as a CUDA graph" in text]
+    assert len(said) == (feature is Feature.WEIGHT_STREAMING)
 
 
 @pytest.mark.parametrize("feature", [Feature.REFIT, Feature.STRIPPED])

@@ -2,14 +2,22 @@
 
 from __future__ import annotations
 
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
 
 from jukebox_deploy.contract import GraphKind, LinearWeights, Precision
+from jukebox_deploy.engines.device import NoDeviceError
 from jukebox_deploy.engines.manifest import Target
-from jukebox_deploy.engines.tensorrt_capabilities import Arithmetic, find_refusals, set_compute_capabilities
+from jukebox_deploy.engines.tensorrt_capabilities import (
+    Arithmetic,
+    capabilities_of_engine,
+    find_refusals,
+    set_compute_capabilities,
+)
 from jukebox_deploy.errors import EngineError
+from tests.engines.host_device import HostDevice
 
 ALL = ("7.5", "8.0", "8.6", "8.9", "12.0", "12.1")
 
@@ -52,3 +60,31 @@ def test_unknown_gpus_are_refused_with_the_known_ones() -> None:
 def test_a_flavour_that_cannot_build_for_other_gpus() -> None:
     with pytest.raises(EngineError, match="tensorrt builds for the GPU of this machine only"):
         set_compute_capabilities(None, object(), ["8.6"], Target.TENSORRT)
+
+
+class TestWhatAnEngineRunsOn:
+    """A flavour that builds for the GPU of this machine says nothing of it; the others are asked by flag."""
+
+    of_this_machine = SimpleNamespace()
+    by_flag = SimpleNamespace(num_compute_capabilities=1)
+
+    @pytest.fixture
+    def device(self, monkeypatch: pytest.MonkeyPatch) -> HostDevice:
+        device = HostDevice(compute_capability="9.0")
+        monkeypatch.setattr("jukebox_deploy.engines.cuda_device.CudaDevice", lambda: device)
+        return device
+
+    def test_the_building_gpu_is_recorded(self, device: HostDevice) -> None:
+        assert capabilities_of_engine(self.of_this_machine, ()) == ("9.0",)
+        assert device.closed
+
+    def test_what_was_asked_for_is_recorded(self, device: HostDevice) -> None:
+        assert capabilities_of_engine(self.by_flag, ("8.6", "8.9")) == ("8.6", "8.9")
+        assert capabilities_of_engine(self.by_flag, ()) == ()  # all newer ones
+
+    def test_without_a_gpu_nothing_is_known(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        def absent() -> None:
+            raise NoDeviceError("there is no NVIDIA driver on this machine")
+
+        monkeypatch.setattr("jukebox_deploy.engines.cuda_device.CudaDevice", absent)
+        assert capabilities_of_engine(self.of_this_machine, ()) == ()
