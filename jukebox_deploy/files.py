@@ -11,6 +11,7 @@ import json
 import os
 import secrets
 import shutil
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -18,6 +19,7 @@ from typing import Any
 
 from jukebox_deploy.errors import JukeboxError
 
+_PARTIAL = ".partial-"  # how names of what is not finished begin
 _NO_ROOM = {
     errno.ENOSPC: "the disk is full; free some space or choose another place",
     errno.EDQUOT: "the disk quota is used up; free some space or choose another place",
@@ -74,6 +76,51 @@ def atomic_directory(path: Path) -> Iterator[Path]:
         shutil.rmtree(partial, ignore_errors=True)
 
 
+@contextmanager
+def replaced_directory(path: Path) -> Iterator[Path]:
+    """Give a path beside `path` to make a folder at; put it in the place of the folder `path` if all went well.
+
+    After any error `path` is as it was. Who is killed leaves the old folder or the new one there, or, between the
+    two, the old one where `restore_directory` finds it.
+    """
+    path = Path(path)
+    fresh = path.parent / f"{_PARTIAL}{secrets.token_hex(4)}-{path.name}"
+    try:
+        with _explained(path, _NO_ROOM | _NO_ENTRY):
+            yield fresh
+            restore_directory(path)  # so that nothing is where the old one goes
+            if path.exists():
+                os.replace(path, _aside(path))
+            os.replace(fresh, path)
+            _flush(path.parent)
+    finally:
+        shutil.rmtree(fresh, ignore_errors=True)
+        restore_directory(path)
+
+
+def restore_directory(path: Path) -> None:
+    """Have the folder there that `replaced_directory` was about to replace when it was killed."""
+    aside = _aside(path)
+    if not path.exists() and aside.exists():
+        os.replace(aside, path)
+    shutil.rmtree(aside, ignore_errors=True)
+
+
+def remove_leftovers(folder: Path, age: float = 3600.0) -> None:
+    """Remove what killed processes had begun in a folder: what nobody has written to for `age` seconds."""
+    for leftover in Path(folder).glob(f"{_PARTIAL}*"):
+        try:
+            newest = max(entry.lstat().st_mtime for entry in (leftover, *leftover.rglob("*")))
+        except FileNotFoundError:  # finished meanwhile
+            continue
+        if time.time() - newest < age:
+            continue
+        if leftover.is_dir():
+            shutil.rmtree(leftover, ignore_errors=True)
+        else:
+            leftover.unlink(missing_ok=True)
+
+
 def write_json_atomic(path: Path, data: Any) -> None:
     """Write plain data as indented JSON (UTF-8), whole or not at all. `ValueError` for NaN."""
     text = json.dumps(data, indent=2, ensure_ascii=False, allow_nan=False) + "\n"
@@ -89,7 +136,7 @@ def sha256_of_file(path: Path) -> str:
 
 def _reserve(path: Path, *, folder: bool = False) -> Path:
     """Make an empty file or folder beside `path`, which nobody else uses."""
-    partial = path.parent / f".partial-{secrets.token_hex(4)}-{path.name}"
+    partial = path.parent / f"{_PARTIAL}{secrets.token_hex(4)}-{path.name}"
     with _explained(path, _NO_ROOM | _NO_ENTRY):
         path.parent.mkdir(parents=True, exist_ok=True)
         if folder:
@@ -97,6 +144,11 @@ def _reserve(path: Path, *, folder: bool = False) -> Path:
         else:
             partial.touch(exist_ok=False)
     return partial
+
+
+def _aside(path: Path) -> Path:
+    """Where a folder is while another takes its place."""
+    return path.parent / f".replaced-{path.name}"
 
 
 @contextmanager

@@ -7,12 +7,21 @@ import json
 import os
 import subprocess
 import sys
+import time
 from pathlib import Path
 
 import pytest
 
 from jukebox_deploy.errors import JukeboxError
-from jukebox_deploy.files import atomic_directory, atomic_path, sha256_of_file, write_json_atomic
+from jukebox_deploy.files import (
+    atomic_directory,
+    atomic_path,
+    remove_leftovers,
+    replaced_directory,
+    restore_directory,
+    sha256_of_file,
+    write_json_atomic,
+)
 
 
 def full_disk(*_: object, **__: object) -> None:
@@ -122,6 +131,77 @@ def test_a_killed_run_leaves_the_old_file(tmp_path):
     process.kill()
     process.wait(timeout=30)
     assert target.read_bytes() == b"old"
+
+
+def old_bundle(folder: Path) -> Path:
+    bundle = folder / "bundle"
+    bundle.mkdir()
+    (bundle / "a").write_text("old")
+    return bundle
+
+
+def test_a_folder_is_replaced_when_the_new_one_is_whole(tmp_path):
+    bundle = old_bundle(tmp_path)
+    with replaced_directory(bundle) as fresh:
+        fresh.mkdir()
+        (fresh / "b").write_text("new")
+        assert (bundle / "a").read_text() == "old"
+    assert os.listdir(tmp_path) == ["bundle"]
+    assert os.listdir(bundle) == ["b"]
+
+
+@pytest.mark.parametrize("renames", [0, 1])
+def test_a_folder_that_was_not_replaced_is_as_it_was(tmp_path, monkeypatch, renames):
+    bundle, replace, done = old_bundle(tmp_path), os.replace, []
+
+    def failing(source, target):
+        if len(done) == renames:
+            done.append("failed")
+            raise KeyboardInterrupt
+        done.append(target)
+        replace(source, target)
+
+    monkeypatch.setattr(os, "replace", failing)
+    with pytest.raises(KeyboardInterrupt), replaced_directory(bundle) as fresh:
+        fresh.mkdir()
+    assert os.listdir(tmp_path) == ["bundle"]
+    assert os.listdir(bundle) == ["a"]
+
+
+KILLED_IN_EXCHANGE = """
+import os, sys; from pathlib import Path; from jukebox_deploy.files import replaced_directory
+replace, left = os.replace, [int(sys.argv[2])]
+def dying(*names):
+    if not left[0]: os.kill(os.getpid(), 9)
+    left[0] -= 1
+    replace(*names)
+os.replace = dying
+with replaced_directory(Path(sys.argv[1])) as fresh: fresh.mkdir()
+"""
+
+
+@pytest.mark.parametrize("renames", [0, 1])
+def test_a_folder_whose_replacement_was_killed_is_restored(tmp_path, renames):
+    bundle = old_bundle(tmp_path)
+    done = subprocess.run([sys.executable, "-c", KILLED_IN_EXCHANGE, str(bundle), str(renames)])
+    assert done.returncode == -9
+    assert bundle.exists() == (renames == 0)
+    restore_directory(bundle)
+    remove_leftovers(tmp_path, age=0)
+    assert os.listdir(tmp_path) == ["bundle"]
+    assert os.listdir(bundle) == ["a"]
+
+
+def test_leftovers_go_when_nobody_writes_to_them_any_more(tmp_path):
+    for name, age in {"song": 0, ".partial-1-live": 0, ".partial-2-dead": 7200, "old": 7200}.items():
+        (tmp_path / name).write_bytes(b"half")
+        os.utime(tmp_path / name, times=(time.time() - age,) * 2)
+    for name in (".partial-3-dead", ".partial-4-live"):
+        (tmp_path / name).mkdir()
+        os.utime(tmp_path / name, times=(time.time() - 7200,) * 2)
+    (tmp_path / ".partial-4-live" / "weights").write_bytes(b"half")
+    remove_leftovers(tmp_path)
+    assert sorted(os.listdir(tmp_path)) == [".partial-1-live", ".partial-4-live", "old", "song"]
 
 
 def test_json_and_hash(tmp_path):

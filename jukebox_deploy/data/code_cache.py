@@ -22,7 +22,7 @@ from jukebox_deploy.data.audio_files import Audio, read_song
 from jukebox_deploy.data.catalogue import Catalogue, SkippedFile, SongEntry
 from jukebox_deploy.data.prefetch import prefetched
 from jukebox_deploy.errors import AudioError, DataError
-from jukebox_deploy.files import atomic_path
+from jukebox_deploy.files import atomic_path, remove_leftovers
 
 FORMAT_VERSION = 1
 _LARGEST_CODE = np.iinfo(np.uint16).max
@@ -154,6 +154,7 @@ def encode_catalogue(
     """
     songs: dict[SongEntry, CodedSong] = {}
     skipped: list[SkippedFile] = []
+    remove_leftovers(cache.folder)  # other runs may be writing there too
     for song in catalogue.songs:
         if coded := cache.find(song, verify=True):
             songs[song] = coded

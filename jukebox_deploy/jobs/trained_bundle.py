@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import shutil
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property, partial
@@ -16,6 +15,7 @@ from jukebox_deploy.checkpoints.layout import VQVAE_COMPONENT
 from jukebox_deploy.checkpoints.tensors import TensorInfo, TensorSource, TensorTable
 from jukebox_deploy.config import JukeboxConfig, LabelRules
 from jukebox_deploy.errors import CheckpointError
+from jukebox_deploy.files import replaced_directory
 from jukebox_deploy.labels.vocabulary import NameLists, Vocabulary
 from jukebox_deploy.training.run_folder import RunRecord, record_numbers
 
@@ -27,13 +27,13 @@ def write_trained_bundle(
     record: RunRecord,
     vocabulary: Vocabulary | None = None,
 ) -> CheckpointBundle:
-    """Write weights by component; a bundle that a run had left before at `out` is replaced."""
+    """Write weights by component; a bundle that a run had left before at `out` is replaced when this one is whole."""
     components: dict[str, Callable[[], TensorSource]] = {
         name: partial(TensorTable, tensors) for name, tensors in weights.items()
     }
-    if out.exists():
-        shutil.rmtree(out)
-    return write_bundle(out, BundleContents(config, components, record_numbers(record), vocabulary or Vocabulary()))
+    with replaced_directory(out) as fresh:
+        write_bundle(fresh, BundleContents(config, components, record_numbers(record), vocabulary or Vocabulary()))
+    return CheckpointBundle.open(out)
 
 
 @dataclass(frozen=True)

@@ -88,10 +88,15 @@ def _read_tensors(path: Path, advice: str) -> dict[str, Tensor]:
         raise CheckpointError(f"{path}: cannot be read ({error}). {advice}") from error
 
 
+def checkpoints_folder(run: Path) -> Path:
+    """Where a run's checkpoints are."""
+    return run / _FOLDER
+
+
 def _path(run: Path, step: int) -> Path:
-    return run / _FOLDER / f"{step:08}"
+    return checkpoints_folder(run) / f"{step:08}"
 
 
 def _paths(run: Path) -> list[Path]:
     """All checkpoints, oldest first; half-written ones have other names."""
-    return sorted(path for path in (run / _FOLDER).glob("[0-9]*") if path.name.isdigit() and path.is_dir())
+    return sorted(path for path in checkpoints_folder(run).glob("[0-9]*") if path.name.isdigit() and path.is_dir())

@@ -39,7 +39,8 @@ def explained_compilation() -> Iterator[None]:
     try:
         yield
     except TorchDynamoException as error:
-        reason, *_ = [*str(error).strip().splitlines(), type(error).__name__]
+        cause = getattr(error, "inner_exception", error)  # a compiler's own error
+        reason, *_ = [*str(cause).strip().splitlines(), type(cause).__name__]
         raise TrainingError(
             f"the model could not be compiled ({reason}). Compiling needs a C++ compiler such as g++ with Python's "
             "headers for a CPU, Triton for a GPU: install it, or train without --compile."

@@ -17,9 +17,9 @@ from typing import Any
 from jukebox_deploy.config import JukeboxConfig
 from jukebox_deploy.config_json import config_from_dict, config_to_dict
 from jukebox_deploy.errors import ConfigError, TrainingError
-from jukebox_deploy.files import write_json_atomic
+from jukebox_deploy.files import remove_leftovers, restore_directory, write_json_atomic
 from jukebox_deploy.models.losses import Bandwidths
-from jukebox_deploy.training.checkpoint import Snapshot, latest_step, read_snapshot, write_snapshot
+from jukebox_deploy.training.checkpoint import Snapshot, checkpoints_folder, latest_step, read_snapshot, write_snapshot
 from jukebox_deploy.training.logs import RunLog, open_board
 from jukebox_deploy.training.settings import RunSettings
 
@@ -73,6 +73,7 @@ class RunFolder:
             raise TrainingError(f"{path}: a run was begun here; go on with it by --resume, or choose another folder.")
         elif difference := record.difference(before):
             raise TrainingError(f"{path}: another run: {difference}. Choose another folder, or the same options.")
+        folder._tidy()
         write_json_atomic(path / _RECORD, config_to_dict(record))
         return folder
 
@@ -103,6 +104,12 @@ class RunFolder:
         for log in logs:
             log.cut(step)
         return logs
+
+    def _tidy(self) -> None:
+        """Put right what a run that was killed has left half done."""
+        restore_directory(self.bundle)
+        for folder in (self.path, checkpoints_folder(self.path)):
+            remove_leftovers(folder)
 
     def _read_record(self) -> RunRecord | None:
         path = self.path / _RECORD
