@@ -76,6 +76,7 @@ class Trainer:
         objective.to(workers.device)
         if settings.recompute:
             recompute_activations(objective)
+        self._explained = explained_compilation if settings.compiled else nullcontext
         if settings.compiled:
             compile_objective(objective)
         self._wrapped = cast(Objective, workers.wrap(objective, settings.sharding))
@@ -141,7 +142,7 @@ class Trainer:
     def _step(self, batches: list[Batch]) -> StepReport:
         self._optimiser.zero_grad(set_to_none=True)
         for piece, batch in enumerate(batches):
-            with explained_compilation() if self.settings.compiled else nullcontext():
+            with self._workers.reducing(self._wrapped, last=piece + 1 == len(batches)), self._explained():
                 outcome = self._forward(batch, piece)
                 (outcome.total * (self._scale.value / len(batches))).backward()
             self.state = outcome.state

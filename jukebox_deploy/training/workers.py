@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import os
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import dataclass, field
 
 import torch
 from torch import Tensor, distributed, nn
 from torch.distributed.device_mesh import init_device_mesh
-from torch.distributed.fsdp import fully_shard
+from torch.distributed.fsdp import FSDPModule, fully_shard
 from torch.nn.parallel import DistributedDataParallel
 
 from jukebox_deploy.models.transformer import Layer
@@ -65,6 +65,17 @@ class Workers:
                 fully_shard(part, mesh=mesh)
         fully_shard(module, mesh=mesh)
         return module
+
+    def reducing(self, wrapped: object, *, last: bool) -> AbstractContextManager[object]:
+        """For the passes of one piece of a batch through what `wrap` gave: only the last one's gradients are reduced.
+
+        Until then each process adds up its own; those of a sharded module are whole for as long. All must call it.
+        """
+        if isinstance(wrapped, FSDPModule):
+            wrapped.set_requires_gradient_sync(last)
+        if isinstance(wrapped, DistributedDataParallel) and not last:
+            return wrapped.no_sync()
+        return nullcontext()
 
     def sum(self, tensor: Tensor) -> Tensor:
         """The sum over all processes; all must call it."""

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import os
 from dataclasses import replace
 from pathlib import Path
 
@@ -68,6 +69,16 @@ def test_rows_logged_after_the_last_checkpoint_are_dropped(tmp_path: Path) -> No
     assert latest is not None
     folder.open_logs(latest.step, tensorboard=False)
     assert (tmp_path / "log.csv").read_text() == "step,loss,skipped\n1,0.333333,0\n2,0.666667,0\n"
+
+
+def test_a_run_that_goes_on_puts_right_what_was_left_half_done(tmp_path: Path) -> None:
+    RunFolder.begin(tmp_path, RECORD, resume=False)
+    (tmp_path / ".replaced-bundle").mkdir()
+    half = tmp_path / "checkpoints" / ".partial-1-00000002"
+    half.mkdir(parents=True)
+    os.utime(half, (0, 0))
+    assert RunFolder.begin(tmp_path, RECORD, resume=True).bundle.is_dir()
+    assert not half.exists()
 
 
 def test_a_record_that_is_damaged_is_said_to_be(tmp_path: Path) -> None:

@@ -10,11 +10,12 @@ from pathlib import Path
 import pytest
 import torch
 from safetensors.torch import load_file
+from torch import distributed
 
 from jukebox_deploy.models.bottleneck import draw_candidates
 from jukebox_deploy.training.workers import Workers
 from tests.source_tree import REPOSITORY
-from tests.training.worker_runs import RUNS, results
+from tests.training.worker_runs import RUNS, STEPS, prior_run, results
 
 SCRIPT = REPOSITORY / "tests" / "training" / "worker_runs.py"
 
@@ -36,6 +37,29 @@ def test_two_processes_learn_what_one_does_with_the_whole_batch(name, of_two_pro
     assert alone.keys() == together.keys()
     different = [key for key, tensor in alone.items() if not torch.allclose(together[key], tensor, 1e-3, 1e-5)]
     assert different == []
+
+
+@pytest.fixture
+def group_of_one(tmp_path):
+    distributed.init_process_group("gloo", init_method=f"file://{tmp_path}/group", rank=0, world_size=1)
+    yield
+    distributed.destroy_process_group()
+
+
+@pytest.mark.parametrize("pieces", [1, 2])
+def test_gradients_are_reduced_once_per_batch(group_of_one, pieces):
+    trainer = prior_run(Workers(count=2), pieces=pieces)  # of which there is one
+    reductions = []
+
+    def count(state, bucket):
+        reductions.append(trainer.step)
+        future = torch.futures.Future()
+        future.set_result(bucket.buffer())
+        return future
+
+    trainer._wrapped.register_comm_hook(None, count)
+    list(trainer.steps())
+    assert reductions == list(range(STEPS))
 
 
 @pytest.mark.parametrize("rank", [0, 1])

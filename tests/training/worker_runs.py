@@ -25,14 +25,14 @@ STEPS = 6
 
 
 def part_of(
-    make: Callable[[int, int], Mapping[str, np.ndarray]], workers: Workers
+    make: Callable[[int, int], Mapping[str, np.ndarray]], workers: Workers, pieces: int = 1
 ) -> Callable[[int], Mapping[str, np.ndarray]]:
-    """The batches of a process: its share of those of all."""
-    share = BATCH // workers.count
+    """The batches of a process: its share of those of all, piece by piece."""
+    share = BATCH // (workers.count * pieces)
 
     def batch(number: int) -> Mapping[str, np.ndarray]:
-        mine = slice(workers.rank * share, (workers.rank + 1) * share)
-        return {name: array[mine] for name, array in make(number, BATCH).items()}
+        first = (number % pieces * workers.count + workers.rank) * share
+        return {name: array[first : first + share] for name, array in make(number // pieces, BATCH).items()}
 
     return batch
 
@@ -43,17 +43,19 @@ def vqvae_run(workers: Workers) -> Trainer:
     return Trainer(objective, settings(Part.VQVAE, steps=STEPS), part_of(audio_batch, workers), workers)
 
 
-def prior_run(workers: Workers, *, sharded: bool = False) -> Trainer:
+def prior_run(workers: Workers, *, sharded: bool = False, pieces: int = 1) -> Trainer:
     """A prior with labels and lyrics; a sharded one recomputes its activations, as large ones have to."""
     sharding = Sharding.SHARDED if sharded else Sharding.REPLICATED
-    run = settings(Part.PRIOR, steps=STEPS, sharding=sharding, recompute=sharded)
-    return Trainer(PriorObjective(build_prior(PRIOR), PRIOR), run, part_of(code_batch, workers), workers)
+    run = settings(Part.PRIOR, steps=STEPS, sharding=sharding, recompute=sharded, accumulate=pieces)
+    return Trainer(PriorObjective(build_prior(PRIOR), PRIOR), run, part_of(code_batch, workers, pieces), workers)
 
 
 RUNS: Mapping[str, Callable[[Workers], Trainer]] = {
     "vqvae": vqvae_run,
     "prior": prior_run,
+    "prior_in_pieces": lambda workers: prior_run(workers, pieces=2),
     "sharded_prior": lambda workers: prior_run(workers, sharded=True),
+    "sharded_prior_in_pieces": lambda workers: prior_run(workers, sharded=True, pieces=2),
 }
 
 
