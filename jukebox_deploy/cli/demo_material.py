@@ -1,77 +1,157 @@
-"""What the demonstration is made of: what to begin with, names, a few lines to sing."""
+"""What the demonstration is made of: the songs that it asks for, and names and a prompt for a model without its own."""
 
 from __future__ import annotations
 
-import math
 import shutil
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
-import numpy as np
+from jukebox_deploy.cli.demo_chord import write_chord
+from jukebox_deploy.jobs.shipped_model import PROMPT_FILE, sampling_advice
+from jukebox_deploy.runtime.sampler import SongJob
+from jukebox_deploy.runtime.song import LevelSettings, Mode, SongRequest
 
-from jukebox_deploy.files import atomic_path
+_SEED = 1
+_SONG_SECONDS = 60.0  # about as long as songs of `data synthesize` are
 
-PROMPT_RATE = 22_050
-"""Half the model's rate: the prompt has to be resampled."""
+
+@dataclass(frozen=True)
+class DemoSong:
+    """A song that the demonstration asks for, as far as it is not like the others."""
+
+    name: str  # of its folder
+    artist: str
+    genre: str
+    lyrics: str = ""
+    primed: bool = False  # begins with the prompt
+    offset_seconds: float = 0.0  # where in the song it begins
 
 
 @dataclass(frozen=True)
 class Material:
-    """What the songs of a demonstration are asked for."""
+    """The songs of a demonstration."""
 
-    seconds: float
+    songs: tuple[DemoSong, ...]
+    seconds: float  # of each
     prompt_seconds: float
-    artist: str
-    genre: str
-    lyrics: str
     prompt: Path | None = None  # a sound file; default: a plucked chord
     total_seconds: float | None = None  # how long the model is told a song is
+    levels: tuple[LevelSettings, ...] = (LevelSettings(),) * 3
 
     def write(self, folder: Path) -> None:
         """Write the prompt and the lyrics as files."""
-        (folder / "lyrics.txt").write_text(self.lyrics, encoding="utf-8")
+        for song in self.songs:
+            if song.lyrics:
+                _lyrics_file(folder, song).write_text(song.lyrics, encoding="utf-8")
         if self.prompt is None:
-            write_chord(folder / "prompt.flac")
+            write_chord(folder / PROMPT_FILE)
         else:
-            shutil.copyfile(self.prompt, folder / "prompt.flac")
+            shutil.copyfile(self.prompt, folder / PROMPT_FILE)
+
+    def jobs(self, folder: Path) -> list[SongJob]:
+        """The songs, as the commands of `options` make them."""
+        return [SongJob(self._request(song, folder), folder / song.name) for song in self.songs]
+
+    def _request(self, song: DemoSong, folder: Path) -> SongRequest:
+        request = SongRequest(
+            seconds=self.seconds,
+            artist=song.artist,
+            genre=song.genre,
+            lyrics=song.lyrics,
+            total_seconds=self.total_seconds,
+            offset_seconds=song.offset_seconds,
+            seed=_SEED,
+            levels=self.levels,
+        )
+        if not song.primed:
+            return request
+        prompt = str(folder / PROMPT_FILE)
+        return replace(request, mode=Mode.PRIMED, source=prompt, source_seconds=self.prompt_seconds)
+
+    def options(self, song: DemoSong, folder: Path) -> list[object]:
+        """What the command line needs to make one of the songs."""
+        options: list[object] = []
+        if song.primed:
+            options += ["--prompt", folder / PROMPT_FILE, "--prompt-seconds", self.prompt_seconds]
+        if song.lyrics:
+            options += ["--lyrics-file", _lyrics_file(folder, song)]
+        options += [*self.labels(song), "--seconds", self.seconds]
+        if song.offset_seconds:
+            options += ["--offset", song.offset_seconds]
+        return [*options, *self.settings(), "--seed", _SEED]
+
+    def labels(self, song: DemoSong) -> tuple[str, ...]:
+        """Artist and genre as options."""
+        return ("--artist", song.artist, "--genre", song.genre)
+
+    def settings(self) -> list[object]:
+        """What all songs have in common, as options: how long the model is told they are, and how codes are drawn."""
+        options: list[object] = ["--total-seconds", self.total_seconds] if self.total_seconds else []
+        for level, settings in enumerate(self.levels):
+            for name in ("temperature", "top_k", "top_p"):
+                value = getattr(settings, name)
+                if value != getattr(LevelSettings, name):
+                    options += [f"--{name.replace('_', '-')}", f"{level}={value}"]
+        return options
+
+
+def _lyrics_file(folder: Path, song: DemoSong) -> Path:
+    return folder / f"{song.name}.txt"
 
 
 UNTRAINED = Material(
-    seconds=3.0,
-    prompt_seconds=1.5,
-    artist="the tin foxes",
-    genre="folk",
-    lyrics="""Slow water over old stones,
+    songs=(
+        DemoSong("primed", "the tin foxes", "folk", primed=True),
+        DemoSong(
+            "ancestral",
+            "the tin foxes",
+            "folk",
+            lyrics="""Slow water over old stones,
 a light on the other side,
 and all of the hills are humming
 the song of the turning tide.""",
+        ),
+    ),
+    seconds=3.0,
+    prompt_seconds=1.5,
 )
 """For `tiny` with random weights, whose names are made up."""
 
 UNTRAINED_ARTISTS = {n: i for i, n in enumerate(("unknown", "the tin foxes", "glass harbour", "paper lanterns"))}
 UNTRAINED_GENRES = {n: i for i, n in enumerate(("unknown", "folk", "jazz", "ambient", "polka"))}
 
-
-def trained_material(bundle: Path) -> Material:
-    """For a model that has learnt from `data synthesize`; it may bring a `prompt.flac`."""
-    prompt = bundle / "prompt.flac"
-    return Material(
-        seconds=8.0,
-        prompt_seconds=1.5,
-        artist="organ valley",
-        genre="lullaby",
+_TRAINED_SONGS = (
+    # The prompt of the shipped model is the beginning of a song of theirs.
+    DemoSong("primed", "the night ferry", "lullaby", primed=True),
+    DemoSong("played", "organ valley", "folk"),
+    DemoSong(
+        "sung",
+        "eight bit harbour",
+        "dance",
         lyrics="""river, take me over the water,
 slowly into the golden night.
 sing to me, sing to me, silver moon,
 carry the morning light.""",
+        offset_seconds=10.0,  # introductions have no voice
+    ),
+)
+
+
+def trained_material(bundle: Path, levels: int) -> Material:
+    """For a model that has learnt from `data synthesize`; it may bring a prompt, and settings for sampling.
+
+    `levels`: how many the model has. Raises `SamplingError` for settings that cannot be.
+    """
+    advice, prompt = sampling_advice(bundle, levels), bundle / PROMPT_FILE
+    return Material(
+        songs=_TRAINED_SONGS,
+        seconds=6.0,
+        prompt_seconds=2.0,
         prompt=prompt if prompt.exists() else None,
-        total_seconds=60.0,
+        total_seconds=advice.total_seconds or _SONG_SECONDS,
+        levels=advice.levels,
     )
-
-
-_CHORD = (196.0, 246.94, 293.66, 369.99, 440.0, 369.99, 293.66, 246.94)  # G major seven, in hertz
-_NOTE_SECONDS = 0.2
 
 
 def write_id_lists(folder: Path, artists: Mapping[str, int], genres: Mapping[str, int]) -> None:
@@ -80,35 +160,3 @@ def write_id_lists(folder: Path, artists: Mapping[str, int], genres: Mapping[str
     for kind, names in (("artist", artists), ("genre", genres)):
         lines = [f"{name};{number}\n" for name, number in names.items()]
         (folder / f"v3_{kind}_ids.txt").write_text("".join(lines), encoding="utf-8")
-
-
-def write_chord(path: Path) -> None:
-    """Write a broken chord as stereo FLAC."""
-    import soundfile
-
-    with atomic_path(path) as partial:
-        soundfile.write(partial, broken_chord(), PROMPT_RATE, format="FLAC")
-
-
-def broken_chord() -> np.ndarray:
-    """One plucked string after the other, from left to right and back, float64 `[samples, 2]`."""
-    note_length = round(_NOTE_SECONDS * PROMPT_RATE)
-    sound = np.zeros((len(_CHORD) * note_length, 2))
-    for number, frequency in enumerate(_CHORD):
-        begin = number * note_length
-        note = pluck(frequency, len(sound) - begin, seed=number)
-        place = math.pi / 8 * (1 + 2 * number / (len(_CHORD) - 1))  # constant power, 1/8 to 3/8 of a half turn
-        sound[begin:] += note[:, None] * [math.cos(place), math.sin(place)]
-    loudest: np.ndarray = 0.7 * sound / np.abs(sound).max()
-    return loudest
-
-
-def pluck(frequency: float, length: int, seed: int) -> np.ndarray:
-    """A plucked string `[length]`: noise that loses its edges each time it goes round (Karplus and Strong, 1983)."""
-    period = round(PROMPT_RATE / frequency)
-    string = np.random.default_rng(seed).uniform(-1, 1, period)
-    rounds = []
-    for _ in range(-(-length // period)):
-        rounds.append(string)
-        string = 0.498 * (string + np.roll(string, 1))
-    return np.concatenate(rounds)[:length]

@@ -1,0 +1,56 @@
+"""What the demonstration says: headings, commands, times."""
+
+from __future__ import annotations
+
+import shlex
+import shutil
+import sys
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from rich.console import Console
+
+
+class Teller:
+    """Says on a console what happens, stage by stage."""
+
+    def __init__(self, console: Console) -> None:
+        self.console = console
+        self._stages = 0
+        self._program = program()
+
+    @contextmanager
+    def stage(self, title: str, *command: object) -> Iterator[None]:
+        """One stage, the command that does the same, and how long it took."""
+        self._stages += 1
+        self.console.rule(f"[bold]{self._stages}. {title}", align="left")
+        if command:
+            self.say_command(*command)
+        begun = time.monotonic()
+        yield
+        self.console.print(f"[green]{time.monotonic() - begun:.1f} s")
+
+    def say(self, text: str) -> None:
+        """One paragraph, as it is."""
+        self.console.print(text, markup=False, soft_wrap=True)
+
+    def say_command(self, *words: object) -> None:
+        """A command of this program, to be copied into a shell."""
+        self.console.print(
+            f"$ {self._program} {shlex.join(map(str, words))}", style="dim", markup=False, soft_wrap=True
+        )
+
+
+def program() -> str:
+    """How this installation's command line is called from here."""
+    if shutil.which("jukebox-deploy"):
+        return "jukebox-deploy"
+    beside = Path(sys.executable).with_name("jukebox-deploy")
+    if not beside.exists():
+        return f"{sys.executable} -m jukebox_deploy.cli.main"
+    here = Path.cwd()
+    return str(beside.relative_to(here) if beside.is_relative_to(here) else beside)
