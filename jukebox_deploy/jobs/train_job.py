@@ -11,7 +11,7 @@ from jukebox_deploy.checkpoints.bundle import CheckpointBundle
 from jukebox_deploy.jobs.train_prior import PriorTraining
 from jukebox_deploy.jobs.train_request import TrainingEvent, TrainingListener, TrainingPart, TrainRequest
 from jukebox_deploy.jobs.train_vqvae import VQVAETraining
-from jukebox_deploy.training.logs import RunLog
+from jukebox_deploy.training.logs import RunLog, require_board
 from jukebox_deploy.training.run_folder import RunFolder
 from jukebox_deploy.training.settings import Part
 from jukebox_deploy.training.trainer import StepReport, TrainedWeights
@@ -42,9 +42,12 @@ def train(request: TrainRequest, listen: TrainingListener = lambda event: None) 
     and gives the same numbers as a run that was never interrupted.
 
     Raises:
+        ModuleNotFoundError: if it is to log for TensorBoard, which is not installed.
         TrainingError: for a run that cannot begin in this folder, or a loss that is not a number.
         DataError, LabelError, CheckpointError, ConfigError: for songs, labels, bundles and settings that do not fit.
     """
+    if request.cadence.tensorboard:
+        require_board()
     with Workers.current() as workers:
         listen = listen if workers.first else _silent
         part = _PARTS[request.settings.part](request, workers, listen)
@@ -78,6 +81,13 @@ class _Course:
 
     def run(self) -> TrainingSummary:
         """All steps that are left, the last look at it, and the bundle."""
+        try:
+            return self._run()
+        finally:
+            for log in filter(None, (self._log, self._held_out_log)):
+                log.close()
+
+    def _run(self) -> TrainingSummary:
         try:
             for report in self._trainer.steps():
                 self._after(report)

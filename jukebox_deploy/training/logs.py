@@ -42,6 +42,16 @@ class RunLog:
         with atomic_path(self._path) as partial:
             partial.write_text("\n".join([header, *kept]) + "\n", encoding="utf-8")
 
+    def close(self) -> None:
+        """Have what was logged for TensorBoard on the disk; rows of the table are there already."""
+        if self._board is not None:
+            self._board.close()
+
+
+def require_board() -> None:
+    """`ModuleNotFoundError` without TensorBoard, before a run has done anything."""
+    import tensorboard  # noqa: F401  # is only looked for
+
 
 def open_board(folder: Path, step: int) -> Any:
     """A TensorBoard writer in a folder, which goes on after `step`. `ModuleNotFoundError` without the package."""

@@ -1,17 +1,21 @@
 from __future__ import annotations
 
 import os
+import sys
 from dataclasses import replace
 from pathlib import Path
 
 import pytest
 import torch
 
+from jukebox_deploy.cli.main import failure_of
 from jukebox_deploy.config import JukeboxConfig
 from jukebox_deploy.errors import TrainingError
+from jukebox_deploy.jobs.train_job import train
+from jukebox_deploy.jobs.train_request import TrainRequest
 from jukebox_deploy.training.checkpoint import Snapshot
 from jukebox_deploy.training.run_folder import RunFolder, RunRecord
-from jukebox_deploy.training.settings import OptimiserSettings, Part
+from jukebox_deploy.training.settings import Cadence, OptimiserSettings, Part
 from tests.training.small_runs import PRIOR, VQVAE, settings
 
 RECORD = RunRecord(settings(Part.VQVAE), JukeboxConfig("small", VQVAE), songs=3, data="d")
@@ -69,6 +73,38 @@ def test_rows_logged_after_the_last_checkpoint_are_dropped(tmp_path: Path) -> No
     assert latest is not None
     folder.open_logs(latest.step, tensorboard=False)
     assert (tmp_path / "log.csv").read_text() == "step,loss,skipped\n1,0.333333,0\n2,0.666667,0\n"
+
+
+def test_curves_for_tensorboard_go_on_where_the_table_does(tmp_path: Path) -> None:
+    pytest.importorskip("tensorboard")
+    folder = RunFolder.begin(tmp_path, RECORD, resume=False)
+    for begin, losses in ((0, {1: 3.0, 2: 2.0, 3: 9.0}), (2, {3: 1.0})):  # the first was killed after step 2 was saved
+        log, held_out = folder.open_logs(begin, tensorboard=True)
+        for step, loss in losses.items():
+            log.append(step, {"loss": loss})
+        held_out.append(max(losses), {"bits": 5.0})
+        log.close()
+        held_out.close()
+    assert curves(tmp_path) == {"log/loss": [(1, 3.0), (2, 2.0), (3, 1.0)], "held_out/bits": [(3, 5.0)]}
+
+
+def test_without_tensorboard_a_run_does_not_begin(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(sys.modules, "tensorboard", None)
+    request = TrainRequest(RECORD.settings, tmp_path / "songs", tmp_path / "run", cadence=Cadence(tensorboard=True))
+    with pytest.raises(ModuleNotFoundError) as caught:
+        train(request)
+    explanation = failure_of(caught.value)
+    assert explanation is not None
+    assert "jukebox-deploy[train]" in explanation.message
+    assert not (tmp_path / "run").exists()
+
+
+def curves(run: Path) -> dict[str, list[tuple[int, float]]]:
+    """What TensorBoard shows of a run."""
+    from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
+
+    events = EventAccumulator(str(run / "tensorboard")).Reload()
+    return {tag: [(event.step, event.value) for event in events.Scalars(tag)] for tag in events.Tags()["scalars"]}
 
 
 def test_a_run_that_goes_on_puts_right_what_was_left_half_done(tmp_path: Path) -> None:
