@@ -83,7 +83,7 @@ def prepare_bundles(
         listener(f"writing random weights of {config.name}")
         write_random_bundle(config, checkpoint, _SEED)
     return checkpoint, [
-        _prepare_engine(checkpoint, config, plan, _integers(stored, quality), listener) for stored in weights
+        _prepare_engine(checkpoint, config, plan, uncalibrated(stored, quality), listener) for stored in weights
     ]
 
 
@@ -91,7 +91,8 @@ def _digest(*parts: object) -> str:
     return hashlib.sha256(json.dumps(parts, sort_keys=True).encode()).hexdigest()[:12]
 
 
-def _integers(weights: LinearWeights, quality: bool) -> QuantisationRequest:
+def uncalibrated(weights: LinearWeights, quality: bool = False) -> QuantisationRequest:
+    """How random weights are stored; `quality`: whether the loss is measured."""
     from jukebox_deploy.jobs.quantised_export import Calibration, QuantisationRequest
 
     if weights is LinearWeights.AS_PRECISION:

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import hashlib
+import json
 import math
 import tempfile
 from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import cached_property, partial
 from pathlib import Path
+from typing import Self
 
 import torch
 from torch import Tensor
@@ -19,6 +21,8 @@ from jukebox_deploy.checkpoints.layout import ComponentConfig, component_configs
 from jukebox_deploy.checkpoints.matching import resolve
 from jukebox_deploy.checkpoints.tensors import TensorInfo
 from jukebox_deploy.config import JukeboxConfig
+from jukebox_deploy.config_json import config_to_dict
+from jukebox_deploy.labels.vocabulary import Vocabulary
 
 
 @dataclass(frozen=True)
@@ -71,6 +75,28 @@ def _gain(name: str) -> float:
     if name.startswith("encoders.") and ".blocks.0.stages.0.convolution." in name:
         return 8.0  # sound is quieter than codes, and each sound shall have codes of its own
     return 1.0
+
+
+class RandomCheckpoint(CheckpointBundle):
+    """A checkpoint whose tensors are made when they are asked for: nothing of it is on a disk."""
+
+    seed = 0
+
+    @classmethod
+    def of(cls, config: JukeboxConfig) -> Self:
+        """The random weights of a configuration."""
+        return cls(
+            Path(f"random weights of {config.name}"), config, {"format": "random", "seed": cls.seed}, Vocabulary()
+        )
+
+    def tensors(self, component: str) -> RandomTensors:
+        """The tensors of a component, as `write_random_bundle` writes them."""
+        return RandomTensors(component, component_configs(self.config)[component], self.seed)
+
+    def fingerprint(self) -> str:
+        """A hash of what the tensors follow from."""
+        made_of = {"config": config_to_dict(self.config), **self.source}
+        return hashlib.sha256(json.dumps(made_of, sort_keys=True).encode()).hexdigest()
 
 
 def write_random_bundle(config: str | JukeboxConfig, out: Path, seed: int = 0) -> CheckpointBundle:

@@ -1,0 +1,209 @@
+"""Measures building the engines of one prior's step, with random weights, for TensorRT-RTX.
+
+    python -m jukebox_deploy.benchmarks.engine_builds --preset 1b_lyrics --weights precision int8 int4 fp8 --work DIR
+
+Weights are made tensor by tensor while the graphs are written, so that no checkpoint has to lie on the disk. Export
+and build run in a process each, one way to store weights after the other, and what they leave is thrown away before
+the next one begins. A build that fails, for instance for want of memory, is recorded with the reason. Linux only.
+"""
+
+from __future__ import annotations
+
+import argparse
+import dataclasses
+import datetime
+import json
+import os
+import platform
+import shutil
+import sys
+import tempfile
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from jukebox_deploy.benchmarks.checkpoint_memory import memory_field
+from jukebox_deploy.benchmarks.preset_bundles import uncalibrated
+from jukebox_deploy.benchmarks.process_memory import Watched, run_watched
+from jukebox_deploy.config import JukeboxConfig
+from jukebox_deploy.config_json import config_from_dict, config_to_dict
+from jukebox_deploy.contract import ITEM_BYTES, GraphKind, LinearWeights, Precision
+from jukebox_deploy.costs import linear_weight_bytes
+from jukebox_deploy.errors import EngineError
+from jukebox_deploy.files import write_json_atomic
+from jukebox_deploy.graphs import GraphOptions
+from jukebox_deploy.parameter_counts import (
+    attention_layers,
+    count_parameters,
+    count_weights,
+    mlp_layers,
+    prior_parameters,
+)
+from jukebox_deploy.presets import preset
+
+_MODULE = "jukebox_deploy.benchmarks.engine_builds"
+_EXPORT, _BUILD = "export", "build"
+_ENGINE_SHARE = 1.3  # engines of the released upsampler have 1.01 to 1.08 times the bytes of their weights, of mid 1.2
+_SPARE = 1 << 30  # bytes of a disk that are left alone
+
+
+@dataclass(frozen=True)
+class BuildCase:
+    """The engines of one step to build."""
+
+    preset: str
+    level: int
+    weights: LinearWeights
+    parts: int
+    capability: str
+
+    @property
+    def step(self) -> str:
+        """The name of the graph."""
+        return f"{GraphKind.STEP}_{self.level}"
+
+    @property
+    def config(self) -> JukeboxConfig:
+        """The model, with this prior only. Raises `ConfigError` for an unknown preset or level."""
+        config = preset(self.preset)
+        return dataclasses.replace(config, priors=(config.prior(self.level),))
+
+
+def stored_bytes(case: BuildCase) -> int:
+    """Bytes of a step's weights as they are stored, from the configuration alone; vectors are counted in float32."""
+    (prior,) = case.config.priors
+    layers, counts = attention_layers(prior.transformer) + mlp_layers(prior.transformer), prior_parameters(prior)
+    vectors = count_parameters(layers) - count_weights(layers) + counts.norms
+    embeddings = counts.token_embedding + counts.output + counts.position_embedding
+    matrices = sum(linear_weight_bytes(layer, Precision.FP16, case.weights) for layer in layers)
+    return matrices + (vectors + embeddings) * ITEM_BYTES["float32"]
+
+
+def require_room(case: BuildCase, folder: Path) -> None:
+    """Raise `EngineError` unless a disk has room for the weights and the engines of a case."""
+    needed = round((1 + _ENGINE_SHARE) * stored_bytes(case)) + _SPARE
+    if (free := shutil.disk_usage(folder).free) < needed:
+        raise EngineError(
+            f"{folder}: {case.preset} with {case.weights} weights takes about {needed / 1e9:.1f} GB, and "
+            f"{free / 1e9:.1f} GB are free. Name another folder with --work."
+        )
+
+
+def _export(case: BuildCase, folder: Path) -> dict[str, Any]:
+    from jukebox_deploy.checkpoints.random_bundle import RandomCheckpoint
+    from jukebox_deploy.export.cutting import Cutting
+    from jukebox_deploy.jobs.export_job import ExportRequest, export_bundle
+    from jukebox_deploy.jobs.tensorrt_check import TensorRtCheck
+
+    request = ExportRequest(
+        GraphOptions(Precision.FP16),
+        (case.step,),
+        validate=False,
+        tensorrt=TensorRtCheck.NEVER,
+        processes=1,
+        quantisation=uncalibrated(case.weights),
+        cutting=Cutting(case.parts),
+    )
+    manifest = export_bundle(RandomCheckpoint.of(case.config), folder / _EXPORT, request)
+    return {"weight_bytes": sum(manifest.files[name].bytes for name in manifest.graphs[case.step].weights)}
+
+
+def _build(case: BuildCase, folder: Path) -> dict[str, Any]:
+    from jukebox_deploy.engines.bundle import open_bundle
+    from jukebox_deploy.engines.tensorrt_build import BuildOptions
+    from jukebox_deploy.engines.tensorrt_bundle import build_bundle
+
+    source = open_bundle(folder / _EXPORT, verify_hashes=False)
+    options = BuildOptions(compute_capabilities=(case.capability,))
+    _, summaries = build_bundle(source, folder / _BUILD, options, (case.step,))
+    shown = ("graph", "engine_bytes", "layers", "activation_bytes", "seconds")
+    return {"engines": [{name: getattr(summary, name) for name in shown} for summary in summaries]}
+
+
+_STAGES: dict[str, Callable[[BuildCase, Path], dict[str, Any]]] = {_EXPORT: _export, _BUILD: _build}
+
+
+def _run_stage(stage: str, case: BuildCase, folder: Path) -> None:
+    """In a process that does nothing else: print what came of a stage, and its peak."""
+    found = _STAGES[stage](case, folder)
+    print(json.dumps({**found, "peak_rss_bytes": memory_field("VmHWM")}))
+
+
+def _measure_stage(stage: str, case: BuildCase, folder: Path) -> dict[str, Any]:
+    arguments = [_MODULE, "--stage", stage, "--case", json.dumps(config_to_dict(case)), "--work", str(folder)]
+    watched: Watched = run_watched([sys.executable, "-m", *arguments], f"the {stage} of {case.step}")
+    return {
+        **json.loads(watched.output),
+        "peak_tree_rss_bytes": watched.peak_tree_bytes,
+        "wall_seconds": round(watched.wall_seconds, 1),
+        "cpu_seconds": round(watched.cpu_seconds, 1),
+    }
+
+
+def measure(case: BuildCase, work: Path) -> dict[str, Any]:
+    """Export and build one case in a folder of its own, which is gone afterwards.
+
+    A stage that fails is recorded. Raises `EngineError` where there is no room for it.
+    """
+    require_room(case, work)
+    result: dict[str, Any] = {**config_to_dict(case), "precision": str(Precision.FP16)}
+    with tempfile.TemporaryDirectory(dir=work, prefix=".engine-builds-") as folder:
+        for stage in _STAGES:
+            try:
+                result[stage] = _measure_stage(stage, case, Path(folder))
+            except EngineError as error:
+                return {**result, "failed": str(error)}
+    return result
+
+
+def _machine() -> dict[str, Any]:
+    from jukebox_deploy.jobs.opening import tool_versions
+
+    return {
+        "system": platform.platform(),
+        "cpus": os.cpu_count(),
+        "memory_bytes": os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES"),
+        "python": platform.python_version(),
+        **tool_versions("tensorrt-rtx", "torch", "onnx", "onnxscript"),
+    }
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--preset", default="1b_lyrics")
+    parser.add_argument("--level", type=int, help="of the prior; the top one if left out")
+    choices = [str(weights) for weights in LinearWeights]
+    parser.add_argument("--weights", nargs="+", choices=choices, default=["precision"], help="how they are stored")
+    parser.add_argument("--parts", type=int, default=1, help="engines that the step is cut into")
+    parser.add_argument("--compute", default="8.9", help="compute capability to build for")
+    parser.add_argument("--work", type=Path, required=True, help="folder with room for weights and engines")
+    parser.add_argument("--out", type=Path, help="the result file")
+    parser.add_argument("--stage", choices=list(_STAGES), help=argparse.SUPPRESS)
+    parser.add_argument("--case", help=argparse.SUPPRESS)
+    return parser
+
+
+def main(arguments: Sequence[str] | None = None) -> None:
+    """Run from the command line; see the module's text."""
+    options = _parser().parse_args(arguments)
+    if options.stage:
+        _run_stage(options.stage, config_from_dict(BuildCase, json.loads(options.case), "case"), options.work)
+        return
+    level = max(prior.level for prior in preset(options.preset).priors) if options.level is None else options.level
+    cases = [
+        BuildCase(options.preset, level, LinearWeights(w), options.parts, options.compute) for w in options.weights
+    ]
+    date = datetime.date.today().isoformat()
+    out = options.out or Path(__file__).parent / "results" / f"engine-build-{options.preset}-level-{level}-{date}.json"
+    options.work.mkdir(parents=True, exist_ok=True)
+    record: dict[str, Any] = {"date": date, "command": " ".join(["python -m", _MODULE, *(arguments or sys.argv[1:])])}
+    record |= {"machine": _machine(), "results": []}
+    for case in cases:
+        record["results"].append(measure(case, options.work))
+        write_json_atomic(out, record)  # after each: the next one may bring down the machine
+        print(json.dumps(record["results"][-1]), flush=True)
+
+
+if __name__ == "__main__":
+    main()

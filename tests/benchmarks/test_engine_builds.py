@@ -1,0 +1,128 @@
+"""Measuring builds: what is made, what is watched, and what is refused."""
+
+from __future__ import annotations
+
+import json
+import shutil
+import sys
+import time
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+
+from jukebox_deploy.benchmarks import engine_builds
+from jukebox_deploy.benchmarks.engine_builds import BuildCase, main, measure, stored_bytes
+from jukebox_deploy.benchmarks.process_memory import run_watched
+from jukebox_deploy.checkpoints.random_bundle import RandomCheckpoint, write_random_bundle
+from jukebox_deploy.contract import LinearWeights
+from jukebox_deploy.errors import EngineError
+
+pytestmark = pytest.mark.skipif(sys.platform != "linux", reason="reads /proc")
+
+RESULTS = Path(engine_builds.__file__).parent / "results"
+CASE = BuildCase("tiny", 0, LinearWeights.AS_PRECISION, 2, "8.9")
+MIB = 1 << 20
+CHILD = f"block = b'x' * {60 * MIB}; import time; time.sleep(1.6)"
+PARENT = (
+    f"import subprocess, sys; block = b'x' * {60 * MIB}; subprocess.run([sys.executable, '-c', {CHILD!r}], check=True);"
+    "print('done')"
+)
+
+
+def python(code: str) -> list[str]:
+    return [sys.executable, "-c", code]
+
+
+def test_memory_of_children_counts() -> None:
+    both = run_watched(python(PARENT), "the test")
+    assert both.output == "done\n"
+    assert 120 * MIB < both.peak_tree_bytes < 400 * MIB
+    assert both.wall_seconds > 1.5
+    assert both.cpu_seconds > 0
+
+
+@pytest.mark.parametrize(
+    ("code", "said"),
+    [
+        ("raise ValueError('no such luck')", "the build failed: ValueError: no such luck"),
+        ("import os; os.kill(os.getpid(), 9)", "the build failed: signal 9 ended it, as when memory runs out"),
+        ("raise SystemExit(3)", "the build failed: it gave no reason"),
+    ],
+)
+def test_the_last_words_of_a_failure_are_kept(code: str, said: str) -> None:
+    with pytest.raises(EngineError, match=said):
+        run_watched(python(code), "the build")
+
+
+def test_nothing_runs_on_after_an_interruption(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    def interrupt(seconds: float) -> None:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(time, "sleep", interrupt)
+    with pytest.raises(KeyboardInterrupt):
+        run_watched(python(f"import time; time.sleep(1); open({str(tmp_path / 'late')!r}, 'w')"), "the test")
+    assert not list(tmp_path.iterdir())
+
+
+def test_weights_made_on_the_way_are_those_of_a_random_bundle(tmp_path: Path) -> None:
+    config = CASE.config
+    written, made = write_random_bundle(config, tmp_path / "bundle"), RandomCheckpoint.of(config)
+    assert [prior.level for prior in config.priors] == [0]
+    tensors, others = written.tensors("prior_0"), made.tensors("prior_0")
+    assert tensors.infos == others.infos
+    for name in tensors.infos:
+        torch.testing.assert_close(others.load(name), tensors.load(name), rtol=0, atol=0)
+    assert made.fingerprint() == RandomCheckpoint.of(config).fingerprint()
+
+
+def test_the_room_that_weights_take_is_foreseen() -> None:
+    """The recorded exports of the released upsampler say how much it was."""
+    recorded = json.loads((RESULTS / "engine-build-upsampler-2026-11-26.json").read_text())["results"]
+    assert {row["weights"] for row in recorded} == {"fp16", "int8", "int4", "fp8"}
+    for row in recorded:
+        weights = LinearWeights("precision" if row["weights"] == "fp16" else row["weights"])
+        found = stored_bytes(BuildCase("1b_lyrics", 0, weights, 1, "8.9"))
+        assert found == pytest.approx(row["onnx_weight_bytes"], rel=0.002)
+
+
+def test_a_case_without_room_is_refused_before_anything_is_made(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    usage = shutil.disk_usage(tmp_path)._replace(free=10**9)
+    monkeypatch.setattr(shutil, "disk_usage", lambda folder: usage)
+    with pytest.raises(EngineError, match=r"5b with precision weights takes about \d+\.\d GB, and 1\.0 GB are free"):
+        measure(BuildCase("5b", 2, LinearWeights.AS_PRECISION, 8, "8.9"), tmp_path)
+    assert not list(tmp_path.iterdir())
+
+
+def test_a_failure_is_recorded_and_the_next_case_runs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def stage(name: str, case: BuildCase, folder: Path) -> dict[str, Any]:
+        if case.weights is LinearWeights.INT8 and name == "build":
+            raise EngineError("the build of step_0 failed: signal 9 ended it.")
+        return {"wall_seconds": 1.0}
+
+    monkeypatch.setattr(engine_builds, "_measure_stage", stage)
+    out = tmp_path / "result.json"
+    arguments = ["--preset", "tiny", "--level", "0", "--weights", "int8", "precision"]
+    main([*arguments, "--work", str(tmp_path / "work"), "--out", str(out)])
+    failed, done = json.loads(out.read_text())["results"]
+    assert failed["failed"].endswith("signal 9 ended it.")
+    assert failed["export"] == done["export"] == done["build"] == {"wall_seconds": 1.0}
+    assert not list((tmp_path / "work").iterdir())
+
+
+@pytest.mark.slow
+def test_engines_in_parts_are_exported_built_and_measured(tmp_path: Path) -> None:
+    pytest.importorskip("tensorrt_rtx")
+    found = measure(CASE, tmp_path)
+    assert "failed" not in found
+    assert [engine["graph"] for engine in found["build"]["engines"]] == ["step_0_part_0", "step_0_part_1"]
+    assert sum(engine["engine_bytes"] for engine in found["build"]["engines"]) > found["export"]["weight_bytes"] / 2
+    for stage in ("export", "build"):
+        assert found[stage]["peak_rss_bytes"] > 50 * MIB
+        assert found[stage]["peak_tree_rss_bytes"] > 50 * MIB
+        assert found[stage]["cpu_seconds"] > 0
+    assert found["export"]["weight_bytes"] == pytest.approx(stored_bytes(CASE), rel=0.1)
+    assert not list(tmp_path.iterdir())
