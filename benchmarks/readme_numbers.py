@@ -1,35 +1,42 @@
-"""Writes the numbers of the README, from the result files and nowhere else.
+"""Writes the numbers of the README and of the shipped model's card, from the result files and nowhere else.
 
     python -m jukebox_deploy.benchmarks.readme_numbers [--check]
 
-The block between two marker comments is replaced by a table from all documents in `benchmarks/results/`: every engine
-of one workload for each group that differs in one field only, each measurement the newest of its machine.
+The README's block is a table from all documents in `benchmarks/results/`: every engine of one workload for each group
+that differs in one field only, each measurement the newest of its machine. The card's blocks are those of `model_card`.
 """
 
 from __future__ import annotations
 
 import argparse
 import json
-import re
 import sys
 from collections.abc import Iterator, Sequence
 from dataclasses import astuple, dataclass
 from pathlib import Path
 from urllib.parse import quote
 
-from jukebox_deploy.benchmarks.markup import printable
+from jukebox_deploy.benchmarks.filled_blocks import Block, escaped, fill, table
+from jukebox_deploy.benchmarks.model_card import CARD, CARD_BLOCKS
 from jukebox_deploy.benchmarks.report import by_machine
 from jukebox_deploy.benchmarks.results import FORMAT, Backend, BenchmarkRun, VariantResult, WorkloadResult
 from jukebox_deploy.benchmarks.words import number, percent, times, title_of, unit_of
 from jukebox_deploy.benchmarks.workload_groups import distinct, headlines, is_engine, ratio_over, share_of_limit
 from jukebox_deploy.errors import JukeboxError
-from jukebox_deploy.files import atomic_path
 
-BEGIN, END = "<!-- benchmarks: begin -->", "<!-- benchmarks: end -->"
 NOTHING = "No measurement is recorded yet."
 
 _REPOSITORY = Path(__file__).resolve().parent.parent
-_HEADINGS = ("what", "engine", "speed", "of limit", "over eager", "over eager-static", "over Hugging Face", "measured")
+_HEADINGS = (
+    "what",
+    "engine",
+    ">speed",
+    ">of limit",
+    ">over eager",
+    ">over eager-static",
+    ">over Hugging Face",
+    "measured",
+)
 
 
 @dataclass(frozen=True)
@@ -60,8 +67,7 @@ def block(results: Path, link: str) -> str:
                 newest[row.what, row.engine, machine.machine.name] = row
     if not newest:
         return NOTHING
-    lines = [_HEADINGS, ("---", "---", *["---:"] * 5, "---"), *(astuple(row) for row in newest.values())]
-    return "\n".join(f"| {' | '.join(cells)} |" for cells in lines)
+    return table(_HEADINGS, (astuple(row) for row in newest.values()))
 
 
 def is_result(path: Path) -> bool:
@@ -93,36 +99,27 @@ def _ratio(result: WorkloadResult, variant: VariantResult, baseline: Backend) ->
     return "" if ratio is None else times(ratio.median)
 
 
-def escaped(text: str) -> str:
-    """A text of a file as Markdown that shows it as it is."""
-    return re.sub(r"([\\`*_{}\[\]<>#|&~!])", r"\\\1", printable(text))
-
-
-def with_block(readme: str, text: str) -> str:
-    """The README with a new block. Raises `JukeboxError` unless both markers are there, once and in order."""
-    before, begin, rest = readme.partition(BEGIN)
-    _, end, after = rest.partition(END)
-    if not begin or not end or BEGIN in rest or END in before + after:
-        raise JukeboxError(f"the README must have {BEGIN} and then {END}, once each.")
-    return f"{before}{BEGIN}\n{text}\n{END}{after}"
+README_BLOCK = Block(
+    "README.md", "benchmarks", lambda root: block(root / "benchmarks" / "results", "benchmarks/results")
+)
 
 
 def main(arguments: Sequence[str] | None = None, repository: Path = _REPOSITORY) -> None:
     """Run from the command line; see the module's text."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--check", action="store_true", help="change nothing; exit with 1 if the README is stale")
+    parser.add_argument("--check", action="store_true", help="change nothing; exit with 1 if a document is stale")
     check = parser.parse_args(arguments).check
-    readme = repository / "README.md"
     try:
-        old = readme.read_text(encoding="utf-8")
-        new = with_block(old, block(repository / "benchmarks" / "results", "benchmarks/results"))
+        stale = fill(repository, _blocks(repository), check=check)
     except (JukeboxError, OSError) as error:
-        sys.exit(f"{readme}: {error}")
-    if check and new != old:
-        sys.exit(f"{readme}: its numbers are not those of the result files; run this without --check.")
-    if new != old:
-        with atomic_path(readme) as partial:
-            partial.write_text(new, encoding="utf-8")
+        sys.exit(str(error))
+    if check and stale:
+        sys.exit(f"{', '.join(stale)}: numbers that are not those of the result files; run this without --check.")
+
+
+def _blocks(repository: Path) -> Sequence[Block]:
+    """Those of the README, and of the card if there is one."""
+    return (README_BLOCK, *CARD_BLOCKS) if (repository / CARD).exists() else (README_BLOCK,)
 
 
 if __name__ == "__main__":

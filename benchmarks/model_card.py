@@ -1,0 +1,230 @@
+"""The tables of the shipped model's card: how it was trained, and what came of it.
+
+The bundle's own record says how it was trained. Everything else comes from the result files of `RESULTS`, which are
+what the commands beside them print.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Iterator, Mapping
+from pathlib import Path
+from typing import Any
+
+from jukebox_deploy.benchmarks.filled_blocks import Block, escaped, table
+from jukebox_deploy.benchmarks.words import percent
+from jukebox_deploy.errors import JukeboxError
+
+MODEL = "models/small_demo"
+CARD = f"{MODEL}/README.md"
+
+TRAINING, EVALUATION, SONGS, ONE_SONG = (
+    f"small-demo-{name}.json" for name in ("training", "evaluation", "songs", "one-song")
+)
+RESULTS: dict[str, str] = {
+    TRAINING: 'by hand, from what `train` said: {"machine": NAME, "seconds": {"vqvae": 60, "prior_0": 60, …}}',
+    EVALUATION: f"jukebox-deploy evaluate {MODEL} --data CORPUS --json",
+    SONGS: f"jukebox-deploy evaluate-songs SONGS --data CORPUS --codec {MODEL} --json",
+    ONE_SONG: "jukebox-deploy data synthesize --songs 1 --seed 52 --rate 8000 --out one-song && "
+    f"jukebox-deploy evaluate {MODEL} --data one-song --all --songs 1 --windows 4 --seconds 5 --json",
+}
+"""Files in `benchmarks/results/`, and how each is made."""
+
+NOT_TRAINED = "No trained model is here yet."
+NOT_MEASURED = "Not measured yet."
+
+Data = Mapping[str, Any]
+
+
+def missing_results(repository: Path) -> list[str]:
+    """A line for each result file that is not there, with its command."""
+    folder = repository / "benchmarks" / "results"
+    return [f"{folder / name}: {command}" for name, command in RESULTS.items() if not (folder / name).is_file()]
+
+
+def _read(path: Path) -> Data | None:
+    """A JSON object, `None` if there is no such file."""
+    if not path.is_file():
+        return None
+    try:
+        data = json.loads(path.read_text(encoding="utf-8"))
+    except ValueError as error:
+        raise JukeboxError(f"{path} is no JSON document: {error}") from error
+    if not isinstance(data, dict):
+        raise JukeboxError(f"{path}: expected an object, found {type(data).__name__}.")
+    return data
+
+
+def _from_results(name: str, write: Callable[[Data], str]) -> Callable[[Path], str]:
+    """A block that a result file decides."""
+
+    def text(repository: Path) -> str:
+        path = repository / "benchmarks" / "results" / name
+        data = _read(path)
+        if data is None:
+            return NOT_MEASURED
+        try:
+            return write(data)
+        except (KeyError, IndexError, TypeError, ValueError) as error:
+            raise JukeboxError(f"{path}: not what `{RESULTS[name]}` prints ({error!r}).") from error
+
+    return text
+
+
+def _parts(repository: Path) -> dict[str, Data] | None:
+    """The record of each component's training run; `None` without a model."""
+    path = repository / MODEL / "config.json"
+    description = _read(path)
+    if description is None:
+        return None
+    parts: dict[str, Data] = description.get("source", {}).get("parts", {})
+    expected = {"vqvae": "vqvae", "prior_2": "prior", "prior_1": "upsampler", "prior_0": "upsampler"}
+    found = {name: parts.get(name, {}).get("part") for name in expected}
+    if found != expected:
+        raise JukeboxError(
+            f"{path} does not say how each part was trained: expected {expected}, found {found}. Put the runs together "
+            "with `jukebox-deploy import trained`, the VQ-VAE's run first."
+        )
+    return {name: parts[name] for name in expected}
+
+
+def training_table(repository: Path) -> str:
+    """How each part was trained, and for how long."""
+    parts = _parts(repository)
+    if parts is None:
+        return NOT_TRAINED
+    times = _read(repository / "benchmarks" / "results" / TRAINING) or {}
+    headings = ("part", ">steps", ">batch", ">learning rate", "precision", ">seed", ">songs", ">minutes")
+    rows = [_training_row(name, run, times.get("seconds", {}).get(name)) for name, run in parts.items()]
+    machine = f"\n\nTime was taken on {escaped(times['machine'])}." if "machine" in times else ""
+    return table(headings, rows) + machine
+
+
+def _training_row(name: str, run: Data, seconds: float | None) -> tuple[str, ...]:
+    rate, minutes = run["optimiser"]["learning_rate"], "" if seconds is None else f"{seconds / 60:.0f}"
+    numbers = (f"{run['steps']:,}", str(run["batch"]), f"{rate:g}", run["precision"], str(run["seed"]))
+    return (_title(name), *numbers, str(run["songs"]), minutes)
+
+
+def _title(component: str) -> str:
+    names = {
+        "vqvae": "VQ-VAE",
+        "prior_2": "top prior",
+        "prior_1": "upsampler, level 1",
+        "prior_0": "upsampler, level 0",
+    }
+    return names[component]
+
+
+def training_commands(repository: Path) -> str:
+    """The commands that trained each part, as the bundle's record has them."""
+    parts = _parts(repository)
+    if parts is None:
+        return NOT_TRAINED
+    runs = {name: f"runs/{name}" for name in parts}
+    lines = [_command(name, run, runs[name]) for name, run in parts.items()]
+    joined = f"jukebox-deploy import trained {' '.join(runs.values())} --dtype fp16 --out {MODEL}"
+    return "\n".join(["```sh", *lines, joined, "```"])
+
+
+_OPTIONS = {
+    "steps": "steps",
+    "batch": "batch",
+    "accumulate": "accumulate",
+    "seconds": "seconds",
+    "revival_threshold": "revival-threshold",
+    "learning_rate": "learning-rate",
+    "weight_decay": "weight-decay",
+    "beta2": "beta2",
+    "clip": "clip",
+    "warm_up": "warm-up",
+    "anneal": "anneal",
+    "average_decay": "average",
+    "precision": "precision",
+    "train_fraction": "train-fraction",
+    "seed": "seed",
+}
+"""Settings of a run, and the options of `train` that set them."""
+
+
+def _command(name: str, run: Data, out: str) -> str:
+    of_vqvae = run["part"] == "vqvae"
+    words = ["jukebox-deploy train", run["part"], "--data corpus --preset small_demo"]
+    words += [] if of_vqvae else ["--bundle runs/vqvae/bundle"]
+    words += [f"--level {run['level']}"] if run["part"] == "upsampler" else []
+    settings = {**run, **run["optimiser"]}
+    only_of_vqvae = {"seconds", "revival_threshold"}
+    for setting, option in _OPTIONS.items():
+        value = settings.get(setting)
+        if value is not None and (of_vqvae or setting not in only_of_vqvae):
+            words.append(f"--{option} {value:g}" if isinstance(value, float) else f"--{option} {value}")
+    return " ".join([*words, f"--out {out}"])
+
+
+def levels_table(data: Data) -> str:
+    """What the levels of the VQ-VAE keep."""
+    headings = (">level", ">signal over error", ">spectral convergence", ">codes used", ">perplexity")
+    rows = [
+        (
+            str(level["level"]),
+            f"{level['snr_decibel']:.1f} dB",
+            f"{level['spectral_convergence']:.3f}",
+            f"{level['codes_used']} of {level['codebook_size']}",
+            f"{level['perplexity']:.0f}",
+        )
+        for level in data["levels"]
+    ]
+    return table(headings, rows)
+
+
+def priors_table(data: Data) -> str:
+    """How many bits the priors need for a code, beside what knowing only how frequent codes are would take."""
+    entropy = {level["level"]: level["entropy_bits"] for level in data["levels"]}
+    headings = ("prior", "run by", ">bits per code", ">by frequency alone", ">likeliest code is right")
+    rows = [
+        (
+            f"level {prior['level']}",
+            escaped(f"{bundle['backend']} {bundle['precision']}"),
+            f"{prior['bits_per_token']:.3f}",
+            f"{entropy[prior['level']]:.3f}" if prior["level"] in entropy else "",
+            percent(prior["top1"]),
+        )
+        for bundle in data["bundles"]
+        for prior in bundle["priors"]
+        if prior.get("bits_per_token") is not None
+    ]
+    return table(headings, rows)
+
+
+def songs_table(data: Data) -> str:
+    """Whether songs are what was asked for."""
+    headings = (">level", "what", ">songs", ">found", ">95 %", ">chance", ">corpus")
+    return table(headings, (row for level in data["levels"] for row in _heard_rows(level)))
+
+
+def _heard_rows(level: Data) -> Iterator[tuple[str, ...]]:
+    first = str(level["level"])
+    for heard in level["recognitions"]:
+        interval = f"{percent(heard['interval']['low'])} to {percent(heard['interval']['high'])}"
+        shares = (percent(heard["accuracy"]), interval, percent(heard["chance"]), percent(heard["corpus_accuracy"]))
+        yield (first, f"{heard['kind']} is heard", str(heard["samples"]), *shares)
+    if (scale := level["scale"]) is not None:
+        chance = f"{percent(scale['noise'])} to {percent(scale['random'])}"
+        for what, key, by_chance, corpus in (
+            ("energy on the genre's scale", "asked", chance, scale["corpus"]),
+            ("on those of other genres", "others", "", scale["corpus_others"]),
+        ):
+            share = scale[key]
+            mean, error = share["mean"], share["error"]
+            around = "" if error is None else f"{percent(mean - error)} to {percent(mean + error)}"
+            yield (first, what, str(scale["samples"]), percent(mean), around, by_chance, percent(corpus))
+
+
+CARD_BLOCKS = (
+    Block(CARD, "training", training_table),
+    Block(CARD, "commands", training_commands),
+    Block(CARD, "levels", _from_results(EVALUATION, levels_table)),
+    Block(CARD, "priors", _from_results(EVALUATION, priors_table)),
+    Block(CARD, "songs", _from_results(SONGS, songs_table)),
+)
+"""The card's blocks."""
