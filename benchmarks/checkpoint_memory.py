@@ -26,6 +26,7 @@ from typing import Any
 from jukebox_deploy.config import JukeboxConfig
 from jukebox_deploy.files import write_json_atomic
 from jukebox_deploy.presets import preset
+from jukebox_deploy.threads import usable_cores
 
 _MODULE = "jukebox_deploy.benchmarks.checkpoint_memory"
 
@@ -128,7 +129,7 @@ def _machine() -> dict[str, Any]:
 
     return {
         "system": platform.platform(),
-        "cpus": os.cpu_count(),
+        "cpus": usable_cores(),
         "memory_bytes": os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES"),
         "python": platform.python_version(),
         "torch": torch.__version__,

@@ -13,7 +13,8 @@ from typing import Any
 
 import numpy as np
 
-from jukebox_deploy.engines.threads import usable_cores
+from jukebox_deploy.benchmarks.gpu import Gpu, installed_gpus
+from jukebox_deploy.threads import usable_cores
 
 LARGE_READ = 512 << 20
 """Bytes that no processor's caches hold."""
@@ -33,6 +34,7 @@ class Machine:
     packages: dict[str, str]  # versions
     read_bytes_per_second: float  # of an array of `LARGE_READ` bytes, all cores, best round
     gpu: str | None = None  # where the work was done, if not on the processor
+    gpus: tuple[Gpu, ...] = ()  # what the machine has, used or not
 
     @property
     def name(self) -> str:
@@ -55,6 +57,7 @@ def describe_machine(packages: dict[str, str], gpu: str | None = None) -> Machin
         packages=packages,
         read_bytes_per_second=read_bandwidth(LARGE_READ),
         gpu=gpu,
+        gpus=installed_gpus(),
     )
 
 

@@ -7,6 +7,7 @@ from dataclasses import dataclass, replace
 from functools import cached_property, partial
 from pathlib import Path
 
+from jukebox_deploy.benchmarks.gpu import Gpu
 from jukebox_deploy.benchmarks.machine import Machine
 from jukebox_deploy.benchmarks.markup import Markup, join, tag
 from jukebox_deploy.benchmarks.plot_layout import PAGE_COLOURS, Plot, colour_of
@@ -124,10 +125,16 @@ def _card(machine: Machine) -> Markup:
             **({"processor": machine.processor} if machine.gpu else {}),
             "cores": machine.cores,
             "memory": byte_size(machine.memory_bytes),
+            **({"GPU": "; ".join(map(_gpu, machine.gpus))} if machine.gpus else {}),
             "system": machine.system,
             "versions": ", ".join(f"{p} {v}" for p, v in {"Python": machine.python, **machine.packages}.items()),
         }
     )
+
+
+def _gpu(gpu: Gpu) -> str:
+    driver = "" if gpu.driver is None else f", driver {gpu.driver}"
+    return f"{gpu.name}, {byte_size(gpu.memory_bytes)}, compute capability {gpu.compute_capability}{driver}"
 
 
 def _run(name: str, run: BenchmarkRun) -> Markup:

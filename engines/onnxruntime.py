@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 from types import TracebackType
 from typing import Any, Self
@@ -34,6 +35,7 @@ from jukebox_deploy.engines.onnxruntime_sessions import (
 )
 from jukebox_deploy.engines.slots import SlotSession, buffer_count
 from jukebox_deploy.errors import EngineError
+from jukebox_deploy.threads import map_in_threads, usable_cores
 
 
 class OnnxRuntimeRunner:
@@ -61,14 +63,27 @@ class _Piece:
 
 @dataclass(frozen=True)
 class _Graph:
+    """A graph whose files were read. Its sessions open when it first runs: a window from nothing needs no prefill."""
+
     spec: GraphSpec
-    pieces: tuple[_Piece, ...]  # run one after the other
+    files: tuple[GraphFile, ...]
+    options: OnnxRuntimeOptions
+    slots: int
+
+    @cached_property
+    def pieces(self) -> tuple[_Piece, ...]:
+        """What runs one after the other. Packing weights keeps a core busy, so parts are opened side by side."""
+        at_once = min(len(self.files), self.options.threads or usable_cores())
+        return tuple(map_in_threads(self._open, self.files, threads=at_once, ahead=len(self.files)))
+
+    def _open(self, file: GraphFile) -> _Piece:
+        return _Piece(file.spec, open_session(file, self.options, self.slots))
 
     @property
     def between(self) -> list[TensorSpec]:
         """What a part gives to a later one."""
         own = {tensor.name for tensor in self.spec.tensors}
-        return [t for piece in self.pieces for t in piece.spec.outputs if t.name not in own]
+        return [t for file in self.files for t in file.spec.outputs if t.name not in own]
 
 
 class OnnxRuntimeSession(SlotSession):
@@ -180,9 +195,9 @@ class OnnxRuntimeEngine:
         tables = self._parts.get(name) or (self.graphs[name],)
         return self.graphs[name], [GraphFile.read(table, self._files[table.name]) for table in tables]
 
-    def _open(self, kind: GraphKind, level: int, slots: int) -> _Graph:
+    def _graph(self, kind: GraphKind, level: int, slots: int) -> _Graph:
         spec, files = self._read(kind, level)
-        return _Graph(spec, tuple(_Piece(file.spec, open_session(file, self._options, slots)) for file in files))
+        return _Graph(spec, tuple(files), self._options, slots)
 
     def runner(self, kind: GraphKind, level: int) -> OnnxRuntimeRunner:
         """Open a stateless graph."""
@@ -193,8 +208,8 @@ class OnnxRuntimeEngine:
         return OnnxRuntimeRunner(spec, open_session(graph, self._options), calls)
 
     def prior_session(self, level: int, slots: int) -> OnnxRuntimeSession:
-        """Open step and prefill of a prior."""
-        step, prefill = (self._open(kind, level, slots) for kind in (GraphKind.STEP, GraphKind.PREFILL))
+        """Open the step of a prior; its prefill, if that is ever asked for, when it is."""
+        step, prefill = (self._graph(kind, level, slots) for kind in (GraphKind.STEP, GraphKind.PREFILL))
         run_options = [run_options_of_turn(turn, self._options) for turn in (0, 1)]
         return OnnxRuntimeSession(step, prefill, slots, self._memory(), run_options)
 

@@ -9,6 +9,13 @@ from typing import TYPE_CHECKING, Any
 
 from jukebox_deploy.contract import GraphKind, GraphSpec
 from jukebox_deploy.engines.mapped_products import divide_products
+from jukebox_deploy.engines.onnxruntime_ready import (
+    ACCURACY_OF_FLOATS,
+    ACCURACY_OF_INTEGERS,
+    maker_of,
+    require_maker,
+    set_accuracy,
+)
 from jukebox_deploy.engines.threads import worthwhile_threads
 from jukebox_deploy.errors import EngineError
 
@@ -131,7 +138,7 @@ class GraphFile:
 
         The kernels for integers know no other layout than their own.
         """
-        integers = any(node.op_type == "DequantizeLinear" for node in self.model.graph.node)
+        integers = any(node.op_type in ("DequantizeLinear", "MatMulNBits") for node in self.model.graph.node)
         return self.weight_bytes > LARGE_WEIGHTS and not integers
 
     def threads(self, options: OnnxRuntimeOptions) -> tuple[int, int]:
@@ -157,6 +164,10 @@ def open_session(graph: GraphFile, options: OnnxRuntimeOptions, slots: int | Non
     runtime = import_onnxruntime()
     threads, _ = graph.threads(options)
     session_options = _session_options(runtime, options, threads)
+    if (maker := maker_of(graph.model)) is not None:
+        require_maker(graph.path.name, maker, runtime, options.provider)
+        set_accuracy(graph.model, _accuracy(options))
+        session_options.graph_optimization_level = runtime.GraphOptimizationLevel.ORT_DISABLE_ALL  # it was done
     step = graph.spec.kind is GraphKind.STEP
     mapped = graph.can_stay_mapped() and (options.map_weights or not step)
     if mapped:
@@ -194,7 +205,10 @@ def _session_options(runtime: Any, options: OnnxRuntimeOptions, threads: int) ->
     session_options.inter_op_num_threads = 1
     # Sessions take turns in one process: threads of an idle one must not spin against the other's.
     session_options.add_session_config_entry("session.force_spinning_stop", "1")
-    # The kernels for integer weights: level 4 multiplies them with 8-bit integers, level 1 with float32.
-    level = "4" if options.round_activations else "1"
-    session_options.add_session_config_entry("session.qdq_matmulnbits_accuracy_level", level)
+    session_options.add_session_config_entry("session.qdq_matmulnbits_accuracy_level", str(_accuracy(options)))
     return session_options
+
+
+def _accuracy(options: OnnxRuntimeOptions) -> int:
+    """Of the kernels for integer weights."""
+    return ACCURACY_OF_INTEGERS if options.round_activations else ACCURACY_OF_FLOATS

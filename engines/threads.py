@@ -2,17 +2,11 @@
 
 from __future__ import annotations
 
-import os
-
 from jukebox_deploy.contract import GraphSpec
+from jukebox_deploy.threads import usable_cores
 
 SMALL_WEIGHTS = 16 << 20
 """Below this many bytes of weights a step is too short for a second thread to pay."""
-
-
-def usable_cores() -> int:
-    """Cores that this process may run on."""
-    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
 def worthwhile_threads(spec: GraphSpec, weight_bytes: int) -> int:

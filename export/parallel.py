@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Hashable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import partial
@@ -18,6 +17,7 @@ from jukebox_deploy.models.builders import build_model
 from jukebox_deploy.models.prior import Prior
 from jukebox_deploy.models.vqvae import VQVAE
 from jukebox_deploy.processes import map_in_processes
+from jukebox_deploy.threads import usable_cores
 
 
 @dataclass(frozen=True)
@@ -69,7 +69,7 @@ def _structure(request: TraceRequest, spec: GraphSpec) -> Hashable:
 def _trace_distinct(request: TraceRequest, specs: Sequence[GraphSpec], processes: int | None) -> Iterator[list[bytes]]:
     """The traced graphs, serialised, one after the other."""
     if processes is None:
-        processes = max(1, min(os.cpu_count() or 1, len(specs) // 2))
+        processes = max(1, min(usable_cores(), len(specs) // 2))
     shares = _deal(specs, processes)
     calls = [(replace(request, specs=share),) for share in shares]
     traced: dict[GraphSpec, list[bytes]] = {}

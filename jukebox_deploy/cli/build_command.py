@@ -96,7 +96,7 @@ def command(source: Path, target: str, out: Path | None, force: bool, as_json: b
     bundle, chosen = _open_source(source, choices["graphs"])
     require_as_exported(bundle, choices)
     if runs_graphs:
-        _report_ready(bundle, as_json)
+        _report_ready(bundle if out is None else _make_ready(bundle, chosen, out, force), as_json)
         return
     from jukebox_deploy.engines.tensorrt_bundle import build_bundle, processes_to_build
 
@@ -137,6 +137,14 @@ def _build_checkpoint(
         listener = BuildListener(exported, building)
         _, summaries = build_from_checkpoint(checkpoint, out, build, choices["processes"], listener)
     _report(out, str(target), summaries, as_json)
+
+
+def _make_ready(source: EngineBundle, graphs: tuple[str, ...], out: Path, force: bool) -> EngineBundle:
+    from jukebox_deploy.engines.onnxruntime_build import build_ready_bundle
+
+    with replacing(out, force=force, is_ours=_is_bundle, inputs=[source.folder]), progress_line("reading") as say:
+        build_ready_bundle(source, out, graphs, lambda graph: say(f"{graph}: fusing integer weights"))
+    return open_bundle(out)
 
 
 def _required(out: Path | None, target: str) -> Path:

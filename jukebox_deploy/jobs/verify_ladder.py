@@ -17,7 +17,9 @@ from jukebox_deploy.engine import Engine
 from jukebox_deploy.engines import quantised_weights
 from jukebox_deploy.engines.bundle import EngineBundle
 from jukebox_deploy.engines.manifest import Target
+from jukebox_deploy.engines.onnxruntime_build import is_ready
 from jukebox_deploy.engines.onnxruntime_sessions import GraphFile, OnnxRuntimeOptions
+from jukebox_deploy.errors import EngineError
 from jukebox_deploy.export.feeds import random_feed
 from jukebox_deploy.export.graph_modules import graph_module
 from jukebox_deploy.export.validation import LIMITS, TensorParity, compare
@@ -220,8 +222,12 @@ def signal_to_error(expected: np.ndarray, found: np.ndarray) -> float:
 
 
 def rounded_weights(bundle: EngineBundle) -> dict[int | None, WeightFile]:
-    """By level, the weight files of the priors that have quantised ones."""
+    """By level, the weight files of the priors that have quantised ones; `EngineError` if those were turned."""
     manifest = bundle.manifest
+    if any(is_ready(entry) for entry in manifest.graphs.values()):
+        raise EngineError(
+            f"{bundle.folder} was made ready for ONNX Runtime, bit for bit what the exported graphs are; verify those."
+        )
     quantised = [e.spec for e in manifest.graphs.values() if quantised_weights.facts_of(e) is not None]
     return {
         level: weights_of_graphs(

@@ -7,6 +7,7 @@ import json
 import pytest
 
 from jukebox_deploy.benchmarks import machine
+from jukebox_deploy.benchmarks.gpu import Gpu
 from jukebox_deploy.benchmarks.machine import describe_machine, read_bandwidth
 
 
@@ -28,8 +29,10 @@ def test_every_byte_is_read_as_often_as_counted(monkeypatch, size):
 def test_the_card_says_what_ran_where(monkeypatch):
     monkeypatch.setattr(machine, "LARGE_READ", 1 << 20)
     monkeypatch.setattr(machine, "_READ_AT_LEAST", 1 << 20)
+    monkeypatch.setattr(machine, "installed_gpus", lambda: (Gpu("NVIDIA L4", 1 << 34, "8.9", "550.54"),))
     card = json.loads(json.dumps(describe_machine({"torch": "2.13.0"}).to_json()))
     assert card["packages"] == {"torch": "2.13.0"}
+    assert [gpu["compute_capability"] for gpu in card["gpus"]] == ["8.9"]
     assert card["processor"]
     assert card["cores"] >= 1
     assert card["read_bytes_per_second"] > 0

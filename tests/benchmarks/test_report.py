@@ -9,6 +9,7 @@ from html.parser import HTMLParser
 
 import pytest
 
+from jukebox_deploy.benchmarks.gpu import Gpu
 from jukebox_deploy.benchmarks.markup import Markup, join, printable, tag
 from jukebox_deploy.benchmarks.report import by_machine, report_html, write_report
 from jukebox_deploy.benchmarks.words import NOT_MEASURED
@@ -94,6 +95,14 @@ def test_the_card_tells_the_machine_and_each_run(page):
     assert "torch 2.13.0" in facts["versions"]
     assert page.of("code") == ["jukebox-deploy bench run"] * 2
     assert page.of("dt").count("run") == 2
+
+
+def test_the_card_tells_the_gpus_that_there_are(page):
+    assert "GPU" not in page.of("dt")
+    gpus = (Gpu("NVIDIA L4", 24_000_000_000, "8.9", "550.54"), Gpu("NVIDIA GB10", None, "9.0", None))
+    shown = Page(report_html(by_machine({"run.json": replace(RUN, machine=replace(MACHINE, gpus=gpus))})))
+    told = "NVIDIA L4, 24.0 GB, compute capability 8.9, driver 550.54; NVIDIA GB10, \N{EN DASH}, compute capability 9.0"
+    assert told in shown.of("dd")
 
 
 def test_it_needs_nothing_else(source, page):

@@ -6,15 +6,24 @@ query carries the slot's number into everything, so that mixed-up slots show.
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 import onnx
 import torch
-from onnx import helper
+from onnx import helper, numpy_helper
 from torch import Tensor
 
-from jukebox_deploy.contract import DimensionRange, GraphKind, GraphSpec, Precision, Role, TensorSpec
+from jukebox_deploy.contract import (
+    DimensionRange,
+    GraphKind,
+    GraphSpec,
+    LinearWeights,
+    Precision,
+    Role,
+    TensorSpec,
+)
 from jukebox_deploy.engines.bundle import EngineBundle, open_bundle, write_manifest
 from jukebox_deploy.engines.eager import EagerEngine, GraphFunction
 from jukebox_deploy.engines.manifest import GraphEntry
@@ -101,6 +110,41 @@ def save(folder: Path) -> EngineBundle:
         onnx.save(model, folder / f"{name}.onnx")
     entries = [GraphEntry(spec, f"{name}.onnx") for name, spec in tables().items()]
     write_manifest(folder, make_manifest(entries, Precision.FP32))
+    return open_bundle(folder)
+
+
+def _store_as_integers(model: onnx.ModelProto) -> onnx.ModelProto:
+    """The matrix `weight` as int8 with a scale per column."""
+    for tensor in [tensor for tensor in model.graph.initializer if tensor.name == "weight"]:
+        model.graph.initializer.remove(tensor)
+    scales = np.abs(WEIGHT).max(axis=0) / 127
+    integers = np.round(WEIGHT / scales).astype(np.int8)
+    model.graph.initializer.extend([numpy_helper.from_array(integers, "w"), numpy_helper.from_array(scales, "s")])
+    model.graph.node.insert(0, helper.make_node("DequantizeLinear", ["w", "s"], ["weight"], axis=1))
+    return model
+
+
+def _multiply_the_query(model: onnx.ModelProto) -> onnx.ModelProto:
+    """A prefill that has the step's matrix too."""
+    for node in model.graph.node:
+        node.input[:] = ["mixed" if name == "query" else name for name in node.input]
+    model.graph.node.insert(0, helper.make_node("MatMul", ["query", "weight"], ["mixed"]))
+    return model
+
+
+def save_integers(folder: Path) -> EngineBundle:
+    """A bundle whose step and prefill multiply with one matrix of integers, in a file that they share."""
+    folder.mkdir()
+    graphs = models()
+    ours = {"step_0": graphs["step_0"], "prefill_0": _multiply_the_query(graphs["prefill_0"])}
+    for name, model in ours.items():
+        beside = {"save_as_external_data": True, "location": "prior_0.weights"}
+        # Both put the matrix first, so the second file is as good for the first graph.
+        (folder / "prior_0.weights").unlink(missing_ok=True)
+        onnx.save_model(_store_as_integers(model), folder / f"{name}.onnx", **beside)
+    onnx.save(graphs["vqvae_decode_0"], folder / "vqvae_decode_0.onnx")
+    entries = [GraphEntry(s, f"{n}.onnx", ("prior_0.weights",) if n in ours else ()) for n, s in tables().items()]
+    write_manifest(folder, replace(make_manifest(entries, Precision.FP32), linear_weights=LinearWeights.INT8))
     return open_bundle(folder)
 
 

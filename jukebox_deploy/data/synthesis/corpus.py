@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import json
 import math
-import os
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, field
@@ -25,6 +24,7 @@ from jukebox_deploy.errors import ConfigError, JukeboxError
 from jukebox_deploy.files import atomic_path, sha256_of_file, write_json_atomic
 from jukebox_deploy.labels.vocabulary import canonical
 from jukebox_deploy.processes import map_in_processes
+from jukebox_deploy.threads import usable_cores
 
 CORPUS_NAME, TABLE_NAME = "corpus.json", "metadata.jsonl"
 _UNKNOWN = "unknown"
@@ -125,7 +125,7 @@ def _all_songs(request: CorpusRequest, total: int) -> Iterator[tuple[SongFiles, 
             yield song, False
         else:
             missing.append((request.folder, request.identity, number))
-    processes = min(request.processes or os.cpu_count() or 1, max(len(missing), 1))
+    processes = min(request.processes or usable_cores(), max(len(missing), 1))
     for song in map_in_processes(make_song, missing, processes):
         yield song, True
 

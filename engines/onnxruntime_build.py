@@ -1,0 +1,187 @@
+"""From exported graphs with integer weights to graphs that ONNX Runtime opens sooner.
+
+An export keeps integers in the standard form, `DequantizeLinear` before `MatMul`. ONNX Runtime fuses the two
+when it opens a graph, and turns every matrix for that: most of the time of opening, for the step and for the
+prefill. Here it does so once, and what both have stays one file. What is left at opening is to pack the
+matrices for the processor at hand. ONNX Runtime cannot take that from a file: it packs again to compare.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import tempfile
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import TYPE_CHECKING, BinaryIO
+
+import numpy as np
+
+from jukebox_deploy.contract import LinearWeights
+from jukebox_deploy.engines.bundle import EngineBundle, open_bundle, write_manifest
+from jukebox_deploy.engines.manifest import GraphEntry, GraphPart, Target
+from jukebox_deploy.engines.onnxruntime_ready import ACCURACY_OF_INTEGERS, Maker, mark_ready, this_maker
+from jukebox_deploy.engines.onnxruntime_sessions import import_onnxruntime
+from jukebox_deploy.errors import EngineError
+from jukebox_deploy.files import atomic_directory
+
+if TYPE_CHECKING:
+    from onnx import ModelProto, TensorProto
+
+READY = "onnxruntime"
+"""Under which a graph's options name the `Maker`."""
+
+_ALIGNMENT = 4096  # a memory page: ONNX Runtime maps the tensors as they are
+_SMALL = 1024  # bytes; smaller tensors stay in the graph's own file
+
+
+def build_ready_bundle(
+    source: EngineBundle,
+    folder: Path,
+    graphs: Sequence[str] = (),
+    progress: Callable[[str], None] = lambda graph: None,
+) -> EngineBundle:
+    """Make the graphs of an exported bundle (the named ones, or all) ready for this ONNX Runtime, in a new folder.
+
+    The folder appears when everything is done, or not at all. `progress` is told of each graph before it begins.
+    Raises `JukeboxError` if the folder holds something already, `EngineError` for a bundle with nothing to do.
+    """
+    names = _select(source, graphs)
+    maker = this_maker(import_onnxruntime())
+    with atomic_directory(folder) as part:
+        files: dict[str, _WeightFile] = {}
+        try:
+            entries = {name: _build_entry(source, name, part, files, maker, progress) for name in names}
+        finally:
+            for file in files.values():
+                file.stream.close()
+        tools = {**source.manifest.tools, "onnxruntime": maker.version}
+        write_manifest(part, replace(source.manifest, graphs=entries, tools=tools, parity=None))
+    return open_bundle(folder, verify_hashes=False)
+
+
+def is_ready(entry: GraphEntry) -> bool:
+    """Whether a graph was made ready, and so is no standard ONNX any more."""
+    return READY in entry.options
+
+
+def _select(source: EngineBundle, graphs: Sequence[str]) -> list[str]:
+    manifest = source.manifest
+    if manifest.target is not Target.ONNXRUNTIME:
+        raise EngineError(f"{source.folder} holds {manifest.target} engines; build from an exported ONNX bundle.")
+    if any(is_ready(entry) for entry in manifest.graphs.values()):
+        raise EngineError(f"{source.folder} was made ready already; build from the graphs that were exported.")
+    if manifest.linear_weights not in (LinearWeights.INT8, LinearWeights.INT4):
+        raise EngineError(
+            f"{source.folder} has no integer weights, and ONNX Runtime opens others as they are: leave out --out."
+        )
+    if unknown := [name for name in graphs if name not in manifest.graphs]:
+        raise EngineError(f"{source.folder} has no graphs {unknown}; it has {list(manifest.graphs)}.")
+    return [name for name in manifest.graphs if not graphs or name in graphs]
+
+
+@dataclass
+class _WeightFile:
+    """A file that tensors are added to; equal ones lie in it once."""
+
+    stream: BinaryIO
+    _places: dict[bytes, int] = field(default_factory=dict)
+
+    def place(self, content: np.ndarray) -> int:
+        """The offset of some bytes, written if they are new."""
+        digest = hashlib.sha256(content.data).digest()
+        if digest not in self._places:
+            self.stream.seek(-self.stream.tell() % _ALIGNMENT, os.SEEK_CUR)
+            self._places[digest] = self.stream.tell()
+            self.stream.write(content.data)
+        return self._places[digest]
+
+
+def _build_entry(
+    source: EngineBundle,
+    name: str,
+    folder: Path,
+    files: dict[str, _WeightFile],
+    maker: Maker,
+    progress: Callable[[str], None],
+) -> GraphEntry:
+    entry = source.manifest.graphs[name]
+    progress(name)
+    readied = [_build_piece(source, entry, piece, folder, files, maker) for piece in entry.pieces]
+    facts = {READY: maker.to_json()} if any(readied) else {}
+    exported = [source.manifest.files[piece.file].sha256 for piece in entry.pieces]
+    return replace(entry, options={**entry.options, **facts, "onnx_sha256": exported}, weights=entry.weights[:1])
+
+
+def _build_piece(
+    source: EngineBundle, entry: GraphEntry, piece: GraphPart, folder: Path, files: dict[str, _WeightFile], maker: Maker
+) -> bool:
+    """Write one graph file and what it brings to the weights; whether there was something to make ready."""
+    import onnx
+
+    path = source.folder / piece.file
+    model = onnx.load(path, load_external_data=False)
+    ready = any(node.op_type == "DequantizeLinear" for node in model.graph.node)
+    with tempfile.TemporaryDirectory(dir=folder.parent, prefix=".ready-") as scratch:
+        if ready:
+            path = _optimise(path, Path(scratch))
+            model = onnx.load(path, load_external_data=False)
+            mark_ready(model, maker)
+        if entry.weights:
+            _move_weights(model, path.parent, piece.file, entry.weights[0], folder, files)
+        (folder / piece.file).parent.mkdir(parents=True, exist_ok=True)
+        (folder / piece.file).write_bytes(model.SerializeToString())
+    return ready
+
+
+def _optimise(path: Path, scratch: Path) -> Path:
+    """The graph as ONNX Runtime would run it, with its weights in a file beside it.
+
+    The extended level is the highest one whose result does not depend on the processor.
+    """
+    runtime = import_onnxruntime()
+    saved = scratch / "graph.onnx"
+    options = runtime.SessionOptions()
+    options.log_severity_level = 3
+    options.graph_optimization_level = runtime.GraphOptimizationLevel.ORT_ENABLE_EXTENDED
+    options.optimized_model_filepath = str(saved)
+    entries = {
+        "session.disable_prepacking": "1",  # for nothing will run
+        "session.qdq_matmulnbits_accuracy_level": str(ACCURACY_OF_INTEGERS),
+        "session.optimized_model_external_initializers_file_name": "graph.weights",
+        "session.optimized_model_external_initializers_min_size_in_bytes": str(_SMALL),
+    }
+    for key, value in entries.items():
+        options.add_session_config_entry(key, value)
+    try:
+        runtime.InferenceSession(str(path), options, providers=["CPUExecutionProvider"])
+    except Exception as error:  # the runtime raises many kinds, all with a readable text
+        raise EngineError(f"ONNX Runtime cannot make {path.name} ready: {error}") from error
+    return saved
+
+
+def _move_weights(
+    model: ModelProto, here: Path, file: str, weights: str, folder: Path, files: dict[str, _WeightFile]
+) -> None:
+    """Let a graph read from the weight file of the new folder what it read from one in the folder `here`."""
+    if weights not in files:
+        (folder / weights).parent.mkdir(parents=True, exist_ok=True)
+        files[weights] = _WeightFile((folder / weights).open("wb"))
+    location = os.path.relpath(weights, os.path.dirname(file) or ".")
+    for tensor in model.graph.initializer:
+        if tensor.external_data:
+            content = _content(tensor, here)
+            _point(tensor, location, files[weights].place(content), content.nbytes)
+
+
+def _content(tensor: TensorProto, here: Path) -> np.ndarray:
+    place = {entry.key: entry.value for entry in tensor.external_data}
+    offset, length = int(place.get("offset", 0)), int(place["length"])
+    return np.memmap(here / place["location"], np.uint8, "r", offset, (length,))
+
+
+def _point(tensor: TensorProto, location: str, offset: int, length: int) -> None:
+    del tensor.external_data[:]
+    for key, value in {"location": location, "offset": offset, "length": length}.items():
+        tensor.external_data.add(key=key, value=str(value))

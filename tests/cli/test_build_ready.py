@@ -1,0 +1,39 @@
+"""`build --target onnxruntime --out`: graphs with integer weights that open sooner."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+from click.testing import CliRunner, Result
+
+from jukebox_deploy.cli.main import cli
+from jukebox_deploy.engines.bundle import open_bundle
+from jukebox_deploy.engines.onnxruntime_build import is_ready
+from tests.engines import handmade_prior
+
+pytest.importorskip("onnxruntime")
+
+
+def build(*arguments: str | Path) -> Result:
+    return CliRunner().invoke(cli, ["build", *map(str, arguments), "--target", "onnxruntime"])
+
+
+def test_integer_graphs_are_made_ready(tmp_path: Path) -> None:
+    source, out = handmade_prior.save_integers(tmp_path / "onnx").folder, tmp_path / "ready"
+    result = build(source, "--out", out, "--json")
+    assert result.exit_code == 0, result.output
+    assert json.loads(result.stdout)["bundle"] == str(out)
+    assert is_ready(open_bundle(out).manifest.graphs["step_0"])
+    assert "not empty" in build(source, "--out", out).output
+    assert build(source / "step_0.onnx", "--out", out, "--force").exit_code == 0
+    assert list(open_bundle(out).graphs) == ["step_0"]
+
+
+def test_other_graphs_are_left_alone(tmp_path: Path) -> None:
+    source = handmade_prior.save(tmp_path / "onnx").folder
+    result = build(source, "--out", tmp_path / "ready")
+    assert result.exit_code != 0
+    assert "has no integer weights" in result.output
+    assert not (tmp_path / "ready").exists()
