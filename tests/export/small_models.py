@@ -2,9 +2,15 @@
 
 from __future__ import annotations
 
+from functools import partial
+from pathlib import Path
+
 import torch
 
 from jukebox_deploy.attention_patterns import AttentionOrder
+from jukebox_deploy.checkpoints.bundle import BundleContents, CheckpointBundle, write_bundle
+from jukebox_deploy.checkpoints.layout import component_configs
+from jukebox_deploy.checkpoints.tensors import TensorTable
 from jukebox_deploy.config import (
     JukeboxConfig,
     LabelConfig,
@@ -15,8 +21,11 @@ from jukebox_deploy.config import (
     TransformerConfig,
     VQVAEConfig,
 )
+from jukebox_deploy.labels.vocabulary import Vocabulary
+from jukebox_deploy.models.builders import build_model
 
 VQVAE = VQVAEConfig(downs=(1,), strides=(2,), multipliers=(1,), width=8, depth=1, embedding_width=8, codebook_size=32)
+NAMELESS = Vocabulary()
 
 
 def separate_lyrics_config() -> JukeboxConfig:
@@ -51,3 +60,15 @@ def randomise(module: torch.nn.Module, seed: int = 0) -> None:
     with torch.no_grad():
         for tensor in module.state_dict().values():
             tensor.copy_(0.2 * torch.randn(tensor.shape, generator=generator))
+
+
+def write_checkpoint(
+    config: JukeboxConfig, folder: Path, seed: int = 0, vocabulary: Vocabulary = NAMELESS
+) -> CheckpointBundle:
+    """A checkpoint bundle with random weights that make every path count."""
+    components = {}
+    for name, part in component_configs(config).items():
+        model = build_model(config, part.level if isinstance(part, PriorConfig) else None)
+        randomise(model, seed)
+        components[name] = partial(TensorTable, model.state_dict())
+    return write_bundle(folder, BundleContents(config, components, vocabulary=vocabulary))

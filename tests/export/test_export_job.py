@@ -1,14 +1,12 @@
 import json
 from dataclasses import replace
-from functools import partial
 from pathlib import Path
 
 import onnx
 import pytest
 import torch
 
-from jukebox_deploy.checkpoints.bundle import BundleContents, CheckpointBundle, write_bundle
-from jukebox_deploy.checkpoints.tensors import TensorTable
+from jukebox_deploy.checkpoints.bundle import CheckpointBundle
 from jukebox_deploy.contract import Precision
 from jukebox_deploy.engines.bundle import EngineBundle, open_bundle
 from jukebox_deploy.errors import ExportError, ParityError
@@ -17,17 +15,7 @@ from jukebox_deploy.graphs import GraphOptions, declare_graphs
 from jukebox_deploy.jobs.export_job import ExportRequest, export_bundle
 from jukebox_deploy.jobs.tensorrt_check import TensorRtCheck
 from jukebox_deploy.models.builders import build_model
-from tests.export.small_models import randomise, separate_lyrics_config
-
-
-def _checkpoint(folder: Path) -> CheckpointBundle:
-    config = separate_lyrics_config()
-    components = {}
-    for name, level in (("vqvae", None), ("prior_0", 0)):
-        model = build_model(config, level)
-        randomise(model)
-        components[name] = partial(TensorTable, model.state_dict())
-    return write_bundle(folder, BundleContents(config, components))
+from tests.export.small_models import separate_lyrics_config, write_checkpoint
 
 
 def test_every_graph_of_tiny_agrees_with_eager_and_builds(tiny_engine_bundle: EngineBundle):
@@ -62,7 +50,7 @@ def test_graph_files_are_small_and_name_no_place(tiny_engine_bundle: EngineBundl
 
 def test_a_model_with_a_lyric_encoder(tmp_path: Path):
     manifest = export_bundle(
-        _checkpoint(tmp_path / "checkpoint"),
+        write_checkpoint(separate_lyrics_config(), tmp_path / "checkpoint"),
         tmp_path / "onnx",
         ExportRequest(graphs=("lyrics_0", "condition_0", "prefill_0", "step_0"), tensorrt=TensorRtCheck.ALWAYS),
     )
@@ -74,7 +62,7 @@ def test_a_model_with_a_lyric_encoder(tmp_path: Path):
 @pytest.mark.parametrize("precision", [Precision.FP16, Precision.BF16])
 def test_half_precision(tmp_path: Path, precision: Precision):
     manifest = export_bundle(
-        _checkpoint(tmp_path / "checkpoint"),
+        write_checkpoint(separate_lyrics_config(), tmp_path / "checkpoint"),
         tmp_path / "onnx",
         ExportRequest(
             GraphOptions(precision, slots=(2, 2, 2), logits=True), ("step_0",), tensorrt=TensorRtCheck.ALWAYS
@@ -93,7 +81,7 @@ def test_half_precision(tmp_path: Path, precision: Precision):
 
 
 def test_a_graph_that_disagrees_is_an_error_and_leaves_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
-    checkpoint = _checkpoint(tmp_path / "checkpoint")
+    checkpoint = write_checkpoint(separate_lyrics_config(), tmp_path / "checkpoint")
     monkeypatch.setitem(LIMITS, Precision.FP32, replace(LIMITS[Precision.FP32], relative_error=1e-12))
     with pytest.raises(ParityError, match="vqvae_decode_0 disagrees"):
         export_bundle(checkpoint, tmp_path / "onnx", ExportRequest(graphs=("vqvae_decode_0",)))

@@ -3,17 +3,14 @@
 from __future__ import annotations
 
 from dataclasses import replace
-from functools import partial
 from pathlib import Path
 
-from jukebox_deploy.checkpoints.bundle import BundleContents, CheckpointBundle, write_bundle
-from jukebox_deploy.checkpoints.layout import component_configs
-from jukebox_deploy.checkpoints.tensors import TensorTable
+from jukebox_deploy.checkpoints.bundle import CheckpointBundle
 from jukebox_deploy.config import ConditionerConfig, JukeboxConfig, LabelConfig, LabelRules, LyricsConfig, PriorConfig
 from jukebox_deploy.labels.vocabulary import NameLists, Vocabulary
-from jukebox_deploy.models.builders import build_model
 from tests.data.song_folders import noise, write_sound, write_table
-from tests.export.small_models import VQVAE, randomise, separate_lyrics_config, unlabelled_config
+from tests.export import small_models
+from tests.export.small_models import VQVAE, separate_lyrics_config, unlabelled_config
 
 RATE = VQVAE.sample_rate
 VOCABULARY = Vocabulary(
@@ -49,13 +46,8 @@ def prior_of(config: JukeboxConfig) -> PriorConfig:
 
 
 def write_checkpoint(config: JukeboxConfig, folder: Path, seed: int = 0) -> CheckpointBundle:
-    """A checkpoint with random weights that make every path count."""
-    components = {}
-    for name, part in component_configs(config).items():
-        model = build_model(config, part.level if isinstance(part, PriorConfig) else None)
-        randomise(model, seed)
-        components[name] = partial(TensorTable, model.state_dict())
-    return write_bundle(folder, BundleContents(config, components, vocabulary=VOCABULARY))
+    """A checkpoint whose names are those of the songs."""
+    return small_models.write_checkpoint(config, folder, seed, VOCABULARY)
 
 
 def write_songs(folder: Path, count: int = 4) -> Path:

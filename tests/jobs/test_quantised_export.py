@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
-from functools import cache, partial
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -13,8 +13,7 @@ import numpy as np
 import onnx
 import pytest
 
-from jukebox_deploy.checkpoints.bundle import BundleContents, CheckpointBundle, write_bundle
-from jukebox_deploy.checkpoints.tensors import TensorTable
+from jukebox_deploy.checkpoints.bundle import CheckpointBundle
 from jukebox_deploy.contract import LinearWeights, Precision
 from jukebox_deploy.engine import Engine, PriorSession
 from jukebox_deploy.engines.bundle import EngineBundle, open_bundle
@@ -38,12 +37,11 @@ from jukebox_deploy.jobs.tensorrt_check import TensorRtCheck
 from jukebox_deploy.jobs.verify_job import verify_bundle
 from jukebox_deploy.jobs.verify_ladder import VerifyRequest
 from jukebox_deploy.jobs.verify_report import CheckKind, Outcome
-from jukebox_deploy.models.builders import build_model
 from jukebox_deploy.presets import preset
 from jukebox_deploy.runtime.song import SongLengths, SongRequest
 from jukebox_deploy.runtime.store import Fingerprint, SongRecord, SongStore
 from tests.damaged_bundles import with_flipped_weight
-from tests.export.small_models import randomise, separate_lyrics_config
+from tests.export.small_models import separate_lyrics_config, write_checkpoint
 from tests.jobs.traced_once import traced_once
 
 pytest.importorskip("onnxruntime")
@@ -52,13 +50,7 @@ INT8, INT4, FP8 = LinearWeights.INT8, LinearWeights.INT4, LinearWeights.FP8
 
 @pytest.fixture(scope="module")
 def checkpoint(tmp_path_factory: pytest.TempPathFactory) -> CheckpointBundle:
-    config = separate_lyrics_config()
-    components = {}
-    for name, level in (("vqvae", None), ("prior_0", 0)):
-        model = build_model(config, level)
-        randomise(model)
-        components[name] = partial(TensorTable, model.state_dict())
-    return write_bundle(tmp_path_factory.mktemp("checkpoint") / "bundle", BundleContents(config, components))
+    return write_checkpoint(separate_lyrics_config(), tmp_path_factory.mktemp("checkpoint") / "bundle")
 
 
 @pytest.fixture(scope="module", autouse=True)

@@ -6,15 +6,12 @@ One engine is for all GPUs at once, so a graph that one of them could not run wo
 from __future__ import annotations
 
 from collections.abc import Iterator
-from functools import partial
 from pathlib import Path
 
 import pytest
 
 from jukebox_deploy.attention_patterns import AttentionOrder, layer_patterns
-from jukebox_deploy.checkpoints.bundle import BundleContents, CheckpointBundle, write_bundle
-from jukebox_deploy.checkpoints.tensors import TensorTable
-from jukebox_deploy.config import JukeboxConfig
+from jukebox_deploy.checkpoints.bundle import CheckpointBundle
 from jukebox_deploy.contract import GraphKind, LinearWeights, Precision
 from jukebox_deploy.engines.tensorrt_build import BuildOptions, BuildSummary
 from jukebox_deploy.graphs import GraphOptions
@@ -22,8 +19,7 @@ from jukebox_deploy.jobs.build_job import CheckpointBuild, build_from_checkpoint
 from jukebox_deploy.jobs.export_job import ExportRequest
 from jukebox_deploy.jobs.quantised_export import Calibration, QuantisationRequest
 from jukebox_deploy.jobs.tensorrt_check import TensorRtCheck
-from jukebox_deploy.models.builders import build_model
-from tests.export.small_models import randomise, separate_lyrics_config, unlabelled_config
+from tests.export.small_models import separate_lyrics_config, unlabelled_config, write_checkpoint
 from tests.jobs.traced_once import traced_once
 
 pytest.importorskip("tensorrt_rtx")
@@ -51,15 +47,6 @@ def least_depth(order: AttentionOrder) -> int:
     return max(patterns.index(pattern) for pattern in patterns) + 1
 
 
-def save(config: JukeboxConfig, folder: Path) -> CheckpointBundle:
-    components = {}
-    for name, level in (("vqvae", None), ("prior_0", 0)):
-        model = build_model(config, level)
-        randomise(model)
-        components[name] = partial(TensorTable, model.state_dict())
-    return write_bundle(folder, BundleContents(config, components))
-
-
 def build(
     checkpoint: CheckpointBundle,
     folder: Path,
@@ -84,7 +71,7 @@ def build(
 @pytest.mark.parametrize("order", SAMPLED)
 def test_every_attention_order_in_fp16(tmp_path: Path, order: AttentionOrder) -> None:
     config = unlabelled_config(order, least_depth(order))
-    built = build(save(config, tmp_path / "checkpoint"), tmp_path, Precision.FP16)
+    built = build(write_checkpoint(config, tmp_path / "checkpoint"), tmp_path, Precision.FP16)
     caches = 2 * sum(pattern != "cross" for pattern in config.prior(0).transformer.patterns)
     assert [summary.caches_in_place for summary in built.values()] == [caches, caches]
     assert built["step_0"].compute_capabilities == ALL[1:]
@@ -92,7 +79,7 @@ def test_every_attention_order_in_fp16(tmp_path: Path, order: AttentionOrder) ->
 
 @pytest.mark.parametrize(("precision", "weights"), OTHERS)
 def test_every_arithmetic(tmp_path: Path, precision: Precision, weights: LinearWeights) -> None:
-    checkpoint = save(separate_lyrics_config(), tmp_path / "checkpoint")
+    checkpoint = write_checkpoint(separate_lyrics_config(), tmp_path / "checkpoint")
     built = build(checkpoint, tmp_path, precision, weights, ("lyrics_0", "step_0"))
     assert set(built) == {"lyrics_0", "prefill_0", "step_0"}
     assert built["step_0"].compute_capabilities == FEWER.get(weights, ALL[1:])
@@ -106,7 +93,7 @@ def test_every_arithmetic(tmp_path: Path, precision: Precision, weights: LinearW
 def test_every_attention_order_in_every_arithmetic(
     tmp_path: Path, order: AttentionOrder, precision: Precision, weights: LinearWeights
 ) -> None:
-    checkpoint = save(unlabelled_config(order, depth=24), tmp_path / "checkpoint")
+    checkpoint = write_checkpoint(unlabelled_config(order, depth=24), tmp_path / "checkpoint")
     assert len(build(checkpoint, tmp_path, precision, weights)) == 2
 
 
