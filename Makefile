@@ -2,6 +2,8 @@
 
 VENV ?= .venv
 DEMO ?= demo
+# --untrained: random weights instead of the shipped model; --bundle FOLDER: another model
+DEMO_OPTIONS ?=
 WORKERS ?= 2
 # The extras of pyproject.toml; on a machine with an NVIDIA GPU: make demo EXTRAS=cuda,tensorrt-rtx
 EXTRAS ?= cpu,tensorrt-rtx
@@ -24,8 +26,8 @@ help: ## Show this list
 
 env: $(VENV)/developer.stamp ## Make the environment for developers in .venv
 
-demo: $(VENV)/user.stamp ## Make a checkpoint, export it, build engines, make music: the main job, in small
-	$(BIN)/python -m jukebox_deploy.cli.demo --out $(DEMO)
+demo: $(VENV)/user.stamp ## Export the shipped model, build engines, make music: the main job, in small
+	$(BIN)/python -m jukebox_deploy.cli.demo --out $(DEMO) $(DEMO_OPTIONS)
 
 test: lint ## Check style and types, and run the tests
 	$(PYTEST) -m "not gpu and not slow"

@@ -31,6 +31,8 @@ def wheel(tmp_path_factory):
         shutil.copytree(REPOSITORY / name, source / name, symlinks=True, ignore=ignore)
     (source / "benchmarks" / "results").mkdir(exist_ok=True)
     (source / "benchmarks" / "results" / "some.json").write_text("{}")
+    (source / "models" / "small_demo").mkdir(parents=True)
+    (source / "models" / "small_demo" / "config.json").write_text("{}")
     pip = [sys.executable, "-m", "pip", "wheel", "--quiet", "--no-deps", "--no-build-isolation", "--no-index"]
     subprocess.run([*pip, "--wheel-dir", str(target), str(source)], check=True, capture_output=True, text=True)
     (file,) = target.glob("*.whl")
@@ -75,7 +77,9 @@ def test_the_entry_point_is_there(wheel):
 
 
 @pytest.mark.parametrize(
-    "document", sorted(REPOSITORY.glob("*.md")) + sorted(REPOSITORY.glob("docs/**/*.md")), ids=lambda path: path.name
+    "document",
+    [path for pattern in ("*.md", "docs/**/*.md", "models/**/*.md") for path in sorted(REPOSITORY.glob(pattern))],
+    ids=lambda path: str(path.relative_to(REPOSITORY)),
 )
 def test_links_lead_to_files(document):
     assert broken_links(document) == []

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
@@ -13,6 +14,16 @@ from jukebox_deploy.files import atomic_path
 _FFT_LENGTH = 2048
 _MAX_COLUMNS = 2000  # more frames than pixels show nothing
 _RANGE_DECIBEL = 90.0
+
+
+@dataclass(frozen=True)
+class PictureStyle:
+    """How fine spectrograms are, and how large a picture of them."""
+
+    fft_length: int = _FFT_LENGTH  # samples
+    panel_inches: tuple[float, float] = (10.0, 2.6)  # width and height of the panel of a song
+    dpi: int = 120
+    colours: int | None = None  # of the file: a few dozen make it a third as large; `None`: as many as there are
 
 
 def log_magnitudes(audio: np.ndarray, fft_length: int = _FFT_LENGTH) -> np.ndarray:
@@ -29,7 +40,9 @@ def log_magnitudes(audio: np.ndarray, fft_length: int = _FFT_LENGTH) -> np.ndarr
     return decibel
 
 
-def write_spectrogram(path: Path, songs: Mapping[str, np.ndarray], sample_rate: int) -> None:
+def write_spectrogram(
+    path: Path, songs: Mapping[str, np.ndarray], sample_rate: int, style: PictureStyle | None = None
+) -> None:
     """Draw audio `[samples]` by title into one PNG; `AudioError` if there is nothing to draw.
 
     The figure is made without pyplot: no window system is asked for and no global state is left.
@@ -39,11 +52,13 @@ def write_spectrogram(path: Path, songs: Mapping[str, np.ndarray], sample_rate: 
 
     if not songs or any(len(audio) == 0 for audio in songs.values()):
         raise AudioError(f"{path}: a spectrogram needs songs with at least one sample each.")
-    figure = Figure(figsize=(10, 2.6 * len(songs)), layout="constrained")
+    style = style or PictureStyle()
+    width, height = style.panel_inches
+    figure = Figure(figsize=(width, height * len(songs)), dpi=style.dpi, layout="constrained")
     FigureCanvasAgg(figure)
     for axes, (title, audio) in zip(figure.subplots(len(songs), squeeze=False)[:, 0], songs.items(), strict=True):
         image = axes.imshow(
-            log_magnitudes(audio),
+            log_magnitudes(audio, style.fft_length),
             origin="lower",
             aspect="auto",
             extent=(0.0, len(audio) / sample_rate, 0.0, sample_rate / 2000.0),
@@ -52,4 +67,15 @@ def write_spectrogram(path: Path, songs: Mapping[str, np.ndarray], sample_rate: 
         axes.set(title=title, xlabel="time (s)", ylabel="frequency (kHz)")
         figure.colorbar(image, ax=axes, label="dB")
     with atomic_path(path) as temporary:
-        figure.savefig(temporary, format="png", dpi=120)
+        figure.savefig(temporary, format="png", dpi=style.dpi)
+        if style.colours is not None:
+            _limit_colours(temporary, style.colours)
+
+
+def _limit_colours(path: Path, colours: int) -> None:
+    """Write a PNG again with so many colours."""
+    from PIL import Image
+
+    with Image.open(path) as image:
+        fewer = image.convert("RGB").quantize(colours, dither=Image.Dither.NONE)
+    fewer.save(path, format="PNG", optimize=True)

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from jukebox_deploy.errors import AudioError
-from jukebox_deploy.runtime.spectrogram import log_magnitudes, write_spectrogram
+from jukebox_deploy.runtime.spectrogram import PictureStyle, log_magnitudes, write_spectrogram
 
 RATE = 8000
 
@@ -41,6 +41,18 @@ def test_one_panel_per_song(tmp_path: Path) -> None:
     one, two = imread(tmp_path / "one.png"), imread(tmp_path / "two.png")
     assert two.shape[0] == pytest.approx(2 * one.shape[0], abs=2)
     assert one.std() > 0.05
+
+
+def test_a_picture_in_few_colours_is_smaller_and_as_large(tmp_path: Path) -> None:
+    from matplotlib.image import imread
+
+    noise = np.random.default_rng(1).standard_normal(2 * RATE)
+    for name, colours in (("all.png", None), ("few.png", 32), ("again.png", 32)):
+        write_spectrogram(tmp_path / name, {"a": noise}, RATE, PictureStyle(512, (4.0, 2.0), 50, colours))
+    sizes = {path.name: path.stat().st_size for path in tmp_path.iterdir()}
+    assert sizes["few.png"] < sizes["all.png"] / 2
+    assert imread(tmp_path / "few.png").shape[:2] == imread(tmp_path / "all.png").shape[:2] == (100, 200)
+    assert (tmp_path / "few.png").read_bytes() == (tmp_path / "again.png").read_bytes()
 
 
 def test_nothing_to_draw_is_refused(tmp_path: Path) -> None:
