@@ -134,7 +134,7 @@ def _measure_stage(stage: str, case: BuildCase, folder: Path) -> dict[str, Any]:
     arguments = [_MODULE, "--stage", stage, "--case", json.dumps(config_to_dict(case)), "--work", str(folder)]
     watched: Watched = run_watched([sys.executable, "-m", *arguments], f"the {stage} of {case.step}")
     return {
-        **json.loads(watched.output),
+        **json.loads(watched.output.splitlines()[-1]),
         "peak_tree_rss_bytes": watched.peak_tree_bytes,
         "wall_seconds": round(watched.wall_seconds, 1),
         "cpu_seconds": round(watched.cpu_seconds, 1),
