@@ -117,6 +117,9 @@ _tensorrt_options = grouped(
         help="Of each engine that streams its weights: how much of them stays on the GPU.",
     ),
     click.option("--weights-from", type=PATH, metavar="ONNX_BUNDLE", help="Where stripped engines get their weights."),
+    click.option(
+        "--kernel-caches", type=PATH, metavar="DIR", help="Keep here what TensorRT-RTX compiled, for the next run."
+    ),
 )
 _CHOICES = ("provider", "threads", "checkpoint", "map_weights", "cuda_graph")
 _output_options = grouped(
@@ -170,14 +173,15 @@ def command(bundle: Path, **options: Any) -> None:
 
 def _tensorrt(options: dict[str, Any]) -> TensorRtOptions | None:
     """Those that were given; `None` if none was."""
-    budget, source = options["weight_budget"], options["weights_from"]
-    if not any((options["host_code"], options["lean_runtime"], budget is not None, source)):
+    budget, source, kernels = options["weight_budget"], options["weights_from"], options["kernel_caches"]
+    if not any((options["host_code"], options["lean_runtime"], budget is not None, source, kernels)):
         return None
     return TensorRtOptions(
         host_code=options["host_code"],
         lean_runtime=options["lean_runtime"],
         weight_budget=None if budget is None else int(budget * 2**30),
         weights_from=None if source is None else open_bundle(source),
+        kernel_caches=kernels,
     )
 
 
