@@ -75,7 +75,8 @@ def _open_codec(folder: Path | None) -> Engine | None:
         return None
     from jukebox_deploy.jobs.evaluated_bundles import open_evaluated
 
-    return open_evaluated(folder).engine
+    (bundle,) = open_evaluated([folder])
+    return bundle.engine
 
 
 def _draw(plot: Path | None, judged: tuple[SampleQuality, ...]) -> list[Path]:

@@ -142,7 +142,7 @@ def evaluate(request: EvaluationRequest, listen: Listener = lambda what, done, t
         CheckpointError, EngineError: for bundles that are none, or come from different checkpoints.
         DataError, LabelError, AudioError: for songs and labels that do not fit the model.
     """
-    bundles = [open_evaluated(folder) for folder in request.bundles]
+    bundles = open_evaluated(request.bundles)
     _require_one_checkpoint(bundles)
     songs = request.data.songs()
     levels = tuple(_levels(bundles[0], songs, request.data.seconds, listen))

@@ -69,11 +69,22 @@ class EvaluatedBundle(Protocol):
         """Score windows, one in each batch; `EngineError` if that cannot be done here."""
 
 
-def open_evaluated(folder: Path) -> EvaluatedBundle:
-    """Open a checkpoint bundle or an engine bundle; `CheckpointError` or `EngineError` if it is neither."""
-    if (folder / MANIFEST_NAME).is_file():
-        return _Engines(open_bundle(folder))
-    return _Checkpoint(CheckpointBundle.open(folder))
+def open_evaluated(folders: Sequence[Path]) -> tuple[EvaluatedBundle, ...]:
+    """Open checkpoint bundles and engine bundles; `CheckpointError` or `EngineError` if one is neither.
+
+    If the first is a checkpoint, the modules of the others' graphs can run in its place, see `_Engines`.
+    """
+    checkpoint = None if _holds_engines(folders[0]) else CheckpointBundle.open(folders[0])
+    return tuple(
+        _Engines(open_bundle(folder), checkpoint)
+        if _holds_engines(folder)
+        else _Checkpoint(CheckpointBundle.open(folder))
+        for folder in folders
+    )
+
+
+def _holds_engines(folder: Path) -> bool:
+    return (folder / MANIFEST_NAME).is_file()
 
 
 @dataclass(frozen=True)
@@ -115,9 +126,14 @@ class _Checkpoint:
 
 @dataclass(frozen=True)
 class _Engines:
-    """An `EvaluatedBundle`, on what it was made for."""
+    """An `EvaluatedBundle`, on what it was made for.
+
+    Graphs of ONNX Runtime that it cannot run on a CPU, those in bf16, are run by PyTorch as the modules they were
+    traced from, with the weights of `checkpoint`.
+    """
 
     bundle: EngineBundle
+    checkpoint_bundle: CheckpointBundle | None = None
 
     @property
     def folder(self) -> Path:
@@ -141,7 +157,7 @@ class _Engines:
 
     @property
     def backend(self) -> str:
-        return str(self.bundle.manifest.target)
+        return "PyTorch" if self._runs_as_modules else str(self.bundle.manifest.target)
 
     @property
     def precision(self) -> str:
@@ -156,9 +172,26 @@ class _Engines:
     def engine(self) -> Engine:
         return bundle_engine(self.bundle)
 
+    @cached_property
+    def _refusal(self) -> str:
+        """Why steps cannot run on what they were made for, or nothing."""
+        if self.bundle.manifest.target is not Target.ONNXRUNTIME:
+            return ""
+        steps = (spec for spec in self.bundle.graphs.values() if spec.kind is GraphKind.STEP)
+        return next(filter(None, map(reason_not_to_run, steps)), "")
+
+    @property
+    def _runs_as_modules(self) -> bool:
+        as_precision = self.bundle.manifest.linear_weights is LinearWeights.AS_PRECISION
+        return bool(self._refusal) and self.checkpoint_bundle is not None and as_precision
+
     def score(self, level: int, windows: Sequence[WindowBatch], listen: Listener) -> PriorScore:
-        steps = [spec for spec in self.bundle.graphs.values() if spec.kind is GraphKind.STEP and spec.level == level]
-        on_cpu = self.bundle.manifest.target is Target.ONNXRUNTIME
-        if on_cpu and (reasons := [reason for spec in steps if (reason := reason_not_to_run(spec))]):
-            raise EngineError(f"{reasons[0]}.")
-        return score_with_engine(self.engine, self.config.prior(level), windows, listen)
+        return score_with_engine(self._scoring_engine(), self.config.prior(level), windows, listen)
+
+    def _scoring_engine(self) -> Engine:
+        if self._runs_as_modules:
+            assert self.checkpoint_bundle is not None
+            return eager_engine(self.checkpoint_bundle, self.bundle.graphs, self.bundle.manifest.precision)
+        if self._refusal:
+            raise EngineError(f"{self._refusal}.")
+        return self.engine
