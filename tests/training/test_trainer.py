@@ -9,6 +9,8 @@ import torch
 
 from jukebox_deploy.errors import CheckpointError, ConfigError, TrainingError
 from jukebox_deploy.training.checkpoint import read_snapshot, write_snapshot
+from jukebox_deploy.training.loss_scale import LossScale
+from jukebox_deploy.training.precision import TrainingPrecision
 from jukebox_deploy.training.settings import OptimiserSettings
 from jukebox_deploy.training.trainer import StepReport, Trainer
 from tests.training.small_runs import audio_batch, code_batch, prior_trainer, vqvae_trainer
@@ -69,6 +71,32 @@ def test_a_loss_that_is_not_a_number_stops_the_run_and_names_the_step() -> None:
         losses(trainer)
     assert trainer.step == 2
     assert all(bool(torch.isfinite(t).all()) for t in trainer.snapshot().tensors["weights"].values())
+
+
+@pytest.mark.parametrize("make", MAKERS)
+def test_the_scale_of_half_precision_is_not_in_the_gradient(make: Callable[..., Trainer]) -> None:
+    exact, scaled = (make(precision=p) for p in (TrainingPrecision.FP32, TrainingPrecision.FP16))
+    scaled._scale = LossScale(2.0**4)  # with 2**16 the losses of a VQ-VAE overflow at first
+    plain, report = next(exact.steps()), next(scaled.steps())
+    assert (plain.loss_scale, report.loss_scale, report.skipped) == (1.0, 2.0**4, False)
+    assert float(report.total) == pytest.approx(float(plain.total), rel=1e-2)
+    assert report.gradient_norm == pytest.approx(plain.gradient_norm, rel=2e-2)
+
+
+def test_steps_that_overflow_are_skipped_and_halve_the_scale() -> None:
+    trainer = prior_trainer(steps=30, precision=TrainingPrecision.FP16)
+    trainer._scale = LossScale(2.0**24)
+    losses: dict[bool, list[float]] = {True: [], False: []}
+    scale, weights = 2.0**24, trainer.snapshot().tensors["weights"]
+    for report in trainer.steps():
+        after = trainer.snapshot().tensors["weights"]
+        assert report.loss_scale == scale
+        assert report.skipped == all(torch.equal(weights[name], after[name]) for name in weights)
+        scale = scale / 2 if report.skipped else min(2.0**24, scale * 2 ** (1 / 1000))
+        weights = after
+        losses[report.skipped].append(float(report.total))
+    assert losses[True]
+    assert losses[False][-1] < 0.8 * losses[False][0]
 
 
 def test_a_gradient_larger_than_is_wanted_is_passed_over() -> None:
