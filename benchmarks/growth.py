@@ -24,6 +24,7 @@ VALUES: dict[Axis, tuple[int, ...]] = {
     Axis.WIDTH: (256, 512, 768, 1024),
     Axis.DEPTH: (12, 24, 48, 72),
     Axis.LENGTH: (2, 4, 8),
+    Axis.SONGS: (1, 2, 4, 8),
 }
 """What is measured unless other values are given; for a window of 8192 codes."""
 
@@ -39,7 +40,7 @@ class Growth:
 
     def steps(self) -> list[tuple[JukeboxConfig, BenchmarkPlan]]:
         """The model and the plan of each value; all slots are one plan."""
-        kinds = (WorkloadKind.SONG,) if self.axis is Axis.LENGTH else (WorkloadKind.STEP,)
+        kinds = (WorkloadKind.SONG,) if self.axis in (Axis.LENGTH, Axis.SONGS) else (WorkloadKind.STEP,)
         plan = dataclasses.replace(self.plan, workloads=kinds)
         config = system_to_measure(self.preset, plan)
         match self.axis:
@@ -49,6 +50,8 @@ class Growth:
                 return [(config, dataclasses.replace(plan, position=value)) for value in self.values]
             case Axis.LENGTH:
                 return [(config, dataclasses.replace(plan, seconds=float(value))) for value in self.values]
+            case Axis.SONGS:
+                return [(config, dataclasses.replace(plan, songs=value)) for value in self.values]
         return [(_resized(config, self.axis, value), plan) for value in self.values]
 
 

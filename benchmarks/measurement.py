@@ -184,5 +184,6 @@ class _StageRun:
                 seconds=plan.seconds,
                 position=plan.position,
                 mapped=variant.mapped,
+                songs=plan.songs,
             )
         )

@@ -47,7 +47,8 @@ class BenchmarkPlan:
     steps: int = 64  # per round
     rounds: int = ROUNDS_AT_LEAST
     threads: int | None = None  # of every variant; `None`: as many as pay
-    seconds: float = 10.0  # of audio in a round
+    seconds: float = 10.0  # of audio in a round, or of each song
+    songs: int | None = None  # that the slots make; `None`: one each
     position: int | None = None  # of the first step; `None`: the middle of the window
     baselines: tuple[Backend, ...] = BASELINES
     mapped: bool = False  # measure engines with memory-mapped weights beside those that pack them
@@ -59,6 +60,8 @@ class BenchmarkPlan:
             raise ConfigError(f"{self.rounds} rounds say nothing of the spread; give at least {ROUNDS_AT_LEAST}.")
         if self.steps < 1:
             raise ConfigError(f"{self.steps} steps cannot be timed; give 1 or more.")
+        if self.songs is not None and self.songs < 1:
+            raise ConfigError(f"{self.songs} songs cannot be timed; give 1 or more.")
         if self.seconds <= 0:
             raise ConfigError(f"{self.seconds} seconds of audio cannot be timed; give more than 0.")
         of_cpu = {"--threads": self.threads is not None, "--mapped": self.mapped, "--memory": self.memory}
@@ -209,13 +212,16 @@ class _Planner:
 
     def _song_stage(self, slots: int) -> Stage:
         seconds, folder = self._plan.seconds, self._scratch / "songs"
-        work = Workload(WorkloadKind.SONG, self._config.name, 0, slots, units_per_round=slots * seconds)
+        songs = self._plan.songs or slots
+        work = Workload(
+            WorkloadKind.SONG, self._config.name, 0, slots, units_per_round=songs * seconds, songs=self._plan.songs
+        )
         return Stage(
             (WorkloadKind.SONG,),
             None,
             self._graph(GraphKind.STEP, 0),
             slots,
-            lambda engine: SongTask(OpenedGraphs(engine), slots, seconds, folder),
+            lambda engine: SongTask(OpenedGraphs(engine), slots, songs, seconds, folder),
             ((work, _as_task),),
         )
 

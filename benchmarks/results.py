@@ -58,10 +58,18 @@ class Workload:
     width: int | None = None  # of the prior; `None` for the VQ-VAE and songs
     depth: int | None = None
     context: int | None = None
+    songs: int | None = None  # that the slots make; `None`: as many as there are slots
 
     def __post_init__(self) -> None:
         if self.slots < 1:
             raise ConfigError(f"a workload has at least one slot, found {self.slots}.")
+        if self.songs is not None and (self.songs < 1 or self.kind is not WorkloadKind.SONG):
+            raise ConfigError(f"a song workload makes at least one song, and others none, found {self.songs}.")
+
+    @property
+    def songs_or_slots(self) -> int:
+        """How many songs are made, or how many slots do the work once."""
+        return self.songs or self.slots
 
 
 @dataclass(frozen=True)

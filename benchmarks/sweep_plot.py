@@ -28,7 +28,11 @@ _ENDS = {
     Axis.DEPTH: "From {} to {} layers",
     Axis.CONTEXT: "From a context of {} to {} tokens",
     Axis.LENGTH: "From {} to {} s of audio",
+    Axis.SONGS: "From {} to {} songs",
 }
+
+_ONE_MORE = {Axis.DEPTH: "per layer", Axis.LENGTH: "per s of audio", Axis.SONGS: "per song"}
+"""What cost should be a straight line in, and how its slope is called."""
 
 
 def sweep_plot(sweep: Sweep, name: str) -> Plot:
@@ -67,11 +71,13 @@ def sweep_title(sweep: Sweep) -> str:
 
 
 def _rows(sweep: Sweep) -> Iterator[tuple[str, ...]]:
-    yield (axis_name(sweep.axis), *(short(value) for value in sweep.values), "growth")
+    one_more = _ONE_MORE.get(sweep.axis)
+    yield (axis_name(sweep.axis), *(short(v) for v in sweep.values), "growth", *([one_more] if one_more else []))
     for variant in sweep.variants:
         costs = dict(sweep.costs(variant.name))
         cells = [seconds(costs[value].median) if value in costs else NOT_MEASURED for value in sweep.values]
-        yield (variant.name, *cells, times(sweep.growth(variant.name)))
+        slope = [seconds(sweep.slope(variant.name))] if one_more else []
+        yield (variant.name, *cells, times(sweep.growth(variant.name)), *slope)
 
 
 def _note(sweep: Sweep) -> str:

@@ -149,17 +149,18 @@ class EncodeTask:
 
 
 class SongTask:
-    """Whole songs from nothing, all levels and sound, as many at once as there are slots."""
+    """Whole songs from nothing, all levels and sound; the slots share them."""
 
     calls = 1
 
-    def __init__(self, engine: OpenedGraphs, slots: int, seconds: float, folder: Path) -> None:
+    def __init__(self, engine: OpenedGraphs, slots: int, songs: int, seconds: float, folder: Path) -> None:
         config = engine.config
         missing = [level for level in range(config.vqvae.levels) if level not in [p.level for p in config.priors]]
         if missing:
             raise ConfigError(f"{config.name} makes no songs: it has no prior for the levels {missing}.")
         self._engine = engine
         self._slots = slots
+        self._songs = songs
         self._seconds = seconds
         self._folder = folder
 
@@ -173,7 +174,7 @@ class SongTask:
         from jukebox_deploy.runtime.song import SongRequest
         from jukebox_deploy.runtime.store import Fingerprint
 
-        requests = [SongRequest(seconds=self._seconds, song=number) for number in range(self._slots)]
+        requests = [SongRequest(seconds=self._seconds, song=number) for number in range(self._songs)]
         jobs = [SongJob(request, self._folder / str(request.song)) for request in requests]
         sampler = SongSampler(
             self._engine, Fingerprint("benchmark", "benchmark"), options=SamplingOptions(slots=self._slots)

@@ -38,6 +38,7 @@ class MemoryRequest:
     seconds: float
     position: int | None
     mapped: bool
+    songs: int | None = None
 
     @property
     def plan(self) -> BenchmarkPlan:
@@ -49,6 +50,7 @@ class MemoryRequest:
             steps=self.steps,
             seconds=self.seconds,
             position=self.position,
+            songs=self.songs,
         )
 
 

@@ -44,6 +44,7 @@ _AXIS = {
     Axis.DEPTH: "depth, in layers",
     Axis.CONTEXT: "context, in tokens",
     Axis.LENGTH: "length, in seconds of audio",
+    Axis.SONGS: "songs",
 }
 
 BACKEND = {
@@ -70,6 +71,8 @@ def title_of(workload: Workload, without: Axis | None = None) -> str:
     parts = [_KIND[workload.kind] + model, f"level {workload.level}"]
     if without is not Axis.SLOTS:
         parts.append(f"{workload.slots} slot{'s' * (workload.slots != 1)}")
+    if workload.songs is not None and without is not Axis.SONGS:
+        parts.append(f"{workload.songs} song{'s' * (workload.songs != 1)}")
     if workload.position is not None and without not in (Axis.POSITION, Axis.CONTEXT):
         window = "" if workload.context is None else f" of {workload.context:,}"
         parts.append(f"position {workload.position:,}{window}")

@@ -6,6 +6,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from enum import StrEnum
 
+import numpy as np
+
 from jukebox_deploy.benchmarks.results import (
     Backend,
     Spread,
@@ -30,6 +32,7 @@ class Axis(StrEnum):
     DEPTH = "depth"
     CONTEXT = "context"
     LENGTH = "length"
+    SONGS = "songs"
 
 
 SIZES = (Axis.WIDTH, Axis.DEPTH, Axis.CONTEXT)
@@ -67,6 +70,12 @@ class Sweep:
         (_, first), *_, (_, last) = self.costs(variant)
         return last.median / first.median
 
+    def slope(self, variant: str) -> float:
+        """Seconds that one more of the field costs: of the straight line that fits the medians best."""
+        costs = self.costs(variant)
+        slope, _ = np.polyfit([value for value, _ in costs], [cost.median for _, cost in costs], 1)
+        return float(slope)
+
 
 def _named(result: WorkloadResult, name: str) -> VariantResult | None:
     return next((v for v in result.variants if v.name == name), None)
@@ -74,7 +83,7 @@ def _named(result: WorkloadResult, name: str) -> VariantResult | None:
 
 def cost(workload: Workload, variant: VariantResult) -> Spread:
     """Seconds, round by round, of what all slots do once: a step, a prefilled position, a window, their audio."""
-    units = workload.slots * (axis_value(workload, Axis.LENGTH) or 1.0)
+    units = workload.songs_or_slots * (axis_value(workload, Axis.LENGTH) or 1.0)
     return Spread.of([units / speed for speed in variant.units_per_second])
 
 
@@ -82,7 +91,7 @@ def axis_value(workload: Workload, axis: Axis) -> float | None:
     """A workload's place on an axis; the length is that of one song, in seconds of audio."""
     value: float | None
     if axis is Axis.LENGTH:
-        value = workload.units_per_round / workload.slots if workload.kind in _AUDIO else None
+        value = workload.units_per_round / workload.songs_or_slots if workload.kind in _AUDIO else None
     else:
         value = getattr(workload, axis)
     return value if value or axis is Axis.POSITION else None

@@ -66,13 +66,19 @@ def is_ready(entry: GraphEntry) -> bool:
     return READY in entry.options
 
 
+def can_be_ready(source: EngineBundle) -> bool:
+    """Whether an exported bundle has integer weights that nobody has fused yet."""
+    integers = source.manifest.linear_weights in (LinearWeights.INT8, LinearWeights.INT4)
+    return integers and not any(is_ready(entry) for entry in source.manifest.graphs.values())
+
+
 def _select(source: EngineBundle, graphs: Sequence[str]) -> list[str]:
     manifest = source.manifest
     if manifest.target is not Target.ONNXRUNTIME:
         raise EngineError(f"{source.folder} holds {manifest.target} engines; build from an exported ONNX bundle.")
     if any(is_ready(entry) for entry in manifest.graphs.values()):
         raise EngineError(f"{source.folder} was made ready already; build from the graphs that were exported.")
-    if manifest.linear_weights not in (LinearWeights.INT8, LinearWeights.INT4):
+    if not can_be_ready(source):
         raise EngineError(
             f"{source.folder} has no integer weights, and ONNX Runtime opens others as they are: leave out --out."
         )

@@ -19,7 +19,7 @@ from jukebox_deploy.cli.bench_run_command import (
 )
 from jukebox_deploy.cli.progress import progress_line
 
-_AXES = ("slots", "position", "context", "width", "depth", "length")
+_AXES = ("slots", "position", "context", "width", "depth", "length", "songs")
 _WEIGHTS = ("fp32", "int8", "int4")
 
 
@@ -38,6 +38,13 @@ _WEIGHTS = ("fp32", "int8", "int4")
 @click.option(
     "--weights", callback=names_of(_WEIGHTS), default="fp32", show_default=True, metavar="NAME,NAME", help="Stored so."
 )
+@click.option(
+    "--seconds",
+    type=click.FloatRange(min=0, min_open=True),
+    default=2.0,
+    show_default=True,
+    help="Length of each song along the axis songs.",
+)
 @plan_options
 def growth(
     axis: str,
@@ -49,7 +56,7 @@ def growth(
     out: Path | None,
     **choices: Any,
 ) -> None:
-    """Measure a step at several SLOTS, POSITIONs, CONTEXTs, WIDTHs or DEPTHs, or songs of some LENGTHs.
+    """Measure a step at several SLOTS, POSITIONs, CONTEXTs, WIDTHs or DEPTHs, or songs of some LENGTHs, or some SONGS.
 
     Everything but the axis stays as it is, so that plots show how cost grows with it.
     """

@@ -182,7 +182,13 @@ def _report_ready(bundle: EngineBundle, as_json: bool) -> None:
         ready = {"bundle": str(bundle.folder), "target": str(Target.ONNXRUNTIME), "graphs": list(bundle.graphs)}
         click.echo(json.dumps(ready, indent=2))
     else:
-        click.echo(f"{bundle.folder}: all hashes match. ONNX Runtime runs it as it is; there is nothing to build.")
+        click.echo(f"{bundle.folder}: all hashes match. ONNX Runtime runs it as it is{_more_to_do(bundle)}.")
+
+
+def _more_to_do(bundle: EngineBundle) -> str:
+    from jukebox_deploy.engines.onnxruntime_build import can_be_ready
+
+    return "; with --out, a copy that opens sooner" if can_be_ready(bundle) else "; there is nothing to build"
 
 
 def _report(out: Path, target: str, summaries: list[BuildSummary], as_json: bool) -> None:

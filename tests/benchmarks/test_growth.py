@@ -41,7 +41,7 @@ def test_blocks_and_their_length_grow_with_the_root_of_the_context() -> None:
     assert shapes == [(32, 32), (128, 64), (128, 128)]
 
 
-def test_slots_positions_and_lengths_are_of_one_model() -> None:
+def test_slots_positions_lengths_and_songs_are_of_one_model() -> None:
     """Only the plan changes."""
     ((_, slots),) = Growth("mid", Axis.SLOTS, (1, 64), PLAN).steps()
     assert slots.slots == (1, 64)
@@ -52,6 +52,8 @@ def test_slots_positions_and_lengths_are_of_one_model() -> None:
         (2.0, (WorkloadKind.SONG,)),
         (4.0, (WorkloadKind.SONG,)),
     ]
+    songs = Growth("tiny", Axis.SONGS, (1, 8), dataclasses.replace(PLAN, slots=(4,), seconds=2.0)).steps()
+    assert [(plan.songs, plan.slots, plan.seconds) for _, plan in songs] == [(1, (4,), 2.0), (8, (4,), 2.0)]
 
 
 def test_a_model_of_several_priors_has_no_one_size() -> None:

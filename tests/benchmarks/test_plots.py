@@ -60,6 +60,12 @@ def test_a_sweep_has_its_numbers_as_a_table(plots):
     )
 
 
+def test_what_one_more_layer_costs_is_said():
+    (plot,) = (p for p in plots_of([BASE, step_result(step("deep", depth=12), 4.0)]) if p.name == "cost-depth-1")
+    assert plot.table[0] == ("depth, in layers", "4", "12", "growth", "per layer")
+    assert plot.table[1] == ("onnxruntime fp32", "125 ms", "250 ms", f"2.00{X}", "15.6 ms")
+
+
 def test_what_was_not_measured_is_not_drawn():
     assert plots_of([]) == []
     bare = WorkloadResult(step(), (variant(Backend.ONNXRUNTIME, 3.0),))

@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from jukebox_deploy.benchmarks import words
-from jukebox_deploy.benchmarks.results import WorkloadKind
+from jukebox_deploy.benchmarks.results import Workload, WorkloadKind
 from jukebox_deploy.benchmarks.workload_groups import Axis
 from tests.benchmarks.benchmark_documents import DECODE, step
 
@@ -45,6 +45,9 @@ def test_titles_leave_out_what_a_sweep_varies():
     assert words.title_of(work, Axis.SLOTS) == "Step of small, level 0, position 512 of 1,024"
     assert words.title_of(work, Axis.POSITION) == "Step of small, level 0, 4 slots"
     assert words.title_of(work, Axis.WIDTH) == "Step, level 0, 4 slots, position 512 of 1,024"
+    songs = Workload(WorkloadKind.SONG, "small", 0, 4, units_per_round=10.0, songs=5)
+    assert words.title_of(songs) == "Song of small, level 0, 4 slots, 5 songs, 2 s of audio"
+    assert words.title_of(songs, Axis.SONGS) == "Song of small, level 0, 4 slots, 2 s of audio"
     assert words.title_of(DECODE.workload) == "VQ-VAE decode of small, level 0, 1 slot, 10 s of audio"
 
 

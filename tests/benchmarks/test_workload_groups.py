@@ -18,6 +18,7 @@ from jukebox_deploy.benchmarks.workload_groups import (
     share_of_limit,
     sweeps,
 )
+from jukebox_deploy.errors import ConfigError
 from tests.benchmarks.benchmark_documents import BASE, DECODE, RUN, SLOTS, WIDE, step, step_result, variant
 
 
@@ -50,6 +51,26 @@ def test_contexts_are_compared_at_the_same_part_of_the_window():
 def test_a_sweep_of_positions_begins_at_zero():
     (found,) = sweeps([step_result(step(position=0), 8.0), BASE])
     assert (found.axis, found.values) == (Axis.POSITION, [0, 512])
+
+
+def songs_of(count: int, seconds: float) -> WorkloadResult:
+    """Four slots make songs of five seconds."""
+    work = Workload(WorkloadKind.SONG, "small", 0, 4, units_per_round=5.0 * count, songs=count)
+    return WorkloadResult(work, (variant(Backend.ONNXRUNTIME, 5.0 * count / seconds, spread=0.0),))
+
+
+def test_songs_are_counted_apart_from_slots():
+    (found,) = sweeps([songs_of(8, 5.0), songs_of(2, 2.0), songs_of(4, 3.0)])
+    assert (found.axis, found.values) == (Axis.SONGS, [2, 4, 8])
+    assert [spread.median for _, spread in found.costs("onnxruntime fp32")] == pytest.approx([2.0, 3.0, 5.0])
+    assert found.slope("onnxruntime fp32") == pytest.approx(0.5)
+
+
+def test_only_songs_are_counted():
+    with pytest.raises(ConfigError, match="makes at least one song"):
+        songs_of(0, 1.0)
+    with pytest.raises(ConfigError, match="others none"):
+        step(songs=2)
 
 
 def test_the_length_of_a_song_does_not_depend_on_how_many_there_are():

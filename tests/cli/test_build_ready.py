@@ -22,9 +22,11 @@ def build(*arguments: str | Path) -> Result:
 
 def test_integer_graphs_are_made_ready(tmp_path: Path) -> None:
     source, out = handmade_prior.save_integers(tmp_path / "onnx").folder, tmp_path / "ready"
+    assert "with --out, a copy that opens sooner" in build(source).output
     result = build(source, "--out", out, "--json")
     assert result.exit_code == 0, result.output
     assert json.loads(result.stdout)["bundle"] == str(out)
+    assert "there is nothing to build" in build(out).output
     assert is_ready(open_bundle(out).manifest.graphs["step_0"])
     assert "not empty" in build(source, "--out", out).output
     assert build(source / "step_0.onnx", "--out", out, "--force").exit_code == 0

@@ -1,0 +1,152 @@
+"""Measures how long bundles of ONNX graphs take from the start of a process to a prior's first code.
+
+    python -m jukebox_deploy.benchmarks.load_times GRAPHS READY --level 0 --rounds 5 --out FILE
+
+Every round opens each bundle once, in a process of its own, and another one is first each time. A round before
+them is not counted, so that files come from the system's cache. `--mapped` leaves large float weights mapped.
+Seconds add up: to import, to check hashes, to open the step, to run it once. Linux only.
+"""
+
+from __future__ import annotations
+
+import argparse
+import datetime
+import json
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from statistics import median
+from typing import Any
+
+from jukebox_deploy.config_json import config_from_dict, config_to_dict
+from jukebox_deploy.errors import EngineError
+from jukebox_deploy.files import write_json_atomic
+
+_MODULE = "jukebox_deploy.benchmarks.load_times"
+ROUNDS = 5
+
+
+@dataclass(frozen=True)
+class Opening:
+    """One session to open, as another process is told of it."""
+
+    bundle: str
+    level: int
+    slots: int = 1
+    threads: int | None = None
+    mapped: bool = False
+
+
+@dataclass(frozen=True)
+class LoadTime:
+    """One opening: wall seconds, each from the end of what stands before it, and what it took in all."""
+
+    imports: float  # from the start of the process
+    hashes: float
+    open: float
+    first_code: float
+    total: float
+    cpu: float  # seconds of all cores together
+    peak_rss_bytes: int  # mapped files count, although the system can drop their pages
+
+
+def open_once(opening: Opening, begun: float, clock: Callable[[], float] = time.monotonic) -> LoadTime:
+    """Open a session and make one code; `begun`: when the process was started, by the same clock.
+
+    Raises `EngineError` for a bundle that cannot run here.
+    """
+    from jukebox_deploy.benchmarks.checkpoint_memory import memory_field
+    from jukebox_deploy.engines.bundle import open_bundle
+    from jukebox_deploy.engines.onnxruntime_sessions import OnnxRuntimeOptions, import_onnxruntime
+    from jukebox_deploy.jobs.onnx_opening import onnx_engine
+
+    import_onnxruntime()
+    ends = [clock()]
+    bundle = open_bundle(opening.bundle)
+    ends.append(clock())
+    options = OnnxRuntimeOptions(threads=opening.threads, map_weights=opening.mapped)
+    session = onnx_engine(bundle, options).prior_session(opening.level, opening.slots)
+    ends.append(clock())
+    session.step(1)
+    ends.append(clock())
+    stages = [end - start for start, end in zip([begun, *ends], ends, strict=False)]
+    return LoadTime(*stages, total=ends[-1] - begun, cpu=time.process_time(), peak_rss_bytes=memory_field("VmHWM"))
+
+
+def open_in_process(opening: Opening) -> LoadTime:
+    """The same in a process that does nothing else; `EngineError` with its last words if that fails."""
+    command = [sys.executable, "-m", _MODULE, "--once", json.dumps(config_to_dict(opening)), repr(time.monotonic())]
+    done = subprocess.run(command, capture_output=True, text=True, check=False)
+    if done.returncode != 0:
+        words = (done.stderr.strip().splitlines() or ["no message"])[-1]
+        raise EngineError(f"{opening.bundle} could not be opened: {words}")
+    return config_from_dict(LoadTime, json.loads(done.stdout), "load time")
+
+
+def measure(openings: Sequence[Opening], rounds: int, open_one: Callable[[Opening], LoadTime]) -> list[dict[str, Any]]:
+    """Medians and rounds of every opening, in their order; they take turns."""
+    found: list[list[LoadTime]] = [[] for _ in openings]
+    for number in range(rounds + 1):
+        for place in range(len(openings)):
+            index = (number + place) % len(openings)
+            found[index].append(open_one(openings[index]))
+    counted = [[asdict(opened) for opened in mine[1:]] for mine in found]
+    return [
+        {**asdict(opening), "median": {name: median(t[name] for t in mine) for name in mine[0]}, "rounds": mine}
+        for opening, mine in zip(openings, counted, strict=True)
+    ]
+
+
+def _openings(options: argparse.Namespace) -> list[Opening]:
+    """Every bundle as it is, and those of float weights mapped too if that is asked for."""
+    from jukebox_deploy.contract import LinearWeights
+    from jukebox_deploy.engines.bundle import open_bundle
+
+    openings = []
+    for folder in options.bundles:
+        manifest = open_bundle(folder, verify_hashes=False).manifest
+        floats = manifest.linear_weights is LinearWeights.AS_PRECISION
+        choices = (False, True) if options.mapped and floats else (False,)
+        openings += [Opening(str(folder), options.level, options.slots, options.threads, m) for m in choices]
+    return openings
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("bundles", nargs="+", type=Path, help="folders of ONNX graphs")
+    parser.add_argument("--level", type=int, default=0, help="of the prior")
+    parser.add_argument("--slots", type=int, default=1, help="songs at a time")
+    parser.add_argument("--threads", type=int, help="of the engine; as many as pay if left out")
+    parser.add_argument("--mapped", action="store_true", help="also with float weights left in their file")
+    parser.add_argument("--rounds", type=int, default=ROUNDS, help="openings of each bundle")
+    parser.add_argument("--out", type=Path, required=True, help="the result file")
+    return parser
+
+
+def main(arguments: Sequence[str] | None = None) -> None:
+    """Run from the command line; see the module's text."""
+    words = list(sys.argv[1:] if arguments is None else arguments)
+    if words[:1] == ["--once"]:
+        opening = config_from_dict(Opening, json.loads(words[1]), "opening")
+        print(json.dumps(asdict(open_once(opening, float(words[2])))))
+        return
+    from jukebox_deploy.benchmarks.measurement import describe_this_machine
+
+    options = _parser().parse_args(words)
+    results = measure(_openings(options), options.rounds, open_in_process)
+    record = {
+        "date": datetime.date.today().isoformat(),
+        "command": " ".join(["python -m", _MODULE, *words]),
+        "machine": describe_this_machine().to_json(),
+        "results": results,
+    }
+    write_json_atomic(options.out, record)
+    for result in results:
+        print(json.dumps({name: result[name] for name in ("bundle", "mapped", "median")}))
+
+
+if __name__ == "__main__":
+    main()
