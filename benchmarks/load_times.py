@@ -72,8 +72,8 @@ def open_once(opening: Opening, begun: float, clock: Callable[[], float] = time.
     ends.append(clock())
     session.step(1)
     ends.append(clock())
-    stages = [end - start for start, end in zip([begun, *ends], ends, strict=False)]
-    return LoadTime(*stages, total=ends[-1] - begun, cpu=time.process_time(), peak_rss_bytes=memory_field("VmHWM"))
+    imports, hashes, opened, code = (end - start for start, end in zip([begun, *ends], ends, strict=False))
+    return LoadTime(imports, hashes, opened, code, ends[-1] - begun, time.process_time(), memory_field("VmHWM"))
 
 
 def open_in_process(opening: Opening) -> LoadTime:

@@ -138,10 +138,10 @@ def save_integers(folder: Path) -> EngineBundle:
     graphs = models()
     ours = {"step_0": graphs["step_0"], "prefill_0": _multiply_the_query(graphs["prefill_0"])}
     for name, model in ours.items():
-        beside = {"save_as_external_data": True, "location": "prior_0.weights"}
         # Both put the matrix first, so the second file is as good for the first graph.
         (folder / "prior_0.weights").unlink(missing_ok=True)
-        onnx.save_model(_store_as_integers(model), folder / f"{name}.onnx", **beside)
+        path = folder / f"{name}.onnx"
+        onnx.save_model(_store_as_integers(model), path, save_as_external_data=True, location="prior_0.weights")
     onnx.save(graphs["vqvae_decode_0"], folder / "vqvae_decode_0.onnx")
     entries = [GraphEntry(s, f"{n}.onnx", ("prior_0.weights",) if n in ours else ()) for n, s in tables().items()]
     write_manifest(folder, replace(make_manifest(entries, Precision.FP32), linear_weights=LinearWeights.INT8))

@@ -7,11 +7,16 @@ import onnx
 import pytest
 
 from jukebox_deploy.contract import GraphKind, Role
-from jukebox_deploy.engines import onnxruntime_build, onnxruntime_ready
+from jukebox_deploy.engines import onnxruntime_ready
 from jukebox_deploy.engines.bundle import open_bundle
 from jukebox_deploy.engines.onnxruntime import OnnxRuntimeEngine
 from jukebox_deploy.engines.onnxruntime_build import build_ready_bundle, is_ready
-from jukebox_deploy.engines.onnxruntime_sessions import GraphFile, OnnxRuntimeOptions, open_session
+from jukebox_deploy.engines.onnxruntime_sessions import (
+    GraphFile,
+    OnnxRuntimeOptions,
+    import_onnxruntime,
+    open_session,
+)
 from jukebox_deploy.errors import EngineError, JukeboxError
 from jukebox_deploy.presets import preset
 from tests.engines import handmade_prior
@@ -92,8 +97,9 @@ def test_another_runtime_or_machine_is_refused(ready, maker, said):
 
 def test_a_gpu_is_refused(ready):
     made = onnxruntime_ready.maker_of(onnx.load(ready.paths["step_0"], load_external_data=False))
+    assert made is not None
     with pytest.raises(EngineError, match=r"made ready for a CPU, and the provider is cuda\. Build it again"):
-        onnxruntime_ready.require_maker("step_0.onnx", made, onnxruntime_build.import_onnxruntime(), "cuda")
+        onnxruntime_ready.require_maker("step_0.onnx", made, import_onnxruntime(), "cuda")
 
 
 def test_what_cannot_be_made_ready(exported, ready, tmp_path):
