@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
+from jukebox_deploy.cli.level_values import LevelValueType
 from jukebox_deploy.cli.options import PATH, grouped
 from jukebox_deploy.cli.progress import ProgressDisplay
 from jukebox_deploy.cli.sampling_progress import SamplingProgress
@@ -16,7 +17,6 @@ from jukebox_deploy.engines.onnxruntime_sessions import GPU_PROVIDERS
 from jukebox_deploy.engines.tensorrt_features import TensorRtOptions
 from jukebox_deploy.jobs.sample_job import Backend, EngineChoice, OpenedModel, SampleSummary, open_model
 from jukebox_deploy.jobs.song_requests import (
-    LevelValue,
     build_requests,
     level_settings,
     read_lyrics,
@@ -29,23 +29,6 @@ from jukebox_deploy.runtime.song import Mode
 
 if TYPE_CHECKING:
     from rich.console import Console
-
-
-class _LevelValueType(click.ParamType[LevelValue]):
-    """`VALUE` for all levels or `LEVEL=VALUE` for one."""
-
-    name = "[level=]value"
-
-    def __init__(self, number: type[int] | type[float]) -> None:
-        self._number = number
-
-    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> LevelValue:
-        level, _, number = value.rpartition("=")
-        try:
-            return LevelValue(int(level) if level else None, self._number(number))
-        except ValueError:
-            kind = "a whole number" if self._number is int else "a number"
-            self.fail(f"{value!r} is neither {kind} nor LEVEL=VALUE, such as 2=1.", param, ctx)
 
 
 _song_options = grouped(
@@ -67,14 +50,12 @@ _source_options = grouped(
 _sampling_options = grouped(
     click.option(
         "--temperature",
-        type=_LevelValueType(float),
+        type=LevelValueType(float),
         multiple=True,
         help="For all levels, or LEVEL=VALUE once per level; 0: always the most likely code. [default: 0.99]",
     ),
-    click.option("--top-k", type=_LevelValueType(int), multiple=True, help="Draw among the K most likely codes."),
-    click.option(
-        "--top-p", type=_LevelValueType(float), multiple=True, help="Draw among the likeliest that make up P."
-    ),
+    click.option("--top-k", type=LevelValueType(int), multiple=True, help="Draw among the K most likely codes."),
+    click.option("--top-p", type=LevelValueType(float), multiple=True, help="Draw among the likeliest that make up P."),
     click.option("--lowest-level", type=int, default=0, show_default=True, help="Sample down to this level only."),
 )
 _several_options = grouped(

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import signal
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
@@ -13,13 +13,16 @@ from typing import TYPE_CHECKING, Any, TypeVar
 
 import click
 
+from jukebox_deploy.cli.level_values import LevelValueType
 from jukebox_deploy.cli.options import comma_separated
 from jukebox_deploy.cli.progress import ProgressDisplay
 from jukebox_deploy.cli.training_progress import training_progress
 
 if TYPE_CHECKING:
+    from jukebox_deploy.jobs.song_requests import LevelValue
     from jukebox_deploy.jobs.train_job import TrainingSummary
     from jukebox_deploy.jobs.train_request import TrainingListener, TrainRequest
+    from jukebox_deploy.models.losses import LossSettings
     from jukebox_deploy.training.settings import OptimiserSettings, Part, RunSettings
 
 _Command = TypeVar("_Command", bound=Callable[..., Any])
@@ -128,6 +131,12 @@ _prior = _options(
 @command.command("vqvae", short_help="Train the VQ-VAE.")
 @_where
 @click.option("--bundle", type=_PATH, metavar="BUNDLE", help="Fine-tune the VQ-VAE of this checkpoint bundle.")
+@click.option(
+    "--waveform-weight",
+    type=LevelValueType(float),
+    multiple=True,
+    help="LEVEL=VALUE, once per level: what errors of the waveform count beside those of spectra. [default: 1]",
+)
 @click.option("--seconds", type=float, metavar="S", help="Of sound in an example. [default: 8.9, the paper's]")
 @click.option(
     "--revival-threshold",
@@ -214,7 +223,17 @@ def _settings(part: Part, options: dict[str, Any]) -> RunSettings:
         average_decay=options["average"],
         frozen=options["freeze"],
         optimiser=_optimiser(part, options),
+        loss=_loss(options.get("waveform_weight", ())),
     )
+
+
+def _loss(waveform_weights: Sequence[LevelValue]) -> LossSettings:
+    from jukebox_deploy.models.losses import LossSettings
+
+    by_level = {entry.level: entry.value for entry in waveform_weights}
+    if None in by_level or min(by_level, default=0) < 0:
+        raise click.UsageError("--waveform-weight is given by level, such as 2=0.1.")
+    return LossSettings(waveform=tuple(by_level.get(level, 1.0) for level in range(max(by_level, default=-1) + 1)))
 
 
 def _optimiser(part: Part, options: dict[str, Any]) -> OptimiserSettings:

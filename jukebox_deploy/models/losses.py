@@ -59,10 +59,19 @@ class LossSettings:
     spectral_convergence: bool = False  # relative: spectral convergence in place of the spectral loss
     multispectral: float = 1.0
     commit: float = 0.02
+    waveform: tuple[float, ...] = ()
+    """What l1, l2 and linf count by level, level 0 first; missing ones 1. A level of few codes cannot tell the phases
+    of what sounds. Where these terms count less, its codes tell more of pitches and instruments (not in the paper)."""
 
     def __post_init__(self) -> None:
         if not any((self.l1, self.l2, self.linf)):
             raise ConfigError("loss: the weights of l1, l2 and linf are all 0; give at least one of them.")
+        if not all(0 <= factor < float("inf") for factor in self.waveform):
+            raise ConfigError(f"loss: the waveform counts {self.waveform} by level; expected 0 or more.")
+
+    def waveform_factor(self, level: int) -> float:
+        """What the waveform terms of a level are multiplied by."""
+        return self.waveform[level] if level < len(self.waveform) else 1.0
 
 
 @dataclass(frozen=True)
@@ -176,8 +185,9 @@ def vqvae_loss(
     spectral = tuple(_spectral_term(target, output, settings, bandwidths) for output in outputs)
     multispectral = tuple(multispectral_distance(target, output).mean() / bandwidths.spectral for output in outputs)
     commit = torch.stack(reconstruction.commit_losses).sum()
+    weighted = [settings.waveform_factor(level) * term for level, term in enumerate(waveform)]
     total = (
-        torch.stack(waveform).sum()
+        torch.stack(weighted).sum()
         + settings.spectral * torch.stack(spectral).sum()
         + settings.multispectral * torch.stack(multispectral).sum()
         + settings.commit * commit

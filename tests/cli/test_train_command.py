@@ -87,6 +87,16 @@ def test_without_options_the_recipe_is_the_papers(seen: list[object], part: Part
     assert seen[0].settings.optimiser == RECIPES[part]  # type: ignore[attr-defined]  # a TrainRequest
 
 
+def test_waveforms_count_by_level(seen: list[object]) -> None:
+    words = ["train", "vqvae", "--data", "songs", "--out", "run", "--steps", "9", "--preset", "tiny"]
+    result = CliRunner().invoke(cli, [*words, "--waveform-weight", "2=0.1"])
+    assert result.exit_code == 0, result.output
+    assert seen[0].settings.loss.waveform == (1.0, 1.0, 0.1)  # type: ignore[attr-defined]  # a TrainRequest
+    refused = CliRunner().invoke(cli, [*words, "--waveform-weight", "0.1"])
+    assert refused.exit_code == 2
+    assert "given by level, such as 2=0.1" in refused.output
+
+
 def test_a_run_says_what_came_of_it(songs: Path, tmp_path: Path) -> None:
     result = CliRunner().invoke(cli, vqvae_arguments(songs, tmp_path / "run", "--steps", "1", "--json"))
     assert result.exit_code == 0, result.output

@@ -52,6 +52,18 @@ def test_the_spectral_weight_counts():
     assert float(weighted.total - plain.total) == pytest.approx(0.5 * float(sum(plain.spectral)), rel=1e-4)
 
 
+def test_waveform_terms_can_count_less_at_some_levels():
+    golden = load_golden("vqvae_small_2level.npz")
+    target = audio(golden, "in/x")
+    with torch.no_grad():
+        reconstruction = build_vqvae(vqvae_config(golden))(target)
+    plain = vqvae_loss(target, reconstruction, LossSettings(), BANDWIDTHS)
+    less = vqvae_loss(target, reconstruction, LossSettings(waveform=(1.0, 0.25)), BANDWIDTHS)
+    assert float(plain.total - less.total) == pytest.approx(0.75 * float(plain.reconstruction[1]), rel=1e-4)
+    first = vqvae_loss(target, reconstruction, LossSettings(waveform=(0.5,)), BANDWIDTHS)
+    assert float(plain.total - first.total) == pytest.approx(0.5 * float(plain.reconstruction[0]), rel=1e-4)
+
+
 def test_a_silent_target_has_no_convergence_and_finite_gradients():
     output = torch.zeros(1, 1, 4096, requires_grad=True)
     value = spectral_convergence(torch.zeros(1, 1, 4096), output).sum()
@@ -69,3 +81,5 @@ def test_short_audio_and_empty_settings_are_refused():
         linf_loss(short, short, BANDWIDTHS, 2048)
     with pytest.raises(ConfigError, match="at least one"):
         LossSettings(l1=0.0, l2=0.0, linf=0.0)
+    with pytest.raises(ConfigError, match="expected 0 or more"):
+        LossSettings(waveform=(1.0, -1.0))
