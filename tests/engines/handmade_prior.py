@@ -12,7 +12,7 @@ from pathlib import Path
 import numpy as np
 import onnx
 import torch
-from onnx import helper, numpy_helper
+from onnx import TensorProto, helper, numpy_helper
 from torch import Tensor
 
 from jukebox_deploy.contract import (
@@ -113,14 +113,19 @@ def save(folder: Path) -> EngineBundle:
     return open_bundle(folder)
 
 
-def _store_as_integers(model: onnx.ModelProto) -> onnx.ModelProto:
-    """The matrix `weight` as int8 with a scale per column."""
+def _store_as_integers(model: onnx.ModelProto, weights: LinearWeights) -> onnx.ModelProto:
+    """The matrix `weight` as int8 with a scale per column, or as int4 with one per column and 32 inputs."""
     for tensor in [tensor for tensor in model.graph.initializer if tensor.name == "weight"]:
         model.graph.initializer.remove(tensor)
-    scales = np.abs(WEIGHT).max(axis=0) / 127
-    integers = np.round(WEIGHT / scales).astype(np.int8)
+    most, group, attributes, dtype = 127, WIDTH, {"axis": 1}, np.dtype(np.int8)
+    if weights is LinearWeights.INT4:
+        most, group, attributes = 7, 32, {"axis": 0, "block_size": 32}
+        dtype = helper.tensor_dtype_to_np_dtype(TensorProto.INT4)
+    scales = np.abs(WEIGHT.reshape(-1, group, WIDTH)).max(axis=1) / most
+    integers = np.round(WEIGHT / scales.repeat(group, axis=0)).astype(np.int8).astype(dtype)
+    scales = scales if group < WIDTH else scales[0]
     model.graph.initializer.extend([numpy_helper.from_array(integers, "w"), numpy_helper.from_array(scales, "s")])
-    model.graph.node.insert(0, helper.make_node("DequantizeLinear", ["w", "s"], ["weight"], axis=1))
+    model.graph.node.insert(0, helper.make_node("DequantizeLinear", ["w", "s"], ["weight"], **attributes))
     return model
 
 
@@ -132,7 +137,7 @@ def _multiply_the_query(model: onnx.ModelProto) -> onnx.ModelProto:
     return model
 
 
-def save_integers(folder: Path) -> EngineBundle:
+def save_integers(folder: Path, weights: LinearWeights = LinearWeights.INT8) -> EngineBundle:
     """A bundle whose step and prefill multiply with one matrix of integers, in a file that they share."""
     folder.mkdir()
     graphs = models()
@@ -141,10 +146,12 @@ def save_integers(folder: Path) -> EngineBundle:
         # Both put the matrix first, so the second file is as good for the first graph.
         (folder / "prior_0.weights").unlink(missing_ok=True)
         path = folder / f"{name}.onnx"
-        onnx.save_model(_store_as_integers(model), path, save_as_external_data=True, location="prior_0.weights")
+        onnx.save_model(
+            _store_as_integers(model, weights), path, save_as_external_data=True, location="prior_0.weights"
+        )
     onnx.save(graphs["vqvae_decode_0"], folder / "vqvae_decode_0.onnx")
     entries = [GraphEntry(s, f"{n}.onnx", ("prior_0.weights",) if n in ours else ()) for n, s in tables().items()]
-    write_manifest(folder, replace(make_manifest(entries, Precision.FP32), linear_weights=LinearWeights.INT8))
+    write_manifest(folder, replace(make_manifest(entries, Precision.FP32), linear_weights=weights))
     return open_bundle(folder)
 
 

@@ -6,7 +6,7 @@ import numpy as np
 import onnx
 import pytest
 
-from jukebox_deploy.contract import GraphKind, Role
+from jukebox_deploy.contract import GraphKind, LinearWeights, Role
 from jukebox_deploy.engines import onnxruntime_ready
 from jukebox_deploy.engines.bundle import open_bundle
 from jukebox_deploy.engines.onnxruntime import OnnxRuntimeEngine
@@ -52,6 +52,13 @@ def run(bundle, options=None):
 def test_a_ready_graph_gives_the_same_bits(exported, ready, rounded):
     options = OnnxRuntimeOptions(round_activations=rounded)
     expected, found = run(exported, options), run(ready, options)
+    for key, value in expected.items():
+        np.testing.assert_array_equal(found[key], value, err_msg=str(key))
+
+
+def test_so_do_integers_of_four_bits(tmp_path):
+    exported = handmade_prior.save_integers(tmp_path / "exported", LinearWeights.INT4)
+    expected, found = run(exported), run(build_ready_bundle(exported, tmp_path / "ready"))
     for key, value in expected.items():
         np.testing.assert_array_equal(found[key], value, err_msg=str(key))
 
