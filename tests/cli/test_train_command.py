@@ -59,13 +59,13 @@ def test_every_option_reaches_the_settings(seen: list[object]) -> None:
         "--vocabulary": "ids", "--metadata": "table.csv", "--preset": "tiny",
     }  # fmt: skip
     words = ["train", "upsampler", "--data", "songs", "--out", "run", "--bundle", "b", "--steps", "9"]
-    flags = ["--recompute", "--compile", "--resume", "--fine-tune", "--tensorboard"]
+    flags = ["--recompute", "--resume", "--fine-tune", "--tensorboard"]
     result = CliRunner().invoke(cli, [*words, *(word for pair in options.items() for word in pair), *flags])
     assert result.exit_code == 0, result.output
     (request,) = seen
     settings, optimiser = request.settings, request.settings.optimiser  # type: ignore[attr-defined]  # a TrainRequest
     assert (settings.part, settings.level, settings.steps, settings.batch) == (Part.UPSAMPLER, 1, 9, 8)
-    assert (settings.accumulate, settings.seed, settings.recompute, settings.compiled) == (2, 3, True, True)
+    assert (settings.accumulate, settings.seed, settings.recompute) == (2, 3, True)
     assert (settings.precision, settings.sharding) == (TrainingPrecision.BF16, Sharding.SHARDED)
     assert (settings.average_decay, settings.frozen, settings.train_fraction) == (0.5, ("labels", "core.output"), 0.8)
     assert (optimiser.learning_rate, optimiser.weight_decay, optimiser.beta2) == (0.002, 0.1, 0.9)
@@ -87,10 +87,11 @@ def test_without_options_the_recipe_is_the_papers(seen: list[object], part: Part
     assert seen[0].settings.optimiser == RECIPES[part]  # type: ignore[attr-defined]  # a TrainRequest
 
 
-def test_waveforms_count_by_level(seen: list[object]) -> None:
+def test_waveforms_count_by_level_and_passes_are_compiled(seen: list[object]) -> None:
     words = ["train", "vqvae", "--data", "songs", "--out", "run", "--steps", "9", "--preset", "tiny"]
-    result = CliRunner().invoke(cli, [*words, "--waveform-weight", "2=0.1"])
+    result = CliRunner().invoke(cli, [*words, "--waveform-weight", "2=0.1", "--compile"])
     assert result.exit_code == 0, result.output
+    assert seen[0].settings.compiled  # type: ignore[attr-defined]  # a TrainRequest
     assert seen[0].settings.loss.waveform == (1.0, 1.0, 0.1)  # type: ignore[attr-defined]  # a TrainRequest
     refused = CliRunner().invoke(cli, [*words, "--waveform-weight", "0.1"])
     assert refused.exit_code == 2
