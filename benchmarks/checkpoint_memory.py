@@ -122,7 +122,8 @@ def _as_zip(files: Sequence[Path], out: Path) -> list[Path]:
     return [out / path.name for path in files]
 
 
-def _machine() -> dict[str, Any]:
+def machine() -> dict[str, Any]:
+    """The machine and the versions, for a result file."""
     import numpy
     import safetensors
     import torch
@@ -159,7 +160,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
         results = run(config, Path(scratch), lambda line: print(line, file=sys.stderr, flush=True))
     command = f"python -m {_MODULE} --preset {config.name} --levels {' '.join(map(str, levels))}"
     out = options.out or Path(__file__).parent / "results" / f"checkpoint-import-{date}.json"
-    write_json_atomic(out, {"date": date, "command": command, "machine": _machine(), "results": results})
+    write_json_atomic(out, {"date": date, "command": command, "machine": machine(), "results": results})
 
 
 if __name__ == "__main__":

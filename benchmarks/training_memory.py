@@ -1,0 +1,144 @@
+"""Measures the peak memory of a training step, each in a process of its own.
+
+    python -m jukebox_deploy.benchmarks.training_memory --presets tiny small_demo
+
+One step of a real trainer on one example per batch. A process is forked before PyTorch has computed anything; what
+its memory grows by from there to its peak (the kernel's `VmHWM`) is the step's. Linux only.
+
+glibc keeps freed pieces of up to 32 MB for later and may not find a use for them; with
+`MALLOC_MMAP_THRESHOLD_=1048576` in the environment all larger than 1 MB go back to the system.
+"""
+
+from __future__ import annotations
+
+import argparse
+import datetime
+import multiprocessing
+import os
+import sys
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import asdict, dataclass
+from multiprocessing.connection import Connection
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from jukebox_deploy.benchmarks.checkpoint_memory import machine, memory_field
+from jukebox_deploy.config import JukeboxConfig
+from jukebox_deploy.errors import TrainingError
+from jukebox_deploy.files import write_json_atomic
+from jukebox_deploy.presets import preset
+
+_MODULE = "jukebox_deploy.benchmarks.training_memory"
+_THRESHOLD = "MALLOC_MMAP_THRESHOLD_"
+SAMPLES = 4096
+"""Of an example of a VQ-VAE: the spectral losses need more than 2048. A multiple of all hop lengths."""
+
+
+@dataclass(frozen=True)
+class Case:
+    """One step to measure."""
+
+    preset: str
+    level: int | None  # of a prior; `None`: the VQ-VAE
+    precision: str
+    recompute: bool
+    samples: int = SAMPLES  # of an example, for the VQ-VAE
+
+    @property
+    def name(self) -> str:
+        """For people."""
+        part = "VQ-VAE" if self.level is None else f"prior {self.level}"
+        return f"{self.preset} {part} {self.precision}{' recomputed' if self.recompute else ''}"
+
+
+def cases_of(config: JukeboxConfig, samples: int = SAMPLES) -> Iterator[Case]:
+    """All parts of a system, in both precisions, with and without recomputed activations."""
+    for level in (None, *(prior.level for prior in config.priors)):
+        for precision in ("fp32", "bf16"):
+            for recompute in (False, True):
+                yield Case(config.name, level, precision, recompute, samples)
+
+
+def take_a_step(case: Case) -> None:
+    """Build a trainer as a run does, and have it make one step."""
+    from jukebox_deploy.models.builders import build_prior, build_vqvae
+    from jukebox_deploy.models.losses import Bandwidths, LossSettings
+    from jukebox_deploy.training.memory import prior_batch
+    from jukebox_deploy.training.objective import PriorObjective, VQVAEObjective
+    from jukebox_deploy.training.precision import TrainingPrecision
+    from jukebox_deploy.training.settings import Part, RunSettings
+    from jukebox_deploy.training.trainer import Trainer
+    from jukebox_deploy.training.workers import Workers
+
+    config, precision = preset(case.preset), TrainingPrecision(case.precision)
+    settings = RunSettings(Part.VQVAE, steps=1, batch=1, precision=precision, recompute=case.recompute)
+    batch: Mapping[str, np.ndarray]
+    if case.level is None:
+        objective: Any = VQVAEObjective(build_vqvae(config.vqvae), LossSettings(), Bandwidths(1.0, 1.0, 1.0))
+        noise = np.random.default_rng(0).standard_normal((1, 1, case.samples))
+        batch = {"audio": noise.astype(np.float32)}
+    else:
+        prior = config.prior(case.level)
+        objective = PriorObjective(build_prior(prior), prior)
+        batch = {name: tensor.numpy() for name, tensor in prior_batch(prior, 1).items()}
+    for _ in Trainer(objective, settings, lambda number: batch, Workers()).steps():
+        pass
+
+
+def measure(case: Case) -> dict[str, Any]:
+    """Bytes of a process before a step and at most. Raises `TrainingError` if the process ends without a result."""
+    context = multiprocessing.get_context("fork")
+    receiver, sender = context.Pipe(duplex=False)
+    process = context.Process(target=_measure_in_this_process, args=(case, sender))
+    process.start()
+    sender.close()
+    try:
+        before, peak = receiver.recv()
+    except EOFError:
+        raise TrainingError(f"{case.name}: the process ended without a result; its last words are above.") from None
+    finally:
+        process.join()
+    return {**asdict(case), "baseline_bytes": before, "peak_bytes": peak, "step_bytes": peak - before}
+
+
+def _measure_in_this_process(case: Case, sender: Connection) -> None:
+    import torch
+
+    torch.set_num_threads(1)
+    before = memory_field("VmRSS")
+    take_a_step(case)
+    sender.send((before, memory_field("VmHWM")))
+
+
+def main(arguments: Sequence[str] | None = None) -> None:
+    """Run from the command line; see the module's text."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--presets", nargs="+", default=["tiny", "small_demo"])
+    parser.add_argument("--samples", type=int, default=SAMPLES, help="of an example of a VQ-VAE")
+    parser.add_argument("--only", nargs="*", default=[], help="leave out cases whose names lack one of these words")
+    parser.add_argument("--out", type=Path, help="the result file")
+    options = parser.parse_args(arguments)
+    # Imported before the first fork, so that no process counts the libraries as its step's.
+    import jukebox_deploy.training.memory
+    import jukebox_deploy.training.trainer  # noqa: F401
+
+    date = datetime.date.today().isoformat()
+    out = options.out or Path(__file__).parent / "results" / f"training-memory-{date}.json"
+    words = ["python", "-m", _MODULE, "--presets", *options.presets, "--samples", str(options.samples)]
+    words += ["--only", *options.only] if options.only else []
+    if threshold := os.environ.get(_THRESHOLD):
+        words.insert(0, f"{_THRESHOLD}={threshold}")
+    results: list[dict[str, Any]] = []
+    for name in options.presets:
+        for case in cases_of(preset(name), options.samples):
+            if all(word in case.name.split() for word in options.only):
+                results.append(measure(case))
+                print(f"{case.name}: {results[-1]['step_bytes'] / 1e6:.0f} MB", file=sys.stderr, flush=True)
+                document = {"date": date, "command": " ".join(words), "machine": machine(), "results": results}
+                write_json_atomic(out, document)
+
+
+if __name__ == "__main__":
+    main()
