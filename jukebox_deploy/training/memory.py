@@ -115,7 +115,7 @@ class _LiveBytes(TorchDispatchMode):
     """The bytes of all storages that operators have made and that are still held, and the most there were."""
 
     def __init__(self) -> None:
-        super().__init__()
+        super().__init__()  # type: ignore[no-untyped-call]  # of PyTorch
         self.live = self.peak = 0
         self._seen: set[int] = set()
 
