@@ -152,7 +152,8 @@ def test_a_folder_is_replaced_when_the_new_one_is_whole(tmp_path):
 
 @pytest.mark.parametrize("renames", [0, 1])
 def test_a_folder_that_was_not_replaced_is_as_it_was(tmp_path, monkeypatch, renames):
-    bundle, replace, done = old_bundle(tmp_path), os.replace, []
+    bundle, replace = old_bundle(tmp_path), os.replace
+    done: list[object] = []
 
     def failing(source, target):
         if len(done) == renames:

@@ -11,6 +11,7 @@ import pytest
 import torch
 from safetensors.torch import load_file
 from torch import distributed
+from torch.nn.parallel import DistributedDataParallel
 
 from jukebox_deploy.models.bottleneck import draw_candidates
 from jukebox_deploy.training.workers import Workers
@@ -53,10 +54,11 @@ def test_gradients_are_reduced_once_per_batch(group_of_one, pieces):
 
     def count(state, bucket):
         reductions.append(trainer.step)
-        future = torch.futures.Future()
+        future: torch.futures.Future[torch.Tensor] = torch.futures.Future()
         future.set_result(bucket.buffer())
         return future
 
+    assert isinstance(trainer._wrapped, DistributedDataParallel)
     trainer._wrapped.register_comm_hook(None, count)
     list(trainer.steps())
     assert reductions == list(range(STEPS))
