@@ -230,8 +230,8 @@ def _settings(part: Part, options: dict[str, Any]) -> RunSettings:
 def _loss(waveform_weights: Sequence[LevelValue]) -> LossSettings:
     from jukebox_deploy.models.losses import LossSettings
 
-    by_level = {entry.level: entry.value for entry in waveform_weights}
-    if None in by_level or min(by_level, default=0) < 0:
+    by_level = {entry.level: entry.value for entry in waveform_weights if entry.level is not None}
+    if any(entry.level is None for entry in waveform_weights) or min(by_level, default=0) < 0:
         raise click.UsageError("--waveform-weight is given by level, such as 2=0.1.")
     return LossSettings(waveform=tuple(by_level.get(level, 1.0) for level in range(max(by_level, default=-1) + 1)))
 

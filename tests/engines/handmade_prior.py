@@ -125,7 +125,9 @@ def _store_as_integers(model: onnx.ModelProto, weights: LinearWeights) -> onnx.M
     integers = np.round(WEIGHT / scales.repeat(group, axis=0)).astype(np.int8).astype(dtype)
     scales = scales if group < WIDTH else scales[0]
     model.graph.initializer.extend([numpy_helper.from_array(integers, "w"), numpy_helper.from_array(scales, "s")])
-    model.graph.node.insert(0, helper.make_node("DequantizeLinear", ["w", "s"], ["weight"], **attributes))
+    node = helper.make_node("DequantizeLinear", ["w", "s"], ["weight"])
+    node.attribute.extend(helper.make_attribute(name, value) for name, value in attributes.items())
+    model.graph.node.insert(0, node)
     return model
 
 
