@@ -275,7 +275,8 @@ class TestProfiles:
         assert context._profile == profile
 
     def test_of_two_profiles_as_near_the_larger_one_is_taken(self, rtx_bundle):
-        engine = machine(rtx_bundle).engine.prior_session(0, 1)._step.parts[0].engine
+        session = machine(rtx_bundle).engine.prior_session(0, 1)
+        engine = session._step.parts[0].engine
         engine.profiles = [{"x": ((1,), (1,), (2,))}, {"x": ((2,), (4,), (4,))}]
         assert [best_profile(engine, {"x": (slots,)}, "step_0") for slots in (1, 2, 3, 4)] == [0, 1, 1, 1]
 

@@ -204,8 +204,8 @@ class TestRefusals:
         assert not (tmp_path / "run").exists()
 
     def test_a_run_of_another_preset(self, songs: Path, vqvae_run: TrainingSummary) -> None:
-        wanted = replace(request(Part.VQVAE, songs, vqvae_run.folder), preset="small_demo", resume=True)
-        with pytest.raises(TrainingError, match=r"the model is not the same \(small_demo, and was tiny\)"):
+        wanted = replace(request(Part.VQVAE, songs, vqvae_run.folder), preset="mid", resume=True)
+        with pytest.raises(TrainingError, match=r"the model is not the same \(mid, and was tiny\)"):
             train(wanted)
 
     def test_nothing_named(self, songs: Path, tmp_path: Path) -> None:
