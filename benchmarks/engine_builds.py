@@ -41,6 +41,7 @@ from jukebox_deploy.parameter_counts import (
     prior_parameters,
 )
 from jukebox_deploy.presets import preset
+from jukebox_deploy.threads import usable_cores
 
 _MODULE = "jukebox_deploy.benchmarks.engine_builds"
 _EXPORT, _BUILD = "export", "build"
@@ -163,7 +164,7 @@ def _machine() -> dict[str, Any]:
 
     return {
         "system": platform.platform(),
-        "cpus": os.cpu_count(),
+        "cpus": usable_cores(),
         "memory_bytes": os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES"),
         "python": platform.python_version(),
         **tool_versions("tensorrt-rtx", "torch", "onnx", "onnxscript"),

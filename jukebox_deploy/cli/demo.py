@@ -56,7 +56,7 @@ def _shipped(console: Console) -> Path | None:
     folder = shipped_model()
     if folder is None:
         console.print(
-            f"{SHIPPED}: no trained model here (a clone of the repository has one, the package has not). "
+            f"{SHIPPED}: no trained model here. "
             "The preset `tiny` with random weights shows that everything works; it makes noise.",
             markup=False,
             soft_wrap=True,

@@ -5,16 +5,15 @@ from __future__ import annotations
 import json
 import signal
 import sys
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import replace
-from pathlib import Path
-from typing import TYPE_CHECKING, Any, TypeVar
+from typing import TYPE_CHECKING, Any
 
 import click
 
 from jukebox_deploy.cli.level_values import LevelValueType
-from jukebox_deploy.cli.options import comma_separated
+from jukebox_deploy.cli.options import PATH, comma_separated, grouped, song_options
 from jukebox_deploy.cli.progress import ProgressDisplay
 from jukebox_deploy.cli.training_progress import training_progress
 
@@ -24,9 +23,6 @@ if TYPE_CHECKING:
     from jukebox_deploy.jobs.train_request import TrainingListener, TrainRequest
     from jukebox_deploy.models.losses import LossSettings
     from jukebox_deploy.training.settings import OptimiserSettings, Part, RunSettings
-
-_Command = TypeVar("_Command", bound=Callable[..., Any])
-_PATH = click.Path(path_type=Path)
 
 
 @click.group()
@@ -39,23 +35,13 @@ def command() -> None:
     """
 
 
-def _options(*options: Callable[[_Command], _Command]) -> Callable[[_Command], _Command]:
-    def decorate(function: _Command) -> _Command:
-        for option in reversed(options):
-            function = option(function)
-        return function
-
-    return decorate
-
-
-_where = _options(
-    click.option("--data", required=True, type=_PATH, metavar="DIR", help="Folder of songs, see `data check`."),
-    click.option("--metadata", type=_PATH, metavar="FILE", help="Table of the songs, if it is not in their folder."),
-    click.option("--out", required=True, type=_PATH, metavar="DIR", help="Folder of the run."),
+_where = grouped(
+    song_options,
+    click.option("--out", required=True, type=PATH, metavar="DIR", help="Folder of the run."),
     click.option("--resume", is_flag=True, help="Go on with the run in that folder."),
     click.option("--preset", metavar="NAME", help="The model, see `jukebox-deploy presets`."),
 )
-_how = _options(
+_how = grouped(
     click.option("--steps", required=True, type=int, metavar="N", help="Steps of the whole run."),
     click.option("--batch", type=int, default=4, show_default=True, help="Examples per step, of all processes."),
     click.option("--accumulate", type=int, default=1, show_default=True, help="Pieces in which a batch is computed."),
@@ -94,7 +80,7 @@ _how = _options(
     click.option("--train-fraction", type=float, default=0.9, show_default=True, help="Of the songs."),
     click.option("--threads", type=int, metavar="N", help="Of the CPU. [default: PyTorch's]"),
 )
-_when = _options(
+_when = grouped(
     click.option("--checkpoint-minutes", type=float, default=10.0, show_default=True, help="Between two checkpoints."),
     click.option("--keep", type=int, default=2, show_default=True, help="Checkpoints that stay."),
     click.option("--log-steps", type=int, default=10, show_default=True, help="Between two rows of log.csv."),
@@ -108,20 +94,20 @@ _when = _options(
     click.option("--tensorboard", is_flag=True, help="Log for TensorBoard too, in OUT/tensorboard."),
     click.option("--json", "as_json", is_flag=True, help="Print the summary as JSON."),
 )
-_prior = _options(
+_prior = grouped(
     click.option(
-        "--bundle", required=True, type=_PATH, metavar="BUNDLE", help="Checkpoint bundle with the trained VQ-VAE."
+        "--bundle", required=True, type=PATH, metavar="BUNDLE", help="Checkpoint bundle with the trained VQ-VAE."
     ),
     click.option("--fine-tune", is_flag=True, help="Begin with the weights of the prior in that bundle."),
     click.option(
         "--vocabulary",
-        type=_PATH,
+        type=PATH,
         metavar="DIR",
         help="Artists and genres with their ids. [default: the lists in DATA; else made of its labels]",
     ),
     click.option(
         "--codes",
-        type=_PATH,
+        type=PATH,
         metavar="DIR",
         help="Where encoded songs are kept, for several runs. [default: OUT-codes]",
     ),
@@ -130,7 +116,7 @@ _prior = _options(
 
 @command.command("vqvae", short_help="Train the VQ-VAE.")
 @_where
-@click.option("--bundle", type=_PATH, metavar="BUNDLE", help="Fine-tune the VQ-VAE of this checkpoint bundle.")
+@click.option("--bundle", type=PATH, metavar="BUNDLE", help="Fine-tune the VQ-VAE of this checkpoint bundle.")
 @click.option(
     "--waveform-weight",
     type=LevelValueType(float),
@@ -231,7 +217,7 @@ def _loss(waveform_weights: Sequence[LevelValue]) -> LossSettings:
     from jukebox_deploy.models.losses import LossSettings
 
     by_level = {entry.level: entry.value for entry in waveform_weights if entry.level is not None}
-    if any(entry.level is None for entry in waveform_weights) or min(by_level, default=0) < 0:
+    if any(entry.level is None for entry in waveform_weights):
         raise click.UsageError("--waveform-weight is given by level, such as 2=0.1.")
     return LossSettings(waveform=tuple(by_level.get(level, 1.0) for level in range(max(by_level, default=-1) + 1)))
 

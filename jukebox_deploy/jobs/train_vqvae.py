@@ -15,13 +15,13 @@ from jukebox_deploy.checkpoints.layout import VQVAE_COMPONENT
 from jukebox_deploy.config import JukeboxConfig
 from jukebox_deploy.data.catalogue import Catalogue
 from jukebox_deploy.data.crops import AudioCrops, CropSettings
-from jukebox_deploy.errors import TrainingError
+from jukebox_deploy.errors import ConfigError, TrainingError
 from jukebox_deploy.jobs.train_request import Songs, TrainingListener, TrainRequest
 from jukebox_deploy.jobs.trained_bundle import write_trained_bundle
 from jukebox_deploy.jobs.training_sounds import write_sounds
 from jukebox_deploy.models.bottleneck import Codebook, CodebookState, UpdateRule, restore_codebook
 from jukebox_deploy.models.builders import build_vqvae
-from jukebox_deploy.models.losses import Bandwidths, spectral_convergence
+from jukebox_deploy.models.losses import Bandwidths, LossSettings, spectral_convergence
 from jukebox_deploy.models.vqvae import VQVAE
 from jukebox_deploy.presets import preset
 from jukebox_deploy.runtime.song import whole_samples
@@ -52,6 +52,7 @@ class VQVAETraining:
         self._config = JukeboxConfig(model.name, model.vqvae)
         self._start = start
         settings = request.settings
+        _require_levels(settings.loss, self._config)
         self.example_length = self._whole_codes(settings.seconds or _SECONDS)
         self._crops = self._make_crops(
             self._songs.trained, self.example_length, settings.examples(workers.count), workers.rank, workers.count
@@ -150,6 +151,14 @@ def _metrics(audio: Tensor, output: Tensor, codes: Tensor, config: JukeboxConfig
         "codes_used": float(use.used),
         "perplexity": use.perplexity,
     }
+
+
+def _require_levels(loss: LossSettings, config: JukeboxConfig) -> None:
+    if len(loss.waveform) > config.vqvae.levels:
+        raise ConfigError(
+            f"waveform weight: there is no level {len(loss.waveform) - 1}; {config.name} has levels 0 to "
+            f"{config.vqvae.levels - 1}."
+        )
 
 
 def _required(name: str | None) -> str:

@@ -16,6 +16,7 @@ from jukebox_deploy.errors import CheckpointError, ConfigError, DataError, Train
 from jukebox_deploy.jobs.train_job import TrainingSummary, train
 from jukebox_deploy.jobs.train_request import TrainingEvent, TrainRequest
 from jukebox_deploy.jobs.trained_bundle import join_bundles
+from jukebox_deploy.models.losses import LossSettings
 from jukebox_deploy.training.settings import Cadence, OptimiserSettings, Part, RunSettings
 
 SONGS = {
@@ -207,6 +208,13 @@ class TestRefusals:
         wanted = replace(request(Part.VQVAE, songs, vqvae_run.folder), preset="mid", resume=True)
         with pytest.raises(TrainingError, match=r"the model is not the same \(mid, and was tiny\)"):
             train(wanted)
+
+    def test_a_waveform_weight_of_a_level_that_is_not_there(self, songs: Path, tmp_path: Path) -> None:
+        asked = request(Part.VQVAE, songs, tmp_path / "run")
+        loss = LossSettings(waveform=(1.0, 1.0, 1.0, 0.1))
+        with pytest.raises(ConfigError, match="there is no level 3; tiny has levels 0 to 2"):
+            train(replace(asked, settings=replace(asked.settings, loss=loss)))
+        assert not (tmp_path / "run").exists()
 
     def test_nothing_named(self, songs: Path, tmp_path: Path) -> None:
         with pytest.raises(TrainingError, match="name the model to train"):
