@@ -38,6 +38,14 @@ _BAR = "songs"
     show_default=True,
     help="Of the sound files, 16 bits per sample.",
 )
+@click.option(
+    "--grid",
+    type=float,
+    default=0.0,
+    show_default=True,
+    metavar="SECONDS",
+    help="Sounds begin at multiples of this, as in a tracker; 0: anywhere.",
+)
 @click.option("--processes", type=int, metavar="N", help="Processes that make songs. [default: one per core]")
 @click.option("--json", "as_json", is_flag=True, help="Print a summary as JSON; progress goes to standard error.")
 def synthesize(
@@ -47,6 +55,7 @@ def synthesize(
     seed: int,
     rate: int,
     sound_format: str,
+    grid: float,
     processes: int | None,
     as_json: bool,
 ) -> None:
@@ -58,7 +67,7 @@ def synthesize(
     from jukebox_deploy.data.synthesis.corpus import CorpusRequest, synthesize_corpus
     from jukebox_deploy.data.synthesis.song_files import CorpusIdentity, SoundFormat
 
-    identity = CorpusIdentity(seed, rate, SoundFormat(sound_format))
+    identity = CorpusIdentity(seed, rate, SoundFormat(sound_format), grid)
     request = CorpusRequest(out, identity, hours, songs, processes)
     started = time.monotonic()
     progress = CorpusProgress()

@@ -88,6 +88,20 @@ def test_the_songs_stay_the_same_for_ever():
     assert [s.pitch for s in song.sections[1].syllables][:6] == [66, 63, 59, 59, 59, 57]
 
 
+@pytest.mark.parametrize("number", range(6))
+def test_on_a_grid_all_sounds_begin_at_its_multiples(number):
+    song, free = compose(0, number, grid=0.032), compose(0, number)
+    assert song.tempo == pytest.approx(free.tempo, rel=0.06)
+    half_beats = song.beat_seconds / 2 / 0.032
+    assert half_beats == pytest.approx(round(half_beats))
+    score = song_score(song)
+    starts = [event["start"] for kind in ("notes", "hits", "syllables") for event in score[kind]]
+    assert len(starts) > 100
+    assert all(start / 0.032 == pytest.approx(round(start / 0.032), abs=1e-3) for start in starts)
+    assert not all(event["start"] / 0.032 % 1 == 0 for event in song_score(free)["notes"])
+    assert outline(0, number, grid=0.032).seconds == pytest.approx(song.seconds)
+
+
 def test_every_artist_meets_every_genre_once_in_each_round():
     rounds = len(ARTISTS) * len(GENRES)
     for begin in (0, rounds):

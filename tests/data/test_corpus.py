@@ -77,7 +77,7 @@ def test_notes_sound_when_the_score_says(corpus):
 def test_corpus_json_describes_the_folder(corpus):
     document = json.loads((corpus / "corpus.json").read_text())
     assert document["complete"]
-    assert document["identity"] == {"seed": 7, "rate": 8000, "sound_format": "flac", "generator": 1}
+    assert document["identity"] == {"seed": 7, "rate": 8000, "sound_format": "flac", "grid": 0.0, "generator": 2}
     assert document["songs"] == 3
     assert document["seconds"] == pytest.approx(sum(row["seconds"] for row in rows(corpus)))
     assert document["artists"] == Counter(row["artist"] for row in rows(corpus))
@@ -174,6 +174,8 @@ def test_limits_that_cannot_be(tmp_path, wrong, sentence):
         ({"seed": 2**64}, "seed: expected"),
         ({"rate": 4000}, "rate: expected 8000 to 192000"),
         ({"rate": 10**6}, "rate: expected 8000 to 192000"),
+        ({"grid": -0.1}, "grid: expected 0 to 0.2 seconds, found -0.1"),
+        ({"grid": float("nan")}, "grid: expected"),
     ],
 )
 def test_identities_that_cannot_be(wrong, sentence):
@@ -183,8 +185,12 @@ def test_identities_that_cannot_be(wrong, sentence):
 
 @pytest.mark.parametrize(
     ("identity", "found"),
-    [(CorpusIdentity(8, 8000), "seed 7"), (CorpusIdentity(7, 9000), "rate 8000")],
-    ids=["seed", "rate"],
+    [
+        (CorpusIdentity(8, 8000), "seed 7"),
+        (CorpusIdentity(7, 9000), "rate 8000"),
+        (CorpusIdentity(7, 8000, grid=0.032), "grid 0.0"),
+    ],
+    ids=["seed", "rate", "grid"],
 )
 def test_a_corpus_of_another_identity_is_left_alone(corpus, identity, found):
     before = contents(corpus)

@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 
 from jukebox_deploy.data.synthesis.artists import ARTISTS
+from jukebox_deploy.data.synthesis.composition import compose_outline
 from jukebox_deploy.data.synthesis.genres import GENRES
-from jukebox_deploy.data.synthesis.performance import PEAK, perform
-from jukebox_deploy.data.synthesis.score import SectionKind
+from jukebox_deploy.data.synthesis.outline import outline
+from jukebox_deploy.data.synthesis.performance import PEAK, _Performance, perform
+from jukebox_deploy.data.synthesis.score import Drum, Hit, Note, Part, SectionKind
 from jukebox_deploy.jobs.discriminant import predict_held_out
 from jukebox_deploy.jobs.sound_features import band_levels, pitch_class_energies
 from tests.data.short_songs import RATE, short_song
@@ -35,6 +39,25 @@ def test_the_same_song_is_the_same_bytes_and_another_is_not():
     first, again = (perform(short_song(2), RATE) for _ in range(2))
     assert first.tobytes() == again.tobytes()
     assert first.tobytes() != perform(short_song(3), RATE).tobytes()
+
+
+def test_on_a_grid_a_beat_begins_where_a_code_does():
+    """Half a second of a refrain and its repeat are the same samples, whole steps of the grid apart."""
+    plan = replace(outline(3, 5, grid=0.032), form=(REFRAIN, REFRAIN), artist=ARTISTS["eight bit harbour"])
+    song = compose_outline(plan)
+    samples, begin = perform(song, 8000), round(song.time_of(song.section_beats[1]) * 8000)
+    assert begin % 256 == 0
+    # Not the very beginning, where the first refrain's last sounds die away.
+    np.testing.assert_allclose(samples[8000:24_000], samples[begin + 8000 : begin + 24_000], atol=1e-3)
+
+
+def test_instruments_are_the_same_in_songs_of_other_seeds():
+    plans = [replace(outline(seed, 5), form=(INTRO,), artist=ARTISTS["the copper strings"]) for seed in (1, 2)]
+    first, second = (_Performance(compose_outline(plan), RATE) for plan in plans)
+    note, hit = Note(Part.LEAD, 0, 1, 60), Hit(Drum.SNARE, 0)
+    count = min(len(first._note(note)), len(second._note(note))) // 2
+    np.testing.assert_array_equal(first._note(note)[:count], second._note(note)[:count])
+    np.testing.assert_array_equal(first._hit(hit), second._hit(hit))
 
 
 def test_a_refrain_sounds_the_same_when_it_comes_again():

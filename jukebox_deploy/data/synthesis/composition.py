@@ -41,9 +41,9 @@ class Material:
     refrain_lines: tuple[Line, ...]
 
 
-def compose(seed: int, number: int) -> Song:
-    """Song `number` of a seed."""
-    return compose_outline(outline(seed, number))
+def compose(seed: int, number: int, grid: float = 0.0) -> Song:
+    """Song `number` of a seed; see `outline` for the grid."""
+    return compose_outline(outline(seed, number, grid))
 
 
 def compose_outline(plan: Outline) -> Song:
@@ -52,7 +52,15 @@ def compose_outline(plan: Outline) -> Song:
     material = _material(plan, dice)
     sections = tuple(_section(kind, plan, material, dice) for kind in plan.form)
     return Song(
-        plan.seed, plan.number, plan.artist.name, plan.genre.name, plan.tempo, plan.tonic, plan.genre.scale, sections
+        plan.seed,
+        plan.number,
+        plan.artist.name,
+        plan.genre.name,
+        plan.tempo,
+        plan.tonic,
+        plan.genre.scale,
+        sections,
+        plan.grid,
     )
 
 

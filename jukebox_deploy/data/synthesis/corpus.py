@@ -59,7 +59,7 @@ class CorpusRequest:
         for number in count() if self.songs is None else range(self.songs):
             if total >= limit:
                 break
-            lengths.append(outline(self.identity.seed, number).seconds)
+            lengths.append(outline(self.identity.seed, number, self.identity.grid).seconds)
             total += lengths[-1]
         return lengths
 

@@ -23,7 +23,7 @@ def song_row(song: Song) -> dict[str, Any]:
         "scale": song.scale.name,
         "pitch_classes": list(song.scale.pitch_classes(song.tonic)),
         "sections": [
-            {"kind": section.kind.value, "start": _seconds(begin, song), "seconds": _seconds(section.beats, song)}
+            {"kind": section.kind.value, "start": _starts(begin, song), "seconds": _seconds(section.beats, song)}
             for begin, section in _sections(song)
         ],
     }
@@ -44,7 +44,7 @@ def _notes(song: Song) -> Iterator[dict[str, Any]]:
 def _hits(song: Song) -> Iterator[dict[str, Any]]:
     for begin, section in _sections(song):
         for hit in section.hits:
-            yield {"drum": hit.drum.value, "start": _seconds(begin + hit.start, song), "loudness": hit.loudness}
+            yield {"drum": hit.drum.value, "start": _starts(begin + hit.start, song), "loudness": hit.loudness}
 
 
 def _syllables(song: Song) -> Iterator[dict[str, Any]]:
@@ -68,7 +68,11 @@ def _sections(song: Song) -> Iterator[tuple[int, Section]]:
 
 
 def _times(song: Song, start: float, length: float) -> dict[str, float]:
-    return {"start": _seconds(start, song), "seconds": _seconds(length, song)}
+    return {"start": _starts(start, song), "seconds": _seconds(length, song)}
+
+
+def _starts(beat: float, song: Song) -> float:
+    return round(song.time_of(beat), _DIGITS)
 
 
 def _seconds(beats: float, song: Song) -> float:

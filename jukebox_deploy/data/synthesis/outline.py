@@ -31,9 +31,10 @@ class Outline:
     number: int
     artist: Artist
     genre: Genre
-    tempo: int  # beats per minute
+    tempo: float  # beats per minute
     tonic: int  # pitch class, C is 0
     form: tuple[SectionKind, ...]
+    grid: float = 0.0  # seconds between two places where sounds may begin; 0: anywhere
 
     @property
     def lines(self) -> int:
@@ -52,10 +53,21 @@ class Outline:
         return beats * (60 / self.tempo) + TAIL_SECONDS
 
 
-def outline(seed: int, number: int) -> Outline:
-    """The outline of a song. Within each run of as many songs, every artist meets every genre once."""
+def outline(seed: int, number: int, grid: float = 0.0) -> Outline:
+    """The outline of a song. Within each run of as many songs, every artist meets every genre once.
+
+    With a grid half a beat lasts a whole number of its steps, as in a tracker.
+    """
     pairs = [(artist, genre) for artist in ARTISTS.values() for genre in GENRES.values()]
     block, place = divmod(number, len(pairs))
     artist, genre = Dice(seed, Stream.ORDER, block).shuffled(pairs)[place]
     dice = Dice(seed, Stream.OUTLINE, number)
-    return Outline(seed, number, artist, genre, dice.whole(*genre.tempo), dice.choice(genre.tonics), dice.choice(FORMS))
+    tempo = _on_grid(dice.whole(*genre.tempo), grid)
+    return Outline(seed, number, artist, genre, tempo, dice.choice(genre.tonics), dice.choice(FORMS), grid)
+
+
+def _on_grid(tempo: int, grid: float) -> float:
+    if grid == 0:
+        return tempo
+    half_beat = 30 / tempo
+    return 30 / (max(round(half_beat / grid), 1) * grid)

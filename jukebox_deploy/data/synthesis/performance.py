@@ -34,7 +34,7 @@ def perform(song: Song, rate: int) -> npt.NDArray[np.float32]:
 
 
 class _Performance:
-    """Plays one song. A sound that comes again is made once: its noise depends on the pitch alone."""
+    """Plays one song. A sound that comes again is made once; an artist's instruments are the same in all songs."""
 
     def __init__(self, song: Song, rate: int) -> None:
         self._song = song
@@ -51,7 +51,7 @@ class _Performance:
             for syllable in section.syllables:
                 self._add(begin + syllable.start, self._syllable(syllable), self._artist.voice_gain)
         if self._artist.echo:
-            delay = round(_ECHO_BEATS * self._song.beat_seconds * self._rate)
+            delay = round(self._song.time_of(_ECHO_BEATS) * self._rate)
             self._track[delay:] += self._artist.echo * self._track[:-delay]
         for begin, section in zip(self._song.section_beats, self._song.sections, strict=True):
             for hit in section.hits:
@@ -59,7 +59,7 @@ class _Performance:
         return self._track
 
     def _add(self, beat: float, samples: Samples, gain: float) -> None:
-        start = round(beat * self._song.beat_seconds * self._rate)
+        start = round(self._song.time_of(beat) * self._rate)
         samples = samples[: len(self._track) - start]
         self._track[start : start + len(samples)] += gain * samples
 
@@ -92,4 +92,4 @@ class _Performance:
         return self._made[key]
 
     def _dice(self, *place: int) -> Dice:
-        return Dice(self._song.seed, Stream.SOUND, self._song.number, *place)
+        return Dice(0, Stream.SOUND, list(ARTISTS).index(self._artist.name), *place)

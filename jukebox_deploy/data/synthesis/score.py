@@ -91,15 +91,21 @@ class Song:
     number: int
     artist: str
     genre: str
-    tempo: int  # beats per minute
+    tempo: float  # beats per minute
     tonic: int  # pitch class, C is 0
     scale: Scale
     sections: tuple[Section, ...]
+    grid: float = 0.0  # seconds between two places where sounds may begin; 0: anywhere
 
     @property
     def beat_seconds(self) -> float:
         """Length of a beat."""
         return 60 / self.tempo
+
+    def time_of(self, beat: float) -> float:
+        """When a sound begins that is written at a beat, in seconds: on the grid, if there is one."""
+        seconds = beat * self.beat_seconds
+        return round(seconds / self.grid) * self.grid if self.grid else seconds
 
     @property
     def section_beats(self) -> tuple[int, ...]:

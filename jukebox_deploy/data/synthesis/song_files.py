@@ -18,10 +18,11 @@ from jukebox_deploy.data.synthesis.performance import perform
 from jukebox_deploy.errors import AudioError, ConfigError
 from jukebox_deploy.files import atomic_path, sha256_of_file, write_json_atomic
 
-GENERATOR_VERSION = 1
+GENERATOR_VERSION = 2
 """Goes up with every change that changes a song."""
 
 LOWEST_RATE, HIGHEST_RATE = 8_000, 192_000
+WIDEST_GRID = 0.2  # seconds; about half a beat of a quick song
 _FULL_SCALE = 32_767  # of 16-bit samples
 
 
@@ -39,6 +40,7 @@ class CorpusIdentity:
     seed: int = 0
     rate: int = 44_100
     sound_format: SoundFormat = SoundFormat.FLAC
+    grid: float = 0.0  # seconds; sounds begin at multiples of it, 0: anywhere
     generator: int = GENERATOR_VERSION
 
     def __post_init__(self) -> None:
@@ -46,6 +48,8 @@ class CorpusIdentity:
             raise ConfigError(f"seed: expected a whole number from 0 to 2^64 - 1, found {self.seed}.")
         if not LOWEST_RATE <= self.rate <= HIGHEST_RATE:
             raise ConfigError(f"rate: expected {LOWEST_RATE} to {HIGHEST_RATE} samples per second, found {self.rate}.")
+        if not 0 <= self.grid <= WIDEST_GRID:
+            raise ConfigError(f"grid: expected 0 to {WIDEST_GRID} seconds, found {self.grid:g}.")
 
     def to_json(self) -> dict[str, Any]:
         """Plain data."""
@@ -71,7 +75,7 @@ def make_song(folder: Path, identity: CorpusIdentity, number: int) -> SongFiles:
 
     Raises `AudioError` or `JukeboxError` when a file cannot be written.
     """
-    song = compose(identity.seed, number)
+    song = compose(identity.seed, number, identity.grid)
     samples = perform(song, identity.rate)
     sound, score = _names(identity, number)
     _write_sound(folder / sound, samples, identity)
