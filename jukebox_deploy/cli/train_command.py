@@ -125,6 +125,11 @@ _prior = grouped(
 )
 @click.option("--seconds", type=float, metavar="S", help="Of sound in an example. [default: 8.9, the paper's]")
 @click.option(
+    "--aligned",
+    is_flag=True,
+    help="Examples begin at whole top codes, as when songs are encoded; for music on such a grid.",
+)
+@click.option(
     "--revival-threshold",
     type=float,
     default=1.0,
@@ -203,6 +208,7 @@ def _settings(part: Part, options: dict[str, Any]) -> RunSettings:
         **{name: options[name] for name in same},
         level=options.get("level"),
         seconds=options.get("seconds"),
+        aligned=options.get("aligned", False),
         revival_threshold=options.get("revival_threshold", 1.0),
         precision=TrainingPrecision(options["precision"]),
         sharding=Sharding(options["sharding"]),

@@ -33,12 +33,15 @@ class CropSettings:
     batch: int  # crops, per process
     seed: int
     shift: bool = True  # crops begin anywhere within half a length of their place
+    unit: int = 1  # samples; crops begin at multiples of it
     blend: bool = False  # channels are mixed in random parts instead of equal ones
 
     def __post_init__(self) -> None:
-        for name in ("sample_rate", "length"):
+        for name in ("sample_rate", "length", "unit"):
             if getattr(self, name) < 1:
                 raise ConfigError(f"{name.replace('_', ' ')}: expected 1 or more, found {getattr(self, name)}.")
+        if self.length % self.unit:
+            raise ConfigError(f"length: expected a multiple of the unit {self.unit}, found {self.length}.")
 
 
 class AudioCrops:
@@ -60,7 +63,7 @@ class AudioCrops:
                 f"{catalogue.folder}: none of {len(lengths)} songs is as long as a crop of {seconds:.2f} s; "
                 "make crops shorter or add songs."
             )
-        self._coverage = Coverage([lengths[song] for song in self._songs], settings.length)
+        self._coverage = Coverage([lengths[song] for song in self._songs], settings.length, settings.unit)
         self._order = ExampleOrder(self._coverage.count, settings.batch, settings.seed, rank, workers)
 
     @property

@@ -34,6 +34,8 @@ from jukebox_deploy.training.workers import Workers
 
 _ASSESSED_CROPS, _ASSESSED_SECONDS = 16, 4.0
 _HEARD = 3  # of these crops
+_REVIVAL_SHARE = 0.4
+"""Of the latents that a code has on average: a code that has more does not start anew, however small the batch."""
 _SECONDS = 393_216 / 44_100
 """Of an example, unless the user says otherwise: the paper's."""
 
@@ -72,7 +74,7 @@ class VQVAETraining:
         torch.manual_seed(self._request.settings.seed)
         vqvae = self._start.load_vqvae() if self._start else build_vqvae(self._config.vqvae)
         settings = self._request.settings
-        rule = UpdateRule(threshold=settings.revival_threshold)
+        rule = UpdateRule(threshold=settings.revival_threshold, share=_REVIVAL_SHARE)
         objective = VQVAEObjective(vqvae, settings.loss, self._bandwidths, rule, self._workers)
         trainer = Trainer(objective, settings, self._batch, self._workers)
         if self._start:
@@ -111,7 +113,9 @@ class VQVAETraining:
         return {"audio": self._crops.batch(number)}
 
     def _make_crops(self, songs: Catalogue, length: int, batch: int, rank: int, workers: int) -> AudioCrops:
-        settings = CropSettings(self._rate, length, batch, self._request.settings.seed)
+        run = self._request.settings
+        unit = self._config.vqvae.hop_length(self._config.vqvae.levels - 1) if run.aligned else 1
+        settings = CropSettings(self._rate, length, batch, run.seed, unit=unit)
         return AudioCrops(songs, settings, rank, workers)
 
     def _whole_codes(self, seconds: float) -> int:

@@ -94,6 +94,11 @@ class UpdateRule:
 
     decay: float = 0.99  # of the moving averages, per batch
     threshold: float = 1.0  # codes with a smaller moving count restart
+    share: float = math.inf  # of the latents per code: the threshold is never more than it, so that many codes can stay
+
+    def threshold_of(self, counts: Tensor) -> Tensor:
+        """The smallest moving count of a code that stays, for a batch with these counts `[K]`."""
+        return (counts.mean() * self.share).clamp(max=self.threshold)
 
 
 @dataclass(frozen=True)
@@ -178,14 +183,15 @@ def update_codebook(
     batch_counts = peers.sum(torch.bincount(nearest, minlength=state.counts.shape[0]).to(rows.dtype))
     sums = rule.decay * state.sums + (1 - rule.decay) * batch_sums
     counts = rule.decay * state.counts + (1 - rule.decay) * batch_counts
-    used = counts >= rule.threshold
+    threshold = rule.threshold_of(batch_counts)
+    used = counts >= threshold
     # Restarted codes keep their sums and counts.
     codes = torch.where(used[:, None], sums / counts[:, None], draw(rows, counts.shape[0]))
     metrics = CodebookMetrics(
         fit=distances.mean(),
         prenorm=_root_mean_square(rows - rows.mean()),
         entropy=_entropy(batch_counts),
-        used_current=(batch_counts >= rule.threshold).sum().to(rows.dtype),
+        used_current=(batch_counts >= threshold).sum().to(rows.dtype),
         usage=used.sum().to(rows.dtype),
         change=_root_mean_square(codes - state.codes),
     )

@@ -61,6 +61,7 @@ class RunSettings:
     level: int | None = None  # of a prior; `None` for the VQ-VAE
     accumulate: int = 1  # pieces in which a process works through its share of a batch
     seconds: float | None = None  # of an example, for the VQ-VAE; a prior's is its window
+    aligned: bool = False  # for the VQ-VAE: examples begin at whole top codes, as songs are encoded later
     seed: int = 0
     precision: TrainingPrecision = TrainingPrecision.FP32
     recompute: bool = False  # activations are computed again instead of kept: less memory, more time

@@ -90,6 +90,15 @@ def test_shifts_reach_all_of_a_song(tmp_path):
     assert set(starts) == set(range(31))
 
 
+def test_aligned_crops_begin_at_whole_units(tmp_path):
+    settings = replace(SETTINGS, batch=64, unit=40)
+    crops = AudioCrops(ramp_catalogue(tmp_path, LENGTH + 170), settings)
+    starts = [start for step in range(4) for _, start in starts_of(crops.batch(step))]
+    assert set(starts) == {0, 40, 80, 120, 160}
+    with pytest.raises(ConfigError, match="length: expected a multiple of the unit 48, found 1000"):
+        replace(settings, unit=48)
+
+
 def test_channels_are_mixed_equally_or_by_a_random_ratio(tmp_path):
     channels = np.stack([tone(0.1, frequency=400), tone(0.1, frequency=700)], axis=1)
     write_sound(tmp_path / "song.wav", channels)

@@ -111,6 +111,17 @@ def test_unused_codes_restart_at_candidates_and_keep_their_average():
     assert torch.equal(state.codes, codes)  # states are values: the old one is as it was
 
 
+@pytest.mark.parametrize(("latents", "stay"), [(3, [True, True]), (30, [True, False])])
+def test_a_code_with_a_share_of_what_codes_have_stays_however_small_the_batch(latents, stay):
+    """Of 3 latents two codes have 1.5 on average, and 0.4 of that is less than 0.8; of 30 it is more than 1."""
+    codes = torch.tensor([[0.0], [10.0]])
+    state = CodebookState(codes, codes, torch.tensor([5.0, 0.8]))
+    rule = UpdateRule(decay=1.0, share=0.4)
+    updated, metrics = update_codebook(state, torch.zeros(1, 1, latents), rule, lambda rows, count: codes + 7)
+    assert (updated.codes != codes + 7).flatten().tolist() == stay
+    assert float(metrics.usage) == sum(stay)
+
+
 def test_the_first_of_equally_near_codes_is_taken():
     codebook = Codebook(4, 2)
     codebook.codes.copy_(torch.tensor([[9.0, 9.0], [1.0, 0.0], [-1.0, 0.0], [1.0, 0.0]]))
