@@ -25,7 +25,7 @@ RESULTS: dict[str, str] = {
     TRAINING: 'by hand, from what `train` said: {"machine": NAME, "seconds": {"vqvae": 60, "prior_0": 60, …}}',
     EVALUATION: f"jukebox-deploy evaluate {MODEL} --data CORPUS --json",
     SONGS: f"jukebox-deploy evaluate-songs SONGS --data CORPUS --codec {MODEL} --json",
-    ONE_SONG: "jukebox-deploy data synthesize --songs 1 --seed 52 --rate 8000 --out one-song && "
+    ONE_SONG: "jukebox-deploy data synthesize --songs 1 --seed 52 --rate 8000 --grid 0.032 --out one-song && "
     f"jukebox-deploy evaluate {MODEL} --data one-song --all --songs 1 --windows 4 --seconds 5 --json",
 }
 """Files in `benchmarks/results/`, and how each is made."""
@@ -154,6 +154,9 @@ def _command(name: str, run: Data, out: str) -> str:
     words += [f"--level {run['level']}"] if run["part"] == "upsampler" else []
     settings = {**run, **run["optimiser"]}
     only_of_vqvae = {"seconds", "revival_threshold"}
+    words += ["--aligned"] if run.get("aligned") else []
+    words += [f"--waveform-weight {n}={w:g}" for n, w in enumerate(run.get("loss", {}).get("waveform", ())) if w != 1]
+    words += ["--compile"] if run.get("compiled") else []
     for setting, option in _OPTIONS.items():
         value = settings.get(setting)
         if value is not None and (of_vqvae or setting not in only_of_vqvae):

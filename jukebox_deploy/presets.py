@@ -193,24 +193,29 @@ _TINY_TOP = PriorConfig(
     hop_fraction=0.25,
 )
 
-_DEMO_VQVAE = replace(RELEASED_VQVAE, sample_rate=8_000, downs=(3, 1, 1), multipliers=(1, 1, 1), codebook_size=512)
+_DEMO_VQVAE = replace(RELEASED_VQVAE, sample_rate=8_000, downs=(3, 2, 3), multipliers=(1, 1, 1), codebook_size=512)
 _DEMO_LABELS = LabelConfig(LabelRules.NAMES, artists=8, genres=8, genre_slots=1)
 
-# Twice the usual width of attention, in four heads: tones go on as those before them do.
+# Twice the usual width of attention, in four heads: tones go on as those before them do. The middle level has the
+# hardest work: its upper codes tell which notes sound, and it finds the waves.
 _DEMO_STACK = replace(_TINY_STACK, width=160, depth=6, heads=4, attention_ratio=0.5)
-_DEMO_CONDITIONER = replace(_TINY_CONDITIONER, width=64, stages=1)
+_DEMO_CONDITIONER = replace(_TINY_CONDITIONER, width=64)
+_DEMO_UPSAMPLERS = (
+    _laptop_upsampler(0, _DEMO_LABELS, _DEMO_STACK, _DEMO_CONDITIONER),
+    _laptop_upsampler(1, _DEMO_LABELS, replace(_DEMO_STACK, width=192, depth=8), replace(_DEMO_CONDITIONER, stages=3)),
+)
 
 _DEMO_TOP = PriorConfig(
     level=2,
-    window=1536,
+    window=192,
     codebook_size=512,
     transformer=TransformerConfig(
-        1536 + 128,
-        width=192,
+        192 + 128,
+        width=128,
         depth=16,
         heads=4,
         order=AttentionOrder.FACTORED_PRIME_AND_DENSE,
-        blocks=32,
+        blocks=10,
         attention_ratio=0.5,
         prime_tokens=128,
     ),
@@ -238,7 +243,7 @@ PRESETS: dict[str, JukeboxConfig] = {
         JukeboxConfig(
             "small_demo",
             _DEMO_VQVAE,
-            (*(_laptop_upsampler(i, _DEMO_LABELS, _DEMO_STACK, _DEMO_CONDITIONER) for i in (0, 1)), _DEMO_TOP),
+            (*_DEMO_UPSAMPLERS, _DEMO_TOP),
         ),
     )
 }

@@ -28,6 +28,13 @@ _PATH = click.Path(path_type=Path)
 @click.option("--out", type=_PATH, default="docs/samples", show_default=True, help="Folder of the page.")
 @click.option("--seed", type=int, default=1, show_default=True, help="Of the samples.")
 @click.option("--corpus-seed", type=int, default=52, show_default=True, help="Of the songs that lend their labels.")
+@click.option(
+    "--corpus-grid",
+    type=float,
+    default=0.032,
+    show_default=True,
+    help="Seconds between two places where sounds of those songs may begin, as for `data synthesize`.",
+)
 @click.option("--seconds", type=click.FloatRange(1, 30), default=6.0, show_default=True, help="Of each sound.")
 @click.option("--force", is_flag=True, help="Replace the page that is there.")
 def samples_page(bundle: Path | None, engines: Path | None, out: Path, force: bool, **numbers: float) -> None:

@@ -48,6 +48,7 @@ class PageRequest:
     checkpoint: CheckpointBundle  # may bring its settings for sampling
     seed: int = 1  # of the samples
     corpus_seed: int = 52  # of the composer's songs; not the one that the model was trained on
+    corpus_grid: float = 0.0  # seconds; see `outline`
     seconds: float = 6.0  # of each sound
 
 
@@ -61,7 +62,7 @@ def write_samples_page(
     """
     vqvae = request.checkpoint.config.vqvae
     settings = sampling_advice(request.checkpoint.folder, vqvae.levels).levels
-    songs = songs_to_ask_for(request.corpus_seed)
+    songs = songs_to_ask_for(request.corpus_seed, request.corpus_grid)
     with atomic_directory(request.out) as folder:
         samples = []
         sounds = _sampled(model, [_request(request, settings, *item) for item in enumerate(songs)], listen)
@@ -84,12 +85,12 @@ def write_samples_page(
     return page
 
 
-def songs_to_ask_for(seed: int) -> tuple[Song, ...]:
+def songs_to_ask_for(seed: int, grid: float = 0.0) -> tuple[Song, ...]:
     """Two songs of each artist; each genre comes twice, by two artists."""
     genres = tuple(GENRES)
     half = len(genres) // 2
     pairs = [(a, genres[(place + n * half) % len(genres)]) for place, a in enumerate(ARTISTS) for n in (0, 1)]
-    plans = (outline(seed, number) for number in range(len(ARTISTS) * len(GENRES)))
+    plans = (outline(seed, number, grid) for number in range(len(ARTISTS) * len(GENRES)))
     by_labels = {(plan.artist.name, plan.genre.name): plan for plan in plans}
     return tuple(compose_outline(by_labels[pair]) for pair in pairs)
 
@@ -101,7 +102,7 @@ def voice_begins(song: Song) -> float:
 
 def _begin_of(song: Song, *kinds: SectionKind) -> float:
     begins = zip(song.section_beats, song.sections, strict=True)
-    return next(beat for beat, section in begins if section.kind in kinds) * song.beat_seconds
+    return song.time_of(next(beat for beat, section in begins if section.kind in kinds))
 
 
 def _request(page: PageRequest, levels: tuple[LevelSettings, ...], number: int, song: Song) -> SongRequest:
@@ -137,7 +138,7 @@ def _reconstruct(folder: Path, request: PageRequest, engine: Engine) -> Reconstr
     """A stretch of a song, from its first refrain on, and what each level keeps of it."""
     import torch
 
-    vqvae, song = request.checkpoint.config.vqvae, compose(request.corpus_seed, 0)
+    vqvae, song = request.checkpoint.config.vqvae, compose(request.corpus_seed, 0, request.corpus_grid)
     hop = vqvae.hop_length(vqvae.levels - 1)
     begin = round(_begin_of(song, SectionKind.REFRAIN) * vqvae.sample_rate)
     length = round(request.seconds * vqvae.sample_rate) // hop * hop

@@ -35,7 +35,7 @@ def run(part: str, level: int | None = None, **settings: Any) -> dict[str, Any]:
 
 
 PARTS = {
-    "vqvae": run("vqvae", seconds=0.512, revival_threshold=0.4),
+    "vqvae": run("vqvae", seconds=0.512, revival_threshold=0.4, aligned=True, loss={"waveform": [1.0, 1.0, 0.1]}),
     "prior_2": run("prior", 2),
     "prior_1": run("upsampler", 1),
     "prior_0": run("upsampler", 0),
@@ -133,6 +133,8 @@ def test_the_commands_are_those_that_train_takes(repository: Path) -> None:
     write_model(repository, PARTS)
     lines = [line for line in card(repository).splitlines() if line.startswith("jukebox-deploy train")]
     assert "--seconds 0.512 --revival-threshold 0.4" in lines[0]
+    assert "--aligned --waveform-weight 2=0.1 " in lines[0]
+    assert "--aligned" not in lines[1]
     assert "--bundle" not in lines[0]
     assert "upsampler --data corpus --preset small_demo --bundle runs/vqvae/bundle --level 0" in lines[3]
     for line in lines:
