@@ -187,7 +187,7 @@ def priors_table(data: Data) -> str:
     rows = [
         (
             f"level {prior['level']}",
-            escaped(f"{bundle['backend']} {bundle['precision']}"),
+            escaped(_run_by(bundle)),
             f"{prior['bits_per_token']:.3f}",
             f"{entropy[prior['level']]:.3f}" if prior["level"] in entropy else "",
             percent(prior["top1"]),
@@ -197,6 +197,13 @@ def priors_table(data: Data) -> str:
         if prior.get("bits_per_token") is not None
     ]
     return table(headings, rows)
+
+
+def _run_by(bundle: Data) -> str:
+    weights = bundle.get("weights", bundle["precision"])
+    return f"{bundle['backend']} {bundle['precision']}" + (
+        "" if weights == bundle["precision"] else f", {weights} weights"
+    )
 
 
 def songs_table(data: Data) -> str:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import time
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import click
 
@@ -52,12 +52,10 @@ def synthesize(
     hours: float | None,
     songs: int | None,
     out: Path,
-    seed: int,
-    rate: int,
     sound_format: str,
-    grid: float,
     processes: int | None,
     as_json: bool,
+    **numbers: Any,
 ) -> None:
     """Make songs with lyrics by several artists in several genres, free of anybody's rights.
 
@@ -67,7 +65,7 @@ def synthesize(
     from jukebox_deploy.data.synthesis.corpus import CorpusRequest, synthesize_corpus
     from jukebox_deploy.data.synthesis.song_files import CorpusIdentity, SoundFormat
 
-    identity = CorpusIdentity(seed, rate, SoundFormat(sound_format), grid)
+    identity = CorpusIdentity(**numbers, sound_format=SoundFormat(sound_format))
     request = CorpusRequest(out, identity, hours, songs, processes)
     started = time.monotonic()
     progress = CorpusProgress()

@@ -147,7 +147,7 @@ def trained_material(bundle: Path, levels: int) -> Material:
     return Material(
         songs=_TRAINED_SONGS,
         seconds=6.0,
-        prompt_seconds=2.0,
+        prompt_seconds=2.048,
         prompt=prompt if prompt.exists() else None,
         total_seconds=advice.total_seconds or _SONG_SECONDS,
         levels=advice.levels,

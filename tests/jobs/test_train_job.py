@@ -1,7 +1,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import replace
 from pathlib import Path
 
@@ -13,6 +13,7 @@ import torch
 from jukebox_deploy.checkpoints.bundle import CheckpointBundle
 from jukebox_deploy.config import LabelRules
 from jukebox_deploy.errors import CheckpointError, ConfigError, DataError, TrainingError
+from jukebox_deploy.jobs import train_vqvae
 from jukebox_deploy.jobs.train_job import TrainingSummary, train
 from jukebox_deploy.jobs.train_request import TrainingEvent, TrainRequest
 from jukebox_deploy.jobs.trained_bundle import join_bundles
@@ -25,6 +26,15 @@ SONGS = {
     "c.flac": ("", "", ""),
 }
 SECONDS = 3.0
+
+
+@pytest.fixture(scope="module", autouse=True)
+def short_looks() -> Iterator[None]:
+    """Fewer and shorter crops to look at: sixteen of four seconds at 44.1 kHz take longer than everything else here."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(train_vqvae, "_ASSESSED_CROPS", 3)
+        patch.setattr(train_vqvae, "_ASSESSED_SECONDS", 0.5)
+        yield
 
 
 @pytest.fixture(scope="module")
