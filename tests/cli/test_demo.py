@@ -170,7 +170,7 @@ def test_all_of_it(options: list[str], songs: tuple[DemoSong, ...], seconds: flo
         assert (out / name).is_file()
     for song in songs:
         audio, rate = soundfile.read(out / song.name / "level_0.wav")
-        assert len(audio) / rate == pytest.approx(seconds, abs=0.01)
+        assert len(audio) / rate == pytest.approx(seconds, abs=0.032)  # whole top codes
         assert 0.001 < np.sqrt(np.mean(audio**2)) < np.abs(audio).max() < 2.0
         assert str(out / song.name / "level_0.wav") in result.output
     assert "0 failed" in result.output
