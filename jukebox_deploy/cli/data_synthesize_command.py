@@ -46,6 +46,13 @@ _BAR = "songs"
     metavar="SECONDS",
     help="Sounds begin at multiples of this, as in a tracker; 0: anywhere.",
 )
+@click.option(
+    "--arrangement",
+    type=click.Choice(["full", "solo"]),
+    default="full",
+    show_default=True,
+    help="A band, or the tune alone, sung or played: much easier for a small model to learn.",
+)
 @click.option("--processes", type=int, metavar="N", help="Processes that make songs. [default: one per core]")
 @click.option("--json", "as_json", is_flag=True, help="Print a summary as JSON; progress goes to standard error.")
 def synthesize(
@@ -53,6 +60,7 @@ def synthesize(
     songs: int | None,
     out: Path,
     sound_format: str,
+    arrangement: str,
     processes: int | None,
     as_json: bool,
     **numbers: Any,
@@ -63,9 +71,10 @@ def synthesize(
     on with the same command; with more --hours a corpus grows.
     """
     from jukebox_deploy.data.synthesis.corpus import CorpusRequest, synthesize_corpus
+    from jukebox_deploy.data.synthesis.score import Arrangement
     from jukebox_deploy.data.synthesis.song_files import CorpusIdentity, SoundFormat
 
-    identity = CorpusIdentity(**numbers, sound_format=SoundFormat(sound_format))
+    identity = CorpusIdentity(**numbers, sound_format=SoundFormat(sound_format), arrangement=Arrangement(arrangement))
     request = CorpusRequest(out, identity, hours, songs, processes)
     started = time.monotonic()
     progress = CorpusProgress()

@@ -6,7 +6,7 @@ import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import click
 
@@ -35,12 +35,19 @@ _PATH = click.Path(path_type=Path)
     show_default=True,
     help="Seconds between two places where sounds of those songs may begin, as for `data synthesize`.",
 )
+@click.option(
+    "--corpus-arrangement",
+    type=click.Choice(["full", "solo"]),
+    default="solo",
+    show_default=True,
+    help="Who plays in those songs, as for `data synthesize`.",
+)
 @click.option("--seconds", type=click.FloatRange(1, 30), default=6.0, show_default=True, help="Of each sound.")
 @click.option("--force", is_flag=True, help="Replace the page that is there.")
-def samples_page(bundle: Path | None, engines: Path | None, out: Path, force: bool, **numbers: float) -> None:
+def samples_page(bundle: Path | None, engines: Path | None, out: Path, force: bool, **corpus: Any) -> None:
     """Sample songs of all artists and genres of a synthesized corpus, and write a page with them."""
     try:
-        _write(bundle or shipped_model(), engines, out, force, numbers)
+        _write(bundle or shipped_model(), engines, out, force, corpus)
     except (Exception, KeyboardInterrupt) as error:
         failure = failure_of(error)
         if failure is None:
@@ -48,19 +55,21 @@ def samples_page(bundle: Path | None, engines: Path | None, out: Path, force: bo
         raise failure from error
 
 
-def _write(folder: Path | None, engines: Path | None, out: Path, force: bool, numbers: dict[str, float]) -> None:
+def _write(folder: Path | None, engines: Path | None, out: Path, force: bool, corpus: dict[str, Any]) -> None:
     from rich.console import Console
 
     from jukebox_deploy.checkpoints.bundle import CheckpointBundle
     from jukebox_deploy.cli.progress import ProgressDisplay
     from jukebox_deploy.cli.sampling_progress import SamplingProgress
+    from jukebox_deploy.data.synthesis.score import Arrangement
     from jukebox_deploy.jobs.samples_page import PageRequest, write_samples_page
     from jukebox_deploy.jobs.samples_text import is_samples_page
 
     if folder is None:
         raise CheckpointError(f"{SHIPPED}: no trained model here; name a checkpoint bundle with --bundle.")
     checkpoint = CheckpointBundle.open(folder)
-    request = PageRequest(out, checkpoint, **numbers)  # type: ignore[arg-type]  # click has checked them
+    corpus["corpus_arrangement"] = Arrangement(corpus["corpus_arrangement"])
+    request = PageRequest(out, checkpoint, **corpus)
     with (
         _model(checkpoint, engines) as model,
         replacing(out, force=force, is_ours=is_samples_page, inputs=[folder]),

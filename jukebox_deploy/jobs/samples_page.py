@@ -22,7 +22,7 @@ from jukebox_deploy.data.synthesis.composition import compose, compose_outline
 from jukebox_deploy.data.synthesis.genres import GENRES
 from jukebox_deploy.data.synthesis.outline import outline
 from jukebox_deploy.data.synthesis.performance import perform
-from jukebox_deploy.data.synthesis.score import SectionKind, Song
+from jukebox_deploy.data.synthesis.score import Arrangement, SectionKind, Song
 from jukebox_deploy.engine import Engine
 from jukebox_deploy.files import atomic_directory
 from jukebox_deploy.jobs.ogg_files import write_ogg
@@ -49,6 +49,7 @@ class PageRequest:
     seed: int = 1  # of the samples
     corpus_seed: int = 52  # of the composer's songs; not the one that the model was trained on
     corpus_grid: float = 0.0  # seconds; see `outline`
+    corpus_arrangement: Arrangement = Arrangement.FULL
     seconds: float = 6.0  # of each sound
 
 
@@ -62,7 +63,7 @@ def write_samples_page(
     """
     vqvae = request.checkpoint.config.vqvae
     settings = sampling_advice(request.checkpoint.folder, vqvae.levels).levels
-    songs = songs_to_ask_for(request.corpus_seed, request.corpus_grid)
+    songs = songs_to_ask_for(request.corpus_seed, request.corpus_grid, request.corpus_arrangement)
     with atomic_directory(request.out) as folder:
         samples = []
         sounds = _sampled(model, [_request(request, settings, *item) for item in enumerate(songs)], listen)
@@ -85,12 +86,12 @@ def write_samples_page(
     return page
 
 
-def songs_to_ask_for(seed: int, grid: float = 0.0) -> tuple[Song, ...]:
+def songs_to_ask_for(seed: int, grid: float = 0.0, arrangement: Arrangement = Arrangement.FULL) -> tuple[Song, ...]:
     """Two songs of each artist; each genre comes twice, by two artists."""
     genres = tuple(GENRES)
     half = len(genres) // 2
     pairs = [(a, genres[(place + n * half) % len(genres)]) for place, a in enumerate(ARTISTS) for n in (0, 1)]
-    plans = (outline(seed, number, grid) for number in range(len(ARTISTS) * len(GENRES)))
+    plans = (outline(seed, number, grid, arrangement) for number in range(len(ARTISTS) * len(GENRES)))
     by_labels = {(plan.artist.name, plan.genre.name): plan for plan in plans}
     return tuple(compose_outline(by_labels[pair]) for pair in pairs)
 
@@ -138,7 +139,8 @@ def _reconstruct(folder: Path, request: PageRequest, engine: Engine) -> Reconstr
     """A stretch of a song, from its first refrain on, and what each level keeps of it."""
     import torch
 
-    vqvae, song = request.checkpoint.config.vqvae, compose(request.corpus_seed, 0, request.corpus_grid)
+    vqvae = request.checkpoint.config.vqvae
+    song = compose(request.corpus_seed, 0, request.corpus_grid, request.corpus_arrangement)
     hop = vqvae.hop_length(vqvae.levels - 1)
     begin = round(_begin_of(song, SectionKind.REFRAIN) * vqvae.sample_rate)
     length = round(request.seconds * vqvae.sample_rate) // hop * hop

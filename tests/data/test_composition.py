@@ -20,7 +20,7 @@ from jukebox_deploy.data.synthesis.lyrics import WORDS, compose_line, syllable_c
 from jukebox_deploy.data.synthesis.melody import compose_tune, most_notes
 from jukebox_deploy.data.synthesis.outline import outline
 from jukebox_deploy.data.synthesis.scales import MAJOR, PITCH_CLASSES, frequency
-from jukebox_deploy.data.synthesis.score import Part, SectionKind
+from jukebox_deploy.data.synthesis.score import Arrangement, Part, SectionKind
 from jukebox_deploy.data.synthesis.voice_sounds import SOUNDS, VOWELS
 from jukebox_deploy.labels.lyrics import LyricAlphabet
 from tests.data.short_songs import short_song
@@ -100,6 +100,19 @@ def test_on_a_grid_all_sounds_begin_at_its_multiples(number):
     assert all(start / 0.032 == pytest.approx(round(start / 0.032), abs=1e-3) for start in starts)
     assert not all(event["start"] / 0.032 % 1 == 0 for event in song_score(free)["notes"])
     assert outline(0, number, grid=0.032).seconds == pytest.approx(song.seconds)
+
+
+@pytest.mark.parametrize("number", range(6))
+def test_a_solo_is_the_tune_of_the_song_and_nothing_else(number):
+    solo, full = compose(0, number, arrangement=Arrangement.SOLO), compose(0, number)
+    assert solo.lyrics == full.lyrics
+    assert solo.seconds == full.seconds
+    for alone, together in zip(solo.sections, full.sections, strict=True):
+        assert alone.syllables == together.syllables
+        assert alone.notes == tuple(note for note in together.notes if note.part is Part.LEAD)
+        assert not alone.hits
+        sounds = sorted([*alone.notes, *alone.syllables], key=lambda sound: sound.start)
+        assert all(one.start + one.length <= other.start + 1e-9 for one, other in itertools.pairwise(sounds))
 
 
 def test_every_artist_meets_every_genre_once_in_each_round():

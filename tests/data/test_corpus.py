@@ -18,6 +18,7 @@ from jukebox_deploy.data.synthesis.corpus import CorpusRequest, SongDone, synthe
 from jukebox_deploy.data.synthesis.genres import GENRES
 from jukebox_deploy.data.synthesis.outline import outline
 from jukebox_deploy.data.synthesis.scales import frequency
+from jukebox_deploy.data.synthesis.score import Arrangement
 from jukebox_deploy.data.synthesis.song_files import CorpusIdentity, SoundFormat
 from jukebox_deploy.errors import ConfigError, JukeboxError
 from jukebox_deploy.files import sha256_of_file
@@ -77,7 +78,14 @@ def test_notes_sound_when_the_score_says(corpus):
 def test_corpus_json_describes_the_folder(corpus):
     document = json.loads((corpus / "corpus.json").read_text())
     assert document["complete"]
-    assert document["identity"] == {"seed": 7, "rate": 8000, "sound_format": "flac", "grid": 0.0, "generator": 2}
+    assert document["identity"] == {
+        "seed": 7,
+        "rate": 8000,
+        "sound_format": "flac",
+        "grid": 0.0,
+        "arrangement": "full",
+        "generator": 2,
+    }
     assert document["songs"] == 3
     assert document["seconds"] == pytest.approx(sum(row["seconds"] for row in rows(corpus)))
     assert document["artists"] == Counter(row["artist"] for row in rows(corpus))
@@ -189,8 +197,9 @@ def test_identities_that_cannot_be(wrong, sentence):
         (CorpusIdentity(8, 8000), "seed 7"),
         (CorpusIdentity(7, 9000), "rate 8000"),
         (CorpusIdentity(7, 8000, grid=0.032), "grid 0.0"),
+        (CorpusIdentity(7, 8000, arrangement=Arrangement.SOLO), "arrangement full"),
     ],
-    ids=["seed", "rate", "grid"],
+    ids=["seed", "rate", "grid", "arrangement"],
 )
 def test_a_corpus_of_another_identity_is_left_alone(corpus, identity, found):
     before = contents(corpus)

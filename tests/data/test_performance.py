@@ -12,7 +12,7 @@ from jukebox_deploy.data.synthesis.composition import compose_outline
 from jukebox_deploy.data.synthesis.genres import GENRES
 from jukebox_deploy.data.synthesis.outline import outline
 from jukebox_deploy.data.synthesis.performance import PEAK, _Performance, perform
-from jukebox_deploy.data.synthesis.score import Drum, Hit, Note, Part, SectionKind
+from jukebox_deploy.data.synthesis.score import Arrangement, Drum, Hit, Note, Part, SectionKind
 from jukebox_deploy.jobs.discriminant import predict_held_out
 from jukebox_deploy.jobs.sound_features import band_levels, pitch_class_energies
 from tests.data.short_songs import RATE, short_song
@@ -49,6 +49,17 @@ def test_on_a_grid_a_beat_begins_where_a_code_does():
     assert begin % 256 == 0
     # Not the very beginning, where the first refrain's last sounds die away.
     np.testing.assert_allclose(samples[8000:24_000], samples[begin + 8000 : begin + 24_000], atol=1e-3)
+
+
+def test_a_solo_is_silent_between_two_lines():
+    """No echo, no accompaniment: in the breath after a line there is nothing."""
+    plan = replace(outline(3, 5, arrangement=Arrangement.SOLO), form=(REFRAIN,), artist=ARTISTS["paper orchestra"])
+    song = compose_outline(plan)
+    last = max((s for s in song.sections[0].syllables if s.after.endswith("\n")), key=lambda s: s.start + s.length)
+    samples, end = perform(song, RATE), song.time_of(last.start + last.length)
+    breath = samples[round((end + 0.05) * RATE) : round((end + 0.2) * RATE)]
+    assert np.abs(breath).max() < 1e-3
+    assert np.abs(samples).max() == pytest.approx(PEAK, abs=1e-6)
 
 
 def test_instruments_are_the_same_in_songs_of_other_seeds():

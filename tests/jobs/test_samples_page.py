@@ -37,8 +37,8 @@ def test_every_artist_and_every_genre_is_asked_for_twice() -> None:
 
 @pytest.fixture
 def few_and_short(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(samples_page, "songs_to_ask_for", lambda seed, grid: songs_to_ask_for(seed)[:2])
-    monkeypatch.setattr(samples_page, "compose", lambda seed, number, grid: short_song(number))
+    monkeypatch.setattr(samples_page, "songs_to_ask_for", lambda seed, *manner: songs_to_ask_for(seed)[:2])
+    monkeypatch.setattr(samples_page, "compose", lambda seed, number, *manner: short_song(number))
 
 
 @pytest.mark.usefixtures("few_and_short")

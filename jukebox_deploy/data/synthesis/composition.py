@@ -12,7 +12,7 @@ from jukebox_deploy.data.synthesis.lyrics import Line, compose_line
 from jukebox_deploy.data.synthesis.melody import Tone, compose_tune
 from jukebox_deploy.data.synthesis.outline import BARS_PER_LINE, Outline, outline
 from jukebox_deploy.data.synthesis.scales import folded
-from jukebox_deploy.data.synthesis.score import Note, Part, Section, SectionKind, Song, Syllable
+from jukebox_deploy.data.synthesis.score import Arrangement, Hit, Note, Part, Section, SectionKind, Song, Syllable
 
 _SYLLABLES_PER_LINE = (6, 9)
 _LOWEST_LEAD_TONIC = 64
@@ -41,9 +41,9 @@ class Material:
     refrain_lines: tuple[Line, ...]
 
 
-def compose(seed: int, number: int, grid: float = 0.0) -> Song:
-    """Song `number` of a seed; see `outline` for the grid."""
-    return compose_outline(outline(seed, number, grid))
+def compose(seed: int, number: int, grid: float = 0.0, arrangement: Arrangement = Arrangement.FULL) -> Song:
+    """Song `number` of a seed; see `outline` for the grid and the arrangement."""
+    return compose_outline(outline(seed, number, grid, arrangement))
 
 
 def compose_outline(plan: Outline) -> Song:
@@ -61,6 +61,7 @@ def compose_outline(plan: Outline) -> Song:
         plan.genre.scale,
         sections,
         plan.grid,
+        plan.arrangement,
     )
 
 
@@ -92,7 +93,7 @@ def _lines(strophe: Strophe, dice: Dice) -> tuple[Line, ...]:
 def _section(kind: SectionKind, plan: Outline, material: Material, dice: Dice) -> Section:
     strophe = material.verse if kind is SectionKind.VERSE else material.refrain
     bars = plan.bars(kind)
-    notes, hits = accompany(plan.genre, strophe.rhythm, plan.tonic, strophe.chords(bars))
+    notes, hits = _accompaniment(plan, strophe, bars)
     syllables: tuple[Syllable, ...] = ()
     if kind in (SectionKind.VERSE, SectionKind.REFRAIN):
         lines = material.refrain_lines if kind is SectionKind.REFRAIN else _lines(strophe, dice)
@@ -100,6 +101,12 @@ def _section(kind: SectionKind, plan: Outline, material: Material, dice: Dice) -
     else:
         notes += tuple(_played(strophe.tunes[: bars // BARS_PER_LINE], plan))
     return Section(kind, bars * plan.genre.beats_per_bar, notes, hits, syllables)
+
+
+def _accompaniment(plan: Outline, strophe: Strophe, bars: int) -> tuple[tuple[Note, ...], tuple[Hit, ...]]:
+    if plan.arrangement is Arrangement.SOLO:
+        return (), ()
+    return accompany(plan.genre, strophe.rhythm, plan.tonic, strophe.chords(bars))
 
 
 def _played(tunes: Sequence[tuple[Tone, ...]], plan: Outline) -> Iterator[Note]:

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from jukebox_deploy.data.dice import Dice, Stream
 from jukebox_deploy.data.synthesis.artists import ARTISTS, Artist
 from jukebox_deploy.data.synthesis.genres import GENRES, Genre
-from jukebox_deploy.data.synthesis.score import TAIL_SECONDS, SectionKind
+from jukebox_deploy.data.synthesis.score import TAIL_SECONDS, Arrangement, SectionKind
 
 _INTRO, _VERSE, _REFRAIN, _BRIDGE, _OUTRO = SectionKind
 FORMS = (
@@ -35,6 +35,7 @@ class Outline:
     tonic: int  # pitch class, C is 0
     form: tuple[SectionKind, ...]
     grid: float = 0.0  # seconds between two places where sounds may begin; 0: anywhere
+    arrangement: Arrangement = Arrangement.FULL
 
     @property
     def lines(self) -> int:
@@ -53,17 +54,18 @@ class Outline:
         return beats * (60 / self.tempo) + TAIL_SECONDS
 
 
-def outline(seed: int, number: int, grid: float = 0.0) -> Outline:
+def outline(seed: int, number: int, grid: float = 0.0, arrangement: Arrangement = Arrangement.FULL) -> Outline:
     """The outline of a song. Within each run of as many songs, every artist meets every genre once.
 
-    With a grid half a beat lasts a whole number of its steps, as in a tracker.
+    With a grid half a beat lasts a whole number of its steps, as in a tracker. The arrangement changes neither length
+    nor tune.
     """
     pairs = [(artist, genre) for artist in ARTISTS.values() for genre in GENRES.values()]
     block, place = divmod(number, len(pairs))
     artist, genre = Dice(seed, Stream.ORDER, block).shuffled(pairs)[place]
     dice = Dice(seed, Stream.OUTLINE, number)
     tempo = _on_grid(dice.whole(*genre.tempo), grid)
-    return Outline(seed, number, artist, genre, tempo, dice.choice(genre.tonics), dice.choice(FORMS), grid)
+    return Outline(seed, number, artist, genre, tempo, dice.choice(genre.tonics), dice.choice(FORMS), grid, arrangement)
 
 
 def _on_grid(tempo: int, grid: float) -> float:

@@ -10,7 +10,7 @@ import numpy.typing as npt
 from jukebox_deploy.data.dice import Dice, Stream
 from jukebox_deploy.data.synthesis.artists import ARTISTS, Artist
 from jukebox_deploy.data.synthesis.scales import frequency
-from jukebox_deploy.data.synthesis.score import Drum, Hit, Note, Part, Song, Syllable
+from jukebox_deploy.data.synthesis.score import Arrangement, Drum, Hit, Note, Part, Song, Syllable
 from jukebox_deploy.data.synthesis.waveforms import Samples, faded
 
 PEAK = 10 ** (-3 / 20)
@@ -50,7 +50,7 @@ class _Performance:
                 self._add(begin + note.start, self._note(note), self._artist.player(note.part).gain * note.loudness)
             for syllable in section.syllables:
                 self._add(begin + syllable.start, self._syllable(syllable), self._artist.voice_gain)
-        if self._artist.echo:
+        if self._artist.echo and self._song.arrangement is Arrangement.FULL:
             delay = round(self._song.time_of(_ECHO_BEATS) * self._rate)
             self._track[delay:] += self._artist.echo * self._track[:-delay]
         for begin, section in zip(self._song.section_beats, self._song.sections, strict=True):

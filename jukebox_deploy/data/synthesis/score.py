@@ -83,6 +83,13 @@ class Section:
     syllables: tuple[Syllable, ...] = ()
 
 
+class Arrangement(StrEnum):
+    """Who plays in a song."""
+
+    FULL = "full"  # a band: lead or voice, chords, bass, drums, the artist's echo
+    SOLO = "solo"  # the tune alone, sung or played, without echo
+
+
 @dataclass(frozen=True)
 class Song:
     """A whole song."""
@@ -96,6 +103,7 @@ class Song:
     scale: Scale
     sections: tuple[Section, ...]
     grid: float = 0.0  # seconds between two places where sounds may begin; 0: anywhere
+    arrangement: Arrangement = Arrangement.FULL
 
     @property
     def beat_seconds(self) -> float:

@@ -15,6 +15,7 @@ import numpy.typing as npt
 from jukebox_deploy.data.synthesis.composition import compose
 from jukebox_deploy.data.synthesis.documents import song_row, song_score
 from jukebox_deploy.data.synthesis.performance import perform
+from jukebox_deploy.data.synthesis.score import Arrangement
 from jukebox_deploy.errors import AudioError, ConfigError
 from jukebox_deploy.files import atomic_path, sha256_of_file, write_json_atomic
 
@@ -41,6 +42,7 @@ class CorpusIdentity:
     rate: int = 44_100
     sound_format: SoundFormat = SoundFormat.FLAC
     grid: float = 0.0  # seconds; sounds begin at multiples of it, 0: anywhere
+    arrangement: Arrangement = Arrangement.FULL
     generator: int = GENERATOR_VERSION
 
     def __post_init__(self) -> None:
@@ -53,7 +55,7 @@ class CorpusIdentity:
 
     def to_json(self) -> dict[str, Any]:
         """Plain data."""
-        return {**asdict(self), "sound_format": self.sound_format.value}
+        return {**asdict(self), "sound_format": self.sound_format.value, "arrangement": self.arrangement.value}
 
 
 @dataclass(frozen=True)
@@ -75,7 +77,7 @@ def make_song(folder: Path, identity: CorpusIdentity, number: int) -> SongFiles:
 
     Raises `AudioError` or `JukeboxError` when a file cannot be written.
     """
-    song = compose(identity.seed, number, identity.grid)
+    song = compose(identity.seed, number, identity.grid, identity.arrangement)
     samples = perform(song, identity.rate)
     sound, score = _names(identity, number)
     _write_sound(folder / sound, samples, identity)
