@@ -11,6 +11,7 @@ from typing import Any
 from jukebox_deploy.contract import DimensionRange, GraphKind, GraphSpec
 from jukebox_deploy.engines.bundle import EngineBundle, open_bundle, write_manifest
 from jukebox_deploy.engines.manifest import GraphEntry, GraphPart, Target
+from jukebox_deploy.engines.onnxruntime_build import is_ready
 from jukebox_deploy.engines.tensorrt_build import BuildOptions, BuildSummary, build_engine
 from jukebox_deploy.engines.tensorrt_capabilities import Arithmetic, Refusal, find_refusals
 from jukebox_deploy.engines.tensorrt_flavour import Progress, flavour_version, load_flavour, no_progress
@@ -70,6 +71,11 @@ def _select(source: EngineBundle, graphs: Sequence[str]) -> list[str]:
     manifest = source.manifest
     if manifest.target is not Target.ONNXRUNTIME:
         raise EngineError(f"{source.folder} holds {manifest.target} engines; build from an exported ONNX bundle.")
+    if any(is_ready(entry) for entry in manifest.graphs.values()):
+        raise EngineError(
+            f"{source.folder} was made ready for ONNX Runtime on this kind of CPU, and its graphs are no longer plain "
+            "ONNX; build from the bundle that `jukebox-deploy export` wrote."
+        )
     if unknown := [name for name in graphs if name not in manifest.graphs]:
         raise EngineError(f"{source.folder} has no graphs {unknown}; it has {list(manifest.graphs)}.")
     return [name for name in manifest.graphs if not graphs or name in graphs]

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from jukebox_deploy.cli.options import PATH, give_report, report_options, song_options
+from jukebox_deploy.cli.options import PATH, give_report, report_options, song_options, threads_option
 from jukebox_deploy.cli.progress import progress_bars
 from jukebox_deploy.cli.tables import output_console, plain_table
 
@@ -55,6 +55,7 @@ if TYPE_CHECKING:
     help="Of sound for each level of the VQ-VAE, spread over the songs.",
 )
 @click.option("--codes", type=PATH, metavar="DIR", help="Keep encoded songs here; those of `train` are found.")
+@threads_option
 @report_options
 def command(bundles: tuple[Path, ...], against: Path | None, out: Path | None, as_json: bool, **choices: Any) -> None:
     """Measure BUNDLE, a checkpoint bundle or an engine bundle, on songs.
@@ -68,8 +69,8 @@ def command(bundles: tuple[Path, ...], against: Path | None, out: Path | None, a
     from jukebox_deploy.jobs.evaluation_data import DataChoice
 
     everything = bundles if against is None else (against, *bundles)
-    codes, data = choices.pop("codes"), choices.pop("data")
-    request = EvaluationRequest(everything, DataChoice(data, **choices), codes)
+    codes, data, threads = (choices.pop(name) for name in ("codes", "data", "threads"))
+    request = EvaluationRequest(everything, DataChoice(data, **choices), codes, threads)
     with progress_bars() as show:
         evaluation = evaluate(request, show)
     give_report(evaluation.to_json(), out, as_json, lambda: _print_evaluation(evaluation))

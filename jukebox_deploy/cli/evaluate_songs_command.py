@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import click
 
-from jukebox_deploy.cli.options import FILE, PATH, give_report, report_options
+from jukebox_deploy.cli.options import FILE, PATH, give_report, report_options, threads_option
 from jukebox_deploy.cli.progress import progress_bars
 from jukebox_deploy.cli.tables import output_console, plain_table
 
@@ -44,17 +44,9 @@ if TYPE_CHECKING:
     metavar="FILE",
     help="Draw samples beside the corpus, and what was heard, into this PNG file; several levels get one each.",
 )
+@threads_option
 @report_options
-def command(
-    songs: Path,
-    data: Path,
-    levels: tuple[int, ...],
-    clips: int,
-    codec: Path | None,
-    plot: Path | None,
-    out: Path | None,
-    as_json: bool,
-) -> None:
+def command(songs: Path, data: Path, plot: Path | None, out: Path | None, as_json: bool, **choices: Any) -> None:
     """Judge the songs in SONGS_DIR, made by `jukebox-deploy sample` with names of CORPUS.
 
     Classifiers learn artists and genres from clips of the corpus that are as long as the samples, and are asked what
@@ -62,7 +54,8 @@ def command(
     """
     from jukebox_deploy.jobs.sample_quality import JudgeRequest, judge_samples
 
-    request = JudgeRequest(songs, data, levels, clips, _open_codec(codec))
+    codec = _open_codec(choices["codec"], choices["threads"])
+    request = JudgeRequest(songs, data, choices["levels"], choices["clips"], codec)
     with progress_bars() as show:
         judged = judge_samples(request, show)
     document = {"songs": str(songs), "corpus": str(data), "levels": [quality.to_json() for quality in judged]}
@@ -70,12 +63,12 @@ def command(
     give_report(document, out, as_json, lambda: _print_judged(judged, pictures))
 
 
-def _open_codec(folder: Path | None) -> Engine | None:
+def _open_codec(folder: Path | None, threads: int | None) -> Engine | None:
     if folder is None:
         return None
     from jukebox_deploy.jobs.evaluated_bundles import open_evaluated
 
-    (bundle,) = open_evaluated([folder])
+    (bundle,) = open_evaluated([folder], threads)
     return bundle.engine
 
 

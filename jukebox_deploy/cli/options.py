@@ -47,6 +47,10 @@ song_options = grouped(
 """The songs that a model learns or is judged by."""
 
 
+threads_option = click.option("--threads", type=click.IntRange(1), help="Of the CPU. [default: as many as pay]")
+"""Fewer leave cores to other work: threads of two busy processes wait for each other longer than they compute."""
+
+
 def give_report(document: Mapping[str, Any], out: Path | None, as_json: bool, show: Callable[[], None]) -> None:
     """Write a report to a file if one is named, and print it as JSON or let `show` print it for people."""
     if out is not None:

@@ -180,9 +180,23 @@ def _run(part: Part, options: dict[str, Any]) -> None:
         import torch
 
         torch.set_num_threads(options["threads"])
+    request = _request(part, options)
+    _warn_of_emulation(request)
     with _listener() as listen:
-        summary = train(_request(part, options), listen)
+        summary = train(request, listen)
     _report(summary, options["as_json"])
+
+
+def _warn_of_emulation(request: TrainRequest) -> None:
+    from jukebox_deploy.training.precision import is_emulated
+
+    precision = request.settings.precision
+    if is_emulated(precision):
+        click.echo(
+            f"--precision {precision}: this processor has no instructions for it, so steps take about ten times as "
+            "long as with --precision fp32.",
+            err=True,
+        )
 
 
 def _request(part: Part, options: dict[str, Any]) -> TrainRequest:

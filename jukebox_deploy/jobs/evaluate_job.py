@@ -45,6 +45,7 @@ class EvaluationRequest:
     bundles: tuple[Path, ...]  # checkpoints or engines; the others are compared with the first
     data: DataChoice
     codes: Path | None = None  # folder of songs that were encoded; default: a temporary one
+    threads: int | None = None  # of the CPU; default: as many as pay
 
 
 @dataclass(frozen=True)
@@ -142,7 +143,7 @@ def evaluate(request: EvaluationRequest, listen: Listener = lambda what, done, t
         CheckpointError, EngineError: for bundles that are none, or come from different checkpoints.
         DataError, LabelError, AudioError: for songs and labels that do not fit the model.
     """
-    bundles = open_evaluated(request.bundles)
+    bundles = open_evaluated(request.bundles, request.threads)
     _require_one_checkpoint(bundles)
     songs = request.data.songs()
     levels = tuple(_levels(bundles[0], songs, request.data.seconds, listen))

@@ -16,10 +16,11 @@ from jukebox_deploy.data.windows import WindowBatch
 from jukebox_deploy.engine import Engine
 from jukebox_deploy.engines.bundle import MANIFEST_NAME, EngineBundle, open_bundle
 from jukebox_deploy.engines.manifest import Target
+from jukebox_deploy.engines.onnxruntime_sessions import OnnxRuntimeOptions
 from jukebox_deploy.errors import EngineError
 from jukebox_deploy.graphs import declare_graphs
 from jukebox_deploy.jobs.bundle_opening import bundle_engine
-from jukebox_deploy.jobs.opening import eager_engine
+from jukebox_deploy.jobs.opening import eager_engine, pytorch_threads
 from jukebox_deploy.jobs.parity import reason_not_to_run
 from jukebox_deploy.jobs.token_scoring import Listener, PriorScore, score_with_engine, score_with_model
 from jukebox_deploy.jobs.train_prior import weights_digest
@@ -69,17 +70,19 @@ class EvaluatedBundle(Protocol):
         """Score windows, one in each batch; `EngineError` if that cannot be done here."""
 
 
-def open_evaluated(folders: Sequence[Path]) -> tuple[EvaluatedBundle, ...]:
+def open_evaluated(folders: Sequence[Path], threads: int | None = None) -> tuple[EvaluatedBundle, ...]:
     """Open checkpoint bundles and engine bundles; `CheckpointError` or `EngineError` if one is neither.
 
-    If the first is a checkpoint, the modules of the others' graphs can run in its place, see `_Engines`.
+    If the first is a checkpoint, the modules of the others' graphs can run in its place, see `_Engines`. `threads` of
+    the CPU for all of them; `None`: as many as pay.
     """
-    checkpoint = None if _holds_engines(folders[0]) else CheckpointBundle.open(folders[0])
+    first, *others = (
+        open_bundle(folder) if _holds_engines(folder) else CheckpointBundle.open(folder) for folder in folders
+    )
+    checkpoint = first if isinstance(first, CheckpointBundle) else None
     return tuple(
-        _Engines(open_bundle(folder), checkpoint)
-        if _holds_engines(folder)
-        else _Checkpoint(CheckpointBundle.open(folder))
-        for folder in folders
+        _Checkpoint(bundle, threads) if isinstance(bundle, CheckpointBundle) else _Engines(bundle, checkpoint, threads)
+        for bundle in (first, *others)
     )
 
 
@@ -92,6 +95,7 @@ class _Checkpoint:
     """An `EvaluatedBundle`, in fp32."""
 
     bundle: CheckpointBundle
+    threads: int | None = None
 
     backend = "PyTorch"
     precision = weights = str(Precision.FP32)
@@ -118,10 +122,11 @@ class _Checkpoint:
 
     @cached_property
     def engine(self) -> Engine:
-        return eager_engine(self.bundle, declare_graphs(replace(self.config, priors=())))
+        return eager_engine(self.bundle, declare_graphs(replace(self.config, priors=())), threads=self.threads)
 
     def score(self, level: int, windows: Sequence[WindowBatch], listen: Listener) -> PriorScore:
-        return score_with_model(self.bundle.load_prior(level), self.config.prior(level), windows, listen)
+        with pytorch_threads(self.threads):
+            return score_with_model(self.bundle.load_prior(level), self.config.prior(level), windows, listen)
 
 
 @dataclass(frozen=True)
@@ -134,6 +139,7 @@ class _Engines:
 
     bundle: EngineBundle
     checkpoint_bundle: CheckpointBundle | None = None
+    threads: int | None = None
 
     @property
     def folder(self) -> Path:
@@ -170,7 +176,7 @@ class _Engines:
 
     @cached_property
     def engine(self) -> Engine:
-        return bundle_engine(self.bundle)
+        return bundle_engine(self.bundle, OnnxRuntimeOptions(threads=self.threads))
 
     @cached_property
     def _refusal(self) -> str:
@@ -191,7 +197,8 @@ class _Engines:
     def _scoring_engine(self) -> Engine:
         if self._runs_as_modules:
             assert self.checkpoint_bundle is not None
-            return eager_engine(self.checkpoint_bundle, self.bundle.graphs, self.bundle.manifest.precision)
+            precision = self.bundle.manifest.precision
+            return eager_engine(self.checkpoint_bundle, self.bundle.graphs, precision, threads=self.threads)
         if self._refusal:
             raise EngineError(f"{self._refusal}.")
         return self.engine

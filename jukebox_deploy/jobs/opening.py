@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from typing import Any
 
 import torch
@@ -79,14 +80,21 @@ def on_threads(module: GraphModule, threads: int) -> GraphFunction:
     """A graph's function that sets the number of PyTorch's threads while it runs."""
 
     def run(*tensors: Tensor) -> tuple[Tensor, ...]:
-        before = torch.get_num_threads()
-        torch.set_num_threads(threads)
-        try:
+        with pytorch_threads(threads):
             return module(*tensors)
-        finally:
-            torch.set_num_threads(before)
 
     return run
+
+
+@contextmanager
+def pytorch_threads(threads: int | None) -> Iterator[None]:
+    """PyTorch computes with that many threads meanwhile; `None`: with as many as before."""
+    before = torch.get_num_threads()
+    torch.set_num_threads(threads or before)
+    try:
+        yield
+    finally:
+        torch.set_num_threads(before)
 
 
 def tool_versions(*packages: str) -> dict[str, str]:

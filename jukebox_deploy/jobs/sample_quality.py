@@ -130,13 +130,19 @@ def judge_samples(
         samples = _hear(clips, Clip.read, form, partial(listen, f"clips of samples, level {level}"))
         key = form if request.codec is None else (form, level)
         if key not in heard:
-            chosen, read = corpus_clips(catalogue, form, request.clips), _reader(request.codec, level, form)
+            chosen = corpus_clips(catalogue, form, request.clips, _hop(request.codec))
+            read = _reader(request.codec, level, form)
             # PyTorch divides one call among its threads; two calls at a time would fight for them.
             heard[key] = _hear(
                 chosen, read, form, partial(listen, "clips of the corpus"), 1 if request.codec else _THREADS
             )
         judged.append(_judge(level, form, samples, heard[key], catalogue))
     return tuple(judged)
+
+
+def _hop(codec: Engine | None) -> int:
+    """Samples between the places where a clip may begin: where codes of all levels do."""
+    return 1 if codec is None else codec.config.vqvae.hop_length(codec.config.vqvae.levels - 1)
 
 
 _Reader = Callable[[Clip, ClipFormat], Audio]

@@ -98,8 +98,11 @@ def _whole_clip(folder: Path, level: int, number: int) -> tuple[Clip, int, int] 
     return Clip(path, start, _name(request.artist), _name(request.genre), number), rate, samples - start
 
 
-def corpus_clips(catalogue: Catalogue, form: ClipFormat, count: int) -> tuple[Clip, ...]:
+def corpus_clips(catalogue: Catalogue, form: ClipFormat, count: int, hop: int = 1) -> tuple[Clip, ...]:
     """About `count` clips that do not overlap, spread evenly over the songs and within each.
+
+    They begin at multiples of `hop` samples, where the codes of a VQ-VAE do: of music on a grid, other codes would
+    stand for the same sounds half way between.
 
     Raises `DataError` if fewer than two songs are long enough.
     """
@@ -116,7 +119,7 @@ def corpus_clips(catalogue: Catalogue, form: ClipFormat, count: int) -> tuple[Cl
         genre = song.genres[0] if song.genres else ""
         pieces = min(-(-count // len(fitting)), samples // form.length)
         for start in np.linspace(0, samples - form.length, pieces).astype(int).tolist():
-            clips.append(Clip(song.path, start, _name(song.artist), _name(genre), number))
+            clips.append(Clip(song.path, start // hop * hop, _name(song.artist), _name(genre), number))
     return tuple(clips)
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import platform
 from contextlib import AbstractContextManager, nullcontext
 from enum import StrEnum
 
@@ -14,6 +15,20 @@ class TrainingPrecision(StrEnum):
     FP32 = "fp32"
     BF16 = "bf16"
     FP16 = "fp16"  # with a loss scale
+
+
+_WITHOUT_BF16 = ("DEFAULT", "AVX2")
+"""What PyTorch calls x86 processors whose vector instructions know no bf16."""
+
+
+def is_emulated(precision: TrainingPrecision) -> bool:
+    """Whether a run here gets a processor without instructions for the type: it costs time instead of saving it."""
+    return (
+        precision is TrainingPrecision.BF16
+        and not torch.cuda.is_available()
+        and platform.machine().lower() in ("x86_64", "amd64")
+        and torch.backends.cpu.get_cpu_capability() in _WITHOUT_BF16
+    )
 
 
 def autocast(precision: TrainingPrecision, device: torch.device) -> AbstractContextManager[object]:

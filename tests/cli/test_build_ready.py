@@ -33,6 +33,16 @@ def test_integer_graphs_are_made_ready(tmp_path: Path) -> None:
     assert list(open_bundle(out).graphs) == ["step_0"]
 
 
+def test_tensorrt_builds_from_the_exported_graphs_alone(tmp_path: Path) -> None:
+    source, ready = handmade_prior.save_integers(tmp_path / "onnx").folder, tmp_path / "ready"
+    assert build(source, "--out", ready).exit_code == 0
+    command = ["build", str(ready), "--target", "tensorrt-rtx", "--out", str(tmp_path / "engines")]
+    result = CliRunner().invoke(cli, command)
+    assert result.exit_code == 1
+    assert "was made ready for ONNX Runtime" in result.output
+    assert not (tmp_path / "engines").exists()
+
+
 def test_other_graphs_are_left_alone(tmp_path: Path) -> None:
     source = handmade_prior.save(tmp_path / "onnx").folder
     result = build(source, "--out", tmp_path / "ready")

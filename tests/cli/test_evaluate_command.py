@@ -7,10 +7,12 @@ import math
 from pathlib import Path
 
 import pytest
+import torch
 from click.testing import CliRunner
 
 from jukebox_deploy.cli.evaluate_command import _signed
 from jukebox_deploy.cli.main import cli
+from jukebox_deploy.jobs import evaluated_bundles
 from jukebox_deploy.jobs.evaluate_job import BundleResult, Evaluation, PriorResult
 from jukebox_deploy.jobs.evaluation_data import DataChoice
 from jukebox_deploy.jobs.token_scoring import PriorScore
@@ -50,6 +52,18 @@ def test_json_is_one_document_and_the_file_has_the_same(checkpoint, songs, tmp_p
     assert 0 < document["songs"] < 6
     assert [prior["level"] for bundle in document["bundles"] for prior in bundle["priors"]] == [0]
     assert json.loads(out.read_text()) == document
+
+
+@pytest.mark.parametrize("threads", [1, 3])
+def test_threads_are_for_the_time_of_a_run(checkpoint, songs, monkeypatch, threads):
+    seen, score = [], evaluated_bundles.score_with_model
+    monkeypatch.setattr(
+        evaluated_bundles, "score_with_model", lambda *a: (seen.append(torch.get_num_threads()), score(*a))[1]
+    )
+    before = torch.get_num_threads()
+    assert run(checkpoint, "--data", songs, "--all", "--threads", threads).exit_code == 0
+    assert seen == [threads]
+    assert torch.get_num_threads() == before
 
 
 def test_the_checkpoint_to_compare_with_comes_first(checkpoint, songs):

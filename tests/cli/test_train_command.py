@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import json
 import os
+import platform
 import signal
 import subprocess
 import sys
@@ -76,6 +77,22 @@ def test_every_option_reaches_the_settings(seen: list[object]) -> None:
     places = ("codes", "vocabulary", "metadata", "bundle")
     assert [str(getattr(request, name)) for name in places] == ["codes", "ids", "table.csv", "b"]
     assert (request.resume, request.fine_tune, request.preset) == (True, True, "tiny")  # type: ignore[attr-defined]
+
+
+@pytest.mark.parametrize(
+    ("capability", "precision", "warned"), [("AVX2", "bf16", True), ("AVX512", "bf16", False), ("AVX2", "fp32", False)]
+)
+def test_a_precision_that_the_processor_lacks_is_told(
+    seen: list[object], monkeypatch: pytest.MonkeyPatch, capability: str, precision: str, warned: bool
+) -> None:
+    monkeypatch.setattr(torch.backends.cpu, "get_cpu_capability", lambda: capability)
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
+    monkeypatch.setattr(platform, "machine", lambda: "x86_64")
+    command = ["train", "vqvae", "--data", "songs", "--out", "run", "--preset", "tiny", "--steps", "1"]
+    result = CliRunner().invoke(cli, [*command, "--precision", precision])
+    assert result.exit_code == 0, result.output
+    assert ("no instructions for it" in result.stderr) == warned
+    assert len(seen) == 1
 
 
 @pytest.mark.parametrize("part", list(Part))

@@ -94,3 +94,12 @@ def test_a_corpus_of_shorter_songs_is_refused(tmp_path):
     write_sound(tmp_path / "b.wav", noise(3, rate=RATE), RATE)
     with pytest.raises(DataError, match=r"1 of 2 songs last 2\.00 s, the length of the samples"):
         corpus_clips(read_catalogue(tmp_path), ClipFormat(RATE, 2 * RATE), 10)
+
+
+def test_clips_begin_where_codes_do(tmp_path):
+    write_sound(tmp_path / "a.wav", ramp(5 * RATE), RATE)
+    write_sound(tmp_path / "b.wav", ramp(5 * RATE + 77), RATE)
+    form, songs = ClipFormat(RATE, RATE), read_catalogue(tmp_path)
+    clips, free = corpus_clips(songs, form, 6, hop=256), corpus_clips(songs, form, 6)
+    assert [clip.start for clip in clips] == [clip.start // 256 * 256 for clip in free]
+    assert any(clip.start % 256 for clip in free)
