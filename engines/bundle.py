@@ -15,10 +15,10 @@ from pathlib import Path
 from typing import Any
 
 from jukebox_deploy.contract import GraphKind, GraphSpec
-from jukebox_deploy.engines.manifest import FileRecord, Manifest
+from jukebox_deploy.engines.manifest import PIECE_BYTES, FileRecord, Manifest
 from jukebox_deploy.engines.manifest_json import manifest_from_json, manifest_to_json
 from jukebox_deploy.errors import EngineError
-from jukebox_deploy.files import sha256_of_file, write_json_atomic
+from jukebox_deploy.files import sha256_of_file, sha256_of_pieces, write_json_atomic
 
 MANIFEST_NAME = "manifest.json"
 _MANIFEST_LIMIT = 64 * 2**20  # bytes; a released model needs about a hundredth of it
@@ -80,12 +80,16 @@ def write_manifest(folder: Path, manifest: Manifest) -> Manifest:
     Returns the manifest with `files` filled in. Write it last: a folder without it is no bundle.
     """
     names = sorted({name for entry in manifest.graphs.values() for name in entry.files})
-    records = {name: FileRecord(sha256_of_file(folder / name), (folder / name).stat().st_size) for name in names}
-    written = dataclasses.replace(manifest, files=records)
+    written = dataclasses.replace(manifest, files={name: _record(folder / name) for name in names})
     data = manifest_to_json(written)
     manifest_from_json(json.loads(json.dumps(data)))  # what cannot be read back is not written
     write_json_atomic(folder / MANIFEST_NAME, data)
     return written
+
+
+def _record(path: Path) -> FileRecord:
+    size = path.stat().st_size
+    return FileRecord(sha256_of_file(path), size, sha256_of_pieces(path, PIECE_BYTES) if size > PIECE_BYTES else ())
 
 
 def write_parity(bundle: EngineBundle, parity: Mapping[str, Any]) -> None:
@@ -125,6 +129,13 @@ def _read_manifest(folder: Path) -> Any:
         raise EngineError(f"{MANIFEST_NAME} cannot be read ({error}).") from error
 
 
+def _has_hash(path: Path, record: FileRecord) -> bool:
+    """Whether a file is that of its record, by the hashes of its pieces if it has some: they take all cores."""
+    if record.pieces:
+        return sha256_of_pieces(path, PIECE_BYTES) == record.pieces
+    return sha256_of_file(path) == record.sha256
+
+
 def _check_file(folder: Path, name: str, record: FileRecord, verify_hash: bool) -> None:
     path = folder / name
     try:
@@ -137,7 +148,7 @@ def _check_file(folder: Path, name: str, record: FileRecord, verify_hash: bool) 
             raise EngineError(
                 f"{name} has {found.st_size} bytes, the manifest says {record.bytes}. Copy it or build it again."
             )
-        if verify_hash and sha256_of_file(path) != record.sha256:
+        if verify_hash and not _has_hash(path, record):
             raise EngineError(f"{name} is not the file of the manifest: its SHA-256 differs. Copy or build it again.")
     except FileNotFoundError:
         raise EngineError(f"{name} is missing. Copy it or build it again.") from None

@@ -11,7 +11,10 @@ from jukebox_deploy.config import JukeboxConfig
 from jukebox_deploy.contract import GraphKind, GraphSpec, LinearWeights, Precision, TensorSpec
 from jukebox_deploy.errors import EngineError
 
-FORMAT_VERSION = 3
+FORMAT_VERSION = 4
+
+PIECE_BYTES = 64 * 2**20
+"""Larger files are hashed in pieces of that size as well, so that several cores can check them when they are opened."""
 
 
 class Target(StrEnum):
@@ -28,6 +31,7 @@ class FileRecord:
 
     sha256: str  # hexadecimal
     bytes: int
+    pieces: tuple[str, ...] = ()  # of a file larger than `PIECE_BYTES`: the SHA-256 of each piece, in order
 
 
 @dataclass(frozen=True)

@@ -15,7 +15,15 @@ from typing import Any, cast
 from jukebox_deploy.config import JukeboxConfig
 from jukebox_deploy.config_json import config_from_dict, config_to_dict
 from jukebox_deploy.contract import GraphSpec, LinearWeights, Precision, dimension_symbol
-from jukebox_deploy.engines.manifest import FORMAT_VERSION, FileRecord, GraphEntry, GraphPart, Manifest, Target
+from jukebox_deploy.engines.manifest import (
+    FORMAT_VERSION,
+    PIECE_BYTES,
+    FileRecord,
+    GraphEntry,
+    GraphPart,
+    Manifest,
+    Target,
+)
 from jukebox_deploy.errors import ConfigError, EngineError
 from jukebox_deploy.graphs import cut_graph
 
@@ -38,7 +46,9 @@ def manifest_to_json(manifest: Manifest) -> dict[str, Any]:
         "checkpoint": manifest.checkpoint,
         "graphs": {name: _entry_to_json(entry) for name, entry in manifest.graphs.items()},
         "tools": dict(manifest.tools),
-        "files": {name: {"sha256": r.sha256, "bytes": r.bytes} for name, r in manifest.files.items()},
+        "files": {
+            name: {"sha256": r.sha256, "bytes": r.bytes, "pieces": list(r.pieces)} for name, r in manifest.files.items()
+        },
         "parity": manifest.parity,
         "vocabulary": dict(manifest.vocabulary),
     }
@@ -225,8 +235,15 @@ def _file_name(value: Any) -> str:
 
 def _file_record(name: str, data: Any) -> FileRecord:
     where = f"file {name!r} of the manifest"
-    record = _require_keys(_table(data, where), {"sha256", "bytes"}, where)
-    size, digest = record["bytes"], _text(record["sha256"], where)
-    if type(size) is not int or size < 0 or not _SHA256.fullmatch(digest):
+    record = _require_keys(_table(data, where), {"sha256", "bytes", "pieces"}, where)
+    size, pieces = record["bytes"], record["pieces"]
+    if type(size) is not int or size < 0 or not _is_sha256(record["sha256"]):
         raise EngineError(f"{where} has no readable size and hash. {_AGAIN}")
-    return FileRecord(digest, size)
+    expected = -(-size // PIECE_BYTES) if size > PIECE_BYTES else 0
+    if type(pieces) is not list or len(pieces) != expected or not all(map(_is_sha256, pieces)):
+        raise EngineError(f"{where} should have hashes of {expected} pieces, and has not. {_AGAIN}")
+    return FileRecord(record["sha256"], size, tuple(pieces))
+
+
+def _is_sha256(value: Any) -> bool:
+    return isinstance(value, str) and _SHA256.fullmatch(value) is not None

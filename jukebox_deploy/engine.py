@@ -7,14 +7,15 @@ owns.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from types import TracebackType
 from typing import Protocol, Self
 
 import numpy as np
 
-from jukebox_deploy.config import JukeboxConfig
+from jukebox_deploy.config import JukeboxConfig, PriorConfig
 from jukebox_deploy.contract import GraphKind, GraphSpec
+from jukebox_deploy.errors import EngineError
 
 
 class GraphRunner(Protocol):
@@ -83,3 +84,22 @@ class Engine(Protocol):
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         """Release everything that was opened."""
+
+
+def prior_graphs(prior: PriorConfig) -> tuple[str, ...]:
+    """Names of the graphs that windows of a prior go through."""
+    kinds = [GraphKind.PREFILL, GraphKind.STEP]
+    if prior.labels or prior.conditioner:
+        kinds.append(GraphKind.CONDITION)
+    if prior.lyrics and prior.lyrics.encoder:
+        kinds.append(GraphKind.LYRICS)
+    return tuple(f"{kind}_{prior.level}" for kind in kinds)
+
+
+def require_graphs(engine: Engine, names: Iterable[str], purpose: str) -> None:
+    """Raise `EngineError` if an engine lacks one of the graphs that a purpose needs."""
+    if missing := [name for name in names if name not in engine.graphs]:
+        raise EngineError(
+            f"{purpose} needs {', '.join(missing)}, and the bundle has {', '.join(engine.graphs) or 'no graphs'}; "
+            "export and build all graphs of the level."
+        )

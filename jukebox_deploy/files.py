@@ -15,11 +15,13 @@ import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
+from typing import Any, BinaryIO
 
 from jukebox_deploy.errors import JukeboxError
+from jukebox_deploy.threads import map_in_threads, usable_cores
 
 _PARTIAL = ".partial-"  # how names of what is not finished begin
+_HASH_BLOCK = 2**20  # bytes that are hashed while they are in a core's cache
 _NO_ROOM = {
     errno.ENOSPC: "the disk is full; free some space or choose another place",
     errno.EDQUOT: "the disk quota is used up; free some space or choose another place",
@@ -62,7 +64,7 @@ def atomic_directory(path: Path) -> Iterator[Path]:
     room or no permission. After any error `path` is as it was.
     """
     path = Path(path)
-    if path.exists() and (not path.is_dir() or any(path.iterdir())):
+    if not is_free(path):
         raise JukeboxError(f"{path}: already there and not empty; remove it or choose another folder.")
     partial = _reserve(path, folder=True)
     try:
@@ -90,7 +92,7 @@ def replaced_directory(path: Path) -> Iterator[Path]:
             yield fresh
             restore_directory(path)  # so that nothing is where the old one goes
             if path.exists():
-                os.replace(path, _aside(path))
+                os.replace(path, aside_of(path))
             os.replace(fresh, path)
             _flush(path.parent)
     finally:
@@ -99,11 +101,21 @@ def replaced_directory(path: Path) -> Iterator[Path]:
 
 
 def restore_directory(path: Path) -> None:
-    """Have the folder there that `replaced_directory` was about to replace when it was killed."""
-    aside = _aside(path)
-    if not path.exists() and aside.exists():
+    """Have the folder there that was moved to `aside_of(path)`, unless another has taken its place; then remove it."""
+    aside = aside_of(path)
+    if aside.exists() and is_free(path):
         os.replace(aside, path)
     shutil.rmtree(aside, ignore_errors=True)
+
+
+def aside_of(path: Path) -> Path:
+    """Where a folder is while another takes its place."""
+    return path.parent / f".replaced-{path.name}"
+
+
+def is_free(path: Path) -> bool:
+    """Whether there is nothing, or an empty folder."""
+    return not path.exists() or (path.is_dir() and not any(path.iterdir()))
 
 
 def remove_leftovers(folder: Path, age: float = 3600.0) -> None:
@@ -134,6 +146,28 @@ def sha256_of_file(path: Path) -> str:
         return hashlib.file_digest(file, "sha256").hexdigest()
 
 
+def sha256_of_pieces(path: Path, piece: int) -> tuple[str, ...]:
+    """The SHA-256 of every `piece` bytes of a file, and of what is left at its end; worked out on all usable cores."""
+
+    def digest(start: int) -> str:
+        with Path(path).open("rb", buffering=0) as file:
+            file.seek(start)
+            return _sha256_of(file, piece)
+
+    starts = range(0, Path(path).stat().st_size, piece)
+    threads = usable_cores()
+    return tuple(map_in_threads(digest, starts, threads=threads, ahead=threads))
+
+
+def _sha256_of(file: BinaryIO, length: int) -> str:
+    """Of so many bytes from where the file stands, or of as many as there are."""
+    digest, block = hashlib.sha256(), memoryview(bytearray(_HASH_BLOCK))
+    while length and (read := file.readinto(block[: min(length, len(block))])):  # type: ignore[attr-defined]
+        digest.update(block[:read])
+        length -= read
+    return digest.hexdigest()
+
+
 def _reserve(path: Path, *, folder: bool = False) -> Path:
     """Make an empty file or folder beside `path`, which nobody else uses."""
     partial = path.parent / f"{_PARTIAL}{secrets.token_hex(4)}-{path.name}"
@@ -144,11 +178,6 @@ def _reserve(path: Path, *, folder: bool = False) -> Path:
         else:
             partial.touch(exist_ok=False)
     return partial
-
-
-def _aside(path: Path) -> Path:
-    """Where a folder is while another takes its place."""
-    return path.parent / f".replaced-{path.name}"
 
 
 @contextmanager

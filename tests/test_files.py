@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import errno
+import hashlib
 import json
 import os
 import subprocess
@@ -20,6 +21,7 @@ from jukebox_deploy.files import (
     replaced_directory,
     restore_directory,
     sha256_of_file,
+    sha256_of_pieces,
     write_json_atomic,
 )
 
@@ -218,3 +220,12 @@ def test_json_that_cannot_be_leaves_nothing(tmp_path):
     with pytest.raises(ValueError, match="JSON compliant"):
         write_json_atomic(tmp_path / "a.json", {"x": float("nan")})
     assert os.listdir(tmp_path) == []
+
+
+@pytest.mark.parametrize("size", [0, 1, 99, 100, 101, 1000, 3 * 2**20 + 7])
+@pytest.mark.parametrize("piece", [100, 2**20 + 1])
+def test_pieces_have_the_hashes_of_their_bytes(tmp_path, size, piece):
+    content = bytes(i * i % 251 for i in range(size))
+    (tmp_path / "file").write_bytes(content)
+    expected = [hashlib.sha256(content[start : start + piece]).hexdigest() for start in range(0, size, piece)]
+    assert list(sha256_of_pieces(tmp_path / "file", piece)) == expected

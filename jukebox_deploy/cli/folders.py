@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import secrets
-import shutil
+import os
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
 from jukebox_deploy.errors import JukeboxError
+from jukebox_deploy.files import aside_of, is_free, restore_directory
 
 
 @contextmanager
@@ -19,8 +19,8 @@ def replacing(out: Path, *, force: bool, is_ours: Callable[[Path], bool], inputs
     `out` when this one was killed. Raises `JukeboxError` if `out` is not a folder that this program made, or
     holds one of the inputs.
     """
-    aside = _tidied_up(out, is_ours)
-    if not force or _is_free(out):
+    restore_directory(out)
+    if not force or is_free(out):
         yield
         return
     if not is_ours(out):
@@ -28,26 +28,8 @@ def replacing(out: Path, *, force: bool, is_ours: Callable[[Path], bool], inputs
     for path in inputs:
         if path.resolve().is_relative_to(out.resolve()):
             raise JukeboxError(f"{out}: holds the input {path}; choose another folder.")
-    out.rename(aside)
+    os.replace(out, aside_of(out))
     try:
         yield
-    except BaseException:
-        aside.rename(out)
-        raise
-    shutil.rmtree(aside)
-
-
-def _tidied_up(out: Path, is_ours: Callable[[Path], bool]) -> Path:
-    """Where `out` can be moved to, after what a killed process has left there is back in its place or removed."""
-    aside = out.parent / f".old-{out.name}"
-    if aside.is_dir() and is_ours(aside):
-        if _is_free(out):
-            aside.rename(out)
-        else:
-            shutil.rmtree(aside)
-    # Something of another kind stays: it may be somebody's own.
-    return aside.with_name(f"{aside.name}-{secrets.token_hex(4)}") if aside.exists() else aside
-
-
-def _is_free(out: Path) -> bool:
-    return not out.exists() or (out.is_dir() and not any(out.iterdir()))
+    finally:
+        restore_directory(out)

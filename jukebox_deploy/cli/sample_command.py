@@ -12,9 +12,8 @@ from jukebox_deploy.cli.level_values import LevelValueType
 from jukebox_deploy.cli.options import PATH, grouped
 from jukebox_deploy.cli.progress import ProgressDisplay
 from jukebox_deploy.cli.sampling_progress import SamplingProgress
-from jukebox_deploy.engines.bundle import open_bundle
+from jukebox_deploy.cli.tensorrt_options import chosen_tensorrt, tensorrt_options
 from jukebox_deploy.engines.onnxruntime_sessions import GPU_PROVIDERS
-from jukebox_deploy.engines.tensorrt_features import TensorRtOptions
 from jukebox_deploy.jobs.sample_job import Backend, EngineChoice, OpenedModel, SampleSummary, open_model
 from jukebox_deploy.jobs.song_requests import (
     build_requests,
@@ -88,20 +87,6 @@ _engine_options = grouped(
         "memory, but several slots are slower, and sums are rounded in another order.",
     ),
 )
-_tensorrt_options = grouped(
-    click.option("--host-code", is_flag=True, help="Let engines for TensorRT bring code for the processor."),
-    click.option("--lean-runtime", type=PATH, help="Library that runs version-compatible engines of another version."),
-    click.option(
-        "--weight-budget",
-        type=click.FloatRange(min=0),
-        metavar="GIB",
-        help="Of each engine that streams its weights: how much of them stays on the GPU.",
-    ),
-    click.option("--weights-from", type=PATH, metavar="ONNX_BUNDLE", help="Where stripped engines get their weights."),
-    click.option(
-        "--kernel-caches", type=PATH, metavar="DIR", help="Keep here what TensorRT-RTX compiled, for the next run."
-    ),
-)
 _CHOICES = ("provider", "threads", "checkpoint", "map_weights", "cuda_graph")
 _output_options = grouped(
     click.option("--out", required=True, type=PATH, metavar="DIR", help="Folder of the song, or of several songs."),
@@ -111,6 +96,11 @@ _output_options = grouped(
         type=click.Choice([str(f) for f in SampleFormat]),
         default="float",
         help="Samples of the WAV file; pcm16 is scaled down where needed.",
+    ),
+    click.option(
+        "--every-level",
+        is_flag=True,
+        help="Write the sound of each level as soon as its codes are there, not of the lowest alone.",
     ),
     click.option("--spectrogram", is_flag=True, help="Draw each song into a PNG beside its WAV file."),
     click.option("--resume", is_flag=True, help="Go on with songs that an interrupted run began."),
@@ -126,11 +116,12 @@ _output_options = grouped(
 @_sampling_options
 @_several_options
 @_engine_options
-@_tensorrt_options
+@tensorrt_options
 def command(bundle: Path, **options: Any) -> None:
     """Make music with ENGINE_BUNDLE, a folder that `jukebox-deploy export` or `jukebox-deploy build` made.
 
-    A song folder holds song.json (all settings), codes_N.npy for each level N, and level_0.wav. With --songs or
+    A song folder holds song.json (all settings), codes_N.npy for each level N, and level_0.wav; with --every-level
+    the rough sound of the top level is there long before. With --songs or
     --requests the songs go into DIR/song_0, DIR/song_1, and so on; without them DIR is the song's folder.
 
     A run that was interrupted goes on where it was with the same command and --resume.
@@ -140,9 +131,10 @@ def command(bundle: Path, **options: Any) -> None:
     defaults = _song_fields(options)
     where = {name: options[name] for name in _CHOICES}
     backend = Backend(options["backend"]) if options["backend"] else None
-    choice = EngineChoice(backend, **where, tensorrt=_tensorrt(options))
+    choice = EngineChoice(backend, **where, tensorrt=chosen_tensorrt(options))
     sample_format = SampleFormat(options["sample_format"])
-    sampling = SamplingOptions(options["slots"], options["lowest_level"], options["resume"], sample_format)
+    same = ("slots", "lowest_level", "every_level", "resume")
+    sampling = SamplingOptions(**{name: options[name] for name in same}, sample_format=sample_format)
     model = open_model(bundle, choice)
     summary = SampleSummary(_jobs(model, defaults, options))
     _sample(model, sampling, summary, Console(stderr=options["as_json"]))
@@ -150,20 +142,6 @@ def command(bundle: Path, **options: Any) -> None:
         summary.draw_spectrograms()
     if options["as_json"]:
         click.echo(json.dumps(summary.to_json(), indent=2))
-
-
-def _tensorrt(options: dict[str, Any]) -> TensorRtOptions | None:
-    """Those that were given; `None` if none was."""
-    budget, source, kernels = options["weight_budget"], options["weights_from"], options["kernel_caches"]
-    if not any((options["host_code"], options["lean_runtime"], budget is not None, source, kernels)):
-        return None
-    return TensorRtOptions(
-        host_code=options["host_code"],
-        lean_runtime=options["lean_runtime"],
-        weight_budget=None if budget is None else int(budget * 2**30),
-        weights_from=None if source is None else open_bundle(source),
-        kernel_caches=kernels,
-    )
 
 
 def _song_fields(options: dict[str, Any]) -> dict[str, Any]:

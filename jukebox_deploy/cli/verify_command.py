@@ -11,6 +11,7 @@ import click
 from jukebox_deploy.cli.options import FILE, PATH, comma_separated, give_report, report_options
 from jukebox_deploy.cli.progress import progress_line
 from jukebox_deploy.cli.tables import output_console, plain_table
+from jukebox_deploy.cli.tensorrt_options import chosen_tensorrt, tensorrt_options
 
 if TYPE_CHECKING:
     from jukebox_deploy.engines.bundle import EngineBundle
@@ -49,6 +50,7 @@ PAGE_NAME = "verification.html"
     type=PATH,
     help="The ONNX bundle that engines were built from, to be compared where they cannot run.",
 )
+@tensorrt_options
 @report_options
 @click.option("--page", type=FILE, help="Write the report to this HTML file.")
 @click.option("--record", is_flag=True, help="Put the report into BUNDLE: into its manifest, and as a page beside it.")
@@ -63,7 +65,8 @@ def command(bundle: Path, against: Path, out: Path | None, as_json: bool, **choi
     from jukebox_deploy.jobs.verify_job import verify_bundle
     from jukebox_deploy.jobs.verify_ladder import VerifyRequest
 
-    request = VerifyRequest(choices["graphs"], choices["windows"], choices["steps"])
+    tensorrt = chosen_tensorrt(choices)
+    request = VerifyRequest(choices["graphs"], choices["windows"], choices["steps"], tensorrt=tensorrt)
     opened = open_bundle(bundle)
     exported = choices["exported"] and open_bundle(choices["exported"])
     with progress_line("comparing") as say:

@@ -8,6 +8,7 @@ from jukebox_deploy.engines.manifest import Target
 from jukebox_deploy.engines.onnxruntime_sessions import OnnxRuntimeOptions
 from jukebox_deploy.engines.tensorrt import TensorRtEngine, open_tensorrt
 from jukebox_deploy.engines.tensorrt_features import TensorRtOptions
+from jukebox_deploy.errors import EngineError
 from jukebox_deploy.jobs.onnx_opening import onnx_engine, require_current_tables
 
 
@@ -17,9 +18,11 @@ def bundle_engine(
     """The graphs of a bundle on what they were made for, with the options of that.
 
     Raises `NoDeviceError` for engines of TensorRT where there is no GPU, and `EngineError` for a bundle of another
-    version or GPU.
+    version or GPU, and for options of TensorRT where ONNX Runtime runs.
     """
     if bundle.manifest.target is Target.ONNXRUNTIME:
+        if tensorrt is not None:
+            raise EngineError(f"{bundle.folder} holds ONNX graphs; drop the options of engines for TensorRT.")
         return onnx_engine(bundle, onnxruntime)
     return tensorrt_engine(bundle, tensorrt)
 

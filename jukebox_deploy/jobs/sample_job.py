@@ -185,7 +185,8 @@ class SampleSummary:
     """What came out of a run, gathered from its events."""
 
     jobs: Sequence[SongJob]
-    sounds: dict[int, WavReport] = field(default_factory=dict)  # by song
+    sounds: dict[int, WavReport] = field(default_factory=dict)  # by song, of the lowest level
+    upper_sounds: dict[int, list[WavReport]] = field(default_factory=dict)  # by song, from the top down
     warnings: dict[int, list[str]] = field(default_factory=dict)
     new_codes: dict[int, dict[int, int]] = field(default_factory=dict)  # by level, then by song
     spectrograms: dict[int, Path] = field(default_factory=dict)
@@ -199,10 +200,12 @@ class SampleSummary:
             case SongWarning(song, text):
                 self.warnings.setdefault(song, []).append(text)
             case SongDecoded(song=song, wav=wav):
+                if song in self.sounds:
+                    self.upper_sounds.setdefault(song, []).append(self.sounds[song])
                 self.sounds[song] = wav
 
     def draw_spectrograms(self) -> None:
-        """Draw every sound file into a PNG beside it."""
+        """Draw every song's lowest level into a PNG beside it."""
         for song, wav in self.sounds.items():
             self.spectrograms[song] = draw_spectrogram(wav.path)
 
@@ -221,6 +224,7 @@ class SampleSummary:
             **asdict(wav),
             "path": str(wav.path),
             "seconds": wav.seconds,
+            "upper_levels": [str(upper.path) for upper in self.upper_sounds.get(index, [])],
             "spectrogram": str(picture) if picture else None,
             "warnings": self.warnings.get(index, []),
         }

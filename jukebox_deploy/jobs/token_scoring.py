@@ -15,7 +15,7 @@ from torch import Tensor
 from jukebox_deploy.config import PriorConfig
 from jukebox_deploy.contract import GraphKind
 from jukebox_deploy.data.windows import WindowBatch
-from jukebox_deploy.engine import Engine
+from jukebox_deploy.engine import Engine, prior_graphs, require_graphs
 from jukebox_deploy.errors import EngineError
 from jukebox_deploy.jobs.quantised_export import measured_slots
 from jukebox_deploy.jobs.window_runs import WindowStretch, gives_logits, logits_of_given_codes
@@ -60,13 +60,7 @@ def _score_part(logits: Tensor, tokens: Tensor, part: slice) -> TokenScore:
 
 
 def _require_graphs(engine: Engine, prior: PriorConfig) -> None:
-    needed = [GraphKind.PREFILL, GraphKind.STEP]
-    if prior.labels or prior.conditioner:
-        needed.append(GraphKind.CONDITION)
-    if prior.lyrics and prior.lyrics.encoder:
-        needed.append(GraphKind.LYRICS)
-    if missing := [name for kind in needed if (name := f"{kind}_{prior.level}") not in engine.graphs]:
-        raise EngineError(f"the bundle has no {', '.join(missing)}; export all graphs of the prior.")
+    require_graphs(engine, prior_graphs(prior), f"scoring level {prior.level}")
     if not gives_logits(engine.graphs[f"{GraphKind.STEP}_{prior.level}"]):
         raise EngineError(f"step_{prior.level} gives no logits; export with --logits.")
 

@@ -70,7 +70,8 @@ def join_bundles(
         CheckpointError: if the VQ-VAEs differ, or two bundles have the same prior.
     """
     first = bundles[0]
-    owners: dict[str, CheckpointBundle] = {VQVAE_COMPONENT: first}
+    # Bundles of priors carry their VQ-VAE as a copy; the one that was trained as such tells how it was made.
+    owners = {VQVAE_COMPONENT: next((bundle for bundle in bundles if not bundle.config.priors), first)}
     for bundle in bundles:
         _require_same_vqvae(first, bundle)
         for component in bundle.components[1:]:

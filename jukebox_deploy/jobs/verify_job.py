@@ -9,6 +9,7 @@ the checkpoint's own probabilities, as the bundle runs, is a rung of its own.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping
+from dataclasses import replace
 
 from jukebox_deploy.checkpoints.bundle import CheckpointBundle
 from jukebox_deploy.contract import GraphSpec
@@ -92,6 +93,7 @@ def _checks(
         kind = CheckKind.RANDOM_INPUTS if exported is None else CheckKind.ENGINE
         yield from (not_run(name, kind, str(error)) for name in specs)
         if exported is not None:
-            yield from Ladder(exported, checkpoint, request).climb({name: exported.graphs[name] for name in specs})
+            ladder = Ladder(exported, checkpoint, replace(request, tensorrt=None))
+            yield from ladder.climb({name: exported.graphs[name] for name in specs})
     else:
         yield from ladder.climb(specs)

@@ -19,6 +19,7 @@ from jukebox_deploy.engines.bundle import EngineBundle
 from jukebox_deploy.engines.manifest import Target
 from jukebox_deploy.engines.onnxruntime_build import is_ready
 from jukebox_deploy.engines.onnxruntime_sessions import GraphFile, OnnxRuntimeOptions
+from jukebox_deploy.engines.tensorrt_features import TensorRtOptions
 from jukebox_deploy.errors import EngineError
 from jukebox_deploy.export.feeds import random_feed
 from jukebox_deploy.export.graph_modules import graph_module
@@ -60,6 +61,7 @@ class VerifyRequest:
     windows: int = 1  # stretches per prior, spread over its window
     steps: int | None = None  # codes of a stretch, as far as the window goes; `None`: over the next border of blocks
     seed: int = 0
+    tensorrt: TensorRtOptions | None = None  # how engines for TensorRT are run
 
 
 class Ladder:
@@ -74,7 +76,8 @@ class Ladder:
         self.request = request
         self.on_cpu = manifest.target is Target.ONNXRUNTIME
         self.rounded = rounded_weights(bundle) if self.on_cpu else {}
-        self.found = bundle_engine(bundle, OnnxRuntimeOptions(round_activations=not self.rounded))
+        onnxruntime = OnnxRuntimeOptions(round_activations=not self.rounded)
+        self.found = bundle_engine(bundle, onnxruntime, request.tensorrt)
         # What conditions a window is worked out by the model, whether or not the bundle has those graphs.
         tables = declare_graphs(manifest.config, GraphOptions(manifest.precision)) | bundle.graphs
         open_model = partial(eager_engine, checkpoint, tables, manifest.precision, rounded=self.rounded)
@@ -143,7 +146,9 @@ class Ladder:
         if reason := self._reason_not_to_open(spec) or unmeasured:
             yield not_run(spec.name, CheckKind.PROBABILITIES, reason)
             return
-        quality = measure_quality(self.checkpoint, bundle_engine(self.bundle), spec, self.request.seed)
+        quality = measure_quality(
+            self.checkpoint, bundle_engine(self.bundle, tensorrt=self.request.tensorrt), spec, self.request.seed
+        )
         where = f"B={quality.slots}, {quality.positions} codes, top-1 {quality.top1_agreement:.1%}"
         limit = facts["quality"]["limit"]
         yield _of_value(spec.name, CheckKind.PROBABILITIES, where, "nats of mean KL", quality.mean_kl, limit)

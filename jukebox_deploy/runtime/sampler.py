@@ -1,4 +1,4 @@
-"""Whole songs: every level from the top down, then sound.
+"""Whole songs: every level from the top down, and sound of the lowest or of each.
 
 All songs go through one level together before the next level begins, so that only one prior is
 open at a time. A song is committed to its folder all the while and can be resumed there.
@@ -14,7 +14,7 @@ from pathlib import Path
 import numpy as np
 
 from jukebox_deploy.contract import GraphKind
-from jukebox_deploy.engine import Engine
+from jukebox_deploy.engine import Engine, prior_graphs, require_graphs
 from jukebox_deploy.errors import SamplingError
 from jukebox_deploy.labels.vocabulary import Vocabulary
 from jukebox_deploy.runtime.audio import SampleFormat, writing_wav
@@ -44,6 +44,7 @@ class SamplingOptions:
 
     slots: int = 16  # songs sampled at once, at most
     lowest_level: int = 0  # sample down to this level and decode it
+    every_level: bool = False  # decode those above it too, each as soon as its codes are there
     resume: bool = False  # go on with songs that were begun; begin the others
     sample_format: SampleFormat = SampleFormat.FLOAT
     commit_seconds: float = 2.0
@@ -86,20 +87,29 @@ class SongSampler:
             )
 
     def sample(self, jobs: Sequence[SongJob]) -> Iterator[Event]:
-        """Make all songs; yields what happens, and at last the sound file of each song.
+        """Make all songs; yields what happens, and the sound file of each song, of the lowest level at last.
 
-        Bad requests raise before anything is written: `SamplingError`, `LabelError`, `AudioError`.
+        Bad requests raise before anything is written: `SamplingError`, `LabelError`, `AudioError`; so does an engine
+        without the graphs for them, `EngineError`.
         """
         if not jobs:
             raise SamplingError("there are no songs to make; give at least one request.")
+        self._require_decoders()
         with ExitStack() as stack:
             songs = self._open_songs(jobs, stack)
             for song in songs:
                 yield from self._warnings(song)
             for level in range(self._config.top_level, self._options.lowest_level - 1, -1):
                 yield from self._sample_level(level, songs)
-            for song in songs:
-                yield from self._decode(song)
+                if self._options.every_level or level == self._options.lowest_level:
+                    for song in songs:
+                        yield from self._decode(level, song)
+
+    def _require_decoders(self) -> None:
+        """Before hours go into codes that nothing here makes sound of."""
+        lowest = self._options.lowest_level
+        for level in range(lowest, (self._config.top_level if self._options.every_level else lowest) + 1):
+            require_graphs(self._engine, [f"{GraphKind.VQVAE_DECODE}_{level}"], f"the sound of level {level}")
 
     def _open_songs(self, jobs: Sequence[SongJob], stack: ExitStack) -> list[_Song]:
         """Check every request, then lock and check every folder, and only then write to any."""
@@ -134,7 +144,10 @@ class SongSampler:
         return _Song(index, record.request, store, record.lengths.totals, plans, codes)
 
     def _plan(self, request: SongRequest, lengths: SongLengths) -> Mapping[int, LevelPlan]:
-        return plan_song(self._config, self._vocabulary, request, lengths, self._options.lowest_level)
+        plans = plan_song(self._config, self._vocabulary, request, lengths, self._options.lowest_level)
+        for level in plans:
+            require_graphs(self._engine, prior_graphs(self._config.prior(level)), f"sampling level {level}")
+        return plans
 
     def _warnings(self, song: _Song) -> Iterator[SongWarning]:
         """What the labels of any level have to say, each sentence once."""
@@ -172,9 +185,9 @@ class SongSampler:
         codes, total = song.codes[level], song.totals[level]
         return SongLevel(song.index, song.request, total, plan.windows, codes, condition, commit)
 
-    def _decode(self, song: _Song) -> Iterator[DecodeProgress | SongDecoded]:
-        """Decode the lowest level into `level_{L}.wav`."""
-        level, vqvae = self._options.lowest_level, self._config.vqvae
+    def _decode(self, level: int, song: _Song) -> Iterator[DecodeProgress | SongDecoded]:
+        """Decode a level into `level_{L}.wav`."""
+        vqvae = self._config.vqvae
         path = song.store.folder / f"level_{level}.wav"
         codes = song.codes[level]
         with writing_wav(path, vqvae.sample_rate, self._options.sample_format) as wav:

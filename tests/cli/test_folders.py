@@ -45,28 +45,26 @@ def test_the_old_folder_is_back_when_the_new_one_fails(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("force", [True, False])
 def test_what_a_killed_process_moved_aside_is_put_back(tmp_path: Path, force: bool) -> None:
-    write(tmp_path / ".old-out", "old")
+    write(tmp_path / ".replaced-out", "old")
     with pytest.raises(ZeroDivisionError), replacing(tmp_path / "out", force=force, is_ours=is_ours, inputs=[]):
         _ = 1 / 0
     assert contents(tmp_path) == {"out": "old"}
 
 
 def test_what_a_killed_process_replaced_is_removed(tmp_path: Path) -> None:
-    write(tmp_path / ".old-out", "old")
+    write(tmp_path / ".replaced-out", "old")
     write(tmp_path / "out", "new")
     with pytest.raises(FileExistsError):
         replace(tmp_path / "out", force=False)
     assert contents(tmp_path) == {"out": "new"}
 
 
-def test_a_folder_of_another_kind_in_that_place_stays(tmp_path: Path) -> None:
-    """Such as one that a killed process had half removed."""
-    (tmp_path / ".old-out").mkdir()
-    (tmp_path / ".old-out" / "something").touch()
-    write(tmp_path / "out", "old")
-    replace(tmp_path / "out")
-    assert (tmp_path / "out" / MARK).read_text() == "new"
-    assert sorted(path.name for path in tmp_path.iterdir()) == [".old-out", "out"]
+def test_an_empty_folder_in_its_place_does_not_cost_the_old_one(tmp_path: Path) -> None:
+    write(tmp_path / ".replaced-out", "old")
+    (tmp_path / "out").mkdir()
+    with pytest.raises(ZeroDivisionError), replacing(tmp_path / "out", force=True, is_ours=is_ours, inputs=[]):
+        _ = 1 / 0
+    assert contents(tmp_path) == {"out": "old"}
 
 
 def test_somebody_elses_folder_is_not_replaced(tmp_path: Path) -> None:

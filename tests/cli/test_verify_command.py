@@ -4,12 +4,17 @@ from __future__ import annotations
 
 import json
 import shutil
+from pathlib import Path
 
+import pytest
 from click.testing import CliRunner
 
 from jukebox_deploy.checkpoints.random_bundle import write_random_bundle
 from jukebox_deploy.cli.main import cli
 from jukebox_deploy.engines.bundle import open_bundle
+from jukebox_deploy.engines.tensorrt_features import TensorRtOptions
+from jukebox_deploy.errors import EngineError
+from jukebox_deploy.jobs import verify_ladder
 from tests.damaged_bundles import with_flipped_weight
 
 GRAPHS = "vqvae_decode_2,prefill_1,step_1"
@@ -96,3 +101,31 @@ def test_the_checkpoint_is_required(tiny_engine_bundle):
     result = CliRunner().invoke(cli, ["verify", str(tiny_engine_bundle.folder)])
     assert result.exit_code == 2
     assert "--against" in result.output
+
+
+@pytest.mark.parametrize(
+    ("arguments", "expected"),
+    [
+        ([], None),
+        (["--kernel-caches", "kernels", "--host-code"], TensorRtOptions(kernel_caches=Path("kernels"), host_code=True)),
+        (["--weight-budget", "0.5"], TensorRtOptions(weight_budget=1 << 29)),
+    ],
+)
+def test_how_engines_are_run_reaches_what_opens_them(
+    tiny_engine_bundle, tiny_checkpoint, monkeypatch, arguments, expected
+):
+    seen = []
+
+    def bundle_engine(bundle, onnxruntime, tensorrt):
+        seen.append(tensorrt)
+        raise EngineError("no engines here")
+
+    monkeypatch.setattr(verify_ladder, "bundle_engine", bundle_engine)
+    assert "no engines here" in verify(tiny_engine_bundle.folder, tiny_checkpoint.folder, *arguments).stderr
+    assert seen == [expected]
+
+
+def test_options_of_tensorrt_are_not_ignored_by_onnx_graphs(tiny_engine_bundle, tiny_checkpoint):
+    result = verify(tiny_engine_bundle.folder, tiny_checkpoint.folder, "--host-code")
+    assert result.exit_code == 1
+    assert "holds ONNX graphs; drop the options of engines for TensorRT" in result.stderr

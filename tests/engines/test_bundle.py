@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import shutil
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -12,17 +13,26 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from jukebox_deploy.contract import GraphKind
+from jukebox_deploy.engines import bundle as bundle_module
+from jukebox_deploy.engines import manifest_json
 from jukebox_deploy.engines.bundle import MANIFEST_NAME, open_bundle, write_manifest
-from jukebox_deploy.engines.manifest import GraphEntry
+from jukebox_deploy.engines.manifest import PIECE_BYTES, GraphEntry
 from jukebox_deploy.errors import EngineError
 from tests.engines.handmade_graphs import cache_spec, decode_spec, make_manifest
 
 FILES = ("step_0.onnx", "shared.weights", "vqvae_decode_0.onnx")
 
 
-@pytest.fixture(scope="module")
-def pristine(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A bundle whose files hold random bytes: the loader looks at their hashes only."""
+@pytest.fixture(scope="module", params=[PIECE_BYTES, 128], ids=["whole", "pieces"])
+def pristine(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
+    """A bundle whose files hold random bytes: the loader looks at their hashes only, of whole files or of pieces."""
+    with pytest.MonkeyPatch.context() as patch:
+        for module in (bundle_module, manifest_json):
+            patch.setattr(module, "PIECE_BYTES", request.param)
+        yield write_pristine(tmp_path_factory)
+
+
+def write_pristine(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("pristine")
     for seed, name in enumerate(FILES):
         (folder / name).write_bytes(bytes((seed * 31 + i * i) % 256 for i in range(300)))
@@ -52,6 +62,7 @@ def test_a_sound_bundle_opens(bundle: Path) -> None:
     assert opened.graphs["step_0"] == cache_spec()
     assert opened.graph_path(GraphKind.STEP, 0) == bundle / "step_0.onnx"
     assert set(opened.manifest.files) == set(FILES)
+    assert {len(record.pieces) for record in opened.manifest.files.values()} in ({0}, {3})
     with pytest.raises(EngineError, match="no graph 'lyrics_0'"):
         opened.graph_path(GraphKind.LYRICS, 0)
 

@@ -80,11 +80,16 @@ def assign(*path: str | int, value: Any) -> Callable[[Any], None]:
     return change
 
 
+def _large(pieces: list[str]) -> dict[str, Any]:
+    """The record of a file of a byte more than one piece."""
+    return {"sha256": "ab" * 32, "bytes": 2**26 + 1, "pieces": pieces}
+
+
 STEP = ("graphs", "step_0")
 TABLE = (*STEP, "table")
 CUT = ("graphs", "step_2")
 HOSTILE: list[tuple[Callable[[Any], None], str]] = [
-    (assign("format_version", value=1), "format version 1, this program reads 3"),
+    (assign("format_version", value=1), "format version 1, this program reads 4"),
     (assign("format_version", value="1"), "format version '1'"),
     (assign("surprise", value=1), "unknown or missing keys \\['surprise'\\]"),
     (lambda data: data.pop("tools"), "unknown or missing keys \\['tools'\\]"),
@@ -134,9 +139,18 @@ HOSTILE: list[tuple[Callable[[Any], None], str]] = [
     (assign("files", "step_0.onnx", "bytes", value=-1), "no readable size and hash"),
     (assign("files", "step_0.onnx", "bytes", value=True), "no readable size and hash"),
     (assign("files", "step_0.onnx", "sha256", value="AB" * 32), "no readable size and hash"),
+    (assign("files", "step_0.onnx", "sha256", value=5), "no readable size and hash"),
+    (assign("files", "step_0.onnx", "pieces", value=None), "should have hashes of 0 pieces"),
+    (assign("files", "step_0.onnx", "pieces", value=["ab" * 32]), "should have hashes of 0 pieces"),
+    (assign("files", "step_0.onnx", "bytes", value=2**26 + 1), "should have hashes of 2 pieces"),
+    (assign("files", "step_0.onnx", value=_large(["ab" * 32])), "should have hashes of 2 pieces"),
+    (assign("files", "step_0.onnx", value=_large(["ab" * 32, "AB" * 32])), "should have hashes of 2 pieces"),
     (assign("files", "step_0.onnx", "extra", value=1), "unknown or missing keys \\['extra'\\]"),
     (lambda data: data["files"].pop("shared.weights"), "disagree on \\['shared.weights'\\]"),
-    (assign("files", "stray.bin", value={"sha256": "ab" * 32, "bytes": 1}), "disagree on \\['stray.bin'\\]"),
+    (
+        assign("files", "stray.bin", value={"sha256": "ab" * 32, "bytes": 1, "pieces": []}),
+        "disagree on \\['stray.bin'\\]",
+    ),
 ]
 
 

@@ -115,6 +115,15 @@ def test_the_summary_tells_what_came_out(model: OpenedModel, tmp_path: Path) -> 
     assert Path(song["spectrogram"]).read_bytes().startswith(b"\x89PNG")
 
 
+def test_the_summary_names_the_sounds_of_upper_levels(model: OpenedModel, tmp_path: Path) -> None:
+    jobs = [SongJob(SongRequest(seconds=0.3), tmp_path / "song")]
+    (song,) = sample(model, jobs, SamplingOptions(lowest_level=1, every_level=True)).to_json()["songs"]
+    assert (song["path"], song["upper_levels"]) == (
+        str(tmp_path / "song" / "level_1.wav"),
+        [str(tmp_path / "song" / "level_2.wav")],
+    )
+
+
 def test_random_weights_make_audible_unclipped_sound(model: OpenedModel, primed: list[SongRequest], tmp_path: Path):
     for lowest_level in range(3):
         job = SongJob(primed[0], tmp_path / str(lowest_level))

@@ -14,6 +14,7 @@ from jukebox_deploy.config import JukeboxConfig, LabelRules
 from jukebox_deploy.data.synthesis.artists import ARTISTS
 from jukebox_deploy.data.synthesis.corpus import CorpusRequest, synthesize_corpus
 from jukebox_deploy.data.synthesis.genres import GENRES
+from jukebox_deploy.data.synthesis.score import Arrangement
 from jukebox_deploy.data.synthesis.song_files import CorpusIdentity
 from jukebox_deploy.errors import SamplingError
 from jukebox_deploy.jobs.evaluate_job import EvaluationRequest, evaluate
@@ -107,7 +108,8 @@ def test_it_predicts_a_song_that_it_has_not_met_as_well_as_was_recorded(tmp_path
     record = REPOSITORY / "benchmarks" / "results" / ONE_SONG
     recorded = {prior["level"]: prior for prior in json.loads(record.read_text())["bundles"][0]["priors"]}
     folder = tmp_path / "song"
-    synthesize_corpus(CorpusRequest(folder, CorpusIdentity(seed=52, rate=8000, grid=0.032), songs=1, processes=1))
+    identity = CorpusIdentity(seed=52, rate=8000, grid=0.032, arrangement=Arrangement.SOLO)
+    synthesize_corpus(CorpusRequest(folder, identity, songs=1, processes=1))
     # As in the command that is given beside ONE_SONG.
     choice = DataChoice(folder, held_out=False, windows=4, coded_songs=1, seconds=5.0)
     (result,) = evaluate(EvaluationRequest((SHIPPED,), choice)).bundles

@@ -101,5 +101,5 @@ def test_a_step_without_logits_is_refused(case):
 def test_missing_graphs_are_named(case):
     tables = declare_graphs(case.checkpoint.config, GraphOptions(logits=True))
     engine = eager_engine(case.checkpoint, {name: spec for name, spec in tables.items() if name != "prefill_0"})
-    with pytest.raises(EngineError, match="the bundle has no prefill_0; export all graphs"):
+    with pytest.raises(EngineError, match="scoring level 0 needs prefill_0, and the bundle has vqvae_encode_0"):
         score_with_engine(engine, case.prior, case.windows, lambda done, total: None)

@@ -12,9 +12,9 @@ import pytest
 import soundfile
 
 from jukebox_deploy.config import JukeboxConfig
-from jukebox_deploy.errors import AudioError, ConfigError, JukeboxError, LabelError, SamplingError
+from jukebox_deploy.errors import AudioError, ConfigError, EngineError, JukeboxError, LabelError, SamplingError
 from jukebox_deploy.runtime.decode import encode_audio
-from jukebox_deploy.runtime.events import SongDecoded, SongWarning
+from jukebox_deploy.runtime.events import LevelProgress, SongDecoded, SongWarning
 from jukebox_deploy.runtime.sampler import SamplingOptions, SongJob, SongSampler
 from jukebox_deploy.runtime.song import Mode, SongRequest
 from jukebox_deploy.runtime.store import Fingerprint, read_record
@@ -96,6 +96,21 @@ def test_the_sound_is_the_decoded_lowest_level(tmp_path: Path) -> None:
     audio, rate = soundfile.read(decoded.wav.path)
     assert (rate, len(audio)) == (RATE, 17 * 16)
     assert decoded.wav.seconds == 17 * TOP_SECOND
+
+
+def test_every_level_sounds_as_soon_as_its_codes_are_there(tmp_path: Path) -> None:
+    jobs = [SongJob(request, tmp_path / str(number)) for number, request in enumerate(REQUESTS[:2])]
+    events = sample(FakeEngine(MODEL), jobs, replace(EVERY_STEP, every_level=True))
+    decoded = [(event.level, event.song) for event in events if isinstance(event, SongDecoded)]
+    assert decoded == [(level, song) for level in (2, 1, 0) for song in (0, 1)]
+    last_of_top = max(i for i, event in enumerate(events) if isinstance(event, LevelProgress) and event.level == 2)
+    first_of_next = min(i for i, event in enumerate(events) if isinstance(event, LevelProgress) and event.level == 1)
+    top_sounds = [i for i, event in enumerate(events) if isinstance(event, SongDecoded) and event.level == 2]
+    assert all(last_of_top < place < first_of_next for place in top_sounds)
+    for job in jobs:
+        sounds = sorted(path.name for path in job.folder.glob("*.wav"))
+        assert sounds == ["level_0.wav", "level_1.wav", "level_2.wav"]
+        assert len({soundfile.info(job.folder / name).frames for name in sounds}) == 1
 
 
 def test_upper_codes_of_each_window_are_its_own(tmp_path: Path) -> None:
@@ -253,6 +268,28 @@ def test_a_model_without_the_prior_is_named(tmp_path: Path) -> None:
         sample(FakeEngine(top_only), [job])
     sample(FakeEngine(top_only), [job], SamplingOptions(lowest_level=2))
     assert all_codes(job.folder)[2] == plain_song(FakeEngine(MODEL), REQUESTS[0])[2]
+
+
+@pytest.mark.parametrize(
+    ("missing", "sentence"),
+    [
+        ("step_0", "sampling level 0 needs step_0, and the bundle has vqvae_encode_0"),
+        ("condition_1", "sampling level 1 needs condition_1"),
+        ("vqvae_decode_0", "the sound of level 0 needs vqvae_decode_0"),
+        ("vqvae_decode_2", "the sound of level 2 needs vqvae_decode_2"),
+    ],
+)
+def test_graphs_that_are_needed_at_the_end_are_missed_at_the_beginning(
+    tmp_path: Path, missing: str, sentence: str
+) -> None:
+    engine = FakeEngine(MODEL)
+    del engine.graphs[missing]
+    with pytest.raises(EngineError, match=sentence):
+        sample(engine, [SongJob(REQUESTS[0], tmp_path / "song")], replace(EVERY_STEP, every_level=True))
+    assert not engine.sessions
+    assert list(tmp_path.iterdir()) == []
+    if missing == "vqvae_decode_2":
+        sample(engine, [SongJob(REQUESTS[0], tmp_path / "song")])
 
 
 @pytest.mark.parametrize("level", [-1, 3])
