@@ -15,7 +15,7 @@ from jukebox_deploy.cli.main import cli
 from jukebox_deploy.jobs import evaluated_bundles
 from jukebox_deploy.jobs.evaluate_job import BundleResult, Evaluation, PriorResult
 from jukebox_deploy.jobs.evaluation_data import DataChoice
-from jukebox_deploy.jobs.token_scoring import PriorScore
+from jukebox_deploy.jobs.token_scoring import PriorScore, score_with_model
 from jukebox_deploy.training.metrics import TokenScore
 from tests.jobs.small_evaluation import joint_lyrics_config, write_checkpoint, write_songs
 
@@ -56,11 +56,13 @@ def test_json_is_one_document_and_the_file_has_the_same(checkpoint, songs, tmp_p
 
 @pytest.mark.parametrize("threads", [1, 3])
 def test_threads_are_for_the_time_of_a_run(checkpoint, songs, monkeypatch, threads):
-    seen, score = [], evaluated_bundles.score_with_model
-    monkeypatch.setattr(
-        evaluated_bundles, "score_with_model", lambda *a: (seen.append(torch.get_num_threads()), score(*a))[1]
-    )
-    before = torch.get_num_threads()
+    seen, before = [], torch.get_num_threads()
+
+    def score(*arguments):
+        seen.append(torch.get_num_threads())
+        return score_with_model(*arguments)
+
+    monkeypatch.setattr(evaluated_bundles, "score_with_model", score)
     assert run(checkpoint, "--data", songs, "--all", "--threads", threads).exit_code == 0
     assert seen == [threads]
     assert torch.get_num_threads() == before

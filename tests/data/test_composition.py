@@ -111,8 +111,8 @@ def test_a_solo_is_the_tune_of_the_song_and_nothing_else(number):
         assert alone.syllables == together.syllables
         assert alone.notes == tuple(note for note in together.notes if note.part is Part.LEAD)
         assert not alone.hits
-        sounds = sorted([*alone.notes, *alone.syllables], key=lambda sound: sound.start)
-        assert all(one.start + one.length <= other.start + 1e-9 for one, other in itertools.pairwise(sounds))
+        times = sorted((sound.start, sound.start + sound.length) for sound in (*alone.notes, *alone.syllables))
+        assert all(end <= start + 1e-9 for (_, end), (start, _) in itertools.pairwise(times))
 
 
 def test_every_artist_meets_every_genre_once_in_each_round():
