@@ -57,7 +57,8 @@ def failure_of(error: BaseException) -> click.ClickException | None:
             return click.ClickException(str(error))
         case KeyboardInterrupt():
             return Interrupted(
-                "interrupted. No half-written file is left; run the same command again, `sample` and `train` with --resume."
+                "interrupted. No half-written file is left; run the same command again, `sample` and `train` with "
+                "--resume."
             )
         case ModuleNotFoundError() if (package := (error.name or "").partition(".")[0]) in OPTIONAL_PACKAGES:
             extra = OPTIONAL_PACKAGES[package]
