@@ -20,7 +20,7 @@ from jukebox_deploy.data.synthesis.lyrics import WORDS, compose_line, syllable_c
 from jukebox_deploy.data.synthesis.melody import compose_tune, most_notes
 from jukebox_deploy.data.synthesis.outline import outline
 from jukebox_deploy.data.synthesis.scales import MAJOR, PITCH_CLASSES, frequency
-from jukebox_deploy.data.synthesis.score import Arrangement, Part, SectionKind
+from jukebox_deploy.data.synthesis.score import Arrangement, Note, Part, SectionKind, Syllable
 from jukebox_deploy.data.synthesis.voice_sounds import SOUNDS, VOWELS
 from jukebox_deploy.labels.lyrics import LyricAlphabet
 from tests.data.short_songs import short_song
@@ -111,7 +111,8 @@ def test_a_solo_is_the_tune_of_the_song_and_nothing_else(number):
         assert alone.syllables == together.syllables
         assert alone.notes == tuple(note for note in together.notes if note.part is Part.LEAD)
         assert not alone.hits
-        times = sorted((sound.start, sound.start + sound.length) for sound in (*alone.notes, *alone.syllables))
+        sounds: list[Note | Syllable] = [*alone.notes, *alone.syllables]
+        times = sorted((sound.start, sound.start + sound.length) for sound in sounds)
         assert all(end <= start + 1e-9 for (_, end), (start, _) in itertools.pairwise(times))
 
 
