@@ -14,8 +14,9 @@ import shutil
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
+from io import FileIO
 from pathlib import Path
-from typing import Any, BinaryIO
+from typing import Any
 
 from jukebox_deploy.errors import JukeboxError
 from jukebox_deploy.threads import map_in_threads, usable_cores
@@ -159,10 +160,10 @@ def sha256_of_pieces(path: Path, piece: int) -> tuple[str, ...]:
     return tuple(map_in_threads(digest, starts, threads=threads, ahead=threads))
 
 
-def _sha256_of(file: BinaryIO, length: int) -> str:
+def _sha256_of(file: FileIO, length: int) -> str:
     """Of so many bytes from where the file stands, or of as many as there are."""
     digest, block = hashlib.sha256(), memoryview(bytearray(_HASH_BLOCK))
-    while length and (read := file.readinto(block[: min(length, len(block))])):  # type: ignore[attr-defined]
+    while length and (read := file.readinto(block[: min(length, len(block))])):
         digest.update(block[:read])
         length -= read
     return digest.hexdigest()
