@@ -144,7 +144,7 @@ def test_what_cannot_run_is_listed_with_its_reason(material, tmp_path):
     results = [bundle.priors[0] for bundle in evaluation.bundles]
     assert [result.score is None for result in results] == [False, True, True, True]
     assert "bf16" in results[1].not_run
-    assert "no prefill_0" in results[2].not_run
+    assert "needs prefill_0" in results[2].not_run
     assert results[3].not_run  # no GPU, or no engines
     assert [evaluation.cost(bundle, 0) for bundle in evaluation.bundles] == [0, None, None, None]
 

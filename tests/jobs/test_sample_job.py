@@ -116,7 +116,7 @@ def test_the_summary_tells_what_came_out(model: OpenedModel, tmp_path: Path) -> 
 
 
 def test_the_summary_names_the_sounds_of_upper_levels(model: OpenedModel, tmp_path: Path) -> None:
-    jobs = [SongJob(SongRequest(seconds=0.3), tmp_path / "song")]
+    jobs = [SongJob(SongRequest(seconds=0.8), tmp_path / "song")]
     (song,) = sample(model, jobs, SamplingOptions(lowest_level=1, every_level=True)).to_json()["songs"]
     assert (song["path"], song["upper_levels"]) == (
         str(tmp_path / "song" / "level_1.wav"),
