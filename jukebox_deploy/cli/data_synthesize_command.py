@@ -11,6 +11,7 @@ import click
 
 from jukebox_deploy.cli.options import PATH
 from jukebox_deploy.cli.progress import Progress, ProgressDisplay
+from jukebox_deploy.data.synthesis.score import Arrangement
 
 if TYPE_CHECKING:
     from jukebox_deploy.data.synthesis.corpus import CorpusSummary, SongDone
@@ -48,7 +49,7 @@ _BAR = "songs"
 )
 @click.option(
     "--arrangement",
-    type=click.Choice(["full", "solo"]),
+    type=click.Choice([str(arrangement) for arrangement in Arrangement]),
     default="full",
     show_default=True,
     help="A band, or the tune alone, sung or played: much easier for a small model to learn.",
@@ -71,7 +72,6 @@ def synthesize(
     on with the same command; with more --hours a corpus grows.
     """
     from jukebox_deploy.data.synthesis.corpus import CorpusRequest, synthesize_corpus
-    from jukebox_deploy.data.synthesis.score import Arrangement
     from jukebox_deploy.data.synthesis.song_files import CorpusIdentity, SoundFormat
 
     identity = CorpusIdentity(**numbers, sound_format=SoundFormat(sound_format), arrangement=Arrangement(arrangement))

@@ -55,7 +55,8 @@ def command(songs: Path, data: Path, plot: Path | None, out: Path | None, as_jso
     from jukebox_deploy.jobs.sample_quality import JudgeRequest, judge_samples
 
     codec = _open_codec(choices["codec"], choices["threads"])
-    request = JudgeRequest(songs, data, choices["levels"], choices["clips"], codec)
+    threads = {"threads": choices["threads"]} if choices["threads"] else {}
+    request = JudgeRequest(songs, data, choices["levels"], choices["clips"], codec, **threads)
     with progress_bars() as show:
         judged = judge_samples(request, show)
     document = {"songs": str(songs), "corpus": str(data), "levels": [quality.to_json() for quality in judged]}

@@ -12,6 +12,7 @@ import click
 
 from jukebox_deploy.cli.folders import replacing
 from jukebox_deploy.cli.main import failure_of
+from jukebox_deploy.data.synthesis.score import Arrangement
 from jukebox_deploy.errors import CheckpointError
 from jukebox_deploy.jobs.shipped_model import SHIPPED, shipped_model
 
@@ -37,7 +38,7 @@ _PATH = click.Path(path_type=Path)
 )
 @click.option(
     "--corpus-arrangement",
-    type=click.Choice(["full", "solo"]),
+    type=click.Choice([str(arrangement) for arrangement in Arrangement]),
     default="solo",
     show_default=True,
     help="Who plays in those songs, as for `data synthesize`.",
@@ -61,7 +62,6 @@ def _write(folder: Path | None, engines: Path | None, out: Path, force: bool, co
     from jukebox_deploy.checkpoints.bundle import CheckpointBundle
     from jukebox_deploy.cli.progress import ProgressDisplay
     from jukebox_deploy.cli.sampling_progress import SamplingProgress
-    from jukebox_deploy.data.synthesis.score import Arrangement
     from jukebox_deploy.jobs.samples_page import PageRequest, write_samples_page
     from jukebox_deploy.jobs.samples_text import is_samples_page
 

@@ -108,6 +108,7 @@ class JudgeRequest:
     levels: tuple[int, ...] = ()  # empty: all that the songs were decoded from
     clips: int = CORPUS_CLIPS  # of the corpus, about
     codec: Engine | None = None  # a VQ-VAE that the corpus's clips go through, as samples do
+    threads: int = _THREADS  # that listen
 
 
 def judge_samples(
@@ -127,14 +128,14 @@ def judge_samples(
     judged = []
     for level in levels:
         form, clips = sampled_clips(request.songs, level)
-        samples = _hear(clips, Clip.read, form, partial(listen, f"clips of samples, level {level}"))
+        samples = _hear(clips, Clip.read, form, partial(listen, f"clips of samples, level {level}"), request.threads)
         key = form if request.codec is None else (form, level)
         if key not in heard:
             chosen = corpus_clips(catalogue, form, request.clips, _hop(request.codec))
             read = _reader(request.codec, level, form)
             # PyTorch divides one call among its threads; two calls at a time would fight for them.
             heard[key] = _hear(
-                chosen, read, form, partial(listen, "clips of the corpus"), 1 if request.codec else _THREADS
+                chosen, read, form, partial(listen, "clips of the corpus"), 1 if request.codec else request.threads
             )
         judged.append(_judge(level, form, samples, heard[key], catalogue))
     return tuple(judged)
@@ -165,7 +166,7 @@ def _hear(
     read: _Reader,
     form: ClipFormat,
     listen: Callable[[int, int], None],
-    threads: int = _THREADS,
+    threads: int,
 ) -> HeardClips:
     def features(clip: Clip) -> tuple[Numbers, Numbers]:
         audio = read(clip, form)
