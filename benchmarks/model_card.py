@@ -27,7 +27,7 @@ RESULTS: dict[str, str] = {
     "--windows 6 --songs 3 --json, the others exported with --logits, int4 with --calibrate self",
     SONGS: "jukebox-deploy sample GRAPHS --every-level --requests REQUESTS --out SONGS && "
     f"jukebox-deploy evaluate-songs SONGS --data CORPUS --codec {MODEL} --clips 300 --json",
-    ONE_SONG: "jukebox-deploy data synthesize --songs 1 --seed 52 --rate 8000 --grid 0.032 --arrangement solo "
+    ONE_SONG: "jukebox-deploy data synthesize --songs 1 --seed 52 --rate 8000 --grid 0.032 --arrangement answered "
     "--out one-song && "
     f"jukebox-deploy evaluate {MODEL} --data one-song --all --songs 1 --windows 4 --seconds 5 --json",
 }

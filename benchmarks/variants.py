@@ -29,6 +29,7 @@ from jukebox_deploy.errors import ConfigError
 
 if TYPE_CHECKING:
     from jukebox_deploy.checkpoints.bundle import CheckpointBundle
+    from jukebox_deploy.engines.tensorrt_features import TensorRtOptions
     from jukebox_deploy.models.prior import Prior
     from jukebox_deploy.models.vqvae import VQVAE
 
@@ -66,12 +67,16 @@ class Subjects:
     """Opened bundles of one checkpoint. PyTorch's models are loaded once and shared by the baselines."""
 
     def __init__(
-        self, bundles: Sequence[EngineBundle], checkpoint: CheckpointBundle | None, device: str = "cpu"
+        self,
+        bundles: Sequence[EngineBundle],
+        checkpoint: CheckpointBundle | None,
+        device: str = "cpu",
+        tensorrt: TensorRtOptions | None = None,
     ) -> None:
-        """`device`: "cpu" or "cuda", of all variants.
+        """`device`: "cpu" or "cuda", of all variants; `tensorrt`: how engines for TensorRT are run.
 
-        Raises `EngineError` for bundles of another checkpoint, `ConfigError` without bundles, or for one that does
-        not run on the device.
+        Raises `EngineError` for bundles of another checkpoint, `ConfigError` without bundles, for one that does
+        not run on the device, and for options of TensorRT without engines for it.
         """
         if not bundles:
             raise ConfigError("there is no engine bundle to measure; name at least one.")
@@ -81,7 +86,10 @@ class Subjects:
                     f"{bundle.folder} holds {bundle.manifest.target} engines, which run on a GPU; add --device cuda, "
                     "so that what they are measured against runs there too."
                 )
+        if tensorrt is not None and all(bundle.manifest.target is Target.ONNXRUNTIME for bundle in bundles):
+            raise ConfigError("no bundle here holds engines for TensorRT; drop the options of those.")
         self.device = device
+        self._tensorrt = tensorrt
         self._bundles = {bundle.folder: bundle for bundle in bundles}
         self._checkpoint = checkpoint
         self._models: dict[int | None, VQVAE | Prior] = {}
@@ -150,10 +158,9 @@ class Subjects:
             from jukebox_deploy.jobs.bundle_opening import bundle_engine
 
             on_cpu = self.device == "cpu"
-            return bundle_engine(
-                bundle,
-                OnnxRuntimeOptions(self.device, threads if on_cpu else None, map_weights=variant.mapped),
-            )
+            options = OnnxRuntimeOptions(self.device, threads if on_cpu else None, map_weights=variant.mapped)
+            tensorrt = None if bundle.manifest.target is Target.ONNXRUNTIME else self._tensorrt
+            return bundle_engine(bundle, options, tensorrt)
         opener = partial(self._function, threads=threads)
         if variant.backend is Backend.EAGER_STATIC:
             return EagerEngine(self.config, bundle.graphs, opener, self.device)
@@ -204,14 +211,19 @@ _SEQUENTIAL: dict[Backend, Callable[[Subjects, int], SequentialPrior]] = {
 }
 
 
-def open_subjects(bundles: Sequence[Path], checkpoint: Path | None, device: str = "cpu") -> Subjects:
+def open_subjects(
+    bundles: Sequence[Path],
+    checkpoint: Path | None,
+    device: str = "cpu",
+    tensorrt: TensorRtOptions | None = None,
+) -> Subjects:
     """Open folders whose hashes are right, to be run on a device, "cpu" or "cuda"."""
     opened = [open_bundle(folder) for folder in bundles]
     if checkpoint is None:
-        return Subjects(opened, None, device)
+        return Subjects(opened, None, device, tensorrt)
     from jukebox_deploy.checkpoints.bundle import CheckpointBundle
 
-    return Subjects(opened, CheckpointBundle.open(checkpoint), device)
+    return Subjects(opened, CheckpointBundle.open(checkpoint), device, tensorrt)
 
 
 def choose_variants(

@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 import click
 
 from jukebox_deploy.cli.progress import progress_line
+from jukebox_deploy.cli.tensorrt_options import TENSORRT_CHOICES, chosen_tensorrt, tensorrt_options
 
 if TYPE_CHECKING:
     from jukebox_deploy.benchmarks.plan import BenchmarkPlan
@@ -141,6 +142,7 @@ def plan_options(command: Callable[..., None]) -> Callable[..., None]:
     help="Length of what is encoded, decoded, or made as a song.",
 )
 @plan_options
+@tensorrt_options
 def run(
     bundles: tuple[Path, ...],
     against: Path | None,
@@ -159,7 +161,8 @@ def run(
     from jukebox_deploy.benchmarks.measurement import measure
     from jukebox_deploy.benchmarks.variants import open_subjects
 
-    plan = plan_of(choices)
+    tensorrt = chosen_tensorrt(choices)
+    plan = plan_of({name: choice for name, choice in choices.items() if name not in TENSORRT_CHOICES})
     _check_sources(bundles, against, preset, workdir)
     if quality and (preset is None or weights == ("fp32",)):
         raise click.UsageError("--quality is for the integer weights of a --preset: add --weights int8 or int4.")
@@ -167,7 +170,7 @@ def run(
         folders = list(bundles)
         if preset is not None and workdir is not None:
             against, folders = prepare(preset, plan, weights, workdir, say, quality)
-        result = record(measure(open_subjects(folders, against, plan.device), plan, say), say, plan.device)
+        result = record(measure(open_subjects(folders, against, plan.device, tensorrt), plan, say), say, plan.device)
     publish(result, out, as_json)
 
 

@@ -9,6 +9,9 @@ from jukebox_deploy.cli.lazy_group import CommandEntry, LazyGroup
 COMMANDS = {
     "synthesize": CommandEntry("jukebox_deploy.cli.data_synthesize_command:synthesize", "Make a corpus of songs."),
     "check": CommandEntry("jukebox_deploy.cli.data_check_command:check", "Tell what of a folder can be trained on."),
+    "encode": CommandEntry(
+        "jukebox_deploy.cli.data_encode_command:encode", "Turn songs into codes, to train priors on."
+    ),
     "requests": CommandEntry(
         "jukebox_deploy.cli.data_requests_command:requests", "Ask for songs like those of a corpus."
     ),

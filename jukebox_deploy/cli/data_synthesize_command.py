@@ -52,7 +52,8 @@ _BAR = "songs"
     type=click.Choice([str(arrangement) for arrangement in Arrangement]),
     default="full",
     show_default=True,
-    help="A band, or the tune alone, sung or played: much easier for a small model to learn.",
+    help="A band, or the tune alone, which is much easier for a small model to learn: sung (solo), or sung and played "
+    "line by line in turn (answered).",
 )
 @click.option("--processes", type=int, metavar="N", help="Processes that make songs. [default: one per core]")
 @click.option("--json", "as_json", is_flag=True, help="Print a summary as JSON; progress goes to standard error.")

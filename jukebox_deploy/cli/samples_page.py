@@ -39,7 +39,7 @@ _PATH = click.Path(path_type=Path)
 @click.option(
     "--corpus-arrangement",
     type=click.Choice([str(arrangement) for arrangement in Arrangement]),
-    default="solo",
+    default="answered",
     show_default=True,
     help="Who plays in those songs, as for `data synthesize`.",
 )

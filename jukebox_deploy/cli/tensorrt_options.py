@@ -28,6 +28,9 @@ tensorrt_options = grouped(
 )
 """For `chosen_tensorrt`."""
 
+TENSORRT_CHOICES = ("host_code", "lean_runtime", "weight_budget", "weights_from", "kernel_caches")
+"""Their names among a command's choices."""
+
 
 def chosen_tensorrt(options: Mapping[str, Any]) -> TensorRtOptions | None:
     """The options of `tensorrt_options` that were given; `None` if none was."""

@@ -22,12 +22,12 @@ from jukebox_deploy.jobs.evaluated_bundles import EvaluatedBundle, open_evaluate
 from jukebox_deploy.jobs.evaluation_data import (
     DataChoice,
     PriorWindows,
-    encode_songs,
     evaluation_windows,
     pieces_of_sound,
     some_songs,
 )
 from jukebox_deploy.jobs.reconstruction import LevelMeasurement, LevelQuality
+from jukebox_deploy.jobs.song_codes import encode_songs
 from jukebox_deploy.jobs.token_scoring import PriorScore
 from jukebox_deploy.training.metrics import TokenScore
 

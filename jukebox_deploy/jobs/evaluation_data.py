@@ -2,20 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
 from jukebox_deploy.config import JukeboxConfig
 from jukebox_deploy.data.audio_files import Audio, read_stretch
 from jukebox_deploy.data.catalogue import Catalogue, read_catalogue
-from jukebox_deploy.data.code_cache import CodeCache, CodedSongs, encode_catalogue
+from jukebox_deploy.data.code_cache import CodedSongs
 from jukebox_deploy.data.windows import CodeWindows, WindowBatch, WindowSettings
-from jukebox_deploy.engine import Engine
 from jukebox_deploy.errors import DataError
 from jukebox_deploy.jobs.train_request import sample_indices
 from jukebox_deploy.labels.vocabulary import Vocabulary
-from jukebox_deploy.runtime.decode import encode_audio
 
 PIECE_SECONDS = 5.0
 """Of sound that is taken from a song, about."""
@@ -62,15 +60,6 @@ def pieces_of_sound(songs: Catalogue, config: JukeboxConfig, seconds: float) -> 
         left -= count
         if count:
             yield read_stretch(song.path, vqvae.sample_rate, (lengths[song] - count) // 2, count)
-
-
-def encode_songs(
-    songs: Catalogue, engine: Engine, fingerprint: str, folder: Path, listen: Callable[[int, int], None]
-) -> CodedSongs:
-    """The codes of songs by an engine's VQ-VAE, kept in a folder."""
-    vqvae = engine.config.vqvae
-    cache = CodeCache(folder, fingerprint, vqvae.hop_lengths, vqvae.sample_rate)
-    return encode_catalogue(songs, cache, lambda audio, level: encode_audio(engine, level, audio), listen)
 
 
 @dataclass(frozen=True)

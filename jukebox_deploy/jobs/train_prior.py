@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 from collections import Counter
 from collections.abc import Mapping
 from dataclasses import replace
@@ -12,17 +11,17 @@ import torch
 
 from jukebox_deploy.checkpoints.bundle import CheckpointBundle
 from jukebox_deploy.checkpoints.layout import VQVAE_COMPONENT, prior_component
-from jukebox_deploy.checkpoints.tensors import TensorSource
 from jukebox_deploy.config import JukeboxConfig, LabelRules
 from jukebox_deploy.contract import GraphSpec
 from jukebox_deploy.data.catalogue import Catalogue
-from jukebox_deploy.data.code_cache import CodeCache, CodedSongs, encode_catalogue
+from jukebox_deploy.data.code_cache import CodeCache, CodedSongs
 from jukebox_deploy.data.windows import CodeWindows, WindowSettings
 from jukebox_deploy.engines.eager import EagerEngine, GraphFunction
 from jukebox_deploy.errors import ConfigError, LabelError, TrainingError
 from jukebox_deploy.export.graph_modules import graph_module
 from jukebox_deploy.graphs import declare_graphs
 from jukebox_deploy.jobs.fine_tuning import begin_with, fit_label_tables, vocabulary_of
+from jukebox_deploy.jobs.song_codes import encode_songs, weights_digest
 from jukebox_deploy.jobs.train_request import Songs, TrainingEvent, TrainingListener, TrainRequest, sample_indices
 from jukebox_deploy.jobs.trained_bundle import write_trained_bundle
 from jukebox_deploy.jobs.training_samples import write_samples
@@ -31,7 +30,6 @@ from jukebox_deploy.labels.vocabulary_files import read_vocabulary
 from jukebox_deploy.models.builders import build_prior
 from jukebox_deploy.models.prior import Prior
 from jukebox_deploy.presets import preset
-from jukebox_deploy.runtime.decode import encode_audio
 from jukebox_deploy.training.objective import PriorObjective
 from jukebox_deploy.training.run_folder import RunRecord
 from jukebox_deploy.training.settings import Part
@@ -136,7 +134,7 @@ class PriorTraining:
                 listen(TrainingEvent("encoding songs", done, total))
 
             for songs in (self._songs.trained, self._songs.held_out):
-                encode_catalogue(songs, self._cache, lambda audio, level: encode_audio(engine, level, audio), tell)
+                encode_songs(songs, engine, self._cache.fingerprint, self._cache.folder, tell)
         self._workers.wait()
 
     def _coded(self, songs: Catalogue) -> CodedSongs:
@@ -163,15 +161,6 @@ def training_vocabulary(request: TrainRequest, bundle: CheckpointBundle, songs: 
     if rules in found.lists:
         return Vocabulary({rules: found.lists[rules]})
     return vocabulary_of((*songs.trained.songs, *songs.held_out.songs), rules)
-
-
-def weights_digest(tensors: TensorSource) -> str:
-    """What a component's weights are: codes of one VQ-VAE are of no use to another."""
-    digest = hashlib.sha256()
-    for name in sorted(tensors.infos):
-        digest.update(name.encode())
-        digest.update(tensors.load(name).contiguous().view(torch.uint8).numpy().tobytes())
-    return digest.hexdigest()
 
 
 def _base_config(request: TrainRequest, bundle: CheckpointBundle) -> JukeboxConfig:

@@ -10,7 +10,7 @@
 from __future__ import annotations
 
 import json
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
@@ -37,18 +37,17 @@ class RunRecord:
     source: str | None = None  # fingerprint of the bundle that training began from
     bandwidths: Bandwidths | None = None  # constants of the data, for the VQ-VAE
 
-    def difference(self, before: RunRecord) -> str | None:
-        """Why this run cannot go on with what another has left; `None` if it can."""
+    def difference(self, before: RunRecord, done: int) -> str | None:
+        """Why this run cannot go on with what another has left after `done` steps; `None` if it can."""
         if self.config != before.config:
             return f"the model is not the same ({self.config.name}, and was {before.config.name})"
         if self.data != before.data:
             return f"the songs are not the same ({self.songs} of them, and there were {before.songs})"
         if self.source != before.source:
             return "the bundle that training began from is not the same"
-        settings = self.settings
-        if settings.optimiser.anneal == 0:  # then the number of steps changes nothing that was done
-            settings = replace(settings, steps=before.settings.steps)
-        return settings.difference(before.settings)
+        if self.settings.steps < done:
+            return f"{done} steps are done, and {self.settings.steps} are asked for"
+        return self.settings.difference(before.settings, done)
 
 
 @dataclass(frozen=True)
@@ -71,7 +70,7 @@ class RunFolder:
                 raise TrainingError(f"{path}: has other things in it and no {_RECORD}; choose a new or empty folder.")
         elif not resume:
             raise TrainingError(f"{path}: a run was begun here; go on with it by --resume, or choose another folder.")
-        elif difference := record.difference(before):
+        elif difference := record.difference(before, latest_step(path) or 0):
             raise TrainingError(f"{path}: another run: {difference}. Choose another folder, or the same options.")
         folder._tidy()
         write_json_atomic(path / _RECORD, config_to_dict(record))

@@ -5,7 +5,8 @@ The recipes are those of the paper where it gives them. Source: specification se
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field, fields
+import math
+from dataclasses import dataclass, field, fields, replace
 from enum import StrEnum
 
 from jukebox_deploy.errors import ConfigError
@@ -97,10 +98,22 @@ class RunSettings:
             )
         return self.batch // pieces
 
-    def difference(self, other: RunSettings) -> str | None:
-        """The first setting in which two runs differ, as a sentence's part; `None` if there is none."""
+    @property
+    def steps_at_full_rate(self) -> float:
+        """Steps before the rate begins to go down, those of the warm-up included; infinite if it never does."""
+        return self.steps - self.optimiser.anneal if self.optimiser.anneal else math.inf
+
+    def difference(self, before: RunSettings, done: int) -> str | None:
+        """The first setting in which two runs differ, as a sentence's part; `None` if there is none that matters.
+
+        As long as the rate has not begun to go down, neither the number of steps nor how many of them go down
+        matters: the `done` steps of the run before were the same.
+        """
+        if done <= min(self.steps_at_full_rate, before.steps_at_full_rate):
+            optimiser = replace(before.optimiser, anneal=self.optimiser.anneal)
+            before = replace(before, steps=self.steps, optimiser=optimiser)
         for entry in fields(self):
-            mine, theirs = getattr(self, entry.name), getattr(other, entry.name)
+            mine, theirs = getattr(self, entry.name), getattr(before, entry.name)
             if mine != theirs:
                 return f"{entry.name.replace('_', ' ')} is {mine}, and was {theirs}"
         return None

@@ -6,13 +6,16 @@ from itertools import count
 from types import SimpleNamespace
 
 import pytest
+from click.testing import CliRunner
 
 from jukebox_deploy.benchmarks import gpu
 from jukebox_deploy.benchmarks.gpu import copy_bandwidth
 from jukebox_deploy.benchmarks.measurement import Instruments, measure
 from jukebox_deploy.benchmarks.plan import BenchmarkPlan
-from jukebox_deploy.benchmarks.results import Backend
+from jukebox_deploy.benchmarks.results import Backend, WorkloadKind
 from jukebox_deploy.benchmarks.variants import open_subjects
+from jukebox_deploy.cli.main import cli
+from jukebox_deploy.engines.tensorrt_features import TensorRtOptions
 from jukebox_deploy.errors import ConfigError
 from tests.engines import fake_tensorrt
 from tests.engines.host_device import HostDevice
@@ -37,12 +40,35 @@ def test_engines_are_not_measured_against_a_cpu(tiny_engine_bundle, tmp_path):
         open_subjects([bundle.folder], None)
 
 
-def test_engines_are_measured_on_a_gpu(tiny_engine_bundle, tmp_path, monkeypatch):
+@pytest.fixture
+def device(monkeypatch):
+    """Pretended, for all engines of TensorRT."""
     device = HostDevice()
     monkeypatch.setattr(
         "jukebox_deploy.engines.tensorrt.open_platform",
         lambda target, options: fake_tensorrt.platform(target, device),
     )
+    return device
+
+
+def test_options_of_tensorrt_need_its_engines(tiny_engine_bundle, tiny_checkpoint):
+    words = ("bench", "run", tiny_engine_bundle.folder, "--against", tiny_checkpoint.folder, "--host-code")
+    result = CliRunner().invoke(cli, list(map(str, words)))
+    assert result.exit_code != 0
+    assert "no bundle here holds engines for TensorRT; drop the options" in result.output
+
+
+def test_engines_run_with_the_options_that_are_given(tiny_engine_bundle, tmp_path, device):
+    """Kernels that were compiled while measuring are kept."""
+    bundle = fake_tensorrt.save_engines(tiny_engine_bundle, tmp_path / "engines")
+    options = TensorRtOptions(kernel_caches=tmp_path / "kernels")
+    subjects = open_subjects([bundle.folder], None, "cuda", options)
+    plan = BenchmarkPlan(workloads=(WorkloadKind.STEP,), level=0, slots=(2,), steps=4, baselines=(), device="cuda")
+    list(measure(subjects, plan, instruments=Instruments(probe=lambda size: 1e9)))
+    assert list((tmp_path / "kernels").iterdir())
+
+
+def test_engines_are_measured_on_a_gpu(tiny_engine_bundle, tmp_path, device):
     bundle = fake_tensorrt.save_engines(tiny_engine_bundle, tmp_path / "engines")
     plan = BenchmarkPlan(level=0, slots=(2,), steps=4, baselines=(), device="cuda")
     subjects = open_subjects([bundle.folder], None, "cuda")

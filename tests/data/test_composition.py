@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import itertools
 from collections import Counter
+from collections.abc import Sequence
+from dataclasses import replace
 
 import pytest
 from hypothesis import given, settings
@@ -19,7 +21,7 @@ from jukebox_deploy.data.synthesis.genres import GENRES
 from jukebox_deploy.data.synthesis.lyrics import WORDS, compose_line, syllable_count
 from jukebox_deploy.data.synthesis.melody import compose_tune, most_notes
 from jukebox_deploy.data.synthesis.outline import outline
-from jukebox_deploy.data.synthesis.scales import MAJOR, PITCH_CLASSES, frequency
+from jukebox_deploy.data.synthesis.scales import MAJOR, OCTAVE, PITCH_CLASSES, frequency
 from jukebox_deploy.data.synthesis.score import Arrangement, Note, Part, SectionKind, Syllable
 from jukebox_deploy.data.synthesis.voice_sounds import SOUNDS, VOWELS
 from jukebox_deploy.labels.lyrics import LyricAlphabet
@@ -114,6 +116,35 @@ def test_a_solo_is_the_tune_of_the_song_and_nothing_else(number):
         sounds: list[Note | Syllable] = [*alone.notes, *alone.syllables]
         times = sorted((sound.start, sound.start + sound.length) for sound in sounds)
         assert all(end <= start + 1e-9 for (_, end), (start, _) in itertools.pairwise(times))
+
+
+def pitches(sounds: Sequence[Note] | Sequence[Syllable]) -> set[tuple[float, int]]:
+    """When which pitch class begins."""
+    return {(sound.start, sound.pitch % OCTAVE) for sound in sounds}
+
+
+@pytest.mark.parametrize("number", range(6))
+def test_answers_are_the_lines_that_nobody_sings(number):
+    answered, solo = (compose(0, number, arrangement=a) for a in (Arrangement.ANSWERED, Arrangement.SOLO))
+    lowest = ARTISTS[answered.artist].singer.lowest
+    assert answered.seconds == solo.seconds
+    for section, alone in zip(answered.sections, solo.sections, strict=True):
+        assert {replace(s, after="") for s in section.syllables} <= {replace(s, after="") for s in alone.syllables}
+        played, sung = pitches(section.notes), pitches(section.syllables)
+        assert not played & sung
+        assert played | sung == pitches(alone.notes) | pitches(alone.syllables)
+        assert (played and sung) or section.kind not in (SectionKind.VERSE, SectionKind.REFRAIN)
+        assert all(lowest - 12 < note.pitch < lowest + 30 for note in section.notes)
+        assert not section.hits
+
+
+def test_an_answered_song_has_half_the_words():
+    """The lines that are sung, and their places in the text, are what the score says."""
+    song = compose(0, 1, arrangement=Arrangement.ANSWERED)
+    lines = [line for line in song.lyrics.split("\n") if line]
+    sung = sum(section.kind in (SectionKind.VERSE, SectionKind.REFRAIN) for section in song.sections)
+    assert len(lines) == sung * outline(0, 1).lines // 2
+    assert song.lyrics.count("\n\n") == sung - 1
 
 
 def test_every_artist_meets_every_genre_once_in_each_round():

@@ -108,7 +108,7 @@ def test_it_predicts_a_song_that_it_has_not_met_as_well_as_was_recorded(tmp_path
     record = REPOSITORY / "benchmarks" / "results" / ONE_SONG
     recorded = {prior["level"]: prior for prior in json.loads(record.read_text())["bundles"][0]["priors"]}
     folder = tmp_path / "song"
-    identity = CorpusIdentity(seed=52, rate=8000, grid=0.032, arrangement=Arrangement.SOLO)
+    identity = CorpusIdentity(seed=52, rate=8000, grid=0.032, arrangement=Arrangement.ANSWERED)
     synthesize_corpus(CorpusRequest(folder, identity, songs=1, processes=1))
     # As in the command that is given beside ONE_SONG.
     choice = DataChoice(folder, held_out=False, windows=4, coded_songs=1, seconds=5.0)

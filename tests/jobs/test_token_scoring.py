@@ -11,8 +11,9 @@ from jukebox_deploy.data.windows import WindowBatch
 from jukebox_deploy.engine import Engine
 from jukebox_deploy.errors import EngineError
 from jukebox_deploy.graphs import GraphOptions, declare_graphs
-from jukebox_deploy.jobs.evaluation_data import DataChoice, encode_songs, evaluation_windows
+from jukebox_deploy.jobs.evaluation_data import DataChoice, evaluation_windows
 from jukebox_deploy.jobs.opening import eager_engine
+from jukebox_deploy.jobs.song_codes import encode_songs
 from jukebox_deploy.jobs.token_scoring import score_with_engine, score_with_model
 from tests.jobs.small_evaluation import CONFIGS, VOCABULARY, prior_of, write_checkpoint, write_songs
 

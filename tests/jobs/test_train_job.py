@@ -149,6 +149,19 @@ def test_an_interrupted_run_goes_on_to_the_same_weights(
         assert torch.equal(first.tensors(component).load(name), second.tensors(component).load(name)), name
 
 
+def test_a_run_that_becomes_longer_is_the_longer_run(songs: Path, tmp_path: Path) -> None:
+    def run_of(steps: int, anneal: int, folder: str) -> TrainRequest:
+        base = request(Part.VQVAE, songs, tmp_path / folder, cadence=Cadence(log_steps=1))
+        optimiser = replace(base.settings.optimiser, anneal=anneal)
+        return replace(base, settings=replace(base.settings, steps=steps, optimiser=optimiser))
+
+    whole = train(run_of(4, 2, "whole"))
+    with pytest.raises(KeyboardInterrupt):
+        train(run_of(3, 1, "cut"), _interrupting(2))
+    resumed = train(replace(run_of(4, 2, "cut"), resume=True))
+    assert resumed.held_out == whole.held_out
+
+
 def _interrupting(step: int) -> Callable[[TrainingEvent], None]:
     def listen(event: TrainingEvent) -> None:
         if event.action == "training" and event.step == step:

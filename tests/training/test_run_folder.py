@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import json
 import os
 import sys
 from dataclasses import replace
@@ -52,15 +53,51 @@ def test_another_run_does_not_go_on_there(tmp_path: Path, other: RunRecord, reas
         RunFolder.begin(tmp_path, other, resume=True)
 
 
-def test_more_steps_may_be_asked_for_unless_the_rate_depends_on_their_number(tmp_path: Path) -> None:
-    longer = replace(RECORD, settings=settings(Part.VQVAE, steps=60))
-    RunFolder.begin(tmp_path / "flat", RECORD, resume=False)
-    RunFolder.begin(tmp_path / "flat", longer, resume=True)
-    annealed = OptimiserSettings(anneal=2)
-    short, long = (replace(RECORD, settings=settings(Part.VQVAE, steps=n, optimiser=annealed)) for n in (6, 60))
-    RunFolder.begin(tmp_path / "annealed", short, resume=False)
-    with pytest.raises(TrainingError, match="steps is 60, and was 6"):
-        RunFolder.begin(tmp_path / "annealed", long, resume=True)
+def run_of(steps: int, anneal: int) -> RunRecord:
+    return replace(RECORD, settings=settings(Part.VQVAE, steps=steps, optimiser=OptimiserSettings(anneal=anneal)))
+
+
+@pytest.mark.parametrize(
+    ("before", "done", "longer"),
+    [
+        (run_of(6, 0), 6, run_of(60, 0)),
+        (run_of(6, 2), 0, run_of(60, 2)),
+        (run_of(6, 2), 4, run_of(60, 30)),
+        (run_of(6, 0), 6, run_of(60, 54)),
+        (run_of(60, 30), 4, run_of(6, 2)),  # shorter
+        (run_of(6, 2), 6, run_of(6, 2)),
+    ],
+)
+def test_a_run_may_become_longer_while_its_rate_is_full(
+    tmp_path: Path, before: RunRecord, done: int, longer: RunRecord
+) -> None:
+    begin_and_stop(tmp_path, before, done)
+    RunFolder.begin(tmp_path, longer, resume=True)
+    again = RunFolder.begin(tmp_path, longer, resume=True)
+    assert json.loads((again.path / "run.json").read_text())["settings"]["steps"] == longer.settings.steps
+
+
+@pytest.mark.parametrize(
+    ("before", "done", "longer", "reason"),
+    [
+        (run_of(6, 2), 5, run_of(60, 2), "steps is 60, and was 6"),
+        (run_of(60, 2), 5, run_of(60, 56), "optimiser is"),
+        (run_of(6, 0), 6, run_of(60, 56), "steps is 60, and was 6"),
+        (run_of(6, 0), 5, run_of(4, 0), "5 steps are done, and 4 are asked for"),
+    ],
+)
+def test_steps_whose_rate_was_another_are_not_taken_over(
+    tmp_path: Path, before: RunRecord, done: int, longer: RunRecord, reason: str
+) -> None:
+    begin_and_stop(tmp_path, before, done)
+    with pytest.raises(TrainingError, match=reason):
+        RunFolder.begin(tmp_path, longer, resume=True)
+
+
+def begin_and_stop(path: Path, record: RunRecord, done: int) -> None:
+    folder = RunFolder.begin(path, record, resume=False)
+    if done:
+        folder.save(Snapshot(done, {}, {"weights": {"a": torch.zeros(1)}}), keep=1)
 
 
 def test_rows_logged_after_the_last_checkpoint_are_dropped(tmp_path: Path) -> None:

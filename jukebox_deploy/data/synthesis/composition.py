@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 
 from jukebox_deploy.data.dice import Dice, Stream
@@ -95,37 +95,51 @@ def _section(kind: SectionKind, plan: Outline, material: Material, dice: Dice) -
     bars = plan.bars(kind)
     notes, hits = _accompaniment(plan, strophe, bars)
     syllables: tuple[Syllable, ...] = ()
-    if kind in (SectionKind.VERSE, SectionKind.REFRAIN):
+    sung = _sung_lines(kind, plan)
+    if sung:
         lines = material.refrain_lines if kind is SectionKind.REFRAIN else _lines(strophe, dice)
-        syllables = tuple(_sung(strophe.tunes, lines, plan))
-    else:
-        notes += tuple(_played(strophe.tunes[: bars // BARS_PER_LINE], plan))
+        syllables = tuple(_sung(strophe.tunes, lines, sung, plan))
+    played = [line for line in range(bars // BARS_PER_LINE) if line not in sung]
+    notes += tuple(_played(strophe.tunes, played, plan))
     return Section(kind, bars * plan.genre.beats_per_bar, notes, hits, syllables)
 
 
+def _sung_lines(kind: SectionKind, plan: Outline) -> range:
+    """The numbers of the lines that the voice sings; the lead plays the others."""
+    if kind not in (SectionKind.VERSE, SectionKind.REFRAIN):
+        return range(0)
+    return range(0, plan.lines, 2 if plan.arrangement is Arrangement.ANSWERED else 1)
+
+
 def _accompaniment(plan: Outline, strophe: Strophe, bars: int) -> tuple[tuple[Note, ...], tuple[Hit, ...]]:
-    if plan.arrangement is Arrangement.SOLO:
+    if plan.arrangement is not Arrangement.FULL:
         return (), ()
     return accompany(plan.genre, strophe.rhythm, plan.tonic, strophe.chords(bars))
 
 
-def _played(tunes: Sequence[tuple[Tone, ...]], plan: Outline) -> Iterator[Note]:
-    tonic = folded(plan.tonic, _LOWEST_LEAD_TONIC)
-    for tone, start, length in _placed(tunes, plan.genre):
+def _played(tunes: Sequence[tuple[Tone, ...]], lines: Iterable[int], plan: Outline) -> Iterator[Note]:
+    answers = plan.arrangement is Arrangement.ANSWERED
+    tonic = folded(plan.tonic, plan.artist.singer.lowest if answers else _LOWEST_LEAD_TONIC)
+    for tone, start, length in _placed(tunes, lines, plan.genre):
         yield Note(Part.LEAD, start, length - _GAP, plan.genre.scale.pitch(tonic, tone.degree))
 
 
-def _sung(tunes: Sequence[tuple[Tone, ...]], lines: Sequence[Line], plan: Outline) -> Iterator[Syllable]:
+def _sung(
+    tunes: Sequence[tuple[Tone, ...]], words: Sequence[Line], lines: Sequence[int], plan: Outline
+) -> Iterator[Syllable]:
     tonic = folded(plan.tonic, plan.artist.singer.lowest)
-    for (tone, start, length), (text, after, sounds) in zip(_placed(tunes, plan.genre), _spelt(lines), strict=True):
+    placed, spelt = _placed(tunes, lines, plan.genre), _spelt([words[line] for line in lines])
+    for (tone, start, length), (text, after, sounds) in zip(placed, spelt, strict=True):
         yield Syllable(start, length, plan.genre.scale.pitch(tonic, tone.degree), text, after, sounds)
 
 
-def _placed(tunes: Sequence[tuple[Tone, ...]], genre: Genre) -> Iterator[tuple[Tone, float, float]]:
-    """The tones of all lines with start and length in beats of the section."""
-    for line, tune in enumerate(tunes):
+def _placed(
+    tunes: Sequence[tuple[Tone, ...]], lines: Iterable[int], genre: Genre
+) -> Iterator[tuple[Tone, float, float]]:
+    """The tones of these lines with start and length in beats of the section."""
+    for line in lines:
         begin = line * BARS_PER_LINE * genre.beats_per_bar
-        for tone in tune:
+        for tone in tunes[line]:
             start = swung(begin + tone.start, genre.offbeat)
             yield tone, start, swung(begin + tone.start + tone.length, genre.offbeat) - start
 

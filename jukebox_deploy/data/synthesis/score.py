@@ -88,6 +88,7 @@ class Arrangement(StrEnum):
 
     FULL = "full"  # a band: lead or voice, chords, bass, drums, the artist's echo
     SOLO = "solo"  # the tune alone, sung or played, without echo
+    ANSWERED = "answered"  # the same, and the lead plays every other line of verses and refrains, in the voice's octave
 
 
 @dataclass(frozen=True)
