@@ -33,6 +33,9 @@ RESULTS: dict[str, str] = {
 }
 """Files in `benchmarks/results/`, and how each is made."""
 
+FIRST_VQVAE = "runs/vqvae_first/bundle"
+"""Where a VQ-VAE lies of which only some levels were trained again."""
+
 NOT_TRAINED = "No trained model is here yet."
 NOT_MEASURED = "Not measured yet."
 
@@ -152,7 +155,12 @@ _OPTIONS = {
 
 def _command(name: str, run: Data, out: str) -> str:
     of_vqvae = run["part"] == "vqvae"
-    words = ["jukebox-deploy train", run["part"], "--data corpus --preset small_demo"]
+    words = ["jukebox-deploy train", run["part"], "--data corpus"]
+    if run.get("levels"):
+        words += [f"--bundle {FIRST_VQVAE} --levels {','.join(map(str, run['levels']))}"]
+        words += ["--anew"] if run["anew"] else []
+    else:
+        words += ["--preset small_demo"]
     words += [] if of_vqvae else ["--bundle runs/vqvae/bundle"]
     words += [f"--level {run['level']}"] if run["part"] == "upsampler" else []
     settings = {**run, **run["optimiser"]}

@@ -118,6 +118,13 @@ _prior = grouped(
 @_where
 @click.option("--bundle", type=PATH, metavar="BUNDLE", help="Fine-tune the VQ-VAE of this checkpoint bundle.")
 @click.option(
+    "--levels",
+    callback=comma_separated,
+    metavar="N,N",
+    help="Train these levels alone; the others stay as they are in BUNDLE. [default: all]",
+)
+@click.option("--anew", is_flag=True, help="Those levels begin with fresh weights.")
+@click.option(
     "--waveform-weight",
     type=LevelValueType(float),
     multiple=True,
@@ -221,6 +228,8 @@ def _settings(part: Part, options: dict[str, Any]) -> RunSettings:
         part,
         **{name: options[name] for name in same},
         level=options.get("level"),
+        levels=_levels(options.get("levels", ())),
+        anew=options.get("anew", False),
         seconds=options.get("seconds"),
         aligned=options.get("aligned", False),
         revival_threshold=options.get("revival_threshold", 1.0),
@@ -231,6 +240,12 @@ def _settings(part: Part, options: dict[str, Any]) -> RunSettings:
         optimiser=_optimiser(part, options),
         loss=_loss(options.get("waveform_weight", ())),
     )
+
+
+def _levels(names: Sequence[str]) -> tuple[int, ...]:
+    if odd := [name for name in names if not name.isdecimal()]:
+        raise click.UsageError(f"--levels: {odd[0]!r} is no number of a level; write them like 0,1.")
+    return tuple(map(int, names))
 
 
 def _loss(waveform_weights: Sequence[LevelValue]) -> LossSettings:

@@ -29,6 +29,7 @@ from jukebox_deploy.training.bandwidths import estimate_bandwidths
 from jukebox_deploy.training.metrics import code_counts, code_use, error_energy
 from jukebox_deploy.training.objective import VQVAEObjective, pack_codebooks
 from jukebox_deploy.training.run_folder import RunRecord
+from jukebox_deploy.training.settings import RunSettings
 from jukebox_deploy.training.trainer import TrainedWeights, Trainer
 from jukebox_deploy.training.workers import Workers
 
@@ -55,6 +56,7 @@ class VQVAETraining:
         self._start = start
         settings = request.settings
         _require_levels(settings.loss, self._config)
+        self._levels = _trained_levels(settings, self._config, start)
         self.example_length = self._whole_codes(settings.seconds or _SECONDS)
         self._crops = self._make_crops(
             self._songs.trained, self.example_length, settings.examples(workers.count), workers.rank, workers.count
@@ -71,15 +73,29 @@ class VQVAETraining:
 
     def trainer(self) -> Trainer:
         """See `TrainingPart`."""
-        torch.manual_seed(self._request.settings.seed)
-        vqvae = self._start.load_vqvae() if self._start else build_vqvae(self._config.vqvae)
+        vqvae = self._first_weights()
         settings = self._request.settings
         rule = UpdateRule(threshold=settings.revival_threshold, share=_REVIVAL_SHARE)
-        objective = VQVAEObjective(vqvae, settings.loss, self._bandwidths, rule, self._workers)
-        trainer = Trainer(objective, settings, self._batch, self._workers)
-        if self._start:
-            trainer.state = pack_codebooks(tuple(self._restored(vqvae)))
+        objective = VQVAEObjective(vqvae, settings.loss, self._bandwidths, rule, self._workers, self._levels)
+        others = [
+            part for level in range(self._config.vqvae.levels) if level not in self._levels for part in _parts(level)
+        ]
+        trainer = Trainer(objective, settings, self._batch, self._workers, others)
+        if self._start and not settings.anew:
+            trainer.state = pack_codebooks(dict(self._restored(vqvae)))
         return trainer
+
+    def _first_weights(self) -> VQVAE:
+        """What training begins with: fresh weights, a bundle's, or of each some levels."""
+        torch.manual_seed(self._request.settings.seed)
+        fresh = build_vqvae(self._config.vqvae)
+        if self._start is None:
+            return fresh
+        vqvae = self._start.load_vqvae()
+        if self._request.settings.anew:
+            for level in self._levels:
+                vqvae.encoders[level], vqvae.decoders[level] = fresh.encoders[level], fresh.decoders[level]
+        return vqvae
 
     @torch.no_grad()
     def assess(self, trained: TrainedWeights, folder: Path) -> Mapping[str, float]:
@@ -132,15 +148,20 @@ class VQVAETraining:
         batches = (torch.from_numpy(crops.batch(number)) for number in range(crops.batches_per_epoch))
         return estimate_bandwidths(batches, self._rate)
 
-    def _restored(self, vqvae: VQVAE) -> Iterator[CodebookState]:
-        tokens = self.example_length * self._workers.count  # of one example per process (specification 2.5)
-        for level, codebook in enumerate(vqvae.codebooks):
-            yield restore_codebook(cast(Codebook, codebook).codes, tokens // self._config.vqvae.hop_length(level))
+    def _restored(self, vqvae: VQVAE) -> Iterator[tuple[int, CodebookState]]:
+        samples = self.example_length * self._workers.count  # of one example per process (specification 2.5)
+        for level in self._levels:
+            codes = cast(Codebook, vqvae.codebooks[level]).codes
+            hop = self._config.vqvae.hop_length(level)
+            tokens = samples // hop
+            if tokens < len(codes):  # by so few all codes would seem unused: take those of the whole batch
+                tokens = self.example_length * self._request.settings.batch // hop
+            yield level, restore_codebook(codes, tokens)
 
     def _filled(self, trained: TrainedWeights) -> VQVAE:
         """A VQ-VAE with trained weights and codebooks."""
         codebooks: dict[str, Tensor] = {
-            f"codebooks.{level}.codes": trained.state[f"codes.{level}"] for level in range(self._config.vqvae.levels)
+            f"codebooks.{level}.codes": trained.state[f"codes.{level}"] for level in self._levels
         }
         model = build_vqvae(self._config.vqvae)
         model.load_state_dict({**trained.weights, **codebooks})
@@ -163,6 +184,23 @@ def _require_levels(loss: LossSettings, config: JukeboxConfig) -> None:
             f"waveform weight: there is no level {len(loss.waveform) - 1}; {config.name} has levels 0 to "
             f"{config.vqvae.levels - 1}."
         )
+
+
+def _parts(level: int) -> tuple[str, str]:
+    """What the names of a level's parameters begin with."""
+    return f"model.encoders.{level}.", f"model.decoders.{level}."
+
+
+def _trained_levels(settings: RunSettings, config: JukeboxConfig, start: CheckpointBundle | None) -> tuple[int, ...]:
+    """The levels that are trained; raises `ConfigError` for those that there are not, or that nothing stands beside."""
+    known = tuple(range(config.vqvae.levels))
+    if odd := [level for level in settings.levels if level not in known]:
+        raise ConfigError(f"levels: there is no level {odd[0]}; {config.name} has levels 0 to {known[-1]}.")
+    if settings.levels and start is None:
+        raise ConfigError("levels: those that are not trained come from a checkpoint bundle; name it.")
+    if settings.anew and not settings.levels:
+        raise ConfigError("anew: name the levels that begin anew; without a bundle all do.")
+    return tuple(sorted(set(settings.levels))) or known
 
 
 def _required(name: str | None) -> str:

@@ -69,9 +69,9 @@ def join_bundles(
     Raises:
         CheckpointError: if the VQ-VAEs differ, or two bundles have the same prior.
     """
-    first = bundles[0]
     # Bundles of priors carry their VQ-VAE as a copy; the one that was trained as such tells how it was made.
-    owners = {VQVAE_COMPONENT: next((bundle for bundle in bundles if not bundle.config.priors), first)}
+    first = next((bundle for bundle in bundles if not bundle.config.priors), bundles[0])
+    owners = {VQVAE_COMPONENT: first}
     for bundle in bundles:
         _require_same_vqvae(first, bundle)
         for component in bundle.components[1:]:
@@ -96,16 +96,27 @@ def _opener(bundle: CheckpointBundle, component: str, dtype: torch.dtype | None)
     return open_tensors
 
 
-def _require_same_vqvae(first: CheckpointBundle, other: CheckpointBundle) -> None:
-    mine, theirs = first.tensors(VQVAE_COMPONENT), other.tensors(VQVAE_COMPONENT)
-    same = first.config.vqvae == other.config.vqvae and all(
-        torch.equal(mine.load(name), theirs.load(name)) for name in mine.infos
+def _require_same_vqvae(owner: CheckpointBundle, other: CheckpointBundle) -> None:
+    """The levels of the VQ-VAE whose codes the priors of `other` write and read must be those of `owner`."""
+    mine, theirs = owner.tensors(VQVAE_COMPONENT), other.tensors(VQVAE_COMPONENT)
+    levels = _levels_in_use(other)
+    names = [name for name in mine.infos if int(name.split(".")[1]) in levels]
+    same = owner.config.vqvae == other.config.vqvae and all(
+        torch.equal(mine.load(name), theirs.load(name)) for name in names
     )
     if not same:
         raise CheckpointError(
-            f"{other.folder} and {first.folder} have different VQ-VAEs: codes of one mean nothing to the other. "
+            f"{other.folder} and {owner.folder} have different VQ-VAEs: codes of one mean nothing to the other. "
             "Train all priors on the codes of one VQ-VAE."
         )
+
+
+def _levels_in_use(bundle: CheckpointBundle) -> set[int]:
+    """Levels share nothing, so those that no prior knows may differ; all of a VQ-VAE without priors."""
+    vqvae, priors = bundle.config.vqvae, bundle.config.priors
+    if not priors:
+        return set(range(vqvae.levels))
+    return {level for prior in priors for level in (prior.level, prior.level + 1) if level < vqvae.levels}
 
 
 def _common_vocabulary(bundles: Sequence[CheckpointBundle]) -> Vocabulary:

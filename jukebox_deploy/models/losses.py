@@ -78,12 +78,13 @@ class LossSettings:
 class LossReport:
     """The loss and its parts; all tensors are scalars, tuples have one per level."""
 
+    levels: tuple[int, ...]
     total: Tensor
     reconstruction: tuple[Tensor, ...]
     spectral: tuple[Tensor, ...]
     multispectral: tuple[Tensor, ...]
     commit: Tensor  # summed over the levels
-    l1: Tensor  # of level 0, as are the next three
+    l1: Tensor  # of the finest level, as are the next three
     l2: Tensor
     linf: Tensor
     spectral_convergence: Tensor
@@ -185,7 +186,7 @@ def vqvae_loss(
     spectral = tuple(_spectral_term(target, output, settings, bandwidths) for output in outputs)
     multispectral = tuple(multispectral_distance(target, output).mean() / bandwidths.spectral for output in outputs)
     commit = torch.stack(reconstruction.commit_losses).sum()
-    weighted = [settings.waveform_factor(level) * term for level, term in enumerate(waveform)]
+    weighted = [settings.waveform_factor(level) * t for level, t in zip(reconstruction.levels, waveform, strict=True)]
     total = (
         torch.stack(weighted).sum()
         + settings.spectral * torch.stack(spectral).sum()
@@ -194,6 +195,7 @@ def vqvae_loss(
     )
     finest = outputs[0].detach()
     return LossReport(
+        reconstruction.levels,
         total,
         waveform,
         spectral,

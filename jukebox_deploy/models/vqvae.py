@@ -6,7 +6,7 @@ Source: specification section 2; paper section 3.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 import torch
@@ -65,8 +65,9 @@ class Decoder(nn.Module):
 
 @dataclass(frozen=True)
 class Reconstruction:
-    """Every level's attempt at the audio."""
+    """Attempts of some levels at the audio."""
 
+    levels: tuple[int, ...]  # whose attempts these are
     audio: tuple[Tensor, ...]  # [B, 1, T] per level
     commit_losses: tuple[Tensor, ...]  # scalar per level
 
@@ -76,8 +77,8 @@ class TrainingStep:
     """A reconstruction made while training, and what it taught the codebooks."""
 
     reconstruction: Reconstruction
-    codebooks: tuple[CodebookState, ...]  # per level, for the next step
-    metrics: tuple[CodebookMetrics, ...]  # per level
+    codebooks: dict[int, CodebookState]  # by level, for the next step
+    metrics: dict[int, CodebookMetrics]  # by level
 
 
 class VQVAE(nn.Module):
@@ -108,55 +109,57 @@ class VQVAE(nn.Module):
 
         Raises `AudioError` where `T` is not a multiple of every hop.
         """
-        codebooks = [self._codebook(level).codes for level in range(len(self.codebooks))]
-        return self._reconstruct(audio, self._all_latents(audio), codebooks)
+        levels = range(len(self.codebooks))
+        latents = [self.encode_latents(audio, level) for level in levels]
+        return self._reconstruct(audio, levels, latents, [self._codebook(level).codes for level in levels])
 
     def training_step(
         self,
         audio: Tensor,
-        states: Sequence[CodebookState | None],
+        states: Mapping[int, CodebookState | None],
         rule: UpdateRule,
         draw: CandidateDraw,
         peers: Peers = ALONE,
     ) -> TrainingStep:
         """Reconstruct audio `[B, 1, T]` with the states' codes, and let the codebooks learn from it.
 
-        A state of `None` is initialised from this batch. The buffers of this module are neither read
-        nor written; see `store_codebooks`. `draw` picks the latents at which codes (re)start, the same
-        for all of the `peers`, whose codebooks learn together. Raises `AudioError` where `T` is not a
-        multiple of every hop.
+        `states`: by the levels that are trained; other levels do nothing. A state of `None` is initialised
+        from this batch. The buffers of this module are neither read nor written; see `store_codebooks`.
+        `draw` picks the latents at which codes (re)start, the same for all of the `peers`, whose codebooks
+        learn together. Raises `AudioError` where `T` is not a multiple of every hop.
         """
-        latents = self._all_latents(audio)
+        latents = [self.encode_latents(audio, level) for level in states]
         current = [
             state or initialise_codebook(draw(flatten_latents(x.detach()), self._codebook(level).codes.shape[0]))
-            for level, (state, x) in enumerate(zip(states, latents, strict=True))
+            for (level, state), x in zip(states.items(), latents, strict=True)
         ]
         # The output uses the codes from before the update.
-        reconstruction = self._reconstruct(audio, latents, [state.codes for state in current])
+        reconstruction = self._reconstruct(audio, tuple(states), latents, [state.codes for state in current])
         updates = [update_codebook(state, x, rule, draw, peers) for state, x in zip(current, latents, strict=True)]
-        return TrainingStep(reconstruction, tuple(state for state, _ in updates), tuple(m for _, m in updates))
+        codebooks = {level: state for level, (state, _) in zip(states, updates, strict=True)}
+        metrics = {level: metric for level, (_, metric) in zip(states, updates, strict=True)}
+        return TrainingStep(reconstruction, codebooks, metrics)
 
     @torch.no_grad()
-    def store_codebooks(self, states: Sequence[CodebookState]) -> None:
-        """Copy trained codes into the module, for encoding, decoding and saving."""
-        for level, state in enumerate(states):
+    def store_codebooks(self, states: Mapping[int, CodebookState]) -> None:
+        """Copy trained codes, by level, into the module, for encoding, decoding and saving."""
+        for level, state in states.items():
             self._codebook(level).codes.copy_(state.codes)
-
-    def _all_latents(self, audio: Tensor) -> list[Tensor]:
-        return [self.encode_latents(audio, level) for level in range(len(self.encoders))]
 
     def _codebook(self, level: int) -> Codebook:
         codebook = self.codebooks[level]
         assert isinstance(codebook, Codebook)
         return codebook
 
-    def _reconstruct(self, audio: Tensor, latents: Sequence[Tensor], codebooks: Sequence[Tensor]) -> Reconstruction:
+    def _reconstruct(
+        self, audio: Tensor, levels: Sequence[int], latents: Sequence[Tensor], codebooks: Sequence[Tensor]
+    ) -> Reconstruction:
         quantisations = [quantise(x, codes) for x, codes in zip(latents, codebooks, strict=True)]
-        decoded = tuple(decode(q.latents) for decode, q in zip(self.decoders, quantisations, strict=True))
-        for level, reconstruction in enumerate(decoded):
+        decoded = tuple(self.decoders[level](q.latents) for level, q in zip(levels, quantisations, strict=True))
+        for level, reconstruction in zip(levels, decoded, strict=True):
             if reconstruction.shape != audio.shape:
                 raise AudioError(
                     f"audio of {audio.shape[-1]} samples does not come back whole from level {level} "
                     f"({reconstruction.shape[-1]} samples); cut it to a multiple of the hop length."
                 )
-        return Reconstruction(decoded, tuple(q.commit_loss for q in quantisations))
+        return Reconstruction(tuple(levels), decoded, tuple(q.commit_loss for q in quantisations))

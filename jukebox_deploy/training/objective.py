@@ -61,18 +61,21 @@ class VQVAEObjective(nn.Module):
         bandwidths: Bandwidths,
         rule: UpdateRule | None = None,
         peers: Peers = ALONE,
+        levels: tuple[int, ...] = (),
     ) -> None:
+        """`levels`: those that are trained; empty: all."""
         super().__init__()
         self.model = vqvae
         self._settings = settings
         self._bandwidths = bandwidths
         self._rule = rule or UpdateRule()
         self._peers = peers
+        self._levels = levels or tuple(range(len(vqvae.codebooks)))
 
     def forward(self, batch: Batch, state: State, seed: int) -> Outcome:
         """See `Objective`."""
         audio = batch["audio"]
-        before = unpack_codebooks(state, len(self.model.codebooks))
+        before = unpack_codebooks(state, self._levels)
         step = self.model.training_step(audio, before, self._rule, _seeded_draw(seed, self._peers), self._peers)
         report = vqvae_loss(audio, step.reconstruction, self._settings, self._bandwidths)
         metrics = {**_loss_metrics(report), **_codebook_metrics(step.metrics)}
@@ -106,21 +109,19 @@ class PriorObjective(nn.Module):
         return PriorBatch(tokens, start, conditioning, lyrics)
 
 
-def pack_codebooks(states: tuple[CodebookState, ...]) -> dict[str, Tensor]:
-    """Codebook states as tensors by name."""
-    return {
-        f"{name}.{level}": getattr(state, name)
-        for level, state in enumerate(states)
-        for name in ("codes", "sums", "counts")
-    }
+_STATE_NAMES = ("codes", "sums", "counts")
 
 
-def unpack_codebooks(state: State, levels: int) -> list[CodebookState | None]:
+def pack_codebooks(states: Mapping[int, CodebookState]) -> dict[str, Tensor]:
+    """Codebook states by level, as tensors by name."""
+    return {f"{name}.{level}": getattr(state, name) for level, state in states.items() for name in _STATE_NAMES}
+
+
+def unpack_codebooks(state: State, levels: tuple[int, ...]) -> dict[int, CodebookState | None]:
     """The reverse; `None` for each level before the first step."""
     if not state:
-        return [None] * levels
-    names = ("codes", "sums", "counts")
-    return [CodebookState(*(state[f"{name}.{level}"] for name in names)) for level in range(levels)]
+        return dict.fromkeys(levels)
+    return {level: CodebookState(*(state[f"{name}.{level}"] for name in _STATE_NAMES)) for level in levels}
 
 
 def _seeded_draw(seed: int, peers: Peers) -> CandidateDraw:
@@ -139,14 +140,14 @@ def _loss_metrics(report: LossReport) -> dict[str, Tensor]:
     per_level = {
         f"{name}_{level}": value.detach()
         for name in ("reconstruction", "multispectral")
-        for level, value in enumerate(getattr(report, name))
+        for level, value in zip(report.levels, getattr(report, name), strict=True)
     }
     return {**per_level, "commit": report.commit.detach(), "convergence": report.spectral_convergence.detach()}
 
 
-def _codebook_metrics(metrics: tuple[CodebookMetrics, ...]) -> dict[str, Tensor]:
+def _codebook_metrics(metrics: Mapping[int, CodebookMetrics]) -> dict[str, Tensor]:
     return {
         f"{name}_{level}": getattr(one, name)
-        for level, one in enumerate(metrics)
+        for level, one in metrics.items()
         for name in ("fit", "entropy", "usage", "used_current", "change")
     }

@@ -62,6 +62,8 @@ class RunSettings:
     level: int | None = None  # of a prior; `None` for the VQ-VAE
     accumulate: int = 1  # pieces in which a process works through its share of a batch
     seconds: float | None = None  # of an example, for the VQ-VAE; a prior's is its window
+    levels: tuple[int, ...] = ()  # of the VQ-VAE that are trained, the others stay as they are; empty: all
+    anew: bool = False  # whether these levels begin with fresh weights, and not with those of a bundle
     aligned: bool = False  # for the VQ-VAE: examples begin at whole top codes, as songs are encoded later
     seed: int = 0
     precision: TrainingPrecision = TrainingPrecision.FP32

@@ -7,7 +7,7 @@ gives the numbers of one that was never interrupted. Source: specification secti
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import nullcontext
 from dataclasses import asdict, dataclass
 from typing import Any, cast
@@ -61,8 +61,15 @@ class TrainedWeights:
 class Trainer:
     """Weights, moments and averages of one run, and the step that moves them."""
 
-    def __init__(self, objective: nn.Module, settings: RunSettings, make_batch: BatchMaker, workers: Workers) -> None:
-        """`objective` is an `Objective` whose part `model` is trained.
+    def __init__(
+        self,
+        objective: nn.Module,
+        settings: RunSettings,
+        make_batch: BatchMaker,
+        workers: Workers,
+        idle: Sequence[str] = (),
+    ) -> None:
+        """`objective` is an `Objective` whose part `model` is trained; `idle`: parts of it that have no work to do.
 
         Raises `ConfigError` if a batch cannot be divided among the processes, `TrainingError` if all is frozen.
         """
@@ -72,7 +79,7 @@ class Trainer:
         self.state: State = {}
         self._workers = workers
         self._make_batch = make_batch
-        freeze(objective, settings.frozen)
+        freeze(objective, (*settings.frozen, *idle))
         objective.to(workers.device)
         if settings.recompute:
             recompute_activations(objective)

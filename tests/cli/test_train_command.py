@@ -115,6 +115,17 @@ def test_waveforms_count_by_level_and_passes_are_compiled(seen: list[object]) ->
     assert "given by level, such as 2=0.1" in refused.output
 
 
+def test_levels_that_are_trained(seen: list[object]) -> None:
+    words = ["train", "vqvae", "--data", "songs", "--out", "run", "--steps", "9", "--bundle", "b"]
+    result = CliRunner().invoke(cli, [*words, "--levels", "0,2", "--anew"])
+    assert result.exit_code == 0, result.output
+    assert seen[0].settings.levels == (0, 2)  # type: ignore[attr-defined]  # a TrainRequest
+    assert seen[0].settings.anew  # type: ignore[attr-defined]  # a TrainRequest
+    refused = CliRunner().invoke(cli, [*words, "--levels", "top"])
+    assert refused.exit_code == 2
+    assert "'top' is no number of a level" in refused.output
+
+
 def test_a_run_says_what_came_of_it(songs: Path, tmp_path: Path) -> None:
     result = CliRunner().invoke(cli, vqvae_arguments(songs, tmp_path / "run", "--steps", "1", "--json"))
     assert result.exit_code == 0, result.output

@@ -212,7 +212,35 @@ def test_a_fine_tuned_codebook_goes_on_from_its_codes(songs: Path, vqvae_run: Tr
     assert torch.linalg.vector_norm(after - before) < 0.2 * torch.linalg.vector_norm(before)
 
 
+@pytest.mark.parametrize("anew", [False, True])
+def test_levels_that_are_not_trained_stay_as_they_are(
+    songs: Path, vqvae_run: TrainingSummary, prior_run: TrainingSummary, tmp_path: Path, anew: bool
+) -> None:
+    bundle = vqvae_run.folder / "bundle"
+    base = request(Part.VQVAE, songs, tmp_path / "level", preset=None, bundle=bundle, fine_tune=True)
+    trained = train(replace(base, settings=replace(base.settings, levels=(1,), anew=anew))).bundle
+    assert trained is not None
+    assert vqvae_run.bundle is not None
+    before, after = (run.tensors("vqvae") for run in (vqvae_run.bundle, trained))
+    for name in before.infos:
+        same = torch.equal(before.load(name), after.load(name))
+        assert same == (name.split(".")[1] != "1"), name
+    # The top prior knows nothing of the level below its own, so it goes with the new one.
+    assert prior_run.bundle is not None
+    whole = join_bundles([trained, prior_run.bundle], tmp_path / "whole")
+    assert torch.equal(whole.tensors("vqvae").load("codebooks.1.codes"), after.load("codebooks.1.codes"))
+
+
 class TestRefusals:
+    def test_levels_without_a_bundle(self, songs: Path, tmp_path: Path) -> None:
+        base = request(Part.VQVAE, songs, tmp_path / "run")
+        with pytest.raises(ConfigError, match="those that are not trained come from a checkpoint bundle"):
+            train(replace(base, settings=replace(base.settings, levels=(1,))))
+        with pytest.raises(ConfigError, match="there is no level 3; tiny has levels 0 to 2"):
+            train(replace(base, settings=replace(base.settings, levels=(3,))))
+        with pytest.raises(ConfigError, match="name the levels that begin anew"):
+            train(replace(base, settings=replace(base.settings, anew=True)))
+
     def test_a_prior_without_a_vqvae(self, songs: Path, tmp_path: Path) -> None:
         with pytest.raises(TrainingError, match="name the checkpoint bundle that has it"):
             train(request(Part.PRIOR, songs, tmp_path / "run"))

@@ -43,7 +43,7 @@ def load(name):
 
 
 def check_states(states, golden, prefix):
-    for level, state in enumerate(states):
+    for level, state in states.items():
         assert relative_error(state.codes, golden[f"{prefix}k_l{level}"]) < 1e-5
         assert relative_error(state.sums, golden[f"{prefix}k_sum_l{level}"]) < 1e-5
         assert relative_error(state.counts, golden[f"{prefix}k_elem_l{level}"]) < 1e-5
@@ -51,7 +51,7 @@ def check_states(states, golden, prefix):
 
 def check_metrics(metrics, golden, prefix):
     for ours, theirs in METRICS.items():
-        mean = sum(float(getattr(level, ours)) for level in metrics) / len(metrics)
+        mean = sum(float(getattr(level, ours)) for level in metrics.values()) / len(metrics)
         assert mean == pytest.approx(float(golden[f"{prefix}/{theirs}"]), rel=1e-5), ours
 
 
@@ -59,7 +59,7 @@ def test_three_training_steps_match_the_original():
     golden, model = load("vqvae_small_2level.npz")
     parameters = dict(model.named_parameters())
     names = [our_name(name) for name in json.loads(str(golden["param_names"]))]
-    states = [None, None]
+    states = dict.fromkeys((0, 1))
     for step in range(3):
         target = audio(golden, f"in/train_x{step}")
         result = model.training_step(target, states, UpdateRule(), first_rows)
@@ -80,10 +80,10 @@ def test_three_training_steps_match_the_original():
 def test_training_goes_on_from_restored_codebooks(name):
     golden, model = load(name)
     target, config = audio(golden, "in/x"), vqvae_config(golden)
-    states = [
-        restore_codebook(codebook.codes, target.shape[-1] // hop)
-        for codebook, hop in zip(model.codebooks, config.hop_lengths, strict=True)
-    ]
+    states = {
+        level: restore_codebook(codebook.codes, target.shape[-1] // config.hop_length(level))
+        for level, codebook in enumerate(model.codebooks)
+    }
     result = model.training_step(target, states, UpdateRule(threshold=0.5), first_rows)
     check_report(vqvae_loss(target, result.reconstruction, loss_settings(golden), BANDWIDTHS), golden, "out/restore")
     check_metrics(result.metrics, golden, "out/restore")

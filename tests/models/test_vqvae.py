@@ -10,6 +10,7 @@ from jukebox_deploy.config import VQVAEConfig
 from jukebox_deploy.errors import AudioError, ConfigError
 from jukebox_deploy.models.bottleneck import UpdateRule, draw_candidates
 from jukebox_deploy.models.builders import build_vqvae
+from jukebox_deploy.models.losses import Bandwidths, LossSettings, vqvae_loss
 from jukebox_deploy.presets import RELEASED_VQVAE, SMALL_VQVAE
 from tests.models.oracle_names import audio, load_golden, our_state_dict, relative_error, vqvae_config
 
@@ -108,7 +109,9 @@ def test_audio_that_does_not_fill_its_codes_is_refused_in_training(original):
     with pytest.raises(AudioError, match="multiple of the hop length"):
         model(audio(golden, "in/x")[..., :-1])
     with pytest.raises(AudioError, match="multiple of the hop length"):
-        model.training_step(audio(golden, "in/x")[..., :-1], [None] * len(levels(model)), UpdateRule(), draw_candidates)
+        model.training_step(
+            audio(golden, "in/x")[..., :-1], dict.fromkeys(levels(model)), UpdateRule(), draw_candidates
+        )
 
 
 def test_a_level_that_does_not_shorten_is_refused():
@@ -128,10 +131,32 @@ def test_gradients_reach_the_encoder_but_not_the_codebook(original):
 @torch.no_grad()
 def test_trained_codebooks_are_stored_in_the_module():
     golden, model = load("vqvae_small_2level.npz")
-    step = model.training_step(audio(golden, "in/x"), [None, None], UpdateRule(), draw_candidates)
+    step = model.training_step(audio(golden, "in/x"), dict.fromkeys((0, 1)), UpdateRule(), draw_candidates)
     model.store_codebooks(step.codebooks)
-    for codebook, state in zip(model.codebooks, step.codebooks, strict=True):
+    assert list(step.codebooks) == [0, 1]
+    for codebook, state in zip(model.codebooks, step.codebooks.values(), strict=True):
         assert torch.equal(codebook.codes, state.codes)
+
+
+@torch.no_grad()
+def test_a_level_is_trained_as_if_it_were_alone():
+    golden, model = load("vqvae_small_2level.npz")
+    sound = audio(golden, "in/x")
+    rule = UpdateRule()
+
+    def first(rows, count):
+        return rows[:count]
+
+    both = model.training_step(sound, dict.fromkeys((0, 1)), rule, first)
+    upper = model.training_step(sound, {1: None}, rule, first)
+    assert upper.reconstruction.levels == (1,)
+    assert torch.equal(upper.reconstruction.audio[0], both.reconstruction.audio[1])
+    assert torch.equal(upper.codebooks[1].codes, both.codebooks[1].codes)
+    settings, bandwidths = LossSettings(waveform=(1.0, 0.25)), Bandwidths(0.3, 0.1, 10.0)
+    losses = [vqvae_loss(sound, step.reconstruction, settings, bandwidths) for step in (both, upper)]
+    assert losses[1].reconstruction == losses[0].reconstruction[1:]
+    expected = 0.25 * losses[0].reconstruction[1] + losses[0].multispectral[1]
+    torch.testing.assert_close(losses[1].total, expected + 0.02 * both.reconstruction.commit_losses[1])
 
 
 def test_runs_on_tensors_without_data():

@@ -115,7 +115,7 @@ def test_a_vqvae_is_lowered_in_its_convolutions_alone(precision):
     def step(precision: TrainingPrecision) -> tuple[float, Any, DtypesSeen]:
         draw = lambda rows, count: draw_candidates(rows, count, torch.Generator().manual_seed(1))  # noqa: E731
         with DtypesSeen() as seen, autocast(precision, CPU):
-            result = model.training_step(audio, [None, None], UpdateRule(), draw)
+            result = model.training_step(audio, dict.fromkeys((0, 1)), UpdateRule(), draw)
             loss = vqvae_loss(audio, result.reconstruction, LossSettings(), Bandwidths(0.3, 0.1, 10.0))
         return loss.total.item(), result, seen
 
@@ -126,4 +126,4 @@ def test_a_vqvae_is_lowered_in_its_convolutions_alone(precision):
     assert seen.dtypes("convolution", SAMPLES // 2) == {dtype}
     assert seen.dtypes("mm") == {torch.float32}  # of the distances
     assert all(output.dtype == torch.float32 for output in result.reconstruction.audio)
-    assert all(state.codes.dtype == state.sums.dtype == torch.float32 for state in result.codebooks)
+    assert all(state.codes.dtype == state.sums.dtype == torch.float32 for state in result.codebooks.values())
