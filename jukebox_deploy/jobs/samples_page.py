@@ -77,6 +77,8 @@ def write_samples_page(
             card=_card(request),
             seed=request.seed,
             corpus_seed=request.corpus_seed,
+            corpus_grid=request.corpus_grid,
+            corpus_arrangement=request.corpus_arrangement,
             seconds=request.seconds,
             levels=settings,
             samples=tuple(samples),

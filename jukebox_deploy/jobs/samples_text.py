@@ -6,6 +6,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
+from jukebox_deploy.data.synthesis.score import Arrangement
 from jukebox_deploy.runtime.song import LevelSettings
 
 PAGE_FILE = "README.md"
@@ -64,6 +65,8 @@ class SamplesPage:
     card: str | None  # way from the page to the model's card
     seed: int
     corpus_seed: int
+    corpus_grid: float
+    corpus_arrangement: Arrangement
     seconds: float
     levels: tuple[LevelSettings, ...]  # level 0 first
     samples: tuple[Sample, ...]
@@ -90,8 +93,9 @@ class SamplesPage:
         yield from ("", "## How it was made", "")
         yield from self._settings_lines()
         yield from ("", "The command, in a clone with `pip install --editable '.[cpu,train]'`:", "")
-        seeds = f"--seed {self.seed} --corpus-seed {self.corpus_seed} --seconds {self.seconds:g}"
-        yield from ("```sh", f"python -m jukebox_deploy.cli.samples_page {seeds} --force", "```")
+        seeds = f"--seed {self.seed} --corpus-seed {self.corpus_seed} --corpus-grid {self.corpus_grid:g}"
+        rest = f"--corpus-arrangement {self.corpus_arrangement} --seconds {self.seconds:g} --force"
+        yield from ("```sh", f"python -m jukebox_deploy.cli.samples_page {seeds} {rest}", "```")
 
     def _settings_lines(self) -> Iterator[str]:
         yield from ("| level | temperature | top-k | top-p |", "| ---: | ---: | ---: | ---: |")
