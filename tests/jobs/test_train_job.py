@@ -199,14 +199,22 @@ def test_fine_tuning_keeps_rows_of_known_names_and_grows_tables(
     torch.testing.assert_close(after[5], before[0], atol=0.01, rtol=0)
 
 
-def test_a_fine_tuned_codebook_goes_on_from_its_codes(songs: Path, vqvae_run: TrainingSummary, tmp_path: Path) -> None:
+@pytest.mark.parametrize(
+    ("level", "batch", "threshold"),
+    [(0, 2, 0.0), (2, 4, 1.0)],
+    ids=["many latents", "fewer latents per example than codes"],
+)
+def test_a_fine_tuned_codebook_goes_on_from_its_codes(
+    songs: Path, vqvae_run: TrainingSummary, tmp_path: Path, level: int, batch: int, threshold: float
+) -> None:
     bundle = vqvae_run.folder / "bundle"
     base = request(Part.VQVAE, songs, tmp_path / "tuned", preset=None, bundle=bundle, fine_tune=True)
     gentle = OptimiserSettings(learning_rate=1e-9)
-    tuned = train(replace(base, settings=replace(base.settings, optimiser=gentle, revival_threshold=0.0)))
+    settings = replace(base.settings, optimiser=gentle, revival_threshold=threshold, batch=batch)
+    tuned = train(replace(base, settings=settings))
     assert tuned.bundle is not None
     assert vqvae_run.bundle is not None
-    name = "codebooks.0.codes"
+    name = f"codebooks.{level}.codes"
     before, after = (run.tensors("vqvae").load(name) for run in (vqvae_run.bundle, tuned.bundle))
     # A codebook that began anew would hold other latents; this one has moved by two steps of its moving average.
     assert torch.linalg.vector_norm(after - before) < 0.2 * torch.linalg.vector_norm(before)
