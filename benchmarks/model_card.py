@@ -25,7 +25,9 @@ RESULTS: dict[str, str] = {
     TRAINING: 'by hand, from what `train` said: {"machine": NAME, "seconds": {"vqvae": 60, "prior_0": 60, …}}',
     EVALUATION: f"jukebox-deploy evaluate {MODEL} onnx_fp32 onnx_fp16 onnx_bf16 onnx_int8 onnx_int4 onnx_fp8 "
     "--data CORPUS --windows 6 --songs 3 --json, the others exported with --logits, int4 with --calibrate self",
-    SONGS: "jukebox-deploy sample onnx_fp32 --every-level --requests REQUESTS --slots 54 --temperature 0=0.85 "
+    SONGS: "jukebox-deploy data synthesize --songs 108 --seed 2 --rate 8000 --grid 0.032 --arrangement answered "
+    "--out judged && jukebox-deploy data requests judged --seconds 6.144 --out REQUESTS && "
+    "jukebox-deploy sample onnx_fp32 --every-level --requests REQUESTS --slots 54 --temperature 0=0.85 "
     "--temperature 1=0.85 --temperature 2=0.8 --out SONGS && "
     "jukebox-deploy evaluate-songs SONGS --data CORPUS --codec onnx_fp32 --clips 300 --json",
     ONE_SONG: "jukebox-deploy data synthesize --songs 1 --seed 52 --rate 8000 --grid 0.032 --arrangement answered "

@@ -162,6 +162,8 @@ def run(
     from jukebox_deploy.benchmarks.variants import open_subjects
 
     tensorrt = chosen_tensorrt(choices)
+    if preset is not None and tensorrt is not None:
+        raise click.UsageError("--preset makes ONNX graphs; the options of engines for TensorRT need ENGINE_BUNDLEs.")
     plan = plan_of({name: choice for name, choice in choices.items() if name not in TENSORRT_CHOICES})
     _check_sources(bundles, against, preset, workdir)
     if quality and (preset is None or weights == ("fp32",)):

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from jukebox_deploy.cli.options import PATH
+from jukebox_deploy.cli.options import PATH, metadata_option
 from jukebox_deploy.cli.tables import output_console, plain_table
 from jukebox_deploy.errors import DataError
 
@@ -25,12 +25,7 @@ _SHOWN = 20
 
 @click.command()
 @click.argument("folder", type=PATH, metavar="DIR")
-@click.option(
-    "--metadata",
-    type=PATH,
-    metavar="FILE",
-    help="Table of the songs. [default: metadata.jsonl or metadata.csv in DIR]",
-)
+@metadata_option
 @click.option("--json", "as_json", is_flag=True, help="Print everything as JSON.")
 def check(folder: Path, metadata: Path | None, as_json: bool) -> None:
     """Count the songs below DIR, with their artists and genres, and tell what is left out and why.

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import click
 
-from jukebox_deploy.cli.options import PATH
+from jukebox_deploy.cli.options import PATH, metadata_option, threads_option
 from jukebox_deploy.cli.progress import progress_bars
 
 
@@ -21,13 +21,8 @@ from jukebox_deploy.cli.progress import progress_bars
     help="Encode with these, which `export` or `build` made from BUNDLE. [default: with PyTorch]",
 )
 @click.option("--codes", type=PATH, required=True, metavar="DIR", help="Where the codes are kept.")
-@click.option(
-    "--metadata",
-    type=PATH,
-    metavar="FILE",
-    help="Table of the songs. [default: metadata.jsonl or metadata.csv in DIR]",
-)
-@click.option("--threads", type=click.IntRange(1), metavar="N", help="Of the CPU. [default: as many as pay]")
+@metadata_option
+@threads_option
 def encode(
     folder: Path, bundle: Path, engines: Path | None, codes: Path, metadata: Path | None, threads: int | None
 ) -> None:

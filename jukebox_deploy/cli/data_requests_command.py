@@ -6,7 +6,7 @@ from pathlib import Path
 
 import click
 
-from jukebox_deploy.cli.options import PATH
+from jukebox_deploy.cli.options import PATH, metadata_option
 
 
 @click.command()
@@ -20,12 +20,7 @@ from jukebox_deploy.cli.options import PATH
     show_default=True,
     help="Where in the song that part lies: 0 at its beginning, 1 at its end.",
 )
-@click.option(
-    "--metadata",
-    type=PATH,
-    metavar="FILE",
-    help="Table of the songs. [default: metadata.jsonl or metadata.csv in DIR]",
-)
+@metadata_option
 def requests(folder: Path, out: Path, seconds: float, place: float, metadata: Path | None) -> None:
     """Write a request for every song below DIR: part of a song with that artist, genre, lyrics and length.
 

@@ -82,7 +82,8 @@ def import_trained_command(
 ) -> None:
     """Put the priors of several runs of `train`, and their VQ-VAE, into one bundle.
 
-    RUN is the folder of a run, or a checkpoint bundle. All priors must have learnt the codes of one VQ-VAE.
+    RUN is the folder of a run, or a checkpoint bundle. All priors must have learnt the codes of one VQ-VAE, at
+    least at the levels that they write and read.
     """
     import torch
 

@@ -46,6 +46,14 @@ song_options = grouped(
 )
 """The songs that a model learns or is judged by."""
 
+metadata_option = click.option(
+    "--metadata",
+    type=PATH,
+    metavar="FILE",
+    help="Table of the songs. [default: metadata.jsonl or metadata.csv in DIR]",
+)
+"""The same for commands whose argument DIR is the folder."""
+
 
 threads_option = click.option("--threads", type=click.IntRange(1), help="Of the CPU. [default: as many as pay]")
 """Fewer leave cores to other work: threads of two busy processes wait for each other longer than they compute."""

@@ -27,7 +27,7 @@ from jukebox_deploy.jobs.evaluation_data import (
     some_songs,
 )
 from jukebox_deploy.jobs.reconstruction import LevelMeasurement, LevelQuality
-from jukebox_deploy.jobs.song_codes import encode_songs
+from jukebox_deploy.jobs.song_codes import code_cache, encode_songs
 from jukebox_deploy.jobs.token_scoring import PriorScore
 from jukebox_deploy.training.metrics import TokenScore
 
@@ -188,7 +188,8 @@ def _windows(
     _require_encoder(first)
     with _code_folder(request.codes) as folder:
         chosen = some_songs(songs, request.data.coded_songs)
-        coded = encode_songs(chosen, first.engine, first.vqvae, folder, partial(listen, "songs encoded"))
+        cache = code_cache(folder, first.vqvae, first.config.vqvae)
+        coded = encode_songs(chosen, first.engine, cache, partial(listen, "songs encoded"))
         return {level: evaluation_windows(coded, first.config, level, first.vocabulary, count) for level in levels}
 
 

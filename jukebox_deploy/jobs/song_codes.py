@@ -12,6 +12,7 @@ import torch
 from jukebox_deploy.checkpoints.bundle import CheckpointBundle
 from jukebox_deploy.checkpoints.layout import VQVAE_COMPONENT
 from jukebox_deploy.checkpoints.tensors import TensorSource
+from jukebox_deploy.config import VQVAEConfig
 from jukebox_deploy.data.catalogue import Catalogue, read_catalogue
 from jukebox_deploy.data.code_cache import CodeCache, CodedSongs, encode_catalogue
 from jukebox_deploy.engine import Engine
@@ -58,15 +59,16 @@ def encode_corpus(request: EncodeRequest, listen: Callable[[int, int], None] = l
     checkpoint = CheckpointBundle.open(request.bundle)
     engine = request.open_engine(checkpoint)
     digest = weights_digest(checkpoint.tensors(VQVAE_COMPONENT))
-    return encode_songs(songs, engine, digest, request.codes, listen)
+    return encode_songs(songs, engine, code_cache(request.codes, digest, checkpoint.config.vqvae), listen)
 
 
-def encode_songs(
-    songs: Catalogue, engine: Engine, fingerprint: str, folder: Path, listen: Callable[[int, int], None]
-) -> CodedSongs:
-    """The codes of songs by an engine's VQ-VAE, kept in a folder under its `fingerprint`."""
-    vqvae = engine.config.vqvae
-    cache = CodeCache(folder, fingerprint, vqvae.hop_lengths, vqvae.sample_rate)
+def code_cache(folder: Path, fingerprint: str, vqvae: VQVAEConfig) -> CodeCache:
+    """Where the codes of a VQ-VAE with that fingerprint are kept."""
+    return CodeCache(folder, fingerprint, vqvae.hop_lengths, vqvae.sample_rate)
+
+
+def encode_songs(songs: Catalogue, engine: Engine, cache: CodeCache, listen: Callable[[int, int], None]) -> CodedSongs:
+    """The codes of songs by an engine's VQ-VAE; those that are kept already are not made again."""
     return encode_catalogue(songs, cache, lambda audio, level: encode_audio(engine, level, audio), listen)
 
 

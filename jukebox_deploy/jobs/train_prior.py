@@ -21,7 +21,7 @@ from jukebox_deploy.errors import ConfigError, LabelError, TrainingError
 from jukebox_deploy.export.graph_modules import graph_module
 from jukebox_deploy.graphs import declare_graphs
 from jukebox_deploy.jobs.fine_tuning import begin_with, fit_label_tables, vocabulary_of
-from jukebox_deploy.jobs.song_codes import encode_songs, weights_digest
+from jukebox_deploy.jobs.song_codes import code_cache, encode_songs, weights_digest
 from jukebox_deploy.jobs.train_request import Songs, TrainingEvent, TrainingListener, TrainRequest, sample_indices
 from jukebox_deploy.jobs.trained_bundle import write_trained_bundle
 from jukebox_deploy.jobs.training_samples import write_samples
@@ -119,11 +119,8 @@ class PriorTraining:
         return EagerEngine(config, declare_graphs(config), open_graph)
 
     def _open_cache(self) -> CodeCache:
-        vqvae = self._config.vqvae
         folder = self._request.codes or self._request.out.with_name(f"{self._request.out.name}-codes")
-        return CodeCache(
-            folder, weights_digest(self._bundle.tensors(VQVAE_COMPONENT)), vqvae.hop_lengths, vqvae.sample_rate
-        )
+        return code_cache(folder, weights_digest(self._bundle.tensors(VQVAE_COMPONENT)), self._config.vqvae)
 
     def _encode(self, listen: TrainingListener) -> None:
         """Have all songs encoded, by the first process."""
@@ -134,7 +131,7 @@ class PriorTraining:
                 listen(TrainingEvent("encoding songs", done, total))
 
             for songs in (self._songs.trained, self._songs.held_out):
-                encode_songs(songs, engine, self._cache.fingerprint, self._cache.folder, tell)
+                encode_songs(songs, engine, self._cache, tell)
         self._workers.wait()
 
     def _coded(self, songs: Catalogue) -> CodedSongs:

@@ -58,6 +58,14 @@ def test_options_of_tensorrt_need_its_engines(tiny_engine_bundle, tiny_checkpoin
     assert "no bundle here holds engines for TensorRT; drop the options" in result.output
 
 
+def test_options_of_tensorrt_are_refused_before_a_preset_is_exported(tmp_path):
+    words = ("bench", "run", "--preset", "tiny", "--workdir", tmp_path / "work", "--host-code")
+    result = CliRunner().invoke(cli, list(map(str, words)))
+    assert result.exit_code == 2
+    assert "--preset makes ONNX graphs" in result.output
+    assert not (tmp_path / "work").exists()
+
+
 def test_engines_run_with_the_options_that_are_given(tiny_engine_bundle, tmp_path, device):
     """Kernels that were compiled while measuring are kept."""
     bundle = fake_tensorrt.save_engines(tiny_engine_bundle, tmp_path / "engines")

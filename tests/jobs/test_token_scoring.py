@@ -13,7 +13,7 @@ from jukebox_deploy.errors import EngineError
 from jukebox_deploy.graphs import GraphOptions, declare_graphs
 from jukebox_deploy.jobs.evaluation_data import DataChoice, evaluation_windows
 from jukebox_deploy.jobs.opening import eager_engine
-from jukebox_deploy.jobs.song_codes import encode_songs
+from jukebox_deploy.jobs.song_codes import code_cache, encode_songs
 from jukebox_deploy.jobs.token_scoring import score_with_engine, score_with_model
 from tests.jobs.small_evaluation import CONFIGS, VOCABULARY, prior_of, write_checkpoint, write_songs
 
@@ -28,7 +28,9 @@ class Case:
         self.prior = prior_of(config)
         self.checkpoint = write_checkpoint(config, folder / "checkpoint")
         songs = DataChoice(write_songs(folder / "songs"), held_out=False).songs()
-        coded = encode_songs(songs, self.engine(), "x", folder / "codes", lambda done, total: None)
+        coded = encode_songs(
+            songs, self.engine(), code_cache(folder / "codes", "x", config.vqvae), lambda done, total: None
+        )
         self.windows = evaluation_windows(coded, config, 0, VOCABULARY, SEVEN).batches
 
     def engine(self, **options) -> Engine:
