@@ -7,11 +7,12 @@ what the commands beside them print.
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 from jukebox_deploy.benchmarks.filled_blocks import Block, escaped, table
+from jukebox_deploy.benchmarks.training_commands import commands_of, runs_of
 from jukebox_deploy.benchmarks.words import percent
 from jukebox_deploy.errors import JukeboxError
 
@@ -22,7 +23,8 @@ TRAINING, EVALUATION, SONGS, ONE_SONG = (
     f"small-demo-{name}.json" for name in ("training", "evaluation", "songs", "one-song")
 )
 RESULTS: dict[str, str] = {
-    TRAINING: 'by hand, from what `train` said: {"machine": NAME, "seconds": {"vqvae": 60, "prior_0": 60, …}}',
+    TRAINING: 'by hand, from what `train` said: {"machine": NAME, "seconds": {"vqvae": [60], "prior_0": [60, 60], …}}, '
+    "a number for each run",
     EVALUATION: f"jukebox-deploy evaluate {MODEL} onnx_fp32 onnx_fp16 onnx_bf16 onnx_int8 onnx_int4 onnx_fp8 "
     "--data CORPUS --windows 6 --songs 3 --json, the others exported with --logits, int4 with --calibrate self",
     SONGS: "jukebox-deploy data synthesize --songs 108 --seed 2 --rate 8000 --grid 0.032 --arrangement answered "
@@ -35,9 +37,6 @@ RESULTS: dict[str, str] = {
     f"jukebox-deploy evaluate {MODEL} --data one-song --all --songs 1 --windows 4 --seconds 5 --json",
 }
 """Files in `benchmarks/results/`, and how each is made."""
-
-FIRST_VQVAE = "runs/vqvae_first/bundle"
-"""Where a VQ-VAE lies of which only some levels were trained again."""
 
 NOT_TRAINED = "No trained model is here yet."
 NOT_MEASURED = "Not measured yet."
@@ -104,15 +103,18 @@ def training_table(repository: Path) -> str:
         return NOT_TRAINED
     times = _read(repository / "benchmarks" / "results" / TRAINING) or {}
     headings = ("part", ">steps", ">batch", ">learning rate", "precision", ">seed", ">songs", ">minutes")
-    rows = [_training_row(name, run, times.get("seconds", {}).get(name)) for name, run in parts.items()]
+    seconds = times.get("seconds", {})
+    rows = [row for name, last in parts.items() for row in _training_rows(name, runs_of(last), seconds.get(name, ()))]
     machine = f"\n\nTime was taken on {escaped(times['machine'])}." if "machine" in times else ""
     return table(headings, rows) + machine
 
 
-def _training_row(name: str, run: Data, seconds: float | None) -> tuple[str, ...]:
-    rate, minutes = run["optimiser"]["learning_rate"], "" if seconds is None else f"{seconds / 60:.0f}"
-    numbers = (f"{run['steps']:,}", str(run["batch"]), f"{rate:g}", run["precision"], str(run["seed"]))
-    return (_title(name), *numbers, str(run["songs"]), minutes)
+def _training_rows(name: str, runs: Sequence[Data], seconds: Sequence[float]) -> Iterator[tuple[str, ...]]:
+    for place, run in enumerate(runs):
+        title = _title(name) + (", fine-tuned" if place else "")
+        rate, minutes = run["optimiser"]["learning_rate"], f"{seconds[place] / 60:.0f}" if place < len(seconds) else ""
+        numbers = (f"{run['steps']:,}", str(run["batch"]), f"{rate:g}", run["precision"], str(run["seed"]))
+        yield (title, *numbers, str(run["songs"]), minutes)
 
 
 def _title(component: str) -> str:
@@ -130,52 +132,7 @@ def training_commands(repository: Path) -> str:
     parts = _parts(repository)
     if parts is None:
         return NOT_TRAINED
-    runs = {name: f"runs/{name}" for name in parts}
-    lines = [_command(name, run, runs[name]) for name, run in parts.items()]
-    joined = f"jukebox-deploy import trained {' '.join(runs.values())} --dtype fp16 --out {MODEL}"
-    return "\n".join(["```sh", *lines, joined, "```"])
-
-
-_OPTIONS = {
-    "steps": "steps",
-    "batch": "batch",
-    "accumulate": "accumulate",
-    "seconds": "seconds",
-    "revival_threshold": "revival-threshold",
-    "learning_rate": "learning-rate",
-    "weight_decay": "weight-decay",
-    "beta2": "beta2",
-    "clip": "clip",
-    "warm_up": "warm-up",
-    "anneal": "anneal",
-    "average_decay": "average",
-    "precision": "precision",
-    "train_fraction": "train-fraction",
-    "seed": "seed",
-}
-"""Settings of a run, and the options of `train` that set them."""
-
-
-def _command(name: str, run: Data, out: str) -> str:
-    of_vqvae = run["part"] == "vqvae"
-    words = ["jukebox-deploy train", run["part"], "--data corpus"]
-    if run.get("levels"):
-        words += [f"--bundle {FIRST_VQVAE} --levels {','.join(map(str, run['levels']))}"]
-        words += ["--anew"] if run["anew"] else []
-    else:
-        words += ["--preset small_demo"]
-    words += [] if of_vqvae else ["--bundle runs/vqvae/bundle"]
-    words += [f"--level {run['level']}"] if run["part"] == "upsampler" else []
-    settings = {**run, **run["optimiser"]}
-    only_of_vqvae = {"seconds", "revival_threshold"}
-    words += ["--aligned"] if run.get("aligned") else []
-    words += [f"--waveform-weight {n}={w:g}" for n, w in enumerate(run.get("loss", {}).get("waveform", ())) if w != 1]
-    words += ["--compile"] if run.get("compiled") else []
-    for setting, option in _OPTIONS.items():
-        value = settings.get(setting)
-        if value is not None and (of_vqvae or setting not in only_of_vqvae):
-            words.append(f"--{option} {value:g}" if isinstance(value, float) else f"--{option} {value}")
-    return " ".join([*words, f"--out {out}"])
+    return "\n".join(["```sh", *commands_of(parts, MODEL), "```"])
 
 
 def levels_table(data: Data) -> str:

@@ -20,7 +20,7 @@ from jukebox_deploy.jobs.discriminant import LinearDiscriminant, predict_held_ou
 from jukebox_deploy.jobs.reconstruction import reconstructed
 from jukebox_deploy.jobs.scale_shares import ScaleShares, compare_scale_shares
 from jukebox_deploy.jobs.song_clips import Clip, ClipFormat, corpus_clips, sampled_clips, sampled_levels
-from jukebox_deploy.jobs.sound_features import band_levels, pitch_class_energies
+from jukebox_deploy.jobs.sound_features import band_levels, pitch_class_energies, pitch_class_levels
 from jukebox_deploy.threads import map_in_threads
 
 CORPUS_CLIPS = 600
@@ -41,6 +41,11 @@ class HeardClips:
     clips: tuple[Clip, ...]
     bands: Numbers  # [N, 32], see `band_levels`
     pitch_classes: Numbers  # [N, 12], see `pitch_class_energies`
+
+    @property
+    def pitch_levels(self) -> Numbers:
+        """Levels of the pitch classes in decibels `[N, 12]`, see `pitch_class_levels`."""
+        return pitch_class_levels(self.pitch_classes)
 
     def labels(self, kind: str) -> list[str]:
         """The artists (`kind` "artist") or genres ("genre") of the clips."""
@@ -186,7 +191,7 @@ def _judge(
 ) -> SampleQuality:
     recognitions = (
         recognise("artist", (samples.bands, samples.labels("artist")), corpus, corpus.bands),
-        recognise("genre", (samples.pitch_classes, samples.labels("genre")), corpus, corpus.pitch_classes),
+        recognise("genre", (samples.pitch_levels, samples.labels("genre")), corpus, corpus.pitch_levels),
     )
     genres = samples.labels("genre")
     scale = compare_scale_shares((samples.pitch_classes, genres), (corpus.pitch_classes, corpus.labels("genre")), form)

@@ -20,6 +20,9 @@ BANDS = 16
 SHORTEST_SECONDS = 0.512
 """Of a sound that pitches can be told of: semitones from 100 Hz on are six hertz and more apart."""
 
+PITCH_FLOOR = -30.0
+"""Decibels below all that sounds: a pitch class that is quieter counts as silent."""
+
 _BAND_SECONDS = 0.064
 _LOWEST_BAND = 80.0  # hertz
 _PITCHED = (100.0, 700.0)  # hertz: above them most energy is overtones
@@ -52,6 +55,16 @@ def pitch_class_energies(samples: npt.NDArray[np.floating], rate: int) -> Number
     energies = np.bincount(pitches, power[:, heard].sum(axis=0), OCTAVE) + _SILENCE
     shares: Numbers = energies / energies.sum()
     return shares
+
+
+def pitch_class_levels(energies: Numbers) -> Numbers:
+    """Decibels of shares `[..., 12]` of pitch classes, none below `PITCH_FLOOR`.
+
+    For telling scales apart: the notes that are missing say as much of a scale as the loud ones, and shares alone
+    hardly show them.
+    """
+    levels: Numbers = 10 * np.log10(energies + 10 ** (PITCH_FLOOR / 10))
+    return levels
 
 
 def _power_spectra(samples: npt.NDArray[np.floating], rate: int, window_seconds: float) -> tuple[Numbers, Numbers]:

@@ -23,7 +23,7 @@ from jukebox_deploy.graphs import declare_graphs
 from jukebox_deploy.jobs.fine_tuning import begin_with, fit_label_tables, vocabulary_of
 from jukebox_deploy.jobs.song_codes import code_cache, encode_songs, weights_digest
 from jukebox_deploy.jobs.train_request import Songs, TrainingEvent, TrainingListener, TrainRequest, sample_indices
-from jukebox_deploy.jobs.trained_bundle import write_trained_bundle
+from jukebox_deploy.jobs.trained_bundle import component_source, write_trained_bundle
 from jukebox_deploy.jobs.training_samples import write_samples
 from jukebox_deploy.labels.vocabulary import Vocabulary
 from jukebox_deploy.labels.vocabulary_files import read_vocabulary
@@ -66,8 +66,14 @@ class PriorTraining:
         self._windows = self._make_windows(
             self._coded(self._songs.trained), settings.examples(workers.count), workers.rank, workers.count
         )
-        source = self._bundle.fingerprint()
-        self.record = RunRecord(settings, self._config, len(self._songs.trained.songs), self._songs.digest, source)
+        self.record = RunRecord(
+            settings,
+            self._config,
+            len(self._songs.trained.songs),
+            self._songs.digest,
+            source=self._bundle.fingerprint(),
+            fine_tuned=request.fine_tune,
+        )
 
     def trainer(self) -> Trainer:
         """See `TrainingPart`."""
@@ -99,12 +105,10 @@ class PriorTraining:
 
     def write_bundle(self, trained: TrainedWeights, out: Path) -> CheckpointBundle:
         """See `TrainingPart`."""
-        vqvae = self._bundle.tensors(VQVAE_COMPONENT)
-        weights = {
-            VQVAE_COMPONENT: {name: vqvae.load(name) for name in vqvae.infos},
-            prior_component(self._prior.level): dict(trained.weights),
-        }
-        return write_trained_bundle(out, self._config, weights, self.record, self._vocabulary)
+        vqvae, own = self._bundle.tensors(VQVAE_COMPONENT), prior_component(self._prior.level)
+        weights = {VQVAE_COMPONENT: {name: vqvae.load(name) for name in vqvae.infos}, own: dict(trained.weights)}
+        began_with = component_source(self._bundle, own) if self._request.fine_tune else None
+        return write_trained_bundle(out, self._config, weights, self.record, self._vocabulary, began_with)
 
     def _engine(self, model: Prior | None = None) -> EagerEngine:
         """The VQ-VAE of the bundle, and the prior as it stands, behind the contract of engines."""

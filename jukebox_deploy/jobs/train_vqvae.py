@@ -17,7 +17,7 @@ from jukebox_deploy.data.catalogue import Catalogue
 from jukebox_deploy.data.crops import AudioCrops, CropSettings
 from jukebox_deploy.errors import ConfigError, TrainingError
 from jukebox_deploy.jobs.train_request import Songs, TrainingListener, TrainRequest
-from jukebox_deploy.jobs.trained_bundle import write_trained_bundle
+from jukebox_deploy.jobs.trained_bundle import component_source, write_trained_bundle
 from jukebox_deploy.jobs.training_sounds import write_sounds
 from jukebox_deploy.models.bottleneck import Codebook, CodebookState, UpdateRule, restore_codebook
 from jukebox_deploy.models.builders import build_vqvae
@@ -69,6 +69,7 @@ class VQVAETraining:
             self._songs.digest,
             start.fingerprint() if start else None,
             self._bandwidths,
+            fine_tuned=start is not None,
         )
 
     def trainer(self) -> Trainer:
@@ -119,7 +120,8 @@ class VQVAETraining:
     def write_bundle(self, trained: TrainedWeights, out: Path) -> CheckpointBundle:
         """See `TrainingPart`."""
         weights = self._filled(trained).state_dict()
-        return write_trained_bundle(out, self._config, {VQVAE_COMPONENT: weights}, self.record)
+        began_with = component_source(self._start, VQVAE_COMPONENT) if self._start else None
+        return write_trained_bundle(out, self._config, {VQVAE_COMPONENT: weights}, self.record, began_with=began_with)
 
     @property
     def _rate(self) -> int:

@@ -6,6 +6,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property, partial
 from pathlib import Path
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -26,14 +27,25 @@ def write_trained_bundle(
     weights: Mapping[str, Mapping[str, Tensor]],
     record: RunRecord,
     vocabulary: Vocabulary | None = None,
+    began_with: Mapping[str, Any] | None = None,
 ) -> CheckpointBundle:
-    """Write weights by component; a bundle that a run had left before at `out` is replaced when this one is whole."""
+    """Write weights by component; a bundle that a run had left before at `out` is replaced when this one is whole.
+
+    `began_with`: where the weights came from that were fine-tuned, see `component_source`.
+    """
     components: dict[str, Callable[[], TensorSource]] = {
         name: partial(TensorTable, tensors) for name, tensors in weights.items()
     }
     with replaced_directory(out) as fresh:
-        write_bundle(fresh, BundleContents(config, components, record_numbers(record), vocabulary or Vocabulary()))
+        source = record_numbers(record) | ({} if began_with is None else {"began_with": dict(began_with)})
+        write_bundle(fresh, BundleContents(config, components, source, vocabulary or Vocabulary()))
     return CheckpointBundle.open(out)
+
+
+def component_source(bundle: CheckpointBundle, component: str) -> Mapping[str, Any]:
+    """Where the weights of one component came from, also in a bundle that was joined of others."""
+    source: Mapping[str, Any] = bundle.source.get("parts", {}).get(component, bundle.source)
+    return source
 
 
 @dataclass(frozen=True)
@@ -84,7 +96,10 @@ def join_bundles(
     ordered = tuple(priors[level] for level in sorted(priors))
     config = replace(first.config, name=name or first.config.name, priors=ordered)
     components = {part: _opener(bundle, part, dtype) for part, bundle in owners.items()}
-    source = {"format": "joined", "parts": {part: dict(bundle.source) for part, bundle in owners.items()}}
+    source = {
+        "format": "joined",
+        "parts": {part: dict(component_source(bundle, part)) for part, bundle in owners.items()},
+    }
     return write_bundle(out, BundleContents(config, components, source, _common_vocabulary(bundles)))
 
 

@@ -36,6 +36,7 @@ class RunRecord:
     data: str  # digest of their names, sizes and labels
     source: str | None = None  # fingerprint of the bundle that training began from
     bandwidths: Bandwidths | None = None  # constants of the data, for the VQ-VAE
+    fine_tuned: bool = False  # whether it began with that bundle's weights of the part
 
     def difference(self, before: RunRecord, done: int) -> str | None:
         """Why this run cannot go on with what another has left after `done` steps; `None` if it can."""
@@ -45,9 +46,15 @@ class RunRecord:
             return f"the songs are not the same ({self.songs} of them, and there were {before.songs})"
         if self.source != before.source:
             return "the bundle that training began from is not the same"
+        if self.fine_tuned != before.fine_tuned:
+            return f"it began with {_beginning(before)} and not with {_beginning(self)}"
         if self.settings.steps < done:
             return f"{done} steps are done, and {self.settings.steps} are asked for"
         return self.settings.difference(before.settings, done)
+
+
+def _beginning(record: RunRecord) -> str:
+    return "the bundle's weights" if record.fine_tuned else "fresh weights"
 
 
 @dataclass(frozen=True)

@@ -120,7 +120,7 @@ def test_nothing_is_claimed_of_a_model_that_is_not_there(repository: Path) -> No
 
 def test_the_record_says_how_each_part_was_trained(repository: Path) -> None:
     write_model(repository, PARTS)
-    write(repository, TRAINING, {"machine": "a processor", "seconds": {"vqvae": 1500.0}})
+    write(repository, TRAINING, {"machine": "a processor", "seconds": {"vqvae": [1500.0]}})
     text = card(repository)
     assert "| VQ-VAE | 4,000 | 8 | 0.0008 | bf16 | 1 | 193 | 25 |" in text
     assert "| top prior | 4,000 | 8 | 0.0008 | bf16 | 1 | 193 |  |" in text
@@ -141,6 +141,27 @@ def test_the_commands_are_those_that_train_takes(repository: Path) -> None:
         part, *arguments = line.split()[2:]
         chosen = command.commands[part].make_context(part, arguments).params
         assert (chosen["steps"], chosen["learning_rate"], chosen["anneal"], chosen["seed"]) == (4000, 0.0008, 50, 1)
+
+
+def test_a_part_that_was_fine_tuned_has_a_row_and_a_command_for_each_run(repository: Path) -> None:
+    from jukebox_deploy.cli.train_command import command
+
+    tuned = {**run("prior", 2, steps=700), "data": "songs", "began_with": PARTS["prior_2"]}
+    write_model(repository, {**PARTS, "prior_2": tuned})
+    write(repository, TRAINING, {"seconds": {"prior_2": [600, 1200]}})
+    text = card(repository)
+    assert "| top prior | 4,000 | 8 | 0.0008 | bf16 | 1 | 193 | 10 |" in text
+    assert "| top prior, fine-tuned | 700 | 8 | 0.0008 | bf16 | 1 | 193 | 20 |" in text
+    lines = [line for line in text.splitlines() if line.startswith("jukebox-deploy")]
+    assert lines[4].endswith(" runs/prior_0 --dtype fp16 --out earlier_model")
+    assert lines[5].startswith(
+        "jukebox-deploy train prior --data corpus --bundle earlier_model --fine-tune --steps 700 "
+    )
+    assert lines[6].startswith(
+        "jukebox-deploy import trained earlier_model runs/prior_2_further --later-wins --dtype fp16"
+    )
+    assert all("--data earlier_corpus " in line for line in lines[:4])
+    command.commands["prior"].make_context("prior", lines[5].split()[3:])
 
 
 def test_a_record_without_the_run_of_the_vqvae_is_refused(repository: Path) -> None:

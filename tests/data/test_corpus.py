@@ -84,7 +84,7 @@ def test_corpus_json_describes_the_folder(corpus):
         "sound_format": "flac",
         "grid": 0.0,
         "arrangement": "full",
-        "generator": 2,
+        "generator": 3,
     }
     assert document["songs"] == 3
     assert document["seconds"] == pytest.approx(sum(row["seconds"] for row in rows(corpus)))

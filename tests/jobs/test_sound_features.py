@@ -7,7 +7,7 @@ import pytest
 
 from jukebox_deploy.data.synthesis.scales import PITCH_CLASSES, frequency
 from jukebox_deploy.errors import AudioError
-from jukebox_deploy.jobs.sound_features import BANDS, band_levels, pitch_class_energies
+from jukebox_deploy.jobs.sound_features import BANDS, PITCH_FLOOR, band_levels, pitch_class_energies, pitch_class_levels
 
 RATE = 16_000
 
@@ -32,6 +32,12 @@ def test_energies_of_tones_together_are_as_their_squares():
 
 def test_silence_has_all_pitches_alike():
     np.testing.assert_allclose(pitch_class_energies(np.zeros(RATE), RATE), 1 / 12)
+
+
+def test_a_pitch_that_is_missing_lies_at_the_floor():
+    levels = pitch_class_levels(np.array([[0.5, 0.1, 0.4, *[0] * 9]]))
+    np.testing.assert_allclose(levels[0, :2], [-3, -10], atol=0.1)
+    np.testing.assert_allclose(levels[0, 3:], PITCH_FLOOR)
 
 
 def test_the_band_of_a_tone_is_the_loudest():

@@ -197,6 +197,11 @@ def test_fine_tuning_keeps_rows_of_known_names_and_grows_tables(
     before, after = (b.tensors("prior_2").load("labels.artist.weight") for b in (prior_run.bundle, tuned.bundle))
     torch.testing.assert_close(after[21], before[2], atol=0.01, rtol=0)
     torch.testing.assert_close(after[5], before[0], atol=0.01, rtol=0)
+    # Its record tells of both runs, also once parts were put together.
+    assert tuned.bundle.source["began_with"] == prior_run.bundle.source
+    assert "began_with" not in prior_run.bundle.source
+    again = join_bundles([join_bundles([tuned.bundle], tmp_path / "joined")], tmp_path / "again")
+    assert again.source["parts"]["prior_2"] == tuned.bundle.source
 
 
 @pytest.mark.parametrize(

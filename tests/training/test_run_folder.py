@@ -41,6 +41,7 @@ def test_a_folder_with_other_things_is_left_alone(tmp_path: Path) -> None:
     [
         (replace(RECORD, config=JukeboxConfig("other", VQVAE)), r"the model is not the same \(other, and was small\)"),
         (replace(RECORD, config=JukeboxConfig("small", VQVAE, (PRIOR,))), "the model is not the same"),
+        (replace(RECORD, fine_tuned=True), "it began with fresh weights and not with the bundle's weights"),
         (replace(RECORD, data="e", songs=4), r"songs are not the same \(4 of them, and there were 3\)"),
         (replace(RECORD, source="bundle"), "the bundle that training began from"),
         (replace(RECORD, settings=settings(Part.VQVAE, batch=8)), "batch is 8, and was 4"),

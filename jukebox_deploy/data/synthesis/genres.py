@@ -78,7 +78,7 @@ BALLAD = Genre(
 BLUES_SHUFFLE = Genre(
     "blues",
     BLUES,
-    tonics=(4, 9),
+    tonics=(2, 7),
     tempo=(88, 116),
     beats_per_bar=4,
     rhythms=(
@@ -98,7 +98,7 @@ BLUES_SHUFFLE = Genre(
 FOLK = Genre(
     "folk",
     DORIAN,
-    tonics=(2, 7),
+    tonics=(5, 10),
     tempo=(100, 132),
     beats_per_bar=3,
     rhythms=(
@@ -111,7 +111,7 @@ FOLK = Genre(
 DANCE = Genre(
     "dance",
     MINOR,
-    tonics=(1, 6),
+    tonics=(6, 11),
     tempo=(118, 134),
     beats_per_bar=4,
     rhythms=(
@@ -137,7 +137,7 @@ DANCE = Genre(
 LULLABY = Genre(
     "lullaby",
     MAJOR_PENTATONIC,
-    tonics=(3, 10),
+    tonics=(6, 11),
     tempo=(72, 92),
     beats_per_bar=3,
     rhythms=(
@@ -150,7 +150,7 @@ LULLABY = Genre(
 DESERT = Genre(
     "desert",
     PHRYGIAN_DOMINANT,
-    tonics=(8, 11),
+    tonics=(3, 10),
     tempo=(86, 108),
     beats_per_bar=4,
     rhythms=(

@@ -19,7 +19,7 @@ from jukebox_deploy.data.synthesis.score import Arrangement
 from jukebox_deploy.errors import AudioError, ConfigError
 from jukebox_deploy.files import atomic_path, sha256_of_file, write_json_atomic
 
-GENERATOR_VERSION = 2
+GENERATOR_VERSION = 3
 """Goes up with every change that changes a song."""
 
 LOWEST_RATE, HIGHEST_RATE = 8_000, 192_000
