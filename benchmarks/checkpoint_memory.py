@@ -11,8 +11,6 @@ from __future__ import annotations
 import argparse
 import datetime
 import json
-import os
-import platform
 import shutil
 import subprocess
 import sys
@@ -23,10 +21,11 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from jukebox_deploy.benchmarks.machine import describe_this_machine
+from jukebox_deploy.benchmarks.process_memory import memory_field
 from jukebox_deploy.config import JukeboxConfig
 from jukebox_deploy.files import write_json_atomic
 from jukebox_deploy.presets import preset
-from jukebox_deploy.threads import usable_cores
 
 _MODULE = "jukebox_deploy.benchmarks.checkpoint_memory"
 
@@ -45,14 +44,6 @@ class Case:
         if self.format == "openai":
             return list(self.inputs)
         return sorted(self.inputs[0].glob("*.safetensors"))
-
-
-def memory_field(name: str) -> int:
-    """A field of this process's `/proc/self/status`, in bytes."""
-    for line in Path("/proc/self/status").read_text().splitlines():
-        if line.startswith(name + ":"):
-            return 1024 * int(line.split()[1])
-    raise RuntimeError(f"/proc/self/status has no {name}; this measurement needs Linux.")
 
 
 def measure_in_this_process(format_name: str, inputs: Sequence[Path], out: Path) -> dict[str, Any]:
@@ -122,23 +113,6 @@ def _as_zip(files: Sequence[Path], out: Path) -> list[Path]:
     return [out / path.name for path in files]
 
 
-def machine() -> dict[str, Any]:
-    """The machine and the versions, for a result file."""
-    import numpy
-    import safetensors
-    import torch
-
-    return {
-        "system": platform.platform(),
-        "cpus": usable_cores(),
-        "memory_bytes": os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES"),
-        "python": platform.python_version(),
-        "torch": torch.__version__,
-        "safetensors": safetensors.__version__,
-        "numpy": numpy.__version__,
-    }
-
-
 def main(arguments: Sequence[str] | None = None) -> None:
     """Run from the command line; see the module's text."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
@@ -160,7 +134,9 @@ def main(arguments: Sequence[str] | None = None) -> None:
         results = run(config, Path(scratch), lambda line: print(line, file=sys.stderr, flush=True))
     command = f"python -m {_MODULE} --preset {config.name} --levels {' '.join(map(str, levels))}"
     out = options.out or Path(__file__).parent / "results" / f"checkpoint-import-{date}.json"
-    write_json_atomic(out, {"date": date, "command": command, "machine": machine(), "results": results})
+    write_json_atomic(
+        out, {"date": date, "command": command, "machine": describe_this_machine().to_json(), "results": results}
+    )
 
 
 if __name__ == "__main__":

@@ -13,8 +13,6 @@ import argparse
 import dataclasses
 import datetime
 import json
-import os
-import platform
 import shutil
 import sys
 import tempfile
@@ -23,9 +21,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from jukebox_deploy.benchmarks.checkpoint_memory import memory_field
+from jukebox_deploy.benchmarks.machine import describe_this_machine
 from jukebox_deploy.benchmarks.preset_bundles import uncalibrated
-from jukebox_deploy.benchmarks.process_memory import Watched, run_watched
+from jukebox_deploy.benchmarks.process_memory import Watched, memory_field, run_watched
 from jukebox_deploy.config import JukeboxConfig
 from jukebox_deploy.config_json import config_from_dict, config_to_dict
 from jukebox_deploy.contract import ITEM_BYTES, GraphKind, LinearWeights, Precision
@@ -41,7 +39,6 @@ from jukebox_deploy.parameter_counts import (
     prior_parameters,
 )
 from jukebox_deploy.presets import preset
-from jukebox_deploy.threads import usable_cores
 
 _MODULE = "jukebox_deploy.benchmarks.engine_builds"
 _EXPORT, _BUILD = "export", "build"
@@ -159,18 +156,6 @@ def measure(case: BuildCase, work: Path) -> dict[str, Any]:
     return result
 
 
-def _machine() -> dict[str, Any]:
-    from jukebox_deploy.jobs.opening import tool_versions
-
-    return {
-        "system": platform.platform(),
-        "cpus": usable_cores(),
-        "memory_bytes": os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES"),
-        "python": platform.python_version(),
-        **tool_versions("tensorrt-rtx", "torch", "onnx", "onnxscript"),
-    }
-
-
 def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--preset", default="1b_lyrics")
@@ -200,7 +185,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     out = options.out or Path(__file__).parent / "results" / f"engine-build-{options.preset}-level-{level}-{date}.json"
     options.work.mkdir(parents=True, exist_ok=True)
     record: dict[str, Any] = {"date": date, "command": " ".join(["python -m", _MODULE, *(arguments or sys.argv[1:])])}
-    record |= {"machine": _machine(), "results": []}
+    record |= {"machine": describe_this_machine().to_json(), "results": []}
     for case in cases:
         record["results"].append(measure(case, options.work))
         write_json_atomic(out, record)  # after each: the next one may bring down the machine

@@ -58,7 +58,7 @@ def open_once(opening: Opening, begun: float, clock: Callable[[], float] = time.
 
     Raises `EngineError` for a bundle that cannot run here.
     """
-    from jukebox_deploy.benchmarks.checkpoint_memory import memory_field
+    from jukebox_deploy.benchmarks.process_memory import memory_field
     from jukebox_deploy.engines.bundle import open_bundle
     from jukebox_deploy.engines.onnxruntime_sessions import OnnxRuntimeOptions, import_onnxruntime
     from jukebox_deploy.jobs.onnx_opening import onnx_engine
@@ -133,7 +133,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
         opening = config_from_dict(Opening, json.loads(words[1]), "opening")
         print(json.dumps(asdict(open_once(opening, float(words[2])))))
         return
-    from jukebox_deploy.benchmarks.measurement import describe_this_machine
+    from jukebox_deploy.benchmarks.machine import describe_this_machine
 
     options = _parser().parse_args(words)
     results = measure(_openings(options), options.rounds, open_in_process)

@@ -13,11 +13,27 @@ from typing import Any
 
 import numpy as np
 
-from jukebox_deploy.benchmarks.gpu import Gpu, installed_gpus
+from jukebox_deploy.benchmarks.gpu import Gpu, gpu_name, installed_gpus
 from jukebox_deploy.threads import usable_cores
 
 LARGE_READ = 512 << 20
 """Bytes that no processor's caches hold."""
+
+PACKAGES = (
+    "cuda-bindings",
+    "jukebox-deploy",
+    "numpy",
+    "onnx",
+    "onnxruntime",
+    "onnxruntime-gpu",
+    "onnxscript",
+    "safetensors",
+    "tensorrt",
+    "tensorrt-rtx",
+    "torch",
+    "transformers",
+)
+"""What the machine's card gives versions of, as far as they are there."""
 
 _READ_AT_LEAST = 1 << 30  # bytes per round, so that a small array is read often enough to time
 
@@ -44,6 +60,13 @@ class Machine:
     def to_json(self) -> dict[str, Any]:
         """Plain data."""
         return asdict(self)
+
+
+def describe_this_machine(device: str = "cpu") -> Machine:
+    """The card, with the versions of all that may run, and the GPU if that is where it runs."""
+    from jukebox_deploy.jobs.opening import tool_versions
+
+    return describe_machine(tool_versions(*PACKAGES), None if device == "cpu" else gpu_name())
 
 
 def describe_machine(packages: dict[str, str], gpu: str | None = None) -> Machine:

@@ -9,8 +9,8 @@ from dataclasses import dataclass, replace
 from functools import cache
 from pathlib import Path
 
-from jukebox_deploy.benchmarks.gpu import gpu_bandwidth, gpu_name
-from jukebox_deploy.benchmarks.machine import LARGE_READ, Machine, describe_machine, read_bandwidth
+from jukebox_deploy.benchmarks.gpu import gpu_bandwidth
+from jukebox_deploy.benchmarks.machine import LARGE_READ, read_bandwidth
 from jukebox_deploy.benchmarks.plan import BenchmarkPlan, Stage, plan_stages
 from jukebox_deploy.benchmarks.results import (
     Latency,
@@ -23,19 +23,6 @@ from jukebox_deploy.benchmarks.results import (
 from jukebox_deploy.benchmarks.rounds import Clock, Task, Timing, time_in_turns
 from jukebox_deploy.benchmarks.variant_memory import MemoryRequest, peak_memory
 from jukebox_deploy.benchmarks.variants import Subjects, Variant, choose_variants
-
-PACKAGES = (
-    "cuda-bindings",
-    "jukebox-deploy",
-    "numpy",
-    "onnxruntime",
-    "onnxruntime-gpu",
-    "tensorrt",
-    "tensorrt-rtx",
-    "torch",
-    "transformers",
-)
-"""What the machine's card gives versions of."""
 
 Listener = Callable[[str], None]
 
@@ -52,13 +39,6 @@ class Instruments:
     def of(device: str) -> Instruments:
         """Those for what runs on a device, "cpu" or "cuda"."""
         return Instruments() if device == "cpu" else Instruments(probe=gpu_bandwidth)
-
-
-def describe_this_machine(device: str = "cpu") -> Machine:
-    """The card, with the versions of all that may run, and the GPU if that is where it runs."""
-    from jukebox_deploy.jobs.opening import tool_versions
-
-    return describe_machine(tool_versions(*PACKAGES), None if device == "cpu" else gpu_name())
 
 
 def measure(

@@ -1,4 +1,4 @@
-"""What a command takes: seconds, and the memory of its process with all that descend from it. Linux only."""
+"""The memory of this process, and what a command takes: seconds, and the memory of all its processes. Linux only."""
 
 from __future__ import annotations
 
@@ -26,6 +26,14 @@ class Watched:
     wall_seconds: float
     cpu_seconds: float  # of all processes
     peak_tree_bytes: int  # the highest sum over the processes that was seen
+
+
+def memory_field(name: str) -> int:
+    """A field of this process's `/proc/self/status`, in bytes."""
+    for line in Path("/proc/self/status").read_text().splitlines():
+        if line.startswith(name + ":"):
+            return 1024 * int(line.split()[1])
+    raise RuntimeError(f"/proc/self/status has no {name}; this measurement needs Linux.")
 
 
 def run_watched(command: Sequence[str], what: str) -> Watched:

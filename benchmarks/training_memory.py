@@ -24,7 +24,8 @@ from typing import Any
 
 import numpy as np
 
-from jukebox_deploy.benchmarks.checkpoint_memory import machine, memory_field
+from jukebox_deploy.benchmarks.machine import describe_this_machine
+from jukebox_deploy.benchmarks.process_memory import memory_field
 from jukebox_deploy.config import JukeboxConfig
 from jukebox_deploy.errors import TrainingError
 from jukebox_deploy.files import write_json_atomic
@@ -136,7 +137,12 @@ def main(arguments: Sequence[str] | None = None) -> None:
             if all(word in case.name.split() for word in options.only):
                 results.append(measure(case))
                 print(f"{case.name}: {results[-1]['step_bytes'] / 1e6:.0f} MB", file=sys.stderr, flush=True)
-                document = {"date": date, "command": " ".join(words), "machine": machine(), "results": results}
+                document = {
+                    "date": date,
+                    "command": " ".join(words),
+                    "machine": describe_this_machine().to_json(),
+                    "results": results,
+                }
                 write_json_atomic(out, document)
 
 

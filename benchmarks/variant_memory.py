@@ -13,8 +13,8 @@ import tempfile
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-from jukebox_deploy.benchmarks.checkpoint_memory import memory_field
 from jukebox_deploy.benchmarks.plan import BenchmarkPlan, plan_stages
+from jukebox_deploy.benchmarks.process_memory import memory_field
 from jukebox_deploy.benchmarks.results import Backend, WorkloadKind
 from jukebox_deploy.benchmarks.variants import open_subjects
 from jukebox_deploy.config_json import config_from_dict, config_to_dict

@@ -221,7 +221,7 @@ def prepare(
 
 def record(results: Iterable[WorkloadResult], say: Callable[[str], None], device: str) -> BenchmarkRun:
     """Measure on a device, after a look at the machine."""
-    from jukebox_deploy.benchmarks.measurement import describe_this_machine
+    from jukebox_deploy.benchmarks.machine import describe_this_machine
     from jukebox_deploy.benchmarks.results import BenchmarkRun
 
     say("reading memory")

@@ -56,7 +56,7 @@ def test_a_run_from_the_command_line(tmp_path, monkeypatch, capsys):
     bundle = handmade_prior.save(tmp_path / "bundle")
     monkeypatch.setattr(load_times, "open_in_process", lambda opening: LoadTime(1.0, 1.0, 1.0, 1.0, 4.0, 4.0, 7))
     card = type("Card", (), {"to_json": lambda self: {"cores": 2}})
-    monkeypatch.setattr("jukebox_deploy.benchmarks.measurement.describe_this_machine", card)
+    monkeypatch.setattr("jukebox_deploy.benchmarks.machine.describe_this_machine", card)
     out = tmp_path / "load.json"
     load_times.main([str(bundle.folder), "--mapped", "--out", str(out)])
     results = json.loads(out.read_text())["results"]

@@ -110,7 +110,7 @@ def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter, config: p
 
 def _write(folder: Path, gpu: str, run: BenchmarkRun | None, checks: tuple[BackendChecks, ...]) -> Path:
     """The benchmark, if there was one, with what the suite found."""
-    from jukebox_deploy.benchmarks.measurement import describe_this_machine
+    from jukebox_deploy.benchmarks.machine import describe_this_machine
 
     date = datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds").replace("+00:00", "Z")
     run = run or BenchmarkRun("make gpu-test", date, describe_this_machine("cuda"))

@@ -8,7 +8,8 @@ from pathlib import Path
 
 import pytest
 
-from jukebox_deploy.benchmarks.measurement import describe_this_machine, measure
+from jukebox_deploy.benchmarks.machine import describe_this_machine
+from jukebox_deploy.benchmarks.measurement import measure
 from jukebox_deploy.benchmarks.plan import BenchmarkPlan
 from jukebox_deploy.benchmarks.preset_bundles import prepare_bundles, system_to_measure
 from jukebox_deploy.benchmarks.results import Backend, BenchmarkRun
