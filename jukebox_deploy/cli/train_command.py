@@ -277,9 +277,11 @@ def _report(summary: TrainingSummary, as_json: bool) -> None:
         return
     if as_json:
         numbers = {"run": str(summary.folder), "steps": summary.steps, "seconds": summary.seconds}
-        click.echo(json.dumps({**numbers, "held_out": dict(summary.held_out)}, indent=2))
+        numbers |= {"waited_for_data_seconds": summary.waited, "held_out": dict(summary.held_out)}
+        click.echo(json.dumps(numbers, indent=2))
         return
-    click.echo(f"{summary.folder}: {summary.steps} steps, {summary.seconds:.0f} s of them now.")
+    waited = f"{summary.waited:.0f} s of which it waited for examples"
+    click.echo(f"{summary.folder}: {summary.steps} steps; this call took {summary.seconds:.0f} s, {waited}.")
     for name, value in summary.held_out.items():
         click.echo(f"  {name}: {value:.4g}")
     click.echo(f"Checkpoint bundle: {summary.bundle.folder}")

@@ -32,6 +32,7 @@ class TrainingSummary:
     bundle: CheckpointBundle | None  # `None` on all processes but the first
     steps: int
     seconds: float  # of this call
+    waited: float  # seconds of them in which steps waited for examples
     held_out: Mapping[str, float]
 
 
@@ -50,8 +51,13 @@ def train(request: TrainRequest, listen: TrainingListener = lambda event: None) 
         require_board()
     with Workers.current() as workers:
         listen = listen if workers.first else _silent
-        part = _PARTS[request.settings.part](request, workers, listen)
+        part = training_part(request, workers, listen)
         return _Course(request, workers, part, listen).run()
+
+
+def training_part(request: TrainRequest, workers: Workers, listen: TrainingListener) -> TrainingPart:
+    """What is trained, with its songs; raises as `train` does."""
+    return _PARTS[request.settings.part](request, workers, listen)
 
 
 def _silent(event: TrainingEvent) -> None:
@@ -78,6 +84,7 @@ class _Course:
             self._log, self._held_out_log = logs
         self._begun = self._saved = self._logged = time.monotonic()
         self._logged_step = self._trainer.step
+        self._waited = self._waited_before = 0.0  # seconds, in all and until the last row of the log
 
     def run(self) -> TrainingSummary:
         """All steps that are left, the last look at it, and the bundle."""
@@ -98,10 +105,12 @@ class _Course:
         trained = self._trainer.averaged()
         held_out = self._assess(trained)
         bundle = self._write_bundle(trained) if self._workers.first else None
-        return TrainingSummary(self._folder.path, bundle, self._trainer.step, time.monotonic() - self._begun, held_out)
+        seconds = time.monotonic() - self._begun
+        return TrainingSummary(self._folder.path, bundle, self._trainer.step, seconds, self._waited, held_out)
 
     def _after(self, report: StepReport) -> None:
         """Log, save and look at the run, each at its time."""
+        self._waited += report.waited
         if report.step % self._cadence.log_steps == 0 or report.step == self._request.settings.steps:
             self._note(report)
         # All processes must agree on when, so the first one's clock counts.
@@ -115,7 +124,8 @@ class _Course:
         now = time.monotonic()
         steps, seconds = report.step - self._logged_step, max(now - self._logged, 1e-9)
         rate = steps * self._request.settings.batch * self._part.example_length / seconds
-        self._logged, self._logged_step = now, report.step
+        waited = (self._waited - self._waited_before) / seconds
+        self._logged, self._logged_step, self._waited_before = now, report.step, self._waited
         numbers = {
             "loss": float(self._workers.mean(report.total)),
             **{name: float(self._workers.mean(value)) for name, value in report.metrics.items()},
@@ -124,7 +134,7 @@ class _Course:
             f"{self._part.examples}_per_second": rate,
         }
         if self._log:
-            self._log.append(report.step, {**numbers, "skipped": int(report.skipped)})
+            self._log.append(report.step, {**numbers, "skipped": int(report.skipped), "waited_for_data": waited})
         self._tell("training", numbers)
 
     def _save(self) -> None:

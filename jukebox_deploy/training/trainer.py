@@ -7,7 +7,8 @@ gives the numbers of one that was never interrupted. Source: specification secti
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterator, Mapping, Sequence
+import time
+from collections.abc import Callable, Generator, Iterator, Mapping, Sequence
 from contextlib import nullcontext
 from dataclasses import asdict, dataclass
 from typing import Any, cast
@@ -48,6 +49,7 @@ class StepReport:
     gradient_norm: float
     skipped: bool  # because of an overflow, or a gradient larger than `ignore_norm`
     loss_scale: float
+    waited: float  # seconds, for examples that were not made yet
 
 
 @dataclass(frozen=True)
@@ -108,12 +110,20 @@ class Trainer:
         Raises `TrainingError` where the loss is not a number.
         """
         pieces = self.settings.accumulate
-        batches = prefetched(self._make_batch, self.step * pieces, self.settings.steps * pieces)
+        batches = self.batches()
         try:
             while self.step < self.settings.steps:
-                yield self._step([self._to_device(next(batches)) for _ in range(pieces)])
+                asked = time.monotonic()
+                arrays = [next(batches) for _ in range(pieces)]
+                waited = time.monotonic() - asked
+                yield self._step([self._to_device(piece) for piece in arrays], waited)
         finally:
             batches.close()
+
+    def batches(self) -> Generator[Mapping[str, np.ndarray]]:
+        """What the steps that are left learn from, piece by piece, made ahead by threads; close it to end them."""
+        pieces = self.settings.accumulate
+        return prefetched(self._make_batch, self.step * pieces, self.settings.steps * pieces)
 
     def snapshot(self) -> Snapshot:
         """The run as it stands; all processes must call it."""
@@ -146,7 +156,7 @@ class Trainer:
             "moments": self._optimiser.moments(dict(self._objective.named_parameters())),
         }
 
-    def _step(self, batches: list[Batch]) -> StepReport:
+    def _step(self, batches: list[Batch], waited: float) -> StepReport:
         self._optimiser.zero_grad(set_to_none=True)
         for piece, batch in enumerate(batches):
             with self._workers.reducing(self._wrapped, last=piece + 1 == len(batches)), self._explained():
@@ -161,7 +171,7 @@ class Trainer:
             self._update(rate, norm)
         scale, self._scale = self._scale.value, self._scale.after(norm.finite)
         self.step += 1
-        return StepReport(self.step, outcome.metrics, outcome.total.detach(), rate, norm.norm, skipped, scale)
+        return StepReport(self.step, outcome.metrics, outcome.total.detach(), rate, norm.norm, skipped, scale, waited)
 
     def _forward(self, batch: Batch, piece: int) -> Outcome:
         seed = (self.settings.seed * _SEED_STRIDE + self.step) * self.settings.accumulate + piece

@@ -45,7 +45,7 @@ def seen(monkeypatch: pytest.MonkeyPatch) -> list[object]:
 
     def train(request: object, listen: object) -> object:
         requests.append(request)
-        return train_job.TrainingSummary(Path("run"), None, 0, 0.0, {})
+        return train_job.TrainingSummary(Path("run"), None, 0, 0.0, 0.0, {})
 
     monkeypatch.setattr(train_job, "train", train)
     return requests

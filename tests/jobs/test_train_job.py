@@ -76,7 +76,11 @@ def test_a_vqvae_leaves_numbers_sounds_pictures_and_a_bundle(vqvae_run: Training
     report = vqvae_run.folder / "reports" / "00000002"
     names = {path.name for path in report.iterdir()}
     assert {"crop_0.png", "crop_0_original.flac", "crop_0_level_0.flac", "crop_0_level_2.flac"} <= names
-    assert (vqvae_run.folder / "log.csv").read_text().startswith("step,loss,")
+    header, *rows = (vqvae_run.folder / "log.csv").read_text().splitlines()
+    assert header.startswith("step,loss,")
+    assert header.endswith(",waited_for_data")
+    assert all(0 <= float(row.rpartition(",")[2]) <= 1 for row in rows)
+    assert 0 <= vqvae_run.waited <= vqvae_run.seconds
     assert (vqvae_run.folder / "held_out.csv").read_text().startswith("step,snr_decibel_0,")
     bundle = CheckpointBundle.open(vqvae_run.folder / "bundle")
     assert bundle.source["format"] == "trained"

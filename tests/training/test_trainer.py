@@ -1,6 +1,7 @@
 from __future__ import annotations
 
-from collections.abc import Callable
+import time
+from collections.abc import Callable, Mapping
 from pathlib import Path
 
 import numpy as np
@@ -41,6 +42,20 @@ def test_a_run_that_goes_on_from_a_checkpoint_is_the_uninterrupted_one_bit_for_b
     for group, tensors in whole.snapshot().tensors.items():
         for name, tensor in tensors.items():
             assert torch.equal(tensor, resumed.snapshot().tensors[group][name]), (group, name)
+
+
+def test_a_step_tells_how_long_it_waited_for_examples() -> None:
+    prompt, late = prior_trainer(), prior_trainer()
+    make = late._make_batch
+
+    def make_late(number: int) -> Mapping[str, np.ndarray]:
+        time.sleep(1)
+        return make(number)
+
+    late._make_batch = make_late
+    # Two threads make six batches in three seconds; all that the steps do meanwhile takes less than one.
+    assert sum(report.waited for report in late.steps()) > 2
+    assert sum(report.waited for report in prompt.steps()) < 1
 
 
 @pytest.mark.parametrize("make", MAKERS)

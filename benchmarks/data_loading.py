@@ -1,0 +1,118 @@
+"""Measures whether examples are made as fast as training takes them.
+
+    python -m jukebox_deploy.benchmarks.data_loading --data SONGS --bundle BUNDLE --codes CODES --out FILE
+
+For the VQ-VAE and every prior of a checkpoint bundle: batches alone, as fast as the threads of a run make them, and
+then steps of a run. The songs must be encoded (`data encode`). Rates are those of this machine; a GPU takes examples
+faster, and its host may make them faster.
+"""
+
+from __future__ import annotations
+
+import argparse
+import datetime
+import sys
+import tempfile
+import time
+from collections.abc import Iterator, Sequence
+from itertools import islice
+from pathlib import Path
+from typing import Any
+
+from jukebox_deploy.benchmarks.machine import describe_this_machine
+from jukebox_deploy.checkpoints.bundle import CheckpointBundle
+from jukebox_deploy.files import write_json_atomic
+from jukebox_deploy.jobs.train_job import training_part
+from jukebox_deploy.jobs.train_request import TrainRequest
+from jukebox_deploy.training.precision import TrainingPrecision
+from jukebox_deploy.training.settings import Part, RunSettings
+from jukebox_deploy.training.workers import Workers
+
+_MODULE = "jukebox_deploy.benchmarks.data_loading"
+_BATCHES = 400  # made alone
+_FIRST = 8  # batches that are not timed: the threads begin with several at once
+
+
+def requests_of(options: argparse.Namespace, out: Path) -> Iterator[tuple[str, TrainRequest]]:
+    """A run for every part of the bundle."""
+    priors = CheckpointBundle.open(options.bundle).config.priors
+    steps = _FIRST + max(options.steps, _BATCHES)
+    common = {"steps": steps, "batch": options.batch, "precision": TrainingPrecision(options.precision)}
+    settings = {"vqvae": RunSettings(Part.VQVAE, seconds=options.seconds, **common)}
+    for prior in priors:
+        part = Part.PRIOR if prior.conditioner is None else Part.UPSAMPLER
+        level = None if part is Part.PRIOR else prior.level
+        settings[f"prior_{prior.level}"] = RunSettings(part, level=level, **common)
+    for name, run in settings.items():
+        request = TrainRequest(
+            run, options.data, out / name, bundle=options.bundle, fine_tune=True, codes=options.codes
+        )
+        yield name, request
+
+
+def measure(request: TrainRequest, steps: int) -> dict[str, Any]:
+    """Examples per second, made alone and taken by training, and the share of its time that training waited."""
+    with Workers.current() as workers:
+        part = training_part(request, workers, lambda event: None)
+        trainer = part.trainer()
+        batches = trainer.batches()
+        made = _seconds(batches, _BATCHES)
+        batches.close()
+        waited = 0.0
+        reports = trainer.steps()
+        next(reports)
+        begun = time.monotonic()
+        for report in islice(reports, steps):
+            waited += report.waited
+        trained = time.monotonic() - begun
+        reports.close()  # type: ignore[attr-defined]  # a generator
+    batch = request.settings.batch
+    alone, taken = _BATCHES * batch / made, steps * batch / trained
+    return {
+        "example_length": part.example_length,
+        "unit": part.examples,
+        "batch": batch,
+        "made_per_second": alone,
+        "taken_per_second": taken,
+        "made_over_taken": alone / taken,
+        "waited_share": waited / trained,
+    }
+
+
+def _seconds(batches: Iterator[object], count: int) -> float:
+    for _ in islice(batches, _FIRST):
+        pass
+    begun = time.monotonic()
+    for _ in islice(batches, count):
+        pass
+    return time.monotonic() - begun
+
+
+def main(arguments: Sequence[str] | None = None) -> None:
+    """Run from the command line; see the module's text."""
+    words = list(sys.argv[1:] if arguments is None else arguments)
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--data", type=Path, required=True, help="folder of songs")
+    parser.add_argument("--bundle", type=Path, required=True, help="whose parts are trained")
+    parser.add_argument("--codes", type=Path, required=True, help="the songs' codes")
+    parser.add_argument("--batch", type=int, default=4)
+    parser.add_argument("--seconds", type=float, default=1.024, help="of an example of the VQ-VAE")
+    parser.add_argument("--steps", type=int, default=20, help="of training")
+    parser.add_argument("--precision", choices=[str(p) for p in TrainingPrecision], default="fp32")
+    parser.add_argument("--out", type=Path, required=True, help="the result file")
+    options = parser.parse_args(words)
+    record: dict[str, Any] = {
+        "date": datetime.date.today().isoformat(),
+        "command": " ".join(["python -m", _MODULE, *words]),
+        "machine": describe_this_machine().to_json(),
+        "results": {},
+    }
+    with tempfile.TemporaryDirectory() as folder:
+        for name, request in requests_of(options, Path(folder)):
+            record["results"][name] = measure(request, options.steps)
+            write_json_atomic(options.out, record)
+            print(name, record["results"][name], file=sys.stderr, flush=True)
+
+
+if __name__ == "__main__":
+    main()
