@@ -17,16 +17,13 @@ import time
 from collections.abc import Iterator, Sequence
 from itertools import islice
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from jukebox_deploy.benchmarks.machine import describe_this_machine
-from jukebox_deploy.checkpoints.bundle import CheckpointBundle
 from jukebox_deploy.files import write_json_atomic
-from jukebox_deploy.jobs.train_job import training_part
-from jukebox_deploy.jobs.train_request import TrainRequest
-from jukebox_deploy.training.precision import TrainingPrecision
-from jukebox_deploy.training.settings import Part, RunSettings
-from jukebox_deploy.training.workers import Workers
+
+if TYPE_CHECKING:  # PyTorch is imported when it is used
+    from jukebox_deploy.jobs.train_request import TrainRequest
 
 _MODULE = "jukebox_deploy.benchmarks.data_loading"
 _BATCHES = 400  # made alone
@@ -35,6 +32,11 @@ _FIRST = 8  # batches that are not timed: the threads begin with several at once
 
 def requests_of(options: argparse.Namespace, out: Path) -> Iterator[tuple[str, TrainRequest]]:
     """A run for every part of the bundle."""
+    from jukebox_deploy.checkpoints.bundle import CheckpointBundle
+    from jukebox_deploy.jobs.train_request import TrainRequest
+    from jukebox_deploy.training.precision import TrainingPrecision
+    from jukebox_deploy.training.settings import Part, RunSettings
+
     priors = CheckpointBundle.open(options.bundle).config.priors
     steps = _FIRST + max(options.steps, _BATCHES)
     common = {"steps": steps, "batch": options.batch, "precision": TrainingPrecision(options.precision)}
@@ -52,6 +54,9 @@ def requests_of(options: argparse.Namespace, out: Path) -> Iterator[tuple[str, T
 
 def measure(request: TrainRequest, steps: int) -> dict[str, Any]:
     """Examples per second, made alone and taken by training, and the share of its time that training waited."""
+    from jukebox_deploy.jobs.train_job import training_part
+    from jukebox_deploy.training.workers import Workers
+
     with Workers.current() as workers:
         part = training_part(request, workers, lambda event: None)
         trainer = part.trainer()
@@ -98,7 +103,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     parser.add_argument("--batch", type=int, default=4)
     parser.add_argument("--seconds", type=float, default=1.024, help="of an example of the VQ-VAE")
     parser.add_argument("--steps", type=int, default=20, help="of training")
-    parser.add_argument("--precision", choices=[str(p) for p in TrainingPrecision], default="fp32")
+    parser.add_argument("--precision", choices=["fp32", "bf16", "fp16"], default="fp32")
     parser.add_argument("--out", type=Path, required=True, help="the result file")
     options = parser.parse_args(words)
     record: dict[str, Any] = {

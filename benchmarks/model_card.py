@@ -30,7 +30,7 @@ RESULTS: dict[str, str] = {
     SONGS: "jukebox-deploy data synthesize --songs 108 --seed 2 --rate 8000 --grid 0.032 --arrangement answered "
     "--out judged && jukebox-deploy data requests judged --seconds 6.144 --out REQUESTS && "
     "jukebox-deploy sample onnx_fp32 --every-level --requests REQUESTS --slots 54 --temperature 0=0.85 "
-    "--temperature 1=0.85 --temperature 2=0.8 --out SONGS && "
+    "--temperature 1=0.85 --temperature 2=0.9 --out SONGS && "
     "jukebox-deploy evaluate-songs SONGS --data CORPUS --codec onnx_fp32 --clips 300 --json",
     ONE_SONG: "jukebox-deploy data synthesize --songs 1 --seed 52 --rate 8000 --grid 0.032 --arrangement answered "
     "--out one-song && "
@@ -154,12 +154,20 @@ def levels_table(data: Data) -> str:
 def priors_table(data: Data) -> str:
     """How many bits the priors need for a code, beside what knowing only how frequent codes are would take."""
     entropy = {level["level"]: level["entropy_bits"] for level in data["levels"]}
-    headings = ("prior", "run by", ">bits per code", ">by frequency alone", ">likeliest code is right")
+    headings = (
+        "prior",
+        "run by",
+        ">bits per code",
+        ">more than the first",
+        ">by frequency alone",
+        ">likeliest code is right",
+    )
     rows = [
         (
             f"level {prior['level']}",
             escaped(_run_by(bundle)),
             f"{prior['bits_per_token']:.3f}",
+            _cost(prior),
             f"{entropy[prior['level']]:.3f}" if prior["level"] in entropy else "",
             percent(prior["top1"]),
         )
@@ -168,6 +176,12 @@ def priors_table(data: Data) -> str:
         if prior.get("bits_per_token") is not None
     ]
     return table(headings, rows)
+
+
+def _cost(prior: Data) -> str:
+    """How many more bits it takes than with the first bundle; marked where that is more than is accepted."""
+    text = f"{prior.get('cost') or 0:.2%}".replace("%", " %").replace("-0.00", "0.00")
+    return f"**{text}**" if prior.get("costly") else text
 
 
 def _run_by(bundle: Data) -> str:

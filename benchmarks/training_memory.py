@@ -132,6 +132,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     if threshold := os.environ.get(_THRESHOLD):
         words.insert(0, f"{_THRESHOLD}={threshold}")
     results: list[dict[str, Any]] = []
+    machine = describe_this_machine().to_json()
     for name in options.presets:
         for case in cases_of(preset(name), options.samples):
             if all(word in case.name.split() for word in options.only):
@@ -140,7 +141,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
                 document = {
                     "date": date,
                     "command": " ".join(words),
-                    "machine": describe_this_machine().to_json(),
+                    "machine": machine,
                     "results": results,
                 }
                 write_json_atomic(out, document)

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 
+import torch
 from torch import nn
 
 from jukebox_deploy.errors import TrainingError
@@ -29,11 +30,27 @@ def _parts(objective: nn.Module) -> Iterable[nn.Module]:
 
 
 @contextmanager
-def explained_compilation() -> Iterator[None]:
-    """For the block in which a compiled module runs forwards or backwards.
+def compiled_passes(device: torch.device) -> Iterator[None]:
+    """For the block in which a compiled module runs forwards or backwards; raises as `explained_compilation` does.
 
-    Raises `TrainingError` where it cannot be compiled: kernels need a C++ compiler (CPU) or Triton (GPU).
+    On a CPU the gradients of embeddings are then summed in one order: compiled kernels would otherwise add to a row
+    from several threads, in whatever order these come.
     """
+    before, only_warned = (
+        torch.are_deterministic_algorithms_enabled(),
+        torch.is_deterministic_algorithms_warn_only_enabled(),
+    )
+    torch.use_deterministic_algorithms(before or device.type == "cpu", warn_only=only_warned or not before)
+    try:
+        with explained_compilation():
+            yield
+    finally:
+        torch.use_deterministic_algorithms(before, warn_only=only_warned)
+
+
+@contextmanager
+def explained_compilation() -> Iterator[None]:
+    """Raises `TrainingError` where it cannot be compiled: kernels need a C++ compiler (CPU) or Triton (GPU)."""
     from torch._dynamo.exc import TorchDynamoException
 
     try:

@@ -11,6 +11,7 @@ import time
 from collections.abc import Callable, Generator, Iterator, Mapping, Sequence
 from contextlib import nullcontext
 from dataclasses import asdict, dataclass
+from functools import partial
 from typing import Any, cast
 
 import numpy as np
@@ -20,7 +21,7 @@ from torch import Tensor, nn
 from jukebox_deploy.data.prefetch import prefetched
 from jukebox_deploy.errors import TrainingError
 from jukebox_deploy.training.checkpoint import Snapshot
-from jukebox_deploy.training.compilation import compile_objective, explained_compilation
+from jukebox_deploy.training.compilation import compile_objective, compiled_passes
 from jukebox_deploy.training.loss_scale import LossScale
 from jukebox_deploy.training.objective import Batch, Objective, Outcome, State
 from jukebox_deploy.training.optimiser import GradientNorm, JukeboxAdam, gradient_norm
@@ -85,7 +86,7 @@ class Trainer:
         objective.to(workers.device)
         if settings.recompute:
             recompute_activations(objective)
-        self._explained = explained_compilation if settings.compiled else nullcontext
+        self._passes = partial(compiled_passes, workers.device) if settings.compiled else nullcontext
         if settings.compiled:
             compile_objective(objective)
         self._wrapped = cast(Objective, workers.wrap(objective, settings.sharding))
@@ -159,7 +160,7 @@ class Trainer:
     def _step(self, batches: list[Batch], waited: float) -> StepReport:
         self._optimiser.zero_grad(set_to_none=True)
         for piece, batch in enumerate(batches):
-            with self._workers.reducing(self._wrapped, last=piece + 1 == len(batches)), self._explained():
+            with self._workers.reducing(self._wrapped, last=piece + 1 == len(batches)), self._passes():
                 outcome = self._forward(batch, piece)
                 (outcome.total * (self._scale.value / len(batches))).backward()
             self.state = outcome.state

@@ -57,7 +57,13 @@ EVALUATED = {
                 {"level": 0, "bits_per_token": 4.5, "top1": 0.25},
                 {"level": 1, "not_run": "no logits"},
             ],
-        }
+        },
+        {
+            "backend": "onnxruntime",
+            "precision": "fp32",
+            "weights": "int4",
+            "priors": [{"level": 0, "bits_per_token": 4.59, "top1": 0.24, "cost": 0.02, "costly": True}],
+        },
     ],
 }
 HEARD = {
@@ -175,7 +181,8 @@ def test_results_become_tables(repository: Path) -> None:
     write(repository, SONGS, HEARD)
     text = card(repository)
     assert "| 2 | 12.3 dB | 0.200 | 500 of 512 | 300 |" in text
-    assert "| level 0 | PyTorch fp32 | 4.500 | 8.500 | 25 % |" in text
+    assert "| level 0 | PyTorch fp32 | 4.500 | 0.00 % | 8.500 | 25 % |" in text
+    assert "| level 0 | onnxruntime fp32, int4 weights | 4.590 | **2.00 %** | 8.500 | 24 % |" in text
     assert "level 1" not in text
     assert "| 0 | artist is heard | 72 | 50 % | 40 % to 60 % | 17 % | 86 % |" in text
     assert "| 0 | energy on the genre's scale | 72 | 75 % | 70 % to 80 % | 55 % to 59 % | 92 % |" in text

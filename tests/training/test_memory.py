@@ -91,4 +91,4 @@ def test_a_step_is_measured(tmp_path: Path) -> None:
     document = json.loads(out.read_text(encoding="utf-8"))
     assert [case["recompute"] for case in document["results"]] == [False, True]
     assert all(case["step_bytes"] > 3e6 for case in document["results"])  # the weights and what belongs to them
-    assert document["machine"]["torch"] == torch.__version__
+    assert document["machine"]["packages"]["torch"] == torch.__version__
