@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Callable, Mapping
+from functools import partial
 from itertools import islice
 from pathlib import Path
+from unittest.mock import patch
 
 import numpy as np
 import torch
@@ -13,7 +15,9 @@ from safetensors.torch import save_file
 
 from jukebox_deploy.models.builders import build_prior, build_vqvae
 from jukebox_deploy.models.losses import Bandwidths, LossSettings
+from jukebox_deploy.training import trainer as trainer_module
 from jukebox_deploy.training.checkpoint import read_snapshot, write_snapshot
+from jukebox_deploy.training.compilation import compile_objective
 from jukebox_deploy.training.objective import PriorObjective, VQVAEObjective
 from jukebox_deploy.training.settings import Part, Sharding
 from jukebox_deploy.training.trainer import Trainer
@@ -37,17 +41,29 @@ def part_of(
     return batch
 
 
-def vqvae_run(workers: Workers) -> Trainer:
+def vqvae_run(workers: Workers, *, compiled: bool = False) -> Trainer:
     """A VQ-VAE with its codebooks."""
     objective = VQVAEObjective(build_vqvae(VQVAE), LossSettings(), Bandwidths(0.3, 0.1, 10.0), peers=workers)
-    return Trainer(objective, settings(Part.VQVAE, steps=STEPS), part_of(audio_batch, workers), workers)
+    run = settings(Part.VQVAE, steps=STEPS, compiled=compiled)
+    return Trainer(objective, run, part_of(audio_batch, workers), workers)
 
 
-def prior_run(workers: Workers, *, sharded: bool = False, pieces: int = 1) -> Trainer:
+def prior_run(workers: Workers, *, sharded: bool = False, pieces: int = 1, compiled: bool = False) -> Trainer:
     """A prior with labels and lyrics; a sharded one recomputes its activations, as large ones have to."""
     sharding = Sharding.SHARDED if sharded else Sharding.REPLICATED
-    run = settings(Part.PRIOR, steps=STEPS, sharding=sharding, recompute=sharded, accumulate=pieces)
+    run = settings(Part.PRIOR, steps=STEPS, sharding=sharding, recompute=sharded, accumulate=pieces, compiled=compiled)
     return Trainer(PriorObjective(build_prior(PRIOR), PRIOR), run, part_of(code_batch, workers, pieces), workers)
+
+
+def traced(run: Callable[..., Trainer]) -> Callable[[Workers], Trainer]:
+    """A run whose passes are traced as for `--compile`; kernels are not compiled, which takes a minute."""
+
+    def make(workers: Workers) -> Trainer:
+        backend = partial(compile_objective, backend="aot_eager")
+        with patch.object(trainer_module, "compile_objective", backend):
+            return run(workers, compiled=True)
+
+    return make
 
 
 RUNS: Mapping[str, Callable[[Workers], Trainer]] = {
@@ -55,6 +71,8 @@ RUNS: Mapping[str, Callable[[Workers], Trainer]] = {
     "prior": prior_run,
     "prior_in_pieces": lambda workers: prior_run(workers, pieces=2),
     "sharded_prior": lambda workers: prior_run(workers, sharded=True),
+    "traced_vqvae": traced(vqvae_run),
+    "traced_prior_in_pieces": traced(partial(prior_run, pieces=2)),
     "sharded_prior_in_pieces": lambda workers: prior_run(workers, sharded=True, pieces=2),
 }
 
