@@ -10,8 +10,8 @@ out=${1:-examples/fine-tuned}
 PATH="$PWD/.venv/bin:$PATH"
 
 jukebox-deploy data synthesize --songs 12 --seed 1 --out "$out/songs"
-jukebox-deploy train vqvae --data "$out/songs" --preset tiny --seconds 0.4 --revival-threshold 0.4 \
-  --steps 60 --batch 4 --learning-rate 1e-3 --out "$out/vqvae"
+jukebox-deploy train vqvae --data "$out/songs" --preset tiny --seconds 0.4 \
+  --steps 160 --batch 4 --learning-rate 1e-3 --out "$out/vqvae"
 jukebox-deploy train prior --data "$out/songs" --preset tiny --bundle "$out/vqvae/bundle" --codes "$out/codes" \
   --steps 60 --batch 8 --learning-rate 1e-3 --out "$out/top"
 
