@@ -3,8 +3,8 @@
     python -m jukebox_deploy.benchmarks.data_loading --data SONGS --bundle BUNDLE --codes CODES --out FILE
 
 For the VQ-VAE and every prior of a checkpoint bundle: batches alone, as fast as the threads of a run make them, and
-then steps of a run. The songs must be encoded (`data encode`). Rates are those of this machine; a GPU takes examples
-faster, and its host may make them faster.
+then steps of a run. Songs without codes in CODES are encoded first, untimed. Rates are those of this machine; a GPU
+takes examples faster, and its host may make them faster.
 """
 
 from __future__ import annotations
@@ -106,6 +106,8 @@ def main(arguments: Sequence[str] | None = None) -> None:
     parser.add_argument("--precision", choices=["fp32", "bf16", "fp16"], default="fp32")
     parser.add_argument("--out", type=Path, required=True, help="the result file")
     options = parser.parse_args(words)
+    if options.steps < 1:
+        parser.error(f"--steps: expected 1 or more, found {options.steps}")
     record: dict[str, Any] = {
         "date": datetime.date.today().isoformat(),
         "command": " ".join(["python -m", _MODULE, *words]),

@@ -158,7 +158,7 @@ def priors_table(data: Data) -> str:
         "prior",
         "run by",
         ">bits per code",
-        ">more than the first",
+        ">more bits",
         ">by frequency alone",
         ">likeliest code is right",
     )

@@ -27,3 +27,12 @@ def test_every_part_has_its_rates(name: str, parts: set[str], tmp_path: Path, mo
         assert 0 <= rates["waited_share"] <= 1
         assert rates["batch"] == 2
     assert record["results"]["vqvae"]["unit"] == "samples"
+
+
+def test_no_steps_are_refused_before_anything_is_done(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    out = tmp_path / "rates.json"
+    words = ["--data", "songs", "--bundle", "bundle", "--codes", "codes", "--steps", "0", "--out", str(out)]
+    with pytest.raises(SystemExit):
+        data_loading.main(words)
+    assert "--steps: expected 1 or more, found 0" in capsys.readouterr().err
+    assert not out.exists()

@@ -12,7 +12,7 @@ from torch._dynamo.utils import counters
 from jukebox_deploy.errors import ConfigError, TrainingError
 from jukebox_deploy.training import trainer as trainer_module
 from jukebox_deploy.training.checkpoint import read_snapshot, write_snapshot
-from jukebox_deploy.training.compilation import compile_objective, explained_compilation
+from jukebox_deploy.training.compilation import compile_objective, compiled_passes, explained_compilation
 from jukebox_deploy.training.settings import Part, Sharding
 from jukebox_deploy.training.trainer import Trainer
 from tests.training.small_runs import prior_trainer, settings, vqvae_trainer
@@ -70,6 +70,15 @@ def test_what_cannot_be_compiled_says_what_is_needed() -> None:
     reason = r"No working C\+\+ compiler found.*train without --compile"
     with pytest.raises(TrainingError, match=reason), explained_compilation():
         module(torch.zeros(1, 2))
+
+
+@pytest.mark.parametrize(("device", "ordered"), [("cpu", True), ("cuda", False)])
+def test_sums_have_one_order_within_passes_on_a_cpu_and_nowhere_else(device: str, ordered: bool) -> None:
+    with pytest.raises(ZeroDivisionError), compiled_passes(torch.device(device)):
+        assert torch.are_deterministic_algorithms_enabled() == ordered
+        raise ZeroDivisionError
+    assert not torch.are_deterministic_algorithms_enabled()
+    assert not torch.is_deterministic_algorithms_warn_only_enabled()
 
 
 def test_sharded_weights_are_not_compiled() -> None:
