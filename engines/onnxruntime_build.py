@@ -20,9 +20,10 @@ import numpy as np
 
 from jukebox_deploy.contract import LinearWeights
 from jukebox_deploy.engines.bundle import EngineBundle, open_bundle, write_manifest
+from jukebox_deploy.engines.integer_blocks import block_size
 from jukebox_deploy.engines.manifest import GraphEntry, GraphPart, Target
 from jukebox_deploy.engines.onnxruntime_ready import ACCURACY_OF_INTEGERS, Maker, mark_ready, this_maker
-from jukebox_deploy.engines.onnxruntime_sessions import import_onnxruntime
+from jukebox_deploy.engines.onnxruntime_sessions import ACCURACY, BLOCK_SIZE, import_onnxruntime
 from jukebox_deploy.errors import EngineError
 from jukebox_deploy.files import atomic_directory
 
@@ -131,7 +132,7 @@ def _build_piece(
     ready = any(node.op_type == "DequantizeLinear" for node in model.graph.node)
     with tempfile.TemporaryDirectory(dir=folder.parent, prefix=".ready-") as scratch:
         if ready:
-            path = _optimise(path, Path(scratch))
+            path = _optimise(path, block_size(model), Path(scratch))
             model = onnx.load(path, load_external_data=False)
             mark_ready(model, maker)
         if entry.weights:
@@ -141,7 +142,7 @@ def _build_piece(
     return ready
 
 
-def _optimise(path: Path, scratch: Path) -> Path:
+def _optimise(path: Path, size_of_blocks: int, scratch: Path) -> Path:
     """The graph as ONNX Runtime would run it, with its weights in a file beside it.
 
     The extended level is the highest one whose result does not depend on the processor.
@@ -154,7 +155,8 @@ def _optimise(path: Path, scratch: Path) -> Path:
     options.optimized_model_filepath = str(saved)
     entries = {
         "session.disable_prepacking": "1",  # for nothing will run
-        "session.qdq_matmulnbits_accuracy_level": str(ACCURACY_OF_INTEGERS),
+        ACCURACY: str(ACCURACY_OF_INTEGERS),
+        BLOCK_SIZE: str(size_of_blocks),
         "session.optimized_model_external_initializers_file_name": "graph.weights",
         "session.optimized_model_external_initializers_min_size_in_bytes": str(_SMALL),
     }

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from jukebox_deploy.contract import GraphKind, GraphSpec
+from jukebox_deploy.engines.integer_blocks import block_size
 from jukebox_deploy.engines.mapped_products import divide_products
 from jukebox_deploy.engines.onnxruntime_ready import (
     ACCURACY_OF_FLOATS,
@@ -22,9 +23,14 @@ from jukebox_deploy.errors import EngineError
 if TYPE_CHECKING:
     from onnx import ModelProto
 
+BLOCK_SIZE, ACCURACY = "session.qdq_matmulnbits_block_size", "session.qdq_matmulnbits_accuracy_level"
+"""What ONNX Runtime calls the blocks that it divides columns of integers into, and how activations are rounded."""
+
 LARGE_WEIGHTS = 512 << 20
 """Above this, weights that are not to be packed stay memory-mapped."""
 
+TWICE_IN_MEMORY = 1 << 30
+"""Up to this, all cores pack weights, which is up to twice as fast; until all are packed they are in memory twice."""
 
 GPU_PROVIDERS = {
     "cuda": "CUDAExecutionProvider",
@@ -163,21 +169,17 @@ def open_session(graph: GraphFile, options: OnnxRuntimeOptions, slots: int | Non
     """
     runtime = import_onnxruntime()
     threads, _ = graph.threads(options)
+    step = graph.spec.kind is GraphKind.STEP
+    mapped = graph.can_stay_mapped() and (options.map_weights or not step)
     session_options = _session_options(runtime, options, threads)
+    for key, value in _entries_of(graph, options, mapped).items():
+        session_options.add_session_config_entry(key, value)
     if (maker := maker_of(graph.model)) is not None:
         require_maker(graph.path.name, maker, runtime, options.provider)
         set_accuracy(graph.model, _accuracy(options))
         session_options.graph_optimization_level = runtime.GraphOptimizationLevel.ORT_DISABLE_ALL  # it was done
-    step = graph.spec.kind is GraphKind.STEP
-    mapped = graph.can_stay_mapped() and (options.map_weights or not step)
-    if mapped:
-        session_options.add_session_config_entry("session.disable_prepacking", "1")
     if mapped and step and slots == 1 and options.provider == "cpu":
         divide_products(graph.model, threads)
-    # The model comes from memory, perhaps changed; its weights still lie in the folder.
-    session_options.add_session_config_entry(
-        "session.model_external_initializers_file_folder_path", str(graph.path.parent)
-    )
     chosen = providers(runtime, options, graph.spec.kind)
     if options.provider != "cpu" and hasattr(runtime, "preload_dlls"):
         runtime.preload_dlls()  # those of CUDA and cuDNN that were installed as packages
@@ -205,8 +207,19 @@ def _session_options(runtime: Any, options: OnnxRuntimeOptions, threads: int) ->
     session_options.inter_op_num_threads = 1
     # Sessions take turns in one process: threads of an idle one must not spin against the other's.
     session_options.add_session_config_entry("session.force_spinning_stop", "1")
-    session_options.add_session_config_entry("session.qdq_matmulnbits_accuracy_level", str(_accuracy(options)))
     return session_options
+
+
+def _entries_of(graph: GraphFile, options: OnnxRuntimeOptions, mapped: bool) -> dict[str, str]:
+    """What a graph's session is told about its weights."""
+    return {
+        # The model comes from memory, perhaps changed; its weights still lie in the folder.
+        "session.model_external_initializers_file_folder_path": str(graph.path.parent),
+        "session.disable_prepacking": str(int(mapped)),
+        "session.prepack.enable_parallel": str(int(graph.weight_bytes <= TWICE_IN_MEMORY)),
+        BLOCK_SIZE: str(block_size(graph.model)),
+        ACCURACY: str(_accuracy(options)),
+    }
 
 
 def _accuracy(options: OnnxRuntimeOptions) -> int:

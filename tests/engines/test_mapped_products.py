@@ -92,5 +92,12 @@ def test_only_a_step_of_one_slot_is_divided(tmp_path, slots, divided):
 def test_a_step_is_packed_unless_asked(tmp_path):
     graph = GraphFile.read(handmade_prior.tables()["step_0"], save(tmp_path, {"w": matrix()}, [product()]))
     session = open_session(graph, OnnxRuntimeOptions(threads=2), 1)
-    with pytest.raises(RuntimeError, match="disable_prepacking"):
-        session.get_session_options().get_session_config_entry("session.disable_prepacking")
+    assert session.get_session_options().get_session_config_entry("session.disable_prepacking") == "0"
+
+
+def test_weights_are_packed_side_by_side_unless_they_are_large(tmp_path, monkeypatch):
+    graph = GraphFile.read(handmade_prior.tables()["step_0"], save(tmp_path, {"w": matrix()}, [product()]))
+    for room, expected in ((graph.weight_bytes, "1"), (graph.weight_bytes - 1, "0")):
+        monkeypatch.setattr(onnxruntime_sessions, "TWICE_IN_MEMORY", room)
+        session = open_session(graph, OnnxRuntimeOptions(threads=2), 1)
+        assert session.get_session_options().get_session_config_entry("session.prepack.enable_parallel") == expected
