@@ -1,9 +1,10 @@
-"""Writes the numbers of the README and of the shipped model's card, from the result files and nowhere else.
+"""Writes the numbers of the README, of the page on speed and of the model's card, from result files and nowhere else.
 
     python -m jukebox_deploy.benchmarks.readme_numbers [--check]
 
 The README's block is a table from all documents in `benchmarks/results/`: every engine of one workload for each group
-that differs in one field only, each measurement the newest of its machine. The card's blocks are those of `model_card`.
+that differs in one field only, each measurement the newest of its machine. The other documents' blocks are those of
+`growth_table` and `model_card`.
 """
 
 from __future__ import annotations
@@ -17,7 +18,8 @@ from pathlib import Path
 from urllib.parse import quote
 
 from jukebox_deploy.benchmarks.filled_blocks import Block, escaped, fill, table
-from jukebox_deploy.benchmarks.model_card import CARD, CARD_BLOCKS
+from jukebox_deploy.benchmarks.growth_table import GROWTH_BLOCK
+from jukebox_deploy.benchmarks.model_card import CARD_BLOCKS
 from jukebox_deploy.benchmarks.report import by_machine
 from jukebox_deploy.benchmarks.results import FORMAT, Backend, BenchmarkRun, VariantResult, WorkloadResult
 from jukebox_deploy.benchmarks.words import number, percent, times, title_of, unit_of
@@ -118,8 +120,9 @@ def main(arguments: Sequence[str] | None = None, repository: Path = _REPOSITORY)
 
 
 def _blocks(repository: Path) -> Sequence[Block]:
-    """Those of the README, and of the card if there is one."""
-    return (README_BLOCK, *CARD_BLOCKS) if (repository / CARD).exists() else (README_BLOCK,)
+    """Those of the README, and of the other documents where they exist."""
+    others = [block for block in (GROWTH_BLOCK, *CARD_BLOCKS) if (repository / block.document).exists()]
+    return (README_BLOCK, *others)
 
 
 if __name__ == "__main__":

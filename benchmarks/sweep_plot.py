@@ -42,13 +42,14 @@ def sweep_plot(sweep: Sweep, name: str) -> Plot:
     for variant in variants:
         _line(axes, sweep, variant)
     medians = [cost.median for variant in variants for _, cost in sweep.costs(variant.name)]
-    if sweep.axis in _FLAT:
+    proportion = proportion_of(sweep)
+    if proportion is None:
         axes.set_ylim(0.0, 1.1 * max(medians))
         axes.grid()
         axes.xaxis.set_major_formatter(lambda value, _: short(value))
         axes.yaxis.set_major_formatter(lambda value, _: seconds(value, short))
     else:
-        _proportion(axes, sweep)
+        _proportion(axes, sweep, proportion)
         values = sweep.values
         log_axis(axes, "x", (values[0], values[-1]), short, values if len(values) <= _TICKS_AT_MOST else ())
         log_axis(axes, "y", (min(medians), max(medians)), partial(seconds, written=short))
@@ -63,15 +64,31 @@ def sweep_title(sweep: Sweep) -> str:
     first, last = sweep.values[0], sweep.values[-1]
     whole = [v for v in sweep.variants if (costs := sweep.costs(v.name))[0][0] == first and costs[-1][0] == last]
     work = work_of(sweep.results[0].workload.kind)
-    ends = _ENDS[sweep.axis].format(short(first), short(last))
     if not whole:
-        return f"{ends}: what {work} costs"
+        return f"{ends_of(sweep)}: what {work} costs"
     growth = span(sweep.growth(variant.name) for variant in engines_or_all(whole))
-    return f"{ends}, {work} costs {growth} as much"
+    return f"{ends_of(sweep)}, {work} costs {growth} as much"
+
+
+def ends_of(sweep: Sweep) -> str:
+    """`From 1 to 64 slots`."""
+    return _ENDS[sweep.axis].format(short(sweep.values[0]), short(sweep.values[-1]))
+
+
+def proportion_of(sweep: Sweep) -> float | None:
+    """How many times the cost would be with everything in proportion; `None` where none is expected."""
+    if sweep.axis in _FLAT:
+        return None
+    return (sweep.values[-1] / sweep.values[0]) ** _POWER.get(sweep.axis, 1)
+
+
+def one_more_of(sweep: Sweep) -> str | None:
+    """`per layer`, for an axis that cost should be a straight line in."""
+    return _ONE_MORE.get(sweep.axis)
 
 
 def _rows(sweep: Sweep) -> Iterator[tuple[str, ...]]:
-    one_more = _ONE_MORE.get(sweep.axis)
+    one_more = one_more_of(sweep)
     yield (axis_name(sweep.axis), *(short(v) for v in sweep.values), "growth", *([one_more] if one_more else []))
     for variant in sweep.variants:
         costs = dict(sweep.costs(variant.name))
@@ -116,17 +133,15 @@ def _line(axes: Axes, sweep: Sweep, variant: VariantResult) -> None:
     )
 
 
-def _proportion(axes: Axes, sweep: Sweep) -> None:
+def _proportion(axes: Axes, sweep: Sweep, growth: float) -> None:
     """From the dearest first cost to the last value."""
-    first, last = sweep.values[0], sweep.values[-1]
     begin = max(sweep.costs(variant.name)[0][1].median for variant in sweep.variants)
-    power = _POWER.get(sweep.axis, 1)
-    label = "as the square" if power == 2 else "in proportion"
+    label = "as the square" if sweep.axis in _POWER else "in proportion"
     axes.plot(
-        [first, last],
-        [begin, begin * (last / first) ** power],
+        [sweep.values[0], sweep.values[-1]],
+        [begin, begin * growth],
         color=layout.MUTED,
         linewidth=1.0,
         linestyle=":",
-        label=f"{label} ({times((last / first) ** power)})",
+        label=f"{label} ({times(growth)})",
     )
