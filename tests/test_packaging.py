@@ -17,7 +17,7 @@ import pytest
 
 from tests.source_tree import PACKAGE, REPOSITORY, source_modules
 
-LINK = re.compile(r"\[[^\]]*\]\(([^)\s]+)\)")
+LINK = re.compile(r"\[[^\]]*\]\(([^)\s]+)\)|<img src=\"([^\"]+)\"")
 
 
 @pytest.fixture(scope="module")
@@ -87,11 +87,11 @@ def test_links_lead_to_files(document):
 
 def test_a_broken_link_is_found(tmp_path):
     document = tmp_path / "a.md"
-    document.write_text("[here](a.md) [there](https://example.org/x) [part](#part) [gone](b.md#part)")
-    assert broken_links(document) == ["b.md#part"]
+    document.write_text('[here](a.md) [there](https://example.org/x) [part](#part) [gone](b.md#part) <img src="c.png">')
+    assert broken_links(document) == ["b.md#part", "c.png"]
 
 
 def broken_links(document: Path) -> list[str]:
-    targets = LINK.findall(document.read_text())
+    targets = ["".join(found) for found in LINK.findall(document.read_text())]
     local = [t for t in targets if not t.startswith(("https://", "http://", "#", "mailto:"))]
     return [t for t in local if not (document.parent / t.partition("#")[0]).exists()]
