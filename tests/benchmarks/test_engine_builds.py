@@ -77,14 +77,16 @@ def test_weights_made_on_the_way_are_those_of_a_random_bundle(tmp_path: Path) ->
     assert made.fingerprint() == RandomCheckpoint.of(config).fingerprint()
 
 
-def test_the_room_that_weights_take_is_foreseen() -> None:
-    """The recorded exports of the released upsampler say how much it was."""
-    recorded = json.loads((RESULTS / "engine-build-upsampler-2026-11-26.json").read_text())["results"]
-    assert {row["weights"] for row in recorded} == {"fp16", "int8", "int4", "fp8"}
-    for row in recorded:
-        weights = LinearWeights("precision" if row["weights"] == "fp16" else row["weights"])
-        found = stored_bytes(BuildCase("1b_lyrics", 0, weights, 1, "8.9"))
-        assert found == pytest.approx(row["onnx_weight_bytes"], rel=0.002)
+RECORDED = [
+    row for path in sorted(RESULTS.glob("engine-build-*.json")) for row in json.loads(path.read_text())["results"]
+]
+
+
+@pytest.mark.parametrize("row", RECORDED, ids=lambda row: f"{row['preset']}-{row['level']}-{row['weights']}")
+def test_the_room_that_weights_take_is_foreseen(row: dict[str, Any]) -> None:
+    """The recorded exports say how much it was."""
+    case = BuildCase(row["preset"], row["level"], LinearWeights(row["weights"]), row["parts"], row["capability"])
+    assert stored_bytes(case) == pytest.approx(row["export"]["weight_bytes"], rel=0.002)
 
 
 def test_a_case_without_room_is_refused_before_anything_is_made(
