@@ -18,11 +18,16 @@ from jukebox_deploy.errors import AudioError, EngineError, SamplingError
 from jukebox_deploy.receptive_field import ReceptiveField, decoder_receptive_field
 from jukebox_deploy.threads import map_in_threads
 
-CHUNK_SECONDS = 10.0
+DECODED_SECONDS = 10.0
+"""Of sound in a chunk."""
+
+ENCODED_SECONDS = 7.5
+"""The same. The distances of all codes to all of a codebook, several times over, take most memory: 2.7 GB for two
+chunks at once of a released level 0; with ten seconds it was 6.1, and no faster (docs/log.md)."""
 
 
 def decode_codes(
-    engine: Engine, level: int, codes: np.ndarray, chunk_seconds: float = CHUNK_SECONDS
+    engine: Engine, level: int, codes: np.ndarray, chunk_seconds: float = DECODED_SECONDS
 ) -> Iterator[np.ndarray]:
     """Decode codes `[T]` of a level into audio, float32 chunks that add up to `[hop * T]` samples."""
     if len(codes) == 0:
@@ -40,7 +45,7 @@ def decode_codes(
     yield from _in_order(decode, chunks, decoder.concurrent_calls)
 
 
-def encode_audio(engine: Engine, level: int, audio: np.ndarray, chunk_seconds: float = CHUNK_SECONDS) -> np.ndarray:
+def encode_audio(engine: Engine, level: int, audio: np.ndarray, chunk_seconds: float = ENCODED_SECONDS) -> np.ndarray:
     """Encode audio `[hop * T]` in [-1, 1] into the codes of a level, int64 `[T]`."""
     vqvae = engine.config.vqvae
     hop = vqvae.hop_length(level)
