@@ -12,7 +12,7 @@ from jukebox_deploy.benchmarks.plan import BenchmarkPlan
 from jukebox_deploy.benchmarks.preset_bundles import prepare_bundles, system_to_measure
 from jukebox_deploy.benchmarks.results import WorkloadKind, WorkloadResult
 from jukebox_deploy.benchmarks.variants import open_subjects
-from jukebox_deploy.benchmarks.workload_groups import Axis
+from jukebox_deploy.benchmarks.workload_groups import Axis, name_along
 from jukebox_deploy.config import JukeboxConfig, PriorConfig
 from jukebox_deploy.contract import LinearWeights
 from jukebox_deploy.errors import ConfigError
@@ -68,7 +68,7 @@ def _resized(config: JukeboxConfig, axis: Axis, value: int) -> JukeboxConfig:
     resized = dataclasses.replace(prior, window=window, transformer=stack)
     if resized == prior:
         return config
-    return dataclasses.replace(config, name=f"{config.name}-{axis}-{value}", priors=(resized,))
+    return dataclasses.replace(config, name=name_along(axis, config.name, value), priors=(resized,))
 
 
 def _context_sizes(prior: PriorConfig, value: int) -> dict[str, Any]:

@@ -9,7 +9,7 @@ from jukebox_deploy.benchmarks.filled_blocks import Block, escaped, table
 from jukebox_deploy.benchmarks.results import BenchmarkRun, WorkloadKind
 from jukebox_deploy.benchmarks.sweep_plot import ends_of, one_more_of, proportion_of
 from jukebox_deploy.benchmarks.words import seconds, times, work_of
-from jukebox_deploy.benchmarks.workload_groups import Axis, Sweep, is_engine, sweeps
+from jukebox_deploy.benchmarks.workload_groups import Axis, Sweep, is_engine, name_along, sweeps
 
 DOCUMENT = "docs/speed.md"
 NOTHING = "No growth is recorded yet."
@@ -32,7 +32,7 @@ def growth_table(results: Path) -> str:
 
 def model_of(sweep: Sweep) -> str:
     """What the models of a sweep are variations of: `mid` for `mid-depth-12`."""
-    return sweep.results[0].workload.model.removesuffix(f"-{sweep.axis}-{sweep.values[0]:g}")
+    return sweep.results[0].workload.model.removesuffix(name_along(sweep.axis, "", int(sweep.values[0])))
 
 
 def _rows(sweep: Sweep) -> Iterator[tuple[str, ...]]:

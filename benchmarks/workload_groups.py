@@ -41,6 +41,11 @@ SIZES = (Axis.WIDTH, Axis.DEPTH, Axis.CONTEXT)
 _Identity = dict[str, object]
 
 
+def name_along(axis: Axis, model: str, value: int) -> str:
+    """What a model is called that differs from another in one size: `mid-depth-12`."""
+    return f"{model}-{axis}-{value}"
+
+
 @dataclass(frozen=True)
 class Sweep:
     """Workloads that differ in one field only, ascending in it."""

@@ -159,7 +159,7 @@ class GraphFile:
 
 
 MOST_CONCURRENT_CALLS = 4
-"""Each takes its own working memory: about half a gigabyte for ten seconds of a released VQ-VAE."""
+"""Each takes its own working memory: about half a gigabyte to decode with a released VQ-VAE, more to encode."""
 
 
 def open_session(graph: GraphFile, options: OnnxRuntimeOptions, slots: int | None = None) -> Any:

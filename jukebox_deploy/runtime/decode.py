@@ -19,11 +19,11 @@ from jukebox_deploy.receptive_field import ReceptiveField, decoder_receptive_fie
 from jukebox_deploy.threads import map_in_threads
 
 DECODED_SECONDS = 10.0
-"""Of sound in a chunk."""
+"""Of sound that a chunk of codes becomes."""
 
 ENCODED_SECONDS = 7.5
-"""The same. The distances of all codes to all of a codebook, several times over, take most memory: 2.7 GB for two
-chunks at once of a released level 0; with ten seconds it was 6.1, and no faster (docs/log.md)."""
+"""Of sound in a chunk to encode. Memory is mostly distances, of each position to every code of a codebook: 2.7 GB for
+two chunks at once of a released level 0. With ten seconds it was 6.1 GB, and no faster (docs/log.md)."""
 
 
 def decode_codes(

@@ -96,8 +96,14 @@ def test_a_step_is_packed_unless_asked(tmp_path):
 
 
 def test_weights_are_packed_side_by_side_unless_they_are_large(tmp_path, monkeypatch):
-    graph = GraphFile.read(handmade_prior.tables()["step_0"], save(tmp_path, {"w": matrix()}, [product()]))
+    nodes = [product("a"), helper.make_node("MatMul", ["a", "v"], ["y"])]
+    weights = {"w": matrix(), "v": matrix(COLUMNS, COLUMNS)}
+    graph = GraphFile.read(handmade_prior.tables()["step_0"], save(tmp_path, weights, nodes))
+    x = np.random.default_rng(1).standard_normal((1, ROWS)).astype(np.float32)
+    found = {}
     for room, expected in ((graph.weight_bytes, "1"), (graph.weight_bytes - 1, "0")):
         monkeypatch.setattr(onnxruntime_sessions, "TWICE_IN_MEMORY", room)
         session = open_session(graph, OnnxRuntimeOptions(threads=2), 1)
         assert session.get_session_options().get_session_config_entry("session.prepack.enable_parallel") == expected
+        (found[expected],) = session.run(None, {"x": x})
+    np.testing.assert_array_equal(found["1"], found["0"])
