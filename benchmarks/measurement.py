@@ -22,7 +22,8 @@ from jukebox_deploy.benchmarks.results import (
 )
 from jukebox_deploy.benchmarks.rounds import Clock, Task, Timing, time_in_turns
 from jukebox_deploy.benchmarks.variant_memory import MemoryRequest, peak_memory
-from jukebox_deploy.benchmarks.variants import Subjects, Variant, choose_variants
+from jukebox_deploy.benchmarks.variants import Subjects, Variant, choose_baselines
+from jukebox_deploy.errors import ConfigError
 
 Listener = Callable[[str], None]
 
@@ -87,11 +88,14 @@ class _StageRun:
     def results(self) -> Iterator[WorkloadResult]:
         """One result per workload of the stage; the first one has the seconds of loading."""
         stage = self.stage
-        variants, left_out = choose_variants(
-            self.subjects, self.plan.baselines, stage.kinds[0], stage.prior, stage.slots
+        baselines, left_out = choose_baselines(
+            self.subjects, self.plan.compared, stage.kinds[0], stage.prior, stage.slots
         )
+        variants = baselines if self.plan.only_baselines else [*self.subjects.engines, *baselines]
         if self.plan.mapped:
             variants += self._mapped(left_out)
+        if not variants:
+            raise ConfigError(f"nothing is left to measure for {stage.kinds[0]}: {'; '.join(left_out)}.")
         sides = [self._open(variant) for variant in variants]
         for workload, make_task in stage.tasks:
             yield self._measure(workload, sides, [make_task(side.opened) for side in sides], tuple(left_out))

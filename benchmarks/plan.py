@@ -20,7 +20,7 @@ from jukebox_deploy.benchmarks.tasks import (
     SongTask,
     StepTask,
 )
-from jukebox_deploy.benchmarks.variants import BASELINES
+from jukebox_deploy.benchmarks.variants import baselines_of
 from jukebox_deploy.config import JukeboxConfig, PriorConfig
 from jukebox_deploy.contract import GraphKind, GraphSpec
 from jukebox_deploy.costs import tokens_per_second
@@ -50,7 +50,8 @@ class BenchmarkPlan:
     seconds: float = 10.0  # of audio in a round, or of each song
     songs: int | None = None  # that the slots make; `None`: one each
     position: int | None = None  # of the first step; `None`: the middle of the window
-    baselines: tuple[Backend, ...] = BASELINES
+    baselines: tuple[Backend, ...] | None = None  # `None`: all that run on the device
+    only_baselines: bool = False  # engines give their tables and are not run
     mapped: bool = False  # measure engines with memory-mapped weights beside those that pack them
     memory: bool = False  # measure the peak of each variant in a process of its own
     device: str = "cpu"  # or "cuda": of every variant
@@ -64,11 +65,19 @@ class BenchmarkPlan:
             raise ConfigError(f"{self.songs} songs cannot be timed; give 1 or more.")
         if self.seconds <= 0:
             raise ConfigError(f"{self.seconds} seconds of audio cannot be timed; give more than 0.")
+        if self.only_baselines and (self.mapped or not self.compared):
+            reason = "--mapped is about engines" if self.mapped else "there are no baselines"
+            raise ConfigError(f"{reason}: drop --only-baselines, or nothing is measured.")
         of_cpu = {"--threads": self.threads is not None, "--mapped": self.mapped, "--memory": self.memory}
         if self.device != "cpu" and (odd := [name for name, given in of_cpu.items() if given]):
             raise ConfigError(
                 f"{', '.join(odd)}: about a CPU and its memory, so of no use with --device {self.device}."
             )
+
+    @property
+    def compared(self) -> tuple[Backend, ...]:
+        """What engines are measured against."""
+        return baselines_of(self.device) if self.baselines is None else self.baselines
 
 
 @dataclass(frozen=True)

@@ -41,6 +41,7 @@ _COLOUR = {
     Backend.TENSORRT_RTX: "#cc79a7",
     Backend.EAGER: "#d55e00",
     Backend.EAGER_STATIC: "#e69f00",
+    Backend.EAGER_RECORDED: "#b8860b",
     Backend.HUGGING_FACE: "#8c8c8c",
 }
 _COLOUR_OF_STORED = {

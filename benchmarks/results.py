@@ -42,6 +42,7 @@ class Backend(StrEnum):
     TENSORRT = "tensorrt"
     EAGER = "eager"  # the original's way in PyTorch: caches that grow by concatenation
     EAGER_STATIC = "eager-static"  # our own modules in PyTorch: caches in place
+    EAGER_RECORDED = "eager-recorded"  # the same, a step recorded as a CUDA graph
     HUGGING_FACE = "hugging-face"  # the prior of `transformers`
 
 

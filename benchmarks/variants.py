@@ -15,12 +15,14 @@ from jukebox_deploy.benchmarks.growing_caches import GrowingCachePrior
 from jukebox_deploy.benchmarks.hugging_face_prior import HuggingFacePrior, reason_to_leave_out
 from jukebox_deploy.benchmarks.results import Backend, WorkloadKind
 from jukebox_deploy.benchmarks.sequential_prior import SequentialEngine, SequentialPrior
+from jukebox_deploy.benchmarks.workload_groups import BASELINES
 from jukebox_deploy.config import JukeboxConfig, PriorConfig
 from jukebox_deploy.contract import GraphKind, GraphSpec, LinearWeights, Precision
 from jukebox_deploy.costs import linear_weight_bytes, step_bytes
 from jukebox_deploy.engine import Engine
 from jukebox_deploy.engines.bundle import EngineBundle, open_bundle
 from jukebox_deploy.engines.eager import EagerEngine, GraphFunction
+from jukebox_deploy.engines.eager_replay import TORCH_RECORDER
 from jukebox_deploy.engines.manifest import Target
 from jukebox_deploy.engines.onnxruntime_sessions import LARGE_WEIGHTS, OnnxRuntimeOptions
 from jukebox_deploy.engines.quantised_weights import facts_of
@@ -33,10 +35,14 @@ if TYPE_CHECKING:
     from jukebox_deploy.models.prior import Prior
     from jukebox_deploy.models.vqvae import VQVAE
 
-BASELINES = (Backend.EAGER, Backend.EAGER_STATIC, Backend.HUGGING_FACE)
-"""What engines are measured against."""
-
 _OF_PRIORS = (WorkloadKind.STEP, WorkloadKind.PREFILL)
+_OUR_OWN = (Backend.EAGER_STATIC, Backend.EAGER_RECORDED)
+_DEVICE = {Backend.EAGER_RECORDED: "cuda", Backend.HUGGING_FACE: "cpu"}
+
+
+def baselines_of(device: str) -> tuple[Backend, ...]:
+    """The baselines that run on a device."""
+    return tuple(backend for backend in BASELINES if _DEVICE.get(backend, device) == device)
 
 
 @dataclass(frozen=True)
@@ -162,8 +168,9 @@ class Subjects:
             tensorrt = None if bundle.manifest.target is Target.ONNXRUNTIME else self._tensorrt
             return bundle_engine(bundle, options, tensorrt)
         opener = partial(self._function, threads=threads)
-        if variant.backend is Backend.EAGER_STATIC:
-            return EagerEngine(self.config, bundle.graphs, opener, self.device)
+        if variant.backend in _OUR_OWN:
+            recorder = TORCH_RECORDER if variant.backend is Backend.EAGER_RECORDED else None
+            return EagerEngine(self.config, bundle.graphs, opener, self.device, recorder)
         return SequentialEngine(
             self.config, bundle.graphs, opener, partial(_SEQUENTIAL[variant.backend], self), threads, self.device
         )
@@ -226,11 +233,11 @@ def open_subjects(
     return Subjects(opened, CheckpointBundle.open(checkpoint), device, tensorrt)
 
 
-def choose_variants(
+def choose_baselines(
     subjects: Subjects, baselines: Sequence[Backend], kind: WorkloadKind, prior: PriorConfig | None, slots: int
 ) -> tuple[list[Variant], list[str]]:
-    """Who takes part in a workload, engines first, and a sentence for every baseline that does not."""
-    variants, left_out = list(subjects.engines), []
+    """Which baselines take part in a workload, and a sentence for every one that does not."""
+    variants, left_out = [], []
     for backend in baselines:
         reason = _reason_to_leave_out(subjects, backend, baselines, kind, prior, slots)
         if reason:
@@ -248,14 +255,14 @@ def _reason_to_leave_out(
     prior: PriorConfig | None,
     slots: int,
 ) -> str | None:
+    if backend not in baselines_of(subjects.device):
+        return f"it is set up for --device {_DEVICE[backend]}"
     if backend is Backend.HUGGING_FACE:
         if kind not in _OF_PRIORS or prior is None:
             return "only step and prefill are set up for it"
-        if subjects.device != "cpu":
-            return "it is set up for a CPU"
         return reason_to_leave_out(prior, subjects.first.manifest.precision)
     if kind is WorkloadKind.SONG:
         return "its slots stand at one position" if backend is Backend.EAGER and slots > 1 else None
-    if backend is Backend.EAGER_STATIC and kind not in _OF_PRIORS and Backend.EAGER in baselines:
+    if backend in _OUR_OWN and kind not in _OF_PRIORS and Backend.EAGER in baselines:
         return f"without caches it is the same as {Backend.EAGER}"
     return None

@@ -53,6 +53,7 @@ BACKEND = {
     Backend.TENSORRT: "TensorRT",
     Backend.EAGER: "eager",
     Backend.EAGER_STATIC: "eager-static",
+    Backend.EAGER_RECORDED: "eager-recorded",
     Backend.HUGGING_FACE: "Hugging Face",
 }
 

@@ -6,8 +6,10 @@ PyTorch could do the same, but weighs gigabytes, and sampling does without it.
 from __future__ import annotations
 
 import functools
+import gc
 import weakref
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from typing import Any
 
 import numpy as np
@@ -142,9 +144,12 @@ class CudaDevice:
             "cudaStreamBeginCapture", self.handle, self._cuda.cudaStreamCaptureMode.cudaStreamCaptureModeThreadLocal
         )
         try:
-            work()
+            with _no_collection():
+                work()
         except BaseException:
-            self._cuda.cudaStreamEndCapture(self.handle)  # what it says of a broken capture is no news
+            error, graph = self._cuda.cudaStreamEndCapture(self.handle)
+            if error == self._cuda.cudaError_t.cudaSuccess:  # it may be whole; what it says of a broken one is no news
+                self._cuda.cudaGraphDestroy(graph)
             self._cuda.cudaGetLastError()
             raise
         graph = self.call("cudaStreamEndCapture", self.handle)
@@ -158,6 +163,18 @@ class CudaDevice:
         if self._destroy.alive:
             self.synchronize()
             self._destroy()
+
+
+@contextmanager
+def _no_collection() -> Iterator[None]:
+    """What the collector finds may wait for the stream, which nobody may while it is recorded."""
+    was_on = gc.isenabled()
+    gc.disable()
+    try:
+        yield
+    finally:
+        if was_on:
+            gc.enable()
 
 
 def _require_device(cuda: Any) -> None:

@@ -7,6 +7,7 @@ that it knows nothing of models or exporters.
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
+from functools import partial
 from types import TracebackType
 from typing import TYPE_CHECKING, Self
 
@@ -14,7 +15,10 @@ import numpy as np
 
 from jukebox_deploy.config import JukeboxConfig
 from jukebox_deploy.contract import GraphKind, GraphSpec, Role, TensorSpec, check_feeds
+from jukebox_deploy.engines.eager_replay import WatchedTensor
+from jukebox_deploy.engines.replay import Recorder, ReplayedSteps, Turn
 from jukebox_deploy.engines.slots import SlotBuffer, SlotSession
+from jukebox_deploy.engines.tensors import memory_in_words, to_numpy, to_tensor
 from jukebox_deploy.errors import EngineError
 
 if TYPE_CHECKING:
@@ -25,27 +29,6 @@ GraphFunction = Callable[..., "tuple[Tensor, ...]"]
 
 GraphOpener = Callable[[GraphSpec], GraphFunction]
 """Makes the function of a graph; called when the graph is opened."""
-
-
-def _to_numpy(tensor: Tensor) -> np.ndarray:
-    import torch
-
-    tensor = tensor.detach().cpu()
-    if tensor.dtype is torch.bfloat16:
-        import ml_dtypes
-
-        return tensor.view(torch.uint16).numpy().view(ml_dtypes.bfloat16)
-    array: np.ndarray = tensor.numpy()
-    return array
-
-
-def _to_tensor(array: np.ndarray, device: str) -> Tensor:
-    import torch
-
-    contiguous = np.ascontiguousarray(array)
-    if array.dtype.name == "bfloat16":
-        return torch.from_numpy(contiguous.view(np.uint16)).view(torch.bfloat16).to(device)
-    return torch.from_numpy(contiguous).to(device)
 
 
 class EagerRunner:
@@ -63,10 +46,10 @@ class EagerRunner:
         import torch
 
         check_feeds(self.spec, feeds)
-        tensors = [_to_tensor(feeds[t.input_name], self._device) for t in self.spec.inputs]
-        with torch.inference_mode():
+        tensors = [to_tensor(feeds[t.input_name], self._device) for t in self.spec.inputs]
+        with torch.inference_mode(), memory_in_words(self.spec.name):
             results = self._function(*tensors)
-        return {t.output_name: _to_numpy(r) for t, r in zip(self.spec.outputs, results, strict=True)}
+        return {t.output_name: to_numpy(r) for t, r in zip(self.spec.outputs, results, strict=True)}
 
 
 class _TensorBuffer:
@@ -79,14 +62,14 @@ class _TensorBuffer:
         import torch
 
         with torch.inference_mode():  # what a step made may only be changed in this mode
-            self._tensor[slot] = _to_tensor(value, str(self._tensor.device))
+            self._tensor[slot] = to_tensor(value, str(self._tensor.device))
 
     def read(self, slot: int) -> np.ndarray:
-        return _to_numpy(self._tensor[slot]).copy()
+        return to_numpy(self._tensor[slot]).copy()
 
 
 class EagerSession(SlotSession):
-    """The slots of a prior as tensors; the modules write the caches in place."""
+    """The slots of a prior as tensors that stay where they are: the modules write the caches in place."""
 
     def __init__(
         self,
@@ -94,15 +77,28 @@ class EagerSession(SlotSession):
         prefill: tuple[GraphSpec, GraphFunction],
         slots: int,
         device: str,
+        recorder: Recorder | None = None,
     ) -> None:
+        """`recorder`: record the step at its first run, and replay it from then on."""
         import torch
 
         super().__init__(step[0], prefill[0], slots)
-        self._step, self._prefill = step[1], prefill[1]
+        self._prefill = prefill[1]
         self._tensors = {
             t.name: torch.zeros(t.shape({"B": slots}), dtype=getattr(torch, t.dtype), device=device)
             for t in self.spec.tensors
         }
+        # Nothing in here knows the session, so that its memory is free as soon as nobody holds it.
+        self._step = partial(_run_in_place, *step, self._tensors)
+        self._replayed = None if recorder is None else self._recorded(recorder)
+
+    def _recorded(self, recorder: Recorder) -> ReplayedSteps:
+        """The step writes where it reads, so there is one turn."""
+        results = [t for t in self.spec.outputs if not t.in_place]
+        last_caches = [t for t in self.spec.states if t.in_place][-1:]
+        watched = [WatchedTensor(t.name, t.role is Role.STATE, self._tensors[t.name]) for t in results]
+        watched += [WatchedTensor(t.name, True, self._tensors[t.name][:1]) for t in last_caches]
+        return ReplayedSteps(self.spec.name, recorder, self._step, [Turn(watched)])
 
     def _buffer(self, spec: TensorSpec) -> SlotBuffer:
         return _TensorBuffer(self._tensors[spec.name])
@@ -114,37 +110,55 @@ class EagerSession(SlotSession):
         window = slice(slots.start, slots.stop)
         # A reshape of whole slots is a view: the caches are still written in place.
         tensors = [self._tensors[t.name][window].view(t.shape(sizes)) for t in self._prefill_spec.inputs]
-        with torch.inference_mode():
+        with torch.inference_mode(), memory_in_words(self._prefill_spec.name):
             results = self._prefill(*tensors)
             for spec, result in zip(self._prefill_spec.outputs, results, strict=True):
                 if not spec.in_place:
                     self._tensors[spec.name][window] = result
 
     def _run_step(self) -> None:
-        import torch
+        with memory_in_words(self.spec.name):
+            if self._replayed is None:
+                self._step()
+            else:
+                self._replayed.run(0)
 
-        with torch.inference_mode():
-            results = self._step(*(self._tensors[t.name] for t in self.spec.inputs))
-        for spec, result in zip(self.spec.outputs, results, strict=True):
-            self._tensors[spec.name] = result
+
+def _run_in_place(spec: GraphSpec, function: GraphFunction, tensors: Mapping[str, Tensor]) -> None:
+    """Run a step, and put its results where it finds them the next time."""
+    import torch
+
+    with torch.inference_mode():
+        results = function(*(tensors[t.name] for t in spec.inputs))
+        for tensor, result in zip(spec.outputs, results, strict=True):
+            if not tensor.in_place:
+                tensors[tensor.name].copy_(result)
 
 
 class EagerEngine:
     """An `Engine` over graph modules. `device` is a PyTorch device name."""
 
     def __init__(
-        self, config: JukeboxConfig, graphs: Mapping[str, GraphSpec], opener: GraphOpener, device: str = "cpu"
+        self,
+        config: JukeboxConfig,
+        graphs: Mapping[str, GraphSpec],
+        opener: GraphOpener,
+        device: str = "cpu",
+        recorder: Recorder | None = None,
     ) -> None:
+        """`recorder`: how to record the steps of sessions, `None` to run them plainly."""
         self.config = config
         self.graphs = graphs
         self._opener = opener
         self._device = device
+        self._recorder = recorder
 
     def _open(self, kind: GraphKind, level: int) -> tuple[GraphSpec, GraphFunction]:
         name = f"{kind}_{level}"
         if name not in self.graphs:
             raise EngineError(f"{self.config.name} has no graph {name!r}; it has {sorted(self.graphs)}.")
-        return self.graphs[name], self._opener(self.graphs[name])
+        with memory_in_words(name):
+            return self.graphs[name], self._opener(self.graphs[name])
 
     def runner(self, kind: GraphKind, level: int) -> EagerRunner:
         """Open a stateless graph."""
@@ -154,9 +168,10 @@ class EagerEngine:
         return EagerRunner(spec, function, self._device)
 
     def prior_session(self, level: int, slots: int) -> EagerSession:
-        """Open step and prefill of a prior."""
+        """Open step and prefill of a prior. Raises `OutOfDeviceMemoryError`."""
         step, prefill = self._open(GraphKind.STEP, level), self._open(GraphKind.PREFILL, level)
-        return EagerSession(step, prefill, slots, self._device)
+        with memory_in_words(f"{step[0].name} with {slots} slots"):
+            return EagerSession(step, prefill, slots, self._device, self._recorder)
 
     def __enter__(self) -> Self:
         return self

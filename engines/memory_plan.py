@@ -2,12 +2,13 @@
 
 Derived from the graphs' tables, so it says what the sessions allocate: caches once, other states
 twice (the step reads one buffer and writes the other), everything else once, and between the parts
-of a graph that was cut, what each hands over.
+of a graph that was cut, what each hands over. Beside the slots the graphs stay open that work out what
+a window is conditioned on, one window at a time.
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 
 from jukebox_deploy.config import JukeboxConfig
@@ -15,6 +16,9 @@ from jukebox_deploy.contract import GraphKind, GraphSpec, Precision, Role, Tenso
 from jukebox_deploy.costs import WeightStorage, weight_bytes
 from jukebox_deploy.engines.manifest import Manifest
 from jukebox_deploy.graphs import GraphOptions, declare_graphs
+
+_OF_SLOTS = (GraphKind.STEP, GraphKind.PREFILL)
+_OF_WINDOWS = (GraphKind.CONDITION, GraphKind.LYRICS)
 
 
 @dataclass(frozen=True)
@@ -26,9 +30,10 @@ class PriorMemory:
     weights: int
     caches_per_slot: int
     window_per_slot: int  # codes, conditioning rows, lyric keys and values, random numbers, settings
-    activations: int | None  # what engines need beside these at their largest shapes, where they say it
+    activations: int | None  # what engines need beside tensors at their largest shapes, where they say it
     most_slots: int  # that the graphs take
     hand_over_per_slot: int = 0  # between the parts of step and prefill
+    one_window: int = 0  # what goes into and comes out of the graphs that condition a window
 
     @property
     def per_slot(self) -> int:
@@ -37,7 +42,7 @@ class PriorMemory:
 
     def total(self, slots: int) -> int:
         """Bytes with that many slots; without activations where they are not known."""
-        return self.weights + (self.activations or 0) + slots * self.per_slot
+        return self.weights + (self.activations or 0) + self.one_window + slots * self.per_slot
 
     def slots_within(self, memory: int) -> int:
         """The most slots that fit into that many bytes; 0 if not even one does."""
@@ -83,6 +88,12 @@ def _plan(
         window_per_slot=sum(_buffers(tensor) * tensor.bytes({"B": 1}) for tensor in others),
         activations=activations,
         most_slots=slots.maximum,
+        one_window=sum(
+            tensor.bytes({"B": 1})
+            for kind in _OF_WINDOWS
+            if (spec := specs.get(f"{kind}_{level}"))
+            for tensor in spec.tensors
+        ),
     )
 
 
@@ -92,12 +103,15 @@ def _buffers(tensor: TensorSpec) -> int:
 
 def _graph_names(manifest: Manifest, level: int) -> list[str]:
     """The graphs that sampling with a prior keeps open."""
-    names = (f"{kind}_{level}" for kind in (GraphKind.STEP, GraphKind.PREFILL))
-    return [name for name in names if name in manifest.graphs]
+    return _present(manifest, level, (*_OF_SLOTS, *_OF_WINDOWS))
+
+
+def _present(manifest: Manifest, level: int, kinds: Sequence[GraphKind]) -> list[str]:
+    return [name for name in (f"{kind}_{level}" for kind in kinds) if name in manifest.graphs]
 
 
 def _stored_weights(manifest: Manifest, level: int) -> int:
-    """Bytes of the files of step and prefill; a file that both use counts once."""
+    """Bytes of the graphs' files; a file that several use counts once."""
     files = {name for graph in _graph_names(manifest, level) for name in manifest.graphs[graph].files}
     return sum(manifest.files[name].bytes for name in files)
 
@@ -109,7 +123,11 @@ def _hand_over(manifest: Manifest, level: int) -> int:
 
 
 def _activations(manifest: Manifest, level: int) -> int | None:
-    """Step and prefill run in turn, and in the same memory."""
-    found = [manifest.graphs[graph].options.get("activation_bytes") for graph in _graph_names(manifest, level)]
-    known = [size for size in found if type(size) is int]
-    return max(known) if known and len(known) == len(found) else None
+    """Step and prefill run in turn, and in the same memory; the others have their own."""
+    names = _graph_names(manifest, level)
+    found = {name: manifest.graphs[name].options.get("activation_bytes") for name in names}
+    known = {name: size for name, size in found.items() if type(size) is int}
+    if not known or len(known) < len(found):
+        return None
+    in_turn = [known.pop(name) for name in _present(manifest, level, _OF_SLOTS)]
+    return max(in_turn) + sum(known.values())

@@ -72,8 +72,8 @@ def import_onnxruntime() -> Any:
         ) from None
     except ImportError as error:
         raise EngineError(f"ONNX Runtime is installed, but cannot be loaded: {error}. Install it again.") from error
-    wheels = [name for name in ("onnxruntime", "onnxruntime-gpu") if _installed(name)]
-    if len(wheels) > 1:
+    folders = [_folder_of(wheel) for wheel in ("onnxruntime", "onnxruntime-gpu")]
+    if None not in folders and folders[0] == folders[1]:
         raise EngineError(
             "both onnxruntime and onnxruntime-gpu are installed, and they overwrite each other's files. "
             "Run: pip uninstall -y onnxruntime onnxruntime-gpu, then install one of them again."
@@ -81,12 +81,12 @@ def import_onnxruntime() -> Any:
     return onnxruntime
 
 
-def _installed(wheel: str) -> bool:
+def _folder_of(wheel: str) -> Path | None:
+    """Where a wheel is installed, if it is; two in different folders do not overwrite each other."""
     try:
-        importlib.metadata.version(wheel)
+        return Path(str(importlib.metadata.distribution(wheel).locate_file(""))).resolve()
     except importlib.metadata.PackageNotFoundError:
-        return False
-    return True
+        return None
 
 
 def providers(runtime: Any, options: OnnxRuntimeOptions, kind: GraphKind | None = None) -> list[Any]:

@@ -67,6 +67,7 @@ class TensorRtRunner:
         """New memory for all tensors if any of them has become larger."""
         if any(size > self._sizes.get(name, 0) for name, size in needed.items()):
             sizes = {name: max(size, self._sizes.get(name, 0)) for name, size in needed.items()}
+            self._sizes = {}  # until there is new memory there is none
             self._memory.close()
             self._arena = self._allocate({_WORK: self._graph.memory_bytes, **sizes})
             self._graph.set_memory(self._arena[_WORK], self._graph.memory_bytes)
@@ -122,7 +123,11 @@ class TensorRtEngine:
         spec = self._bundle.manifest.graph(kind, level).spec
         if spec.states:
             raise EngineError(f"{spec.name} has states; open it as a prior session.")
-        runner = TensorRtRunner(self._graph(spec, {r.symbol: r.maximum for r in spec.ranges}), self._platform.device)
+        try:
+            graph = self._graph(spec, {r.symbol: r.maximum for r in spec.ranges})
+            runner = TensorRtRunner(graph, self._platform.device)
+        except OutOfDeviceMemoryError as error:
+            raise OutOfDeviceMemoryError(f"{error} {spec.name} needs it beside the slots: ask for fewer.") from error
         self._opened.add(runner)
         return runner
 
@@ -182,9 +187,13 @@ class TensorRtEngine:
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         """Give back everything that was opened. Another session can be opened afterwards."""
-        with ExitStack() as stack:
-            for opened in list(self._opened):
-                stack.callback(opened.close)
+        try:
+            with ExitStack() as stack:
+                for opened in list(self._opened):
+                    stack.callback(opened.close)
+        except EngineError:
+            if error is None:  # otherwise it is a consequence, and would hide the cause
+                raise
 
 
 def open_tensorrt(bundle: EngineBundle, options: TensorRtOptions | None = None) -> TensorRtEngine:

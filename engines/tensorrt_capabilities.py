@@ -92,13 +92,19 @@ def set_compute_capabilities(trt: Any, builder_config: Any, capabilities: Sequen
         return
     if not hasattr(builder_config, "num_compute_capabilities"):
         raise EngineError(f"{target} builds for the GPU of this machine only: leave out the compute capabilities.")
-    members = sorted((name for name in dir(trt.ComputeCapability) if re.fullmatch(r"SM\d+", name)), key=_number_of)
-    known = {_capability_of(name): name for name in members}
+    known = known_capabilities(trt)
     if unknown := [c for c in capabilities if c not in known]:
         raise EngineError(f"{target} cannot build for compute capability {', '.join(unknown)}; it knows {list(known)}.")
     builder_config.num_compute_capabilities = len(capabilities)
     for index, capability in enumerate(capabilities):
         builder_config.set_compute_capability(getattr(trt.ComputeCapability, known[capability]), index)
+
+
+def known_capabilities(trt: Any) -> dict[str, str]:
+    """The GPUs that a flavour has names for, in order: `12.0` -> `SM120`; none where it builds for those at hand."""
+    members = dir(getattr(trt, "ComputeCapability", None))
+    names = sorted((name for name in members if re.fullmatch(r"SM\d+", name)), key=_number_of)
+    return {_capability_of(name): name for name in names}
 
 
 def capabilities_of_engine(builder_config: Any, asked: Sequence[str]) -> tuple[str, ...]:

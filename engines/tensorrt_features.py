@@ -86,7 +86,10 @@ def prepare_engine(engine: Any, platform: Platform, options: TensorRtOptions, gr
     if options.weights_from is not None:
         _put_in_weights(engine, platform, _onnx_file(options.weights_from, graph, piece))
     if options.weight_budget is not None:
-        engine.weight_streaming_budget_v2 = min(options.weight_budget, engine.streamable_weights_size)
+        budget = min(options.weight_budget, engine.streamable_weights_size)
+        engine.weight_streaming_budget_v2 = budget
+        what = f"{platform.target} does not keep {graph} to {budget} bytes of weights on the GPU"
+        platform.require(engine.weight_streaming_budget_v2 == budget, what)  # setting it never fails by itself
 
 
 def _onnx_file(source: EngineBundle, graph: str, piece: GraphPart) -> Path:
@@ -99,8 +102,9 @@ def _onnx_file(source: EngineBundle, graph: str, piece: GraphPart) -> Path:
 
 def _put_in_weights(engine: Any, platform: Platform, onnx_file: Path) -> None:
     trt = platform.trt
-    refitter = trt.Refitter(engine, platform.logger)
-    parser_refitter = trt.OnnxParserRefitter(refitter, platform.logger)
     what = f"{platform.target} cannot put the weights of {onnx_file} into the engine"
+    with platform.in_words(what):
+        refitter = trt.Refitter(engine, platform.logger)
+        parser_refitter = trt.OnnxParserRefitter(refitter, platform.logger)
     platform.require(parser_refitter.refit_from_file(str(onnx_file)), what)
     platform.require(refitter.refit_cuda_engine(), what)

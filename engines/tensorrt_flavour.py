@@ -12,6 +12,7 @@ import importlib
 import re
 import signal
 import threading
+from collections import deque
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
@@ -50,11 +51,15 @@ def flavour_version(target: Target) -> str:
     return str(load_flavour(target).__version__)
 
 
+_KEPT = 10_000
+"""Messages; a runtime may go on telling for as long as it runs."""
+
+
 @dataclass
 class BuildEvents:
-    """What a build told through its callbacks."""
+    """What a build or a runtime told through its callbacks, the latest of it."""
 
-    messages: list[tuple[str, str]] = field(default_factory=list)  # severity name, text
+    messages: deque[tuple[str, str]] = field(default_factory=lambda: deque(maxlen=_KEPT))  # severity name, text
     written: int = 0  # bytes
     failure: BaseException | None = None  # the first exception in a callback
 

@@ -74,7 +74,9 @@ class EnginePart:
         self._choose_profile(shapes)
         for name, shape in shapes.items():
             self._require(context.set_input_shape(name, shape), f"refuses the shape {shape} of {name}")
-        if missing := context.infer_shapes():
+        with self._platform.in_words(f"{self.spec.name}: {self._platform.target} cannot work out shapes"):
+            missing = context.infer_shapes()
+        if missing:
             raise self._platform.failure(f"{self.spec.name}: the shapes of {missing} are not known")
         self._shapes = shapes
 
@@ -82,9 +84,9 @@ class EnginePart:
         context, device = self._context, self._platform.device
         index = best_profile(self.engine, shapes, self.spec.name)
         if index != self._profile:
-            done = context.set_optimization_profile_async(index, device.stream)
-            self._require(done, f"cannot switch to profile {index}")
-            device.synchronize()
+            device.synchronize()  # no run of this context may be under way
+            with self._platform.in_words(f"{self.spec.name}: {self._platform.target} cannot switch to profile {index}"):
+                context.set_optimization_profile_async(index, device.stream)
             self._profile = index
 
     def bind(self, addresses: Addresses) -> None:
@@ -108,10 +110,11 @@ class EnginePart:
         return True
 
     def release(self) -> None:
-        """Keep compiled kernels; let go of the context, then of the engine. A second time does nothing."""
+        """Keep compiled kernels; let go of the context, then of what it used. A second time does nothing."""
+        kernels, self._kernels = self._kernels, None  # whose cache lives as long as the context
         try:
-            if self._kernels is not None:
-                self._kernels.save()
+            if kernels is not None:
+                kernels.save()
         finally:
             self._context = None
             self.engine = None

@@ -89,14 +89,14 @@ class KernelCache:
         return {**asdict(self._key), "sha256": digest, "bytes": len(content)}
 
     def save(self) -> None:
-        """Keep what was compiled, if anything was, and let go of it.
+        """Keep what was compiled, if anything was.
 
         The songs are made by then: a folder that cannot be written to is a warning.
         """
-        runtime_cache, self._held = self._held, None
+        runtime_cache = self._held
         if runtime_cache is None:
             return
-        content = bytes(runtime_cache.serialize())
+        content = bytes(runtime_cache.serialize() or b"")
         if not content or hashlib.sha256(content).hexdigest() == self._kept:
             return
         try:

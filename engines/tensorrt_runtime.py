@@ -5,7 +5,8 @@ Everything here goes for both flavours. Where one has more than the other, the a
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -14,10 +15,12 @@ from jukebox_deploy.engines.bundle import EngineBundle
 from jukebox_deploy.engines.device import Device, NoDeviceError, OutOfDeviceMemoryError
 from jukebox_deploy.engines.manifest import GraphEntry, Target
 from jukebox_deploy.engines.tensorrt_build import Feature
+from jukebox_deploy.engines.tensorrt_capabilities import known_capabilities
 from jukebox_deploy.engines.tensorrt_features import TensorRtOptions, has_feature, require_features
 from jukebox_deploy.engines.tensorrt_flavour import BuildEvents, flavour_version, load_flavour, shared_logger
 from jukebox_deploy.errors import EngineError
 
+_ERRORS = ("INTERNAL_ERROR", "ERROR")
 _MEMORY_WORDS = ("OutOfMemory", "out of memory", "cudaErrorMemoryAllocation", "INSUFFICIENT_GPU_MEMORY")
 _AGAIN = "Build it again from the ONNX bundle: jukebox-deploy build ONNX_FOLDER --target {target} --out FOLDER"
 _HINTS = {
@@ -38,14 +41,14 @@ class Platform:
     version: str  # of the flavour
     trt: Any  # its module
     logger: Any  # a `tensorrt_flavour.shared_logger`
-    runtime: Any  # its `Runtime`; engines live no longer than it
+    runtime: Any  # its `Runtime`; engines live no longer than it, nor than `parent`
     device: Device
     parent: Any = None  # the runtime that loaded a lean one, which lives no longer
 
-    def failure(self, what: str) -> EngineError:
-        """An error with what the library said since the last one."""
+    def failure(self, what: str, *severities: str) -> EngineError:
+        """An error with what the library said since the last one, errors unless severities are named."""
         events, self.logger.events = self.logger.events, BuildEvents()
-        said = "; ".join(events.texts("INTERNAL_ERROR", "ERROR")) or "it gave no reason"
+        said = "; ".join(events.texts(*(severities or _ERRORS))) or "it gave no reason"
         kind = OutOfDeviceMemoryError if any(word in said for word in _MEMORY_WORDS) else EngineError
         return kind(f"{what}: {said.rstrip('.')}.")
 
@@ -53,6 +56,14 @@ class Platform:
         """Raise `failure(what)` if a call of the library gave nothing or `False`."""
         if not done:
             raise self.failure(what)
+
+    @contextmanager
+    def in_words(self, what: str) -> Iterator[None]:
+        """Raise `failure(what)` where the bindings raise themselves: of a null pointer, or a call that failed."""
+        try:
+            yield
+        except (RuntimeError, TypeError) as error:
+            raise self.failure(what) from error
 
 
 def open_platform(target: Target, options: TensorRtOptions | None = None) -> Platform:
@@ -66,11 +77,13 @@ def open_platform(target: Target, options: TensorRtOptions | None = None) -> Pla
     device = CudaDevice()
     logger = shared_logger(target)
     logger.events = BuildEvents()
-    runtime = trt.Runtime(logger)
     options = options or TensorRtOptions()
+    platform = Platform(target, flavour_version(target), trt, logger, None, device)
+    with platform.in_words(f"{target} does not start on {device.properties.name}"):
+        runtime = trt.Runtime(logger)
     if options.host_code:
         runtime.engine_host_code_allowed = True
-    platform = Platform(target, flavour_version(target), trt, logger, runtime, device)
+    platform = replace(platform, runtime=runtime)
     return platform if options.lean_runtime is None else _with_lean_runtime(platform, options.lean_runtime)
 
 
@@ -94,12 +107,13 @@ def require_suitable(bundle: EngineBundle, platform: Platform, options: TensorRt
             f"{bundle.folder} was built with {target} {built or 'of an unknown version'}, and {platform.version} is "
             f"installed, which does not run it. {_again(target)}"
             + (f" Or install the version that built it: pip install {target}=={built}" if built else "")
-            + (_LEAN if _is_version_compatible(bundle) else "")
+            + (_LEAN if target is Target.TENSORRT and _is_version_compatible(bundle) else "")
         )
     for name, entry in manifest.graphs.items():
         _require_capability(bundle, name, entry, platform)
 
 
+# NVIDIA delivers lean runtimes with TensorRT only.
 _LEAN = " Or name the lean runtime of that version with --lean-runtime."
 
 
@@ -130,6 +144,7 @@ def load_engine(bundle: EngineBundle, file: str, platform: Platform) -> Any:
     runtime = platform.runtime
     what = f"{bundle.folder}: {platform.target} does not take {file}"
     if hasattr(runtime, "get_engine_validity"):
+        platform.logger.events = BuildEvents()
         _require_validity(platform, *runtime.get_engine_validity(content), what=what)
     engine = runtime.deserialize_cuda_engine(content)
     platform.require(engine is not None, what)
@@ -141,10 +156,22 @@ def _require_validity(platform: Platform, validity: Any, diagnostics: int, *, wh
     if validity.name != "INVALID":
         return
     reasons = _reasons(platform.trt.EngineInvalidityDiagnostics.__members__, diagnostics)
-    said = str(platform.failure(f"{what} ({', '.join(reasons) or 'no diagnosis'})"))
-    hints = [_HINTS[reason].format(target=platform.target) for reason in reasons if reason in _HINTS]
+    # It gives its reasons as information.
+    said = str(platform.failure(f"{what} ({', '.join(reasons) or 'no diagnosis'})", *_ERRORS, "WARNING", "INFO"))
+    hints = [_hint(reason, platform) for reason in reasons if reason in _HINTS]
     kind = OutOfDeviceMemoryError if "INSUFFICIENT_GPU_MEMORY" in reasons else EngineError
     raise kind(" ".join([said, *hints]))
+
+
+def _hint(reason: str, platform: Platform) -> str:
+    """What to do about a reason."""
+    known, gpu = known_capabilities(platform.trt), platform.device.properties
+    if reason == "UNSUPPORTED_CC" and known and gpu.compute_capability not in known:
+        return (
+            f"{platform.target} {platform.version} knows no compute capability {gpu.compute_capability}, which "
+            f"{gpu.name} has, but {', '.join(known)}: use another flavour, or ONNX Runtime."
+        )
+    return _HINTS[reason].format(target=platform.target)
 
 
 def _reasons(members: Mapping[str, Any], diagnostics: int) -> list[str]:

@@ -15,9 +15,9 @@ import numpy as np
 
 from jukebox_deploy.contract import Role, TensorSpec, numpy_dtype
 from jukebox_deploy.engines.device import ALIGNMENT, Device, DeviceArena
+from jukebox_deploy.engines.replay import Recorder, ReplayedSteps, Turn, Watched
 from jukebox_deploy.engines.slots import SlotSession, buffer_count
 from jukebox_deploy.engines.tensorrt_graph import Addresses, TensorRtGraph
-from jukebox_deploy.engines.tensorrt_replay import ReplayedSteps, Turn, Watched
 from jukebox_deploy.errors import EngineError
 
 _WORK = "working memory"
@@ -44,6 +44,38 @@ class _DeviceBuffer:
         value = np.empty(self.spec.shape({"B": 1})[1:], numpy_dtype(self.spec.dtype))
         self.device.download(self.slot_address(slot), value)
         return value
+
+
+@dataclass(frozen=True)
+class _WatchedBuffer:
+    """The first slots of a buffer, for `ReplayedSteps`."""
+
+    buffer: _DeviceBuffer
+    slots: int
+
+    @property
+    def name(self) -> str:
+        """See `Watched`."""
+        return self.buffer.spec.name
+
+    @property
+    def is_read(self) -> bool:
+        """See `Watched`."""
+        return self.buffer.spec.in_place
+
+    def read(self) -> np.ndarray:
+        """See `Watched`."""
+        values = np.empty(self.buffer.spec.shape({"B": self.slots}), numpy_dtype(self.buffer.spec.dtype))
+        self.buffer.device.download(self.buffer.address, values)
+        return values
+
+    def write(self, values: np.ndarray) -> None:
+        """See `Watched`."""
+        self.buffer.device.upload(self.buffer.address, values)
+
+    def wipe(self) -> None:
+        """See `Watched`."""
+        self.buffer.device.fill(self.buffer.address, 0xFF, self.buffer.spec.bytes({"B": self.slots}))
 
 
 @dataclass(frozen=True)
@@ -79,7 +111,7 @@ class TensorRtSession(SlotSession):
             step.set_sizes({"B": slots})
             self._addresses = [self._step_addresses(current) for current in (0, 1)]
             self._bound: int | None = None
-            self._replayed = self._make_replayed() if self._can_replay(replay) else None
+            self._replayed = self._make_replayed(replay is True) if self._can_replay(replay) else None
             stack.pop_all()
         self._release = weakref.finalize(self, _release, device, self._replayed, step, prefill, self._arena)
 
@@ -94,8 +126,8 @@ class TensorRtSession(SlotSession):
 
     @property
     def replays(self) -> bool:
-        """Whether steps are recorded and replayed; a flavour may say that an engine cannot be."""
-        return self._replayed is not None
+        """Whether steps are recorded and replayed; a flavour may say that an engine cannot be, or it may fail."""
+        return self._replayed is not None and self._replayed.records
 
     def close(self) -> None:
         """Give back everything on the device, once it has done its work; a second time does nothing."""
@@ -131,21 +163,19 @@ class TensorRtSession(SlotSession):
             {spec.name: self._current(spec, 1 - current).address for spec in self.spec.outputs},
         )
 
-    def _make_replayed(self) -> ReplayedSteps:
-        turns = [Turn(partial(self._step.bind, self._addresses[current]), self._watched(current)) for current in (0, 1)]
-        return ReplayedSteps(self.spec.name, self._device, self._step.enqueue, turns)
+    def _make_replayed(self, required: bool) -> ReplayedSteps:
+        recorder = Recorder(self._device.record, "Run without: --no-cuda-graph", required)
+        turns = [Turn(self._watched(current), partial(self._step.bind, self._addresses[current])) for current in (0, 1)]
+        return ReplayedSteps(self.spec.name, recorder, self._step.enqueue, turns)
 
     def _watched(self, current: int) -> list[Watched]:
         """What a step writes: all of it but the caches, and of these the last layer's, one slot."""
         results = [spec for spec in self.spec.outputs if not spec.in_place]
         caches = [spec for spec in self.spec.states if spec.in_place]
-        return [self._watch(spec, 1 - current, self.slots) for spec in results] + [
-            self._watch(spec, 0, 1) for spec in caches[-1:]
+        return [
+            *(_WatchedBuffer(self._current(spec, 1 - current), self.slots) for spec in results),
+            *(_WatchedBuffer(self._current(spec, 0), 1) for spec in caches[-1:]),
         ]
-
-    def _watch(self, spec: TensorSpec, current: int, slots: int) -> Watched:
-        address = self._current(spec, current).address
-        return Watched(spec.name, spec.dtype, address, spec.bytes({"B": slots}), spec.in_place)
 
     def _run_step(self) -> None:
         if self._replayed is not None:

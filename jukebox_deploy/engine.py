@@ -86,6 +86,16 @@ class Engine(Protocol):
         """Release everything that was opened."""
 
 
+def run_by_row(runner: GraphRunner, feeds: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
+    """Run a graph that takes one window at a time for each of `B` windows."""
+    results = [runner({name: rows[i : i + 1] for name, rows in feeds.items()}) for i in range(_rows(feeds))]
+    return {tensor.name: np.concatenate([found[tensor.name] for found in results]) for tensor in runner.spec.outputs}
+
+
+def _rows(feeds: Mapping[str, np.ndarray]) -> int:
+    return len(next(iter(feeds.values())))
+
+
 def prior_graphs(prior: PriorConfig) -> tuple[str, ...]:
     """Names of the graphs that windows of a prior go through."""
     kinds = [GraphKind.PREFILL, GraphKind.STEP]

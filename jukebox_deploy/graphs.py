@@ -68,9 +68,8 @@ def _some_slots(options: GraphOptions) -> DimensionRange:
     return DimensionRange("B", 1, best, most)
 
 
-def _one_slot(options: GraphOptions) -> DimensionRange:
-    """What is made when a window is loaded, one slot at a time, or more."""
-    return DimensionRange("B", 1, 1, options.slots[-1])
+_ONE_WINDOW = DimensionRange("B", 1, 1, 1)
+"""What is made when a window is loaded: for more at once, engines would keep working memory that nobody uses."""
 
 
 def _vqvae_ranges(config: VQVAEConfig, level: int) -> tuple[DimensionRange, ...]:
@@ -96,7 +95,7 @@ def declare_vqvae_decode(config: VQVAEConfig, level: int) -> GraphSpec:
     return GraphSpec(GraphKind.VQVAE_DECODE, level, tensors, _vqvae_ranges(config, level))
 
 
-def declare_condition(prior: PriorConfig, options: GraphOptions) -> GraphSpec | None:
+def declare_condition(prior: PriorConfig) -> GraphSpec | None:
     """Labels, timing bins and upper codes of a window -> start row and conditioning rows.
 
     `None` for a prior that is conditioned on nothing.
@@ -119,7 +118,7 @@ def declare_condition(prior: PriorConfig, options: GraphOptions) -> GraphSpec | 
         tensors.append(_output("start", _FLOAT, "B", width))
     if prior.has_conditioning:
         tensors.append(_output("conditioning", _FLOAT, "B", prior.transformer.context, width))
-    return GraphSpec(GraphKind.CONDITION, prior.level, tuple(tensors), (_one_slot(options),))
+    return GraphSpec(GraphKind.CONDITION, prior.level, tuple(tensors), (_ONE_WINDOW,))
 
 
 def _cross_layers(config: TransformerConfig) -> list[int]:
@@ -135,7 +134,7 @@ def declare_lyrics(prior: PriorConfig, options: GraphOptions) -> GraphSpec | Non
         return None
     tensors = [_input("lyric_tokens", _LONG, "B", prior.lyrics.tokens)]
     tensors += _cross_tensors(prior.transformer, Role.OUTPUT, options.precision)
-    return GraphSpec(GraphKind.LYRICS, prior.level, tuple(tensors), (_one_slot(options),))
+    return GraphSpec(GraphKind.LYRICS, prior.level, tuple(tensors), (_ONE_WINDOW,))
 
 
 def _cross_tensors(config: TransformerConfig, role: Role, precision: Precision) -> list[TensorSpec]:
@@ -225,7 +224,7 @@ def declare_graphs(config: JukeboxConfig, options: GraphOptions | None = None) -
         graphs += [declare_vqvae_encode(config.vqvae, level), declare_vqvae_decode(config.vqvae, level)]
     for prior in config.priors:
         graphs += [
-            declare_condition(prior, options),
+            declare_condition(prior),
             declare_lyrics(prior, options),
             declare_prefill(prior, options),
             declare_step(prior, options),

@@ -23,7 +23,7 @@ if TYPE_CHECKING:
 _PATH = click.Path(path_type=Path)
 _Name = TypeVar("_Name", bound=StrEnum)
 _WORKLOADS = ("step", "prefill", "condition", "encode", "decode", "song")
-_BASELINES = ("eager", "eager-static", "hugging-face")
+_BASELINES = ("eager", "eager-static", "eager-recorded", "hugging-face")
 _WEIGHTS = ("fp32", "int8", "int4")
 
 
@@ -58,10 +58,12 @@ def numbers_from(least: int) -> Callable[[click.Context, click.Parameter, str | 
     return parse
 
 
-def names_of(known: tuple[str, ...]) -> Callable[[click.Context, click.Parameter, str], tuple[str, ...]]:
-    """A click callback for a list of known names."""
+def names_of(known: tuple[str, ...]) -> Callable[[click.Context, click.Parameter, str | None], tuple[str, ...] | None]:
+    """A click callback for a list of known names; `None` if nothing was given."""
 
-    def parse(context: click.Context, parameter: click.Parameter, value: str) -> tuple[str, ...]:
+    def parse(context: click.Context, parameter: click.Parameter, value: str | None) -> tuple[str, ...] | None:
+        if value is None:
+            return None
         names = tuple(dict.fromkeys(part.strip() for part in value.split(",") if part.strip()))
         if unknown := [name for name in names if name not in known]:
             raise click.BadParameter(f"{', '.join(unknown)}: unknown; choose from {', '.join(known)}.")
@@ -80,11 +82,11 @@ def plan_options(command: Callable[..., None]) -> Callable[..., None]:
         click.option(
             "--baselines",
             callback=names_of(_BASELINES),
-            default=",".join(_BASELINES),
-            show_default=True,
             metavar="NAME,NAME",
-            help="What to measure against: caches that grow as in the original, our own in place, transformers.",
+            help="What to measure against: eager (caches that grow as in the original), eager-static (our own in "
+            "place), eager-recorded (those as CUDA graphs), hugging-face (transformers). [default: all that run there]",
         ),
+        click.option("--only-baselines", is_flag=True, help="Leave the engines out: PyTorch alone."),
         click.option(
             "--device",
             type=click.Choice(["cpu", "cuda"]),
@@ -195,7 +197,7 @@ def plan_of(choices: dict[str, Any]) -> BenchmarkPlan:
     from jukebox_deploy.benchmarks.results import Backend, WorkloadKind
 
     named = {"workloads": WorkloadKind, "baselines": Backend}
-    members = {name: _members(kind, choices[name]) for name, kind in named.items() if name in choices}
+    members = {name: _members(kind, choices[name]) for name, kind in named.items() if choices.get(name) is not None}
     return BenchmarkPlan(**{**choices, **members})
 
 

@@ -36,8 +36,8 @@ def require_current_tables(bundle: EngineBundle) -> None:
 
 def _options_of(bundle: EngineBundle) -> GraphOptions:
     """The options that the graphs of a bundle were declared with."""
-    # The step alone has the slots that were asked for; other graphs take fewer as well.
-    graphs = sorted(bundle.graphs.values(), key=lambda spec: spec.kind is not GraphKind.STEP)
+    # The step alone has the slots that were asked for; a prefill takes fewer as well, the others have one window.
+    graphs = sorted(bundle.graphs.values(), key=lambda spec: (spec.kind is not GraphKind.STEP, not spec.states))
     ranges = [r for spec in graphs if spec.model_level is not None for r in spec.ranges if r.symbol == "B"]
     slots = (ranges[0].minimum, ranges[0].optimum, ranges[0].maximum) if ranges else GraphOptions().slots
     logits = any(tensor.name == "logits" for spec in graphs for tensor in spec.tensors)

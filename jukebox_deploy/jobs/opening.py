@@ -14,6 +14,7 @@ from jukebox_deploy.checkpoints.layout import VQVAE_COMPONENT, prior_component
 from jukebox_deploy.contract import GraphSpec, Precision
 from jukebox_deploy.engines.bundle import EngineBundle
 from jukebox_deploy.engines.eager import EagerEngine, GraphFunction
+from jukebox_deploy.engines.eager_replay import TORCH_RECORDER
 from jukebox_deploy.engines.threads import worthwhile_threads
 from jukebox_deploy.errors import EngineError
 from jukebox_deploy.export.graph_modules import GraphModule, graph_module
@@ -47,11 +48,14 @@ def eager_engine(
     device: str = "cpu",
     threads: int | None = None,
     rounded: Mapping[int | None, WeightFile] | None = None,
+    *,
+    recorded: bool = False,
 ) -> EagerEngine:
     """The models themselves behind the engine contract. A model's graphs share its weights.
 
     `threads` of PyTorch while a graph runs; `None`: as many as pay for its model. `rounded`: by level, an
     exported weight file whose quantised weights, multiplied by their scales, take the place of the checkpoint's.
+    `recorded`: record the steps of sessions as CUDA graphs; the device is a GPU then.
     """
     models: dict[int | None, VQVAE | Prior] = {}
 
@@ -62,7 +66,7 @@ def eager_engine(
         weight_bytes = sum(parameter.nbytes for parameter in models[level].parameters())
         return on_threads(graph_module(spec, models[level]), threads or worthwhile_threads(spec, weight_bytes))
 
-    return EagerEngine(checkpoint.config, graphs, open_graph, device)
+    return EagerEngine(checkpoint.config, graphs, open_graph, device, TORCH_RECORDER if recorded else None)
 
 
 def require_same_model(bundle: EngineBundle, checkpoint: CheckpointBundle) -> None:
@@ -77,13 +81,31 @@ def require_same_model(bundle: EngineBundle, checkpoint: CheckpointBundle) -> No
 
 
 def on_threads(module: GraphModule, threads: int) -> GraphFunction:
-    """A graph's function that sets the number of PyTorch's threads while it runs."""
+    """A graph's function that sets the number of PyTorch's threads while it runs, and multiplies as engines do."""
 
     def run(*tensors: Tensor) -> tuple[Tensor, ...]:
-        with pytorch_threads(threads):
+        with pytorch_threads(threads), exact_products(tensors[0].device):
             return module(*tensors)
 
     return run
+
+
+@contextmanager
+def exact_products(device: torch.device) -> Iterator[None]:
+    """On a GPU, fp32 stays fp32 meanwhile: neither products nor convolutions are rounded to TF32.
+
+    And convolutions sum in the same order every time, for songs that go on.
+    """
+    if device.type != "cuda":
+        yield
+        return
+    before = torch.get_float32_matmul_precision()
+    torch.set_float32_matmul_precision("highest")
+    try:
+        with torch.backends.cudnn.flags(enabled=True, deterministic=True, allow_tf32=False):
+            yield
+    finally:
+        torch.set_float32_matmul_precision(before)
 
 
 @contextmanager

@@ -86,7 +86,7 @@ class EngineChoice:
             "--provider": settled.provider not in _PROVIDERS[backend] or (backend.is_tensorrt and bool(self.provider)),
             "--threads": self.threads is not None and backend.is_tensorrt,
             "--map-weights": self.map_weights and backend.is_tensorrt,
-            "--cuda-graph": bool(self.cuda_graph) and (settled.provider == "cpu" or backend is Backend.EAGER),
+            "--cuda-graph": bool(self.cuda_graph) and settled.provider == "cpu",
             "--no-cuda-graph": self.cuda_graph is False and not backend.is_tensorrt,
             "options of engines for TensorRT": self.tensorrt is not None and not backend.is_tensorrt,
         }
@@ -168,7 +168,9 @@ def _open_eager(bundle: EngineBundle, choice: EngineChoice) -> tuple[Engine, str
     if choice.provider == "cuda" and not torch.cuda.is_available():
         raise EngineError("this PyTorch sees no CUDA device; use --provider cpu.")
     provider, precision = choice.provider or "cpu", bundle.manifest.precision
-    engine = eager_engine(checkpoint, bundle.graphs, precision, provider, choice.threads)
+    engine = eager_engine(
+        checkpoint, bundle.graphs, precision, provider, choice.threads, recorded=bool(choice.cuda_graph)
+    )
     return engine, f"eager {provider} {precision} {torch.__version__}"
 
 

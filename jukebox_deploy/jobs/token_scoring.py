@@ -15,7 +15,7 @@ from torch import Tensor
 from jukebox_deploy.config import PriorConfig
 from jukebox_deploy.contract import GraphKind
 from jukebox_deploy.data.windows import WindowBatch
-from jukebox_deploy.engine import Engine, prior_graphs, require_graphs
+from jukebox_deploy.engine import Engine, prior_graphs, require_graphs, run_by_row
 from jukebox_deploy.errors import EngineError
 from jukebox_deploy.jobs.quantised_export import measured_slots
 from jukebox_deploy.jobs.window_runs import WindowStretch, gives_logits, logits_of_given_codes
@@ -106,7 +106,7 @@ def _step_inputs(engine: Engine, prior: PriorConfig, windows: WindowBatch) -> di
     for kind in (GraphKind.CONDITION, GraphKind.LYRICS):
         if f"{kind}_{prior.level}" in engine.graphs:
             runner = engine.runner(kind, prior.level)
-            tensors |= runner({tensor.name: windows[tensor.name] for tensor in runner.spec.inputs})
+            tensors |= run_by_row(runner, {tensor.name: windows[tensor.name] for tensor in runner.spec.inputs})
     ids = windows["codes"] + prior.code_shift
     if prior.lyric_prefix:
         ids = np.concatenate([windows["lyric_tokens"], ids], axis=1)

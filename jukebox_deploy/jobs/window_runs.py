@@ -9,7 +9,7 @@ import numpy as np
 
 from jukebox_deploy.config import PriorConfig
 from jukebox_deploy.contract import GraphKind, GraphSpec, numpy_dtype
-from jukebox_deploy.engine import Engine, PriorSession
+from jukebox_deploy.engine import Engine, PriorSession, run_by_row
 from jukebox_deploy.export.feeds import random_feed, random_feeds
 
 
@@ -69,7 +69,7 @@ def random_conditioning(model: Engine, prior: PriorConfig, slots: int, seed: int
     for kind in (GraphKind.CONDITION, GraphKind.LYRICS):
         if f"{kind}_{prior.level}" in model.graphs:
             runner = model.runner(kind, prior.level)
-            tensors.update(runner(random_feeds(runner.spec, model.config, {"B": slots}, seed)))
+            tensors.update(run_by_row(runner, random_feeds(runner.spec, model.config, {"B": slots}, seed)))
     return tensors
 
 

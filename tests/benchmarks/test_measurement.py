@@ -12,7 +12,7 @@ import pytest
 from jukebox_deploy.benchmarks.measurement import Instruments, measure
 from jukebox_deploy.benchmarks.plan import BenchmarkPlan, plan_stages
 from jukebox_deploy.benchmarks.results import Backend, WorkloadKind
-from jukebox_deploy.benchmarks.variants import Subjects, Variant, choose_variants
+from jukebox_deploy.benchmarks.variants import Subjects, Variant, choose_baselines
 from jukebox_deploy.contract import GraphSpec, LinearWeights, Precision
 from jukebox_deploy.costs import step_bytes
 from jukebox_deploy.errors import ConfigError, EngineError
@@ -62,6 +62,7 @@ class FakeSubjects:
     """An engine that takes 1 s per step or block and 3 s to open, and a baseline that takes 4 s and 5 s."""
 
     config = TINY
+    device = "cpu"
 
     def __init__(self) -> None:
         self.clock = StillClock()
@@ -220,7 +221,7 @@ def test_real_engines_do_every_workload_but_songs(tiny_engine_bundle, tiny_check
         backends = {variant.backend for variant in result.variants}
         assert {Backend.ONNXRUNTIME, Backend.EAGER} <= backends
         left_out = " ".join(result.variants[0].notes)
-        assert all(backend in backends or backend in left_out for backend in plan.baselines)
+        assert all(backend in backends or backend in left_out for backend in plan.compared)
         for variant in result.variants:
             assert np.all(np.isfinite(variant.units_per_second))
             assert 0 < variant.latency.p50 <= variant.latency.p99
@@ -233,17 +234,42 @@ def test_songs_are_made_anew_in_every_round(tiny_engine_bundle, tiny_checkpoint,
     subjects = real_subjects(tiny_engine_bundle, tiny_checkpoint)
     plan = BenchmarkPlan((WorkloadKind.SONG,), slots=(2,), seconds=1.1)
     (stage,) = plan_stages(subjects.config, subjects.first.graphs, plan, tmp_path)
-    variants, left_out = choose_variants(subjects, plan.baselines, WorkloadKind.SONG, None, slots=2)
-    assert [variant.backend for variant in variants] == [Backend.ONNXRUNTIME, Backend.EAGER_STATIC]
+    baselines, left_out = choose_baselines(subjects, plan.compared, WorkloadKind.SONG, None, slots=2)
+    assert [variant.backend for variant in baselines] == [Backend.EAGER_STATIC]
     assert any("one position" in note for note in left_out)
     ((workload, make_task),) = stage.tasks
     assert workload.units_per_round == 2.2
-    task = make_task(stage.open(subjects.open(variants[0], 1)))
+    task = make_task(stage.open(subjects.open(subjects.engines[0], 1)))
     task.rewind()
     task.run(1)
     assert sorted(path.parent.name for path in tmp_path.rglob("level_0.wav")) == ["0", "1"]
     task.rewind()
     assert not list(tmp_path.rglob("level_0.wav"))
+
+
+def test_baselines_can_be_measured_alone(tiny_engine_bundle, tiny_checkpoint) -> None:
+    subjects = real_subjects(tiny_engine_bundle, tiny_checkpoint)
+    both = (Backend.EAGER, Backend.EAGER_STATIC)
+    alone = BenchmarkPlan((WorkloadKind.STEP,), level=1, slots=(1,), steps=1, baselines=both, only_baselines=True)
+    (result,) = measure(subjects, alone, instruments=fast())
+    assert [variant.backend for variant in result.variants] == [Backend.EAGER, Backend.EAGER_STATIC]
+    nobody = replace(alone, baselines=(Backend.EAGER_RECORDED,))
+    with pytest.raises(ConfigError, match=r"nothing is left to measure for step: eager-recorded .* --device cuda"):
+        list(measure(subjects, nobody, instruments=fast()))
+    with pytest.raises(ConfigError, match="there are no baselines: drop --only-baselines"):
+        replace(alone, baselines=())
+
+
+def test_each_device_has_its_own_baselines(tiny_engine_bundle, tiny_checkpoint) -> None:
+    """A recorded step needs a GPU, `transformers` is set up for a CPU."""
+    assert BenchmarkPlan().compared == (Backend.EAGER, Backend.EAGER_STATIC, Backend.HUGGING_FACE)
+    on_gpu = BenchmarkPlan(device="cuda")
+    assert on_gpu.compared == (Backend.EAGER, Backend.EAGER_STATIC, Backend.EAGER_RECORDED)
+    subjects = Subjects([tiny_engine_bundle], tiny_checkpoint, "cuda")
+    prior = subjects.config.prior(1)
+    baselines, left_out = choose_baselines(subjects, tuple(Backend)[3:], WorkloadKind.STEP, prior, 1)
+    assert [variant.backend for variant in baselines] == list(on_gpu.compared)
+    assert left_out == ["hugging-face is left out: it is set up for --device cpu"]
 
 
 def test_engines_with_mapped_weights_take_part_when_asked(tiny_engine_bundle, tiny_checkpoint, monkeypatch) -> None:

@@ -117,6 +117,7 @@ class RtxRuntimeConfig(IRuntimeConfig):
         super().__init__()
         self.settings = settings
         self.runtime_cache: IRuntimeCache | None = None
+        self.own_kernels: list[str] = []
         self.dynamic_shapes_kernel_specialization_strategy = DynamicShapesKernelSpecializationStrategy.LAZY
 
     def create_runtime_cache(self) -> IRuntimeCache:
@@ -127,8 +128,8 @@ class RtxRuntimeConfig(IRuntimeConfig):
         return True
 
     def compile(self, kernel: str) -> None:
-        """What making a context does."""
-        known = [] if self.runtime_cache is None else self.runtime_cache.kernels
+        """What the first run with a shape does."""
+        known = self.own_kernels if self.runtime_cache is None else self.runtime_cache.kernels
         if kernel not in known:
             self.settings.compiled.append(kernel)
             known.append(kernel)
@@ -203,8 +204,7 @@ class ICudaEngine:
         if isinstance(runtime_config, RtxRuntimeConfig):
             strategy = runtime_config.dynamic_shapes_kernel_specialization_strategy
             assert strategy is not DynamicShapesKernelSpecializationStrategy.LAZY
-            runtime_config.compile(self.spec.name)
-            return RtxExecutionContext(self)
+            return RtxExecutionContext(self, runtime_config)
         return IExecutionContext(self)
 
     @property
@@ -250,7 +250,9 @@ class IExecutionContext:
 
     def set_optimization_profile_async(self, profile_index: int, stream_handle: int) -> bool:
         if not 0 <= profile_index < self._engine.num_optimization_profiles or stream_handle != self._device.stream:
-            return self._log.error(f"no profile {profile_index}")
+            self._log.error(f"no profile {profile_index}")
+            raise RuntimeError("Error in set optimization profile.")  # as the bindings do
+        assert not self._device.is_busy, "a run of this context may be under way"
         self._profile, self._shapes, self._has_run = profile_index, {}, False
         return True
 
@@ -350,6 +352,22 @@ class IExecutionContext:
 
 
 class RtxExecutionContext(IExecutionContext):
+    """Compiles when it first runs with a shape."""
+
+    def __init__(self, engine: ICudaEngine, runtime_config: RtxRuntimeConfig) -> None:
+        super().__init__(engine)
+        self._kernels = runtime_config
+
+    def execute_async_v3(self, stream_handle: int) -> bool:
+        done = super().execute_async_v3(stream_handle)
+        if done:
+            assert not self._device.recording or self._shapes == self._compiled, "compiled while it is recorded"
+            self._kernels.compile(f"{self._engine.spec.name} {sorted(self._shapes.items())}")
+            self._compiled = dict(self._shapes)
+        return done
+
+    _compiled: dict[str, Shape] | None = None
+
     def is_stream_capturable(self, stream: int) -> bool:
         return self._settings.capturable and stream == self._device.stream
 
@@ -404,6 +422,8 @@ class RtxRuntime(Runtime):
 
     def get_engine_validity(self, buffer: bytes) -> tuple[EngineValidity, int]:
         self.seen += len(buffer)
+        if self.settings.validity == "INVALID":
+            self.logger.events.messages.append(("INFO", "The engine was created for another place"))
         return EngineValidity[self.settings.validity], self.settings.diagnostics
 
 

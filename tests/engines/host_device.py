@@ -64,6 +64,11 @@ class HostDevice:
         return self._recorded is not None
 
     @property
+    def is_busy(self) -> bool:
+        """Whether somebody has not waited yet for work in the stream."""
+        return bool(self._waiting)
+
+    @property
     def properties(self) -> DeviceProperties:
         return DeviceProperties("a pretended GPU", self.compute_capability, self.memory_bytes)
 

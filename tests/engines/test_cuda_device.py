@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import ast
 import builtins
+import gc
 import inspect
 import re
 import sys
@@ -193,8 +194,9 @@ def test_work_is_recorded_launched_and_let_go():
     assert cuda.calls[5] == ("cudaGraphLaunch", "executable", 77)
 
 
-def test_a_failing_recording_ends():
-    cuda = FakeCuda()
+@pytest.mark.parametrize("broken", [False, True])
+def test_a_failing_recording_ends_and_leaves_nothing(broken):
+    cuda = FakeCuda({"cudaStreamEndCapture": Error.cudaErrorIllegalAddress} if broken else {})
     device = CudaDevice(cuda)
 
     def fail() -> None:
@@ -204,6 +206,8 @@ def test_a_failing_recording_ends():
         device.record(fail)
     assert "cudaStreamEndCapture" in cuda.names()
     assert "cudaGraphInstantiate" not in cuda.names()
+    assert ("cudaGraphDestroy" in cuda.names()) is not broken
+    assert gc.isenabled()
 
 
 def test_a_stream_is_given_back_once():

@@ -8,7 +8,7 @@ import pytest
 import torch
 
 from jukebox_deploy.contract import GraphKind
-from jukebox_deploy.engines.eager import _to_numpy, _to_tensor
+from jukebox_deploy.engines.tensors import to_numpy, to_tensor
 from tests.engines import handmade_prior
 
 
@@ -32,9 +32,9 @@ def test_nothing_is_kept_for_gradients():
 @pytest.mark.parametrize("dtype", [np.float32, np.float16, np.int64, np.int32, np.bool_, ml_dtypes.bfloat16])
 def test_arrays_and_tensors_are_the_same_numbers(dtype):
     array = np.array([[0, 1], [3, 7]]).astype(dtype)
-    tensor = _to_tensor(array, "cpu")
+    tensor = to_tensor(array, "cpu")
     assert str(tensor.dtype) == f"torch.{array.dtype.name}"
     np.testing.assert_array_equal(tensor.float().numpy(), array.astype(np.float32))
-    back = _to_numpy(tensor)
+    back = to_numpy(tensor)
     assert back.dtype == array.dtype
     np.testing.assert_array_equal(back, array)

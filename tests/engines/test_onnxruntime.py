@@ -8,6 +8,8 @@ import signal
 import subprocess
 import sys
 from dataclasses import dataclass, field
+from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -118,19 +120,30 @@ def test_what_a_run_left_on_a_device_is_kept_when_another_slot_is_written():
     np.testing.assert_array_equal([buffer.read(slot) for slot in range(3)], [7, 0, 9])
 
 
-def test_both_wheels_are_refused(monkeypatch):
-    monkeypatch.setattr(importlib.metadata, "version", lambda name: "1.0")
+def install(monkeypatch, **folders):
+    """Pretend that wheels are installed, each in a folder."""
+
+    def distribution(name):
+        if (folder := folders.get(name.replace("-", "_"))) is None:
+            raise importlib.metadata.PackageNotFoundError(name)
+        return SimpleNamespace(locate_file=lambda path: Path(folder) / path)
+
+    monkeypatch.setattr(importlib.metadata, "distribution", distribution)
+
+
+def test_both_wheels_in_one_folder_are_refused(monkeypatch):
+    install(monkeypatch, onnxruntime="/site", onnxruntime_gpu="/site")
     with pytest.raises(EngineError, match=r"both onnxruntime and onnxruntime-gpu.*pip uninstall"):
         import_onnxruntime()
 
 
-def test_one_wheel_is_enough(monkeypatch):
-    def version(name):
-        if name == "onnxruntime":
-            raise importlib.metadata.PackageNotFoundError(name)
-        return "1.0"
-
-    monkeypatch.setattr(importlib.metadata, "version", version)
+@pytest.mark.parametrize(
+    "folders",
+    [{"onnxruntime_gpu": "/site"}, {"onnxruntime": "/site", "onnxruntime_gpu": "/home/site"}],
+    ids=["one wheel", "two folders"],
+)
+def test_wheels_that_do_not_overwrite_each_other_are_fine(monkeypatch, folders):
+    install(monkeypatch, **folders)
     import_onnxruntime()
 
 

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import gc
+import warnings
 from dataclasses import dataclass, replace
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -12,6 +14,7 @@ import pytest
 from jukebox_deploy.contract import GraphKind
 from jukebox_deploy.engines import tensorrt_runtime
 from jukebox_deploy.engines.bundle import EngineBundle, open_bundle, write_manifest
+from jukebox_deploy.engines.device import OutOfDeviceMemoryError
 from jukebox_deploy.engines.manifest import Target
 from jukebox_deploy.engines.tensorrt import TensorRtEngine
 from jukebox_deploy.engines.tensorrt_features import TensorRtOptions
@@ -76,11 +79,11 @@ def state(session) -> list[np.ndarray]:
 
 
 class TestReplay:
-    def test_every_step_after_the_first_two_is_one_launch(self, bundle):
+    def test_every_step_after_the_first_three_is_one_launch(self, bundle):
         found = machine(bundle)
         session = found.engine.prior_session(0, 3)
         fill(session)
-        session.step(2)
+        session.step(3)
         launches, waits = found.device.launches, found.device.waits
         session.step(7)
         assert session.replays
@@ -117,8 +120,8 @@ class TestReplay:
         with pytest.raises(EngineError, match="than the step itself"):
             session.step(1)
 
-    def test_a_step_that_cannot_be_recorded_says_how_to_do_without(self, bundle, monkeypatch):
-        found = machine(bundle)
+    def test_a_step_that_cannot_be_recorded_and_must_be_says_how_to_do_without(self, bundle, monkeypatch):
+        found = machine(bundle, TensorRtOptions(cuda_graph=True))
 
         def refuse(work):
             raise EngineError("operation not permitted when stream is capturing.")
@@ -126,6 +129,37 @@ class TestReplay:
         monkeypatch.setattr(found.device, "record", refuse)
         session = found.engine.prior_session(0, 1)
         with pytest.raises(EngineError, match=r"operation not permitted.*--no-cuda-graph"):
+            session.step(1)
+
+    def test_a_step_that_cannot_be_recorded_and_need_not_be_runs_plainly(self, bundle, monkeypatch):
+        found, plain = machine(bundle), machine(bundle, TensorRtOptions(cuda_graph=False))
+
+        def refuse(work):
+            raise EngineError("operation not permitted when stream is capturing.")
+
+        monkeypatch.setattr(found.device, "record", refuse)
+        states = []
+        for one in (found, plain):
+            session = one.engine.prior_session(0, 2)
+            fill(session)
+            with warnings.catch_warnings(record=True) as caught:
+                warnings.simplefilter("always")
+                session.step(5)
+            states.append(state(session))
+            assert not session.replays
+            said = [str(warning.message) for warning in caught]
+            assert [text.endswith("Steps run without.") for text in said] == [True] * (one is found)
+        for one, other in zip(*states, strict=True):
+            np.testing.assert_array_equal(one, other)
+
+    def test_a_recording_that_a_later_one_spoils_is_refused(self, bundle, monkeypatch):
+        """Both turns use one context, and the second binds its own addresses to it."""
+        found = machine(bundle)
+        session = found.engine.prior_session(0, 1)
+        fill(session)
+        session.step(2)  # both are recorded, and were right
+        monkeypatch.setattr(found.device.recordings[0], "works", [])
+        with pytest.raises(EngineError, match=r"gives other \w+ than the step itself"):
             session.step(1)
 
     def test_an_engine_that_is_not_capturable_runs_plainly(self, rtx_bundle):
@@ -235,6 +269,22 @@ class TestStatelessGraphs:
             used.append(found.device.used)
         assert used[0] < used[1] == used[2] == used[3]
 
+    def test_a_call_that_is_too_large_does_not_spoil_the_next(self, bundle, onnx_bundle):
+        small = {"codes": np.zeros((1, 5), np.int64)}
+        expected = handmade_prior.onnx_engine(onnx_bundle.folder).runner(GraphKind.VQVAE_DECODE, 0)(small)["audio"]
+        found = machine(bundle, memory_bytes=fake_tensorrt.MEMORY_BYTES + 4096)
+        runner = found.engine.runner(GraphKind.VQVAE_DECODE, 0)
+        runner(small)
+        with pytest.raises(OutOfDeviceMemoryError):
+            runner({"codes": np.zeros((2, 200), np.int64)})
+        np.testing.assert_array_equal(runner(small)["audio"], expected)
+
+    def test_a_graph_beside_the_slots_that_does_not_fit_says_what_to_do(self, bundle):
+        found = machine(bundle, memory_bytes=100)
+        with pytest.raises(OutOfDeviceMemoryError, match="vqvae_decode_0 needs it beside the slots: ask for fewer"):
+            found.engine.runner(GraphKind.VQVAE_DECODE, 0)
+        assert (found.device.used, found.settings.contexts) == (0, 0)
+
 
 @pytest.fixture
 def odd_bundle(monkeypatch, tmp_path):
@@ -279,6 +329,18 @@ class TestProfiles:
         engine = session._step.parts[0].engine
         engine.profiles = [{"x": ((1,), (1,), (2,))}, {"x": ((2,), (4,), (4,))}]
         assert [best_profile(engine, {"x": (slots,)}, "step_0") for slots in (1, 2, 3, 4)] == [0, 1, 1, 1]
+
+    def test_a_profile_that_cannot_be_chosen_is_told_of(self, onnx_bundle, tmp_path, monkeypatch):
+        """The bindings raise there, and say nothing themselves."""
+        found = machine(save_engines(onnx_bundle, tmp_path / "engines", best_slots=(1, 4)))
+
+        def refuse(context, index, stream):
+            context._log.error("the profile is in use")
+            raise RuntimeError("Error in set optimization profile.")
+
+        monkeypatch.setattr(fake_tensorrt.IExecutionContext, "set_optimization_profile_async", refuse)
+        with pytest.raises(EngineError, match=r"step_0: tensorrt-rtx cannot switch to profile 1: the profile is in"):
+            found.engine.prior_session(0, 4)
 
     def test_sizes_that_no_profile_takes_are_refused(self, rtx_bundle):
         found = machine(rtx_bundle)
@@ -358,6 +420,21 @@ class TestBundlesThatDoNotRunHere:
         with pytest.raises(EngineError, match=said):
             found.engine.prior_session(0, 1)
 
+    def test_the_library_explains_itself_as_information(self, rtx_bundle):
+        found = machine(rtx_bundle)
+        found.settings.validity, found.settings.diagnostics = "INVALID", 1
+        with pytest.raises(EngineError, match=r"\(VERSION_MISMATCH\): The engine was created for another place\. The"):
+            found.engine.prior_session(0, 1)
+
+    def test_a_gpu_of_which_a_flavour_knows_nothing(self, rtx_bundle):
+        """Building again would not help there."""
+        found = machine(rtx_bundle)
+        found.settings.validity, found.settings.diagnostics = "INVALID", 2
+        found.engine.platform.trt.ComputeCapability = SimpleNamespace(SM80=0, SM120=0, NONE=0)
+        said = r"knows no compute capability 8\.9, which .* has, but 8\.0, 12\.0: use another flavour"
+        with pytest.raises(EngineError, match=said):
+            found.engine.prior_session(0, 1)
+
     def test_a_slower_engine_runs(self, rtx_bundle):
         found = machine(rtx_bundle)
         found.settings.validity = "SUBOPTIMAL"
@@ -403,6 +480,14 @@ class TestFeatures:
         assert session._step.parts[0].engine.weight_streaming_budget_v2 == kept
         session.step(2)
 
+    def test_a_budget_that_is_not_kept_is_an_error(self, featured, monkeypatch):
+        """Setting it never fails by itself."""
+        keeps_all = property(lambda engine: 1000, lambda engine, budget: None)
+        monkeypatch.setattr(fake_tensorrt.ICudaEngine, "weight_streaming_budget_v2", keeps_all, raising=False)
+        found = machine(featured("weight-streaming"), TensorRtOptions(weight_budget=300))
+        with pytest.raises(EngineError, match="does not keep step_0 to 300 bytes of weights"):
+            found.engine.prior_session(0, 1)
+
     def test_engines_that_can_stream_are_not_recorded_without_a_budget_either(self, featured):
         found = machine(featured("weight-streaming"))
         session = found.engine.prior_session(0, 1)
@@ -429,12 +514,18 @@ class TestFeatures:
         with pytest.raises(EngineError, match=r"was not built from .*; its weights are other ones"):
             machine(bundle, TensorRtOptions(weights_from=other))
 
-    def test_version_compatible_engines_of_another_version_need_their_lean_runtime(self, featured):
-        bundle = featured("version-compatible")
-        platform = replace(fake_tensorrt.platform(bundle.manifest.target), version="1.8.0")
+    def test_version_compatible_engines_of_another_version_need_their_lean_runtime(self, onnx_bundle, tmp_path):
+        bundle = save_engines(onnx_bundle, tmp_path / "x", Target.TENSORRT, features=("version-compatible",))
+        platform = replace(fake_tensorrt.platform(bundle.manifest.target), version="11.9.0")
         with pytest.raises(EngineError, match="name the lean runtime of that version with --lean-runtime"):
             TensorRtEngine(bundle, platform)
         TensorRtEngine(bundle, platform, TensorRtOptions(lean_runtime=Path("lib.so")))
+
+    def test_nobody_is_sent_for_a_lean_runtime_that_does_not_exist(self, featured):
+        bundle = featured("version-compatible")
+        platform = replace(fake_tensorrt.platform(bundle.manifest.target), version="1.8.0")
+        with pytest.raises(EngineError, match=r"pip install tensorrt-rtx==[\d.]+$"):
+            TensorRtEngine(bundle, platform)
 
     def test_a_lean_runtime_takes_the_place_of_the_other(self, tmp_path):
         platform = fake_tensorrt.platform(Target.TENSORRT_RTX)

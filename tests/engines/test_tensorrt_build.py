@@ -166,7 +166,8 @@ def test_weights_of_a_large_graph_go_to_the_file_in_pieces(rtx: Any, tmp_path: P
 
 
 def test_events_read_numbers_from_messages() -> None:
-    events = BuildEvents([("INFO", "Total Activation Memory: 12 bytes"), ("INFO", "Total Activation Memory: 34 bytes")])
+    events = BuildEvents()
+    events.messages += [("INFO", f"Total Activation Memory: {number} bytes") for number in (12, 34)]
     assert events.number("Total Activation Memory:") == 34
     assert events.number("Total Weights Memory:") is None
 

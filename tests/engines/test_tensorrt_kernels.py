@@ -6,6 +6,7 @@ import json
 from dataclasses import asdict, replace
 from pathlib import Path
 
+import numpy as np
 import pytest
 
 from jukebox_deploy.contract import GraphKind
@@ -33,10 +34,12 @@ def run(bundle: EngineBundle, folder: Path | None, settings: FakeSettings | None
     settings = settings or FakeSettings()
     platform = fake_tensorrt.platform(bundle.manifest.target, HostDevice(), settings)
     with TensorRtEngine(bundle, platform, TensorRtOptions(kernel_caches=folder)) as engine:
-        engine.prior_session(0, 2).step(1)
-        engine.runner(GraphKind.VQVAE_DECODE, 0)
+        session = engine.prior_session(0, 2)
+        session.step(1)
+        session.prefill(range(2))
+        engine.runner(GraphKind.VQVAE_DECODE, 0)({"codes": np.zeros((1, 4), np.int64)})
     assert settings.contexts == 0
-    return settings.compiled
+    return [kernel.split()[0] for kernel in settings.compiled]
 
 
 ALL = ["step_0", "prefill_0", "vqvae_decode_0"]

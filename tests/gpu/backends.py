@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 from jukebox_deploy.checkpoints.bundle import CheckpointBundle
+from jukebox_deploy.contract import GraphKind
 from jukebox_deploy.engine import Engine
 from jukebox_deploy.engines.bundle import EngineBundle, open_bundle
 from jukebox_deploy.engines.device import NoDeviceError
@@ -14,6 +15,7 @@ from jukebox_deploy.engines.manifest import Target
 from jukebox_deploy.engines.onnxruntime_sessions import GPU_PROVIDERS, OnnxRuntimeOptions, import_onnxruntime
 from jukebox_deploy.engines.tensorrt_build import BuildOptions
 from jukebox_deploy.engines.tensorrt_bundle import build_bundle
+from jukebox_deploy.engines.tensorrt_capabilities import known_capabilities
 from jukebox_deploy.engines.tensorrt_features import TensorRtOptions
 from jukebox_deploy.engines.tensorrt_flavour import load_flavour
 from jukebox_deploy.errors import EngineError
@@ -43,29 +45,35 @@ class Material:
             raise NotHereError(self._missing[target])
         if target not in self._built:
             try:
-                options = BuildOptions(target, _capabilities(target, self.compute_capability))
+                self._built[target] = self._build(target)
             except EngineError as error:
                 self._missing[target] = str(error)
                 raise NotHereError(str(error)) from error
-            self._built[target], _ = build_bundle(self.onnx, self.folder / str(target), options)
         return open_bundle(self._built[target].folder)
+
+    def _build(self, target: Target) -> EngineBundle:
+        """Engines that open on this GPU."""
+        options = BuildOptions(target, _capabilities(target, self.compute_capability))
+        built, _ = build_bundle(self.onnx, self.folder / str(target), options)
+        with tensorrt_engine(built) as engine:
+            engine.prior_session(0, 1)
+        return built
 
 
 def _capabilities(target: Target, capability: str) -> tuple[str, ...]:
     """What to build for: this GPU, where the flavour has a name for it."""
-    trt = load_flavour(target)
-    members = getattr(trt, "ComputeCapability", None)
-    return (capability,) if members is not None and hasattr(members, f"SM{capability.replace('.', '')}") else ()
+    return (capability,) if capability in known_capabilities(load_flavour(target)) else ()
 
 
-def _eager(material: Material) -> Engine:
-    import torch
+def _eager(recorded: bool = False) -> Callable[[Material], Engine]:
+    def opened(material: Material) -> Engine:
+        import torch
 
-    if not torch.cuda.is_available():
-        raise NotHereError(f"PyTorch {torch.__version__} sees no CUDA device; install its CUDA build")
-    torch.backends.cuda.matmul.allow_tf32 = False
-    torch.backends.cudnn.allow_tf32 = False
-    return eager_engine(material.checkpoint, material.onnx.graphs, device="cuda")
+        if not torch.cuda.is_available():
+            raise NotHereError(f"PyTorch {torch.__version__} sees no CUDA device; install its CUDA build")
+        return eager_engine(material.checkpoint, material.onnx.graphs, device="cuda", recorded=recorded)
+
+    return opened
 
 
 def _onnxruntime(provider: str, cuda_graph: bool = False) -> Callable[[Material], Engine]:
@@ -76,7 +84,12 @@ def _onnxruntime(provider: str, cuda_graph: bool = False) -> Callable[[Material]
             raise NotHereError(str(error)) from error
         if GPU_PROVIDERS[provider] not in available:
             raise NotHereError(f"this ONNX Runtime has no {GPU_PROVIDERS[provider]}")
-        return onnx_engine(material.onnx, OnnxRuntimeOptions(provider, cuda_graph=cuda_graph))
+        options = OnnxRuntimeOptions(provider, cuda_graph=cuda_graph)
+        try:
+            onnx_engine(material.onnx, replace(options, cuda_graph=False)).runner(GraphKind.VQVAE_DECODE, 0)
+        except EngineError as error:  # it is compiled in, and its libraries are not here
+            raise NotHereError(str(error)) from error
+        return onnx_engine(material.onnx, options)
 
     return opened
 
@@ -84,15 +97,22 @@ def _onnxruntime(provider: str, cuda_graph: bool = False) -> Callable[[Material]
 def _tensorrt(target: Target, cuda_graph: bool = True) -> Callable[[Material], Engine]:
     def opened(material: Material) -> Engine:
         try:
-            return tensorrt_engine(material.engines(target), TensorRtOptions(cuda_graph=cuda_graph))
+            options = TensorRtOptions(cuda_graph=cuda_graph, kernel_caches=_kernels(material, target))
+            return tensorrt_engine(material.engines(target), options)
         except NoDeviceError as error:
             raise NotHereError(str(error)) from error
 
     return opened
 
 
+def _kernels(material: Material, target: Target) -> Path | None:
+    """Where the tests share what is compiled; TensorRT compiles when it builds."""
+    return material.folder / "kernels" if target is Target.TENSORRT_RTX else None
+
+
 BACKENDS: Mapping[str, Callable[[Material], Engine]] = {
-    "eager": _eager,
+    "eager": _eager(),
+    "eager, recorded": _eager(recorded=True),
     "onnxruntime cuda": _onnxruntime("cuda"),
     "onnxruntime cuda, recorded": _onnxruntime("cuda", cuda_graph=True),
     "onnxruntime tensorrt": _onnxruntime("tensorrt"),

@@ -113,7 +113,8 @@ def _write(folder: Path, gpu: str, run: BenchmarkRun | None, checks: tuple[Backe
     from jukebox_deploy.benchmarks.machine import describe_this_machine
 
     date = datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds").replace("+00:00", "Z")
-    run = run or BenchmarkRun("make gpu-test", date, describe_this_machine("cuda"))
+    # CUDA may be of no use any more by now.
+    run = run or BenchmarkRun("make gpu-test", date, replace(describe_this_machine(), gpu=gpu))
     path = folder / f"{date[:10]}-{re.sub(r'[^a-z0-9]+', '-', gpu.lower()).strip('-')}.json"
     replace(run, checks=checks).save(path)
     return path

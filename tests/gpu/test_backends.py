@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import datetime
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -12,14 +13,16 @@ from jukebox_deploy.benchmarks.machine import describe_this_machine
 from jukebox_deploy.benchmarks.measurement import measure
 from jukebox_deploy.benchmarks.plan import BenchmarkPlan
 from jukebox_deploy.benchmarks.preset_bundles import prepare_bundles, system_to_measure
-from jukebox_deploy.benchmarks.results import Backend, BenchmarkRun
+from jukebox_deploy.benchmarks.results import BenchmarkRun
 from jukebox_deploy.benchmarks.variants import open_subjects
 from jukebox_deploy.checkpoints.bundle import CheckpointBundle
 from jukebox_deploy.contract import LinearWeights
 from jukebox_deploy.engine import Engine
 from jukebox_deploy.engines.bundle import open_bundle
+from jukebox_deploy.engines.cuda_device import CudaDevice
 from jukebox_deploy.engines.device import DeviceProperties
 from jukebox_deploy.engines.manifest import Target
+from jukebox_deploy.errors import EngineError
 from jukebox_deploy.jobs.opening import eager_engine
 from tests.gpu import suite
 from tests.gpu.backends import BACKENDS, Material, NotHereError
@@ -38,6 +41,10 @@ def backend(request: pytest.FixtureRequest) -> str:
 
 @pytest.fixture
 def engine(backend: str, material: Material) -> Engine:
+    try:
+        CudaDevice().synchronize()
+    except EngineError as error:
+        pytest.skip(f"an earlier test has left CUDA unusable in this process: {error}")
     try:
         return BACKENDS[backend](material)
     except NotHereError as error:
@@ -88,14 +95,16 @@ def test_a_short_benchmark(gpu: DeviceProperties, tmp_path: Path, keep_run: Call
     """Steps and prefill of the preset `mid`, all that runs here in turn."""
     import torch
 
-    baselines = (Backend.EAGER, Backend.EAGER_STATIC) if torch.cuda.is_available() else ()
-    plan = BenchmarkPlan(slots=(1, 4), steps=64, baselines=baselines, device="cuda")
+    plan = BenchmarkPlan(baselines=None if torch.cuda.is_available() else (), device="cuda")
     checkpoint, (onnx,) = prepare_bundles(
         system_to_measure("mid", plan), plan, [LinearWeights.AS_PRECISION], tmp_path / "bundles"
     )
     material = Material(CheckpointBundle.open(checkpoint), open_bundle(onnx), tmp_path, gpu.compute_capability)
     folders = _runnable(material)
-    assert folders, "nothing here runs ONNX graphs or engines on the GPU"
+    if not folders:
+        if not plan.compared:
+            pytest.skip("neither PyTorch nor an engine runs on the GPU here")
+        plan, folders = replace(plan, only_baselines=True), [material.onnx.folder]  # which has the tables
     date = datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds").replace("+00:00", "Z")
     results = tuple(measure(open_subjects(folders, checkpoint, "cuda"), plan))
     keep_run(BenchmarkRun("make gpu-test", date, describe_this_machine("cuda"), results))
@@ -113,6 +122,6 @@ def _runnable(material: Material) -> list[Path]:
             with BACKENDS[name](material) as engine:
                 engine.prior_session(0, 1)
             found.append(folder())
-        except NotHereError:
+        except (NotHereError, EngineError):  # the tests of the backend tell of it
             continue
     return found

@@ -42,7 +42,7 @@ def test_without_a_gpu_the_reason_is_told_once():
 
 
 def test_the_file_is_a_benchmark_run_with_the_checks(tmp_path, monkeypatch):
-    monkeypatch.setattr("jukebox_deploy.benchmarks.machine.describe_this_machine", lambda device: MACHINE)
+    monkeypatch.setattr("jukebox_deploy.benchmarks.machine.describe_this_machine", lambda: MACHINE)
     checks = (BackendChecks("eager", 9, (), ""), BackendChecks("tensorrt", 0, ("test_it: E",), ""))
     path = conftest._write(tmp_path, "NVIDIA H200 (141 GB)", None, checks)
     assert path.name.endswith("-nvidia-h200-141-gb.json")

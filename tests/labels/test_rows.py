@@ -64,7 +64,7 @@ def test_end_to_end_rows_equal_the_original(golden):
 def test_arrays_are_what_the_graphs_take(prior):
     song = SongLabels(total_length=100 * RATE, artist=3, genres=(2,), lyric_tokens=tuple(range(1, 70)))
     arrays = window_labels(prior, RATE, TOP_HOP_LENGTH, song, 0).arrays()
-    tables = [declare(prior, GraphOptions()) for declare in (declare_condition, declare_lyrics)]
+    tables = [declare_condition(prior), declare_lyrics(prior, GraphOptions())]
     wanted = {tensor.name: tensor for table in tables if table for tensor in table.inputs}
     wanted.pop("upper_codes", None)
     shared_sequence = {"lyric_tokens"} if prior.lyric_prefix else set()

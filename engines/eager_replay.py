@@ -1,0 +1,79 @@
+"""Steps of PyTorch recorded as CUDA graphs, by PyTorch itself: its allocator keeps what they work in.
+
+A step in PyTorch is a thousand small kernels and more, each launched by Python; a recording is one launch.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from jukebox_deploy.engines.replay import Recorder, Work
+from jukebox_deploy.engines.tensors import to_numpy, to_tensor
+from jukebox_deploy.errors import EngineError
+
+if TYPE_CHECKING:
+    import torch
+    from torch import Tensor
+
+
+class TorchRecording:
+    """Work of PyTorch's current stream, recorded."""
+
+    def __init__(self, work: Work) -> None:
+        """Raises `EngineError` with CUDA's own words for what cannot be recorded, as a wait for the device."""
+        import torch
+
+        self._graph: torch.cuda.CUDAGraph | None = None
+        try:
+            graph = torch.cuda.CUDAGraph()
+            # Other threads may go on using CUDA meanwhile.
+            with torch.cuda.graph(graph, capture_error_mode="thread_local"):
+                work()
+        except RuntimeError as error:
+            raise EngineError(str(error).strip().splitlines()[0] + ".") from error
+        self._graph = graph
+
+    def replay(self) -> None:
+        """See `Recording`."""
+        assert self._graph is not None, "a recording that was let go of"
+        self._graph.replay()
+
+    def release(self) -> None:
+        """See `Recording`."""
+        if self._graph is not None:
+            graph, self._graph = self._graph, None
+            graph.reset()
+
+
+TORCH_RECORDER = Recorder(TorchRecording, "Run without --cuda-graph.")
+"""Records what runs on a GPU through PyTorch."""
+
+
+@dataclass(frozen=True)
+class WatchedTensor:
+    """Some slots of a tensor, for `ReplayedSteps`."""
+
+    name: str
+    is_read: bool
+    tensor: Tensor
+
+    def read(self) -> np.ndarray:
+        """See `Watched`."""
+        return to_numpy(self.tensor).copy()
+
+    def write(self, values: np.ndarray) -> None:
+        """See `Watched`."""
+        import torch
+
+        with torch.inference_mode():
+            self.tensor.copy_(to_tensor(values, str(self.tensor.device)))
+
+    def wipe(self) -> None:
+        """See `Watched`."""
+        import torch
+
+        with torch.inference_mode():
+            self.tensor.view(torch.uint8).fill_(0xFF)
