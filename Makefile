@@ -7,6 +7,9 @@ DEMO_OPTIONS ?=
 WORKERS ?= 2
 # The extras of pyproject.toml; on a machine with an NVIDIA GPU: make demo EXTRAS=cuda,tensorrt-rtx
 EXTRAS ?= cpu,tensorrt-rtx
+# Of `make gpu-test`; with NVIDIA's package index: GPU_EXTRAS=cuda,tensorrt-rtx,tensorrt
+GPU_EXTRAS ?= cuda,tensorrt-rtx
+GPU_VENV ?= .venv-gpu
 
 # The first of these that is there and new enough makes the environment; PYTHON=... chooses another.
 PYTHON ?= $(shell for name in python3 python3.13 python3.12 python3.11; do \
@@ -18,7 +21,7 @@ BIN := $(VENV)/bin
 PYTEST := OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n $(WORKERS) -q
 
 .DEFAULT_GOAL := help
-.PHONY: help env demo test test-all gpu-test lint format clean
+.PHONY: help env demo test test-all gpu-test gpu-test-run lint format clean
 
 help: ## Show this list
 	@sed -n 's/^\([a-z-]*\):.*## /\1\t/p' $(MAKEFILE_LIST) | while IFS="$$(printf '\t')" read -r name text; do \
@@ -35,7 +38,10 @@ test: lint ## Check style and types, and run the tests
 test-all: lint ## The same with the slow tests
 	$(PYTEST) -m "not gpu"
 
-gpu-test: $(VENV)/developer.stamp ## Run the tests that need an NVIDIA GPU, and a short benchmark on it
+gpu-test: ## Run the tests that need an NVIDIA GPU, and a short benchmark on it, in an environment of their own
+	$(MAKE) VENV=$(GPU_VENV) EXTRAS=$(GPU_EXTRAS) gpu-test-run
+
+gpu-test-run: $(VENV)/developer.stamp
 	$(BIN)/python -m pytest -q -rs --show-capture=no -m gpu --gpu-results benchmarks/results tests/gpu
 
 lint: $(VENV)/developer.stamp ## Check style and types
@@ -48,7 +54,7 @@ format: $(VENV)/developer.stamp ## Put the code in shape
 	$(BIN)/ruff format .
 
 clean: ## Remove the environment, caches and the demo's output
-	rm -rf $(VENV) $(DEMO) build dist *.egg-info .pytest_cache .mypy_cache .ruff_cache .hypothesis
+	rm -rf $(VENV) $(GPU_VENV) $(DEMO) build dist *.egg-info .pytest_cache .mypy_cache .ruff_cache .hypothesis
 
 $(BIN)/python:
 	@test -n "$(PYTHON)" || { echo "No Python 3.11, 3.12 or 3.13 found. Install one, or name one: make PYTHON=/path/to/python3"; exit 1; }

@@ -22,10 +22,11 @@ from jukebox_deploy.costs import linear_weight_bytes, step_bytes
 from jukebox_deploy.engine import Engine
 from jukebox_deploy.engines.bundle import EngineBundle, open_bundle
 from jukebox_deploy.engines.eager import EagerEngine, GraphFunction
-from jukebox_deploy.engines.eager_replay import TORCH_RECORDER
+from jukebox_deploy.engines.eager_replay import TorchRecording
 from jukebox_deploy.engines.manifest import Target
 from jukebox_deploy.engines.onnxruntime_sessions import LARGE_WEIGHTS, OnnxRuntimeOptions
 from jukebox_deploy.engines.quantised_weights import facts_of
+from jukebox_deploy.engines.replay import Recorder
 from jukebox_deploy.engines.threads import worthwhile_threads
 from jukebox_deploy.errors import ConfigError
 
@@ -169,7 +170,7 @@ class Subjects:
             return bundle_engine(bundle, options, tensorrt)
         opener = partial(self._function, threads=threads)
         if variant.backend in _OUR_OWN:
-            recorder = TORCH_RECORDER if variant.backend is Backend.EAGER_RECORDED else None
+            recorder = Recorder(TorchRecording) if variant.backend is Backend.EAGER_RECORDED else None
             return EagerEngine(self.config, bundle.graphs, opener, self.device, recorder)
         return SequentialEngine(
             self.config, bundle.graphs, opener, partial(_SEQUENTIAL[variant.backend], self), threads, self.device

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from jukebox_deploy.engines.replay import Recorder, Work
+from jukebox_deploy.engines.replay import Work
 from jukebox_deploy.engines.tensors import to_numpy, to_tensor
 from jukebox_deploy.errors import EngineError
 
@@ -46,10 +46,6 @@ class TorchRecording:
         if self._graph is not None:
             graph, self._graph = self._graph, None
             graph.reset()
-
-
-TORCH_RECORDER = Recorder(TorchRecording, "Run without --cuda-graph.")
-"""Records what runs on a GPU through PyTorch."""
 
 
 @dataclass(frozen=True)

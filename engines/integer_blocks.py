@@ -19,6 +19,16 @@ SIZES = (32, 64)
 _BYTES_PER_BLOCK = 8  # a scale and a sum, in float32
 
 
+GPU_SIZES = (64, 32, 16)
+"""What is chosen from on a GPU."""
+
+
+def gpu_block_size(model: ModelProto) -> int:
+    """The largest that divides every column: with others, CUDA's kernels write out all weights before they multiply."""
+    inputs = [inputs for inputs, _ in _matrices(model)]
+    return next((size for size in GPU_SIZES if all(count % size == 0 for count in inputs)), GPU_SIZES[-1])
+
+
 def block_size(model: ModelProto) -> int:
     """The size that makes a graph's steps read least; the larger of equal ones."""
     matrices = list(_matrices(model))

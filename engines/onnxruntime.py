@@ -6,9 +6,10 @@ caches are updated in place, and a step allocates and copies nothing of them.
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
-from functools import cached_property
+from dataclasses import dataclass, replace
+from functools import cached_property, partial
 from pathlib import Path
 from types import TracebackType
 from typing import Any, Self
@@ -22,17 +23,27 @@ from jukebox_deploy.contract import (
     Role,
     TensorSpec,
     check_feeds,
-    numpy_dtype,
 )
-from jukebox_deploy.engines.onnxruntime_memory import BoundBuffer, DeviceMemory, HostMemory, Memory
+from jukebox_deploy.engines.device import OutOfDeviceMemoryError
+from jukebox_deploy.engines.onnxruntime_memory import (
+    BoundBuffer,
+    DeviceBuffer,
+    DeviceMemory,
+    HostMemory,
+    Memory,
+    bound_dtype,
+    failure,
+)
+from jukebox_deploy.engines.onnxruntime_replay import TurnedSteps, WatchedDeviceBuffer
 from jukebox_deploy.engines.onnxruntime_sessions import (
     GraphFile,
     OnnxRuntimeOptions,
     import_onnxruntime,
     open_session,
+    options_of_recording,
     providers,
-    run_options_of_turn,
 )
+from jukebox_deploy.engines.replay import Recorder, ReplayedSteps, Turn, Watched
 from jukebox_deploy.engines.slots import SlotSession, buffer_count
 from jukebox_deploy.errors import EngineError
 from jukebox_deploy.threads import map_in_threads, usable_cores
@@ -41,16 +52,36 @@ from jukebox_deploy.threads import map_in_threads, usable_cores
 class OnnxRuntimeRunner:
     """A stateless graph."""
 
-    def __init__(self, spec: GraphSpec, session: Any, concurrent_calls: int) -> None:
+    def __init__(self, spec: GraphSpec, session: Any, concurrent_calls: int, memory: Memory) -> None:
+        """`memory`: of what ONNX Runtime cannot give as an array."""
         self.spec = spec
         self.concurrent_calls = concurrent_calls
         self._session = session
+        self._memory = memory
 
     def __call__(self, feeds: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
         """Arrays by input name -> arrays by output name."""
-        check_feeds(self.spec, feeds)
-        names = [t.output_name for t in self.spec.outputs]
-        return dict(zip(names, self._session.run(names, dict(feeds)), strict=True))
+        sizes = check_feeds(self.spec, feeds)
+        try:
+            if any(tensor.dtype == "bfloat16" for tensor in self.spec.outputs):
+                return self._run_bound(feeds, sizes["B"])
+            names = [t.output_name for t in self.spec.outputs]
+            return dict(zip(names, self._session.run(names, dict(feeds)), strict=True))
+        except Exception as error:  # the runtime raises many kinds
+            raise failure(f"{self.spec.name}: ONNX Runtime cannot run it", error) from error
+
+    def _run_bound(self, feeds: Mapping[str, np.ndarray], rows: int) -> dict[str, np.ndarray]:
+        """The same by way of memory that is read as bytes."""
+        binding = self._session.io_binding()
+        for name, array in feeds.items():
+            binding.bind_cpu_input(name, array)
+        buffers = {spec.output_name: self._memory.allocate(spec, rows) for spec in self.spec.outputs}
+        for spec in self.spec.outputs:
+            place = buffers[spec.output_name].address
+            shape = spec.shape({"B": rows})
+            binding.bind_output(spec.output_name, *self._memory.device, bound_dtype(spec), shape, place)
+        self._session.run_with_iobinding(binding)
+        return {name: np.stack([buffer.read(row) for row in range(rows)]) for name, buffer in buffers.items()}
 
 
 @dataclass(frozen=True)
@@ -89,15 +120,11 @@ class _Graph:
 class OnnxRuntimeSession(SlotSession):
     """The slots of a prior, bound once to step and prefill."""
 
-    def __init__(
-        self, step: _Graph, prefill: _Graph, slots: int, memory: Memory, run_options: Sequence[Any] = (None, None)
-    ) -> None:
-        """`run_options`: of a step in either turn of the buffers."""
+    def __init__(self, step: _Graph, prefill: _Graph, slots: int, memory: Memory) -> None:
         super().__init__(step.spec, prefill.spec, slots)
+        pieces = step.pieces  # first, for it is them that say why a GPU cannot be used
         self._memory = memory
         self._prefill = prefill
-        self._step = step
-        self._run_options = run_options
         self._buffers = {t.name: [memory.allocate(t, slots) for _ in range(buffer_count(t))] for t in step.spec.tensors}
         # A prefill of some slots must not touch the other slots' states: it writes these beside them.
         self._scratch = {
@@ -105,8 +132,27 @@ class OnnxRuntimeSession(SlotSession):
         }
         self._step_between = {t.name: memory.allocate(t, slots) for t in step.between}
         self._prefill_between = {t.name: memory.allocate(t, slots) for t in prefill.between}
-        self._step_bindings = [[self._bind_step(piece, current) for piece in step.pieces] for current in (0, 1)]
+        self._step_bindings = [[self._bind_step(piece, current) for piece in pieces] for current in (0, 1)]
+        # Nothing in here knows the session, so that its memory is free as soon as nobody holds it.
+        self._run_turn = partial(_run_turn, step, self._step_bindings)
+        self._replayed = self._recorded(step.options.cuda_graph is True) if step.options.records else None
         self._prefill_bindings: dict[tuple[range, int], list[Any]] = {}
+
+    def _recorded(self, required: bool) -> ReplayedSteps:
+        steps = TurnedSteps(self._run_turn, options_of_recording)
+        turns = [Turn(self._watched(current), partial(steps.bind, current)) for current in (0, 1)]
+        return ReplayedSteps(self.spec.name, Recorder(steps.record, required), steps.enqueue, turns)
+
+    def _watched(self, current: int) -> list[Watched]:
+        """What a step writes: all of it but the caches, and of these the last layer's."""
+        results = [spec for spec in self.spec.outputs if not spec.in_place]
+        caches = [spec for spec in self.spec.states if spec.in_place]
+        return [self._watch(spec, 1 - current) for spec in (*results, *caches[-1:])]
+
+    def _watch(self, spec: TensorSpec, current: int) -> Watched:
+        buffer = self._current(spec.name, current)
+        assert isinstance(buffer, DeviceBuffer)  # nothing is recorded elsewhere
+        return WatchedDeviceBuffer(spec.name, spec.in_place, buffer)
 
     def _current(self, name: str, current: int) -> BoundBuffer:
         buffers = self._buffers[name]
@@ -142,7 +188,7 @@ class OnnxRuntimeSession(SlotSession):
         return self._current(spec.name, current).address + slot * spec.bytes({"B": 1})
 
     def _bind(self, bind: Any, name: str, spec: TensorSpec, slots: int, address: int) -> None:
-        bind(name, *self._memory.device, numpy_dtype(spec.dtype), spec.shape({"B": slots}), address)
+        bind(name, *self._memory.device, bound_dtype(spec), spec.shape({"B": slots}), address)
 
     def _run_prefill(self, slots: range) -> None:
         key = (slots, self.current)
@@ -156,12 +202,22 @@ class OnnxRuntimeSession(SlotSession):
 
     def _run_step(self) -> None:
         self._memory.synchronize()
-        _run(self._step, self._step_bindings[self.current], self._run_options[self.current])
+        if self._replayed is None:
+            self._run_turn(self.current)
+        else:
+            self._replayed.run(self.current)
+
+
+def _run_turn(step: _Graph, bindings: Sequence[Sequence[Any]], turn: int, run_options: Any = None) -> None:
+    _run(step, bindings[turn], run_options)
 
 
 def _run(graph: _Graph, bindings: Sequence[Any], run_options: Any = None) -> None:
     for piece, binding in zip(graph.pieces, bindings, strict=True):
-        piece.session.run_with_iobinding(binding, run_options)
+        try:
+            piece.session.run_with_iobinding(binding, run_options)
+        except Exception as error:  # the runtime raises many kinds
+            raise failure(f"{piece.spec.name}: ONNX Runtime cannot run it", error) from error
 
 
 class OnnxRuntimeEngine:
@@ -195,9 +251,9 @@ class OnnxRuntimeEngine:
         tables = self._parts.get(name) or (self.graphs[name],)
         return self.graphs[name], [GraphFile.read(table, self._files[table.name]) for table in tables]
 
-    def _graph(self, kind: GraphKind, level: int, slots: int) -> _Graph:
+    def _graph(self, kind: GraphKind, level: int, slots: int, options: OnnxRuntimeOptions) -> _Graph:
         spec, files = self._read(kind, level)
-        return _Graph(spec, tuple(files), self._options, slots)
+        return _Graph(spec, tuple(files), options, slots)
 
     def runner(self, kind: GraphKind, level: int) -> OnnxRuntimeRunner:
         """Open a stateless graph."""
@@ -205,13 +261,23 @@ class OnnxRuntimeEngine:
         if spec.states:
             raise EngineError(f"{spec.name} has states; open it as a prior session.")
         _, calls = graph.threads(self._options)
-        return OnnxRuntimeRunner(spec, open_session(graph, self._options), calls)
+        return OnnxRuntimeRunner(spec, open_session(graph, self._options), calls, self._memory())
 
     def prior_session(self, level: int, slots: int) -> OnnxRuntimeSession:
         """Open the step of a prior; its prefill, if that is ever asked for, when it is."""
-        step, prefill = (self._graph(kind, level, slots) for kind in (GraphKind.STEP, GraphKind.PREFILL))
-        run_options = [run_options_of_turn(turn, self._options) for turn in (0, 1)]
-        return OnnxRuntimeSession(step, prefill, slots, self._memory(), run_options)
+        options = self._options
+        try:
+            return self._session(level, slots, options)
+        except EngineError as error:
+            if not options.records or options.cuda_graph or isinstance(error, OutOfDeviceMemoryError):
+                raise
+            session = self._session(level, slots, replace(options, cuda_graph=False))
+            warnings.warn(f"{error} Steps run without CUDA graphs.", RuntimeWarning, stacklevel=2)
+            return session
+
+    def _session(self, level: int, slots: int, options: OnnxRuntimeOptions) -> OnnxRuntimeSession:
+        step, prefill = (self._graph(kind, level, slots, options) for kind in (GraphKind.STEP, GraphKind.PREFILL))
+        return OnnxRuntimeSession(step, prefill, slots, self._memory())
 
     def _memory(self) -> Memory:
         """The memory that the provider works in."""

@@ -12,7 +12,9 @@ from typing import Any, Protocol
 import numpy as np
 
 from jukebox_deploy.contract import Role, TensorSpec, numpy_dtype
+from jukebox_deploy.engines.device import OutOfDeviceMemoryError
 from jukebox_deploy.engines.slots import SlotBuffer
+from jukebox_deploy.errors import EngineError
 
 
 class BoundBuffer(SlotBuffer, Protocol):
@@ -80,7 +82,8 @@ class DeviceBuffer:
     def __init__(self, spec: TensorSpec, slots: int, memory: DeviceMemory) -> None:
         array = np.zeros(spec.shape({"B": slots}), numpy_dtype(spec.dtype))
         self._memory = memory
-        self._value = memory.place(array)
+        self._value = memory.place(_stored(array))
+        self._dtype = array.dtype
         # No graph changes an input, so what was uploaded last stays true.
         self._mirror = array if spec.role is Role.INPUT else None
         self._changes: dict[int, np.ndarray] = {}
@@ -109,11 +112,46 @@ class DeviceBuffer:
         for slot, value in self._changes.items():
             array[slot] = value
         self._changes.clear()
-        self._value.update_inplace(array)
+        self._value.update_inplace(_stored(array))
+
+    def whole(self) -> np.ndarray:
+        """A copy of all slots' values."""
+        self.upload()
+        return self._content().copy()
+
+    def replace(self, values: np.ndarray) -> None:
+        """Put the values of all slots."""
+        self._changes = dict(enumerate(values))
+        self.upload()
 
     def _content(self) -> np.ndarray:
-        array: np.ndarray = self._value.numpy().copy() if self._mirror is None else self._mirror
+        array: np.ndarray = self._value.numpy().copy().view(self._dtype) if self._mirror is None else self._mirror
         return array
+
+
+def _stored(array: np.ndarray) -> np.ndarray:
+    """As ONNX Runtime copies it: it takes no bfloat16 from NumPy and gives none back, but any two bytes."""
+    return array.view(np.uint16) if array.dtype.name == "bfloat16" else array
+
+
+def bound_dtype(spec: TensorSpec) -> Any:
+    """What a binding is told of a tensor's numbers: their NumPy dtype, or ONNX's number where NumPy has none."""
+    if spec.dtype != "bfloat16":
+        return numpy_dtype(spec.dtype)
+    import onnx
+
+    return onnx.TensorProto.BFLOAT16
+
+
+def failure(what: str, error: Exception) -> EngineError:
+    """An error with ONNX Runtime's words, of memory if it is that which ran out."""
+    said = str(error).strip()
+    if any(word in said for word in _MEMORY_WORDS):
+        return OutOfDeviceMemoryError(f"{what}: {said} Ask for fewer slots, or export smaller weights.")
+    return EngineError(f"{what}: {said}")
+
+
+_MEMORY_WORDS = ("out of memory", "Failed to allocate memory", "bad_alloc")
 
 
 class DeviceMemory:
@@ -126,8 +164,11 @@ class DeviceMemory:
         self._runtime = runtime
 
     def place(self, array: np.ndarray) -> Any:
-        """A copy of an array on the device, as an `OrtValue`."""
-        return self._runtime.OrtValue.ortvalue_from_numpy(array.copy(), *self.device)
+        """A copy of an array on the device, as an `OrtValue`. Raises `EngineError`."""
+        try:
+            return self._runtime.OrtValue.ortvalue_from_numpy(array.copy(), *self.device)
+        except Exception as error:  # the runtime raises many kinds
+            raise failure(f"{array.nbytes} bytes find no place on {self.device[0]}", error) from error
 
     def allocate(self, spec: TensorSpec, slots: int) -> DeviceBuffer:
         """A buffer of zeros."""

@@ -2,14 +2,18 @@
 
 from __future__ import annotations
 
+import contextlib
+import functools
 import importlib.metadata
+import sys
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from jukebox_deploy.contract import GraphKind, GraphSpec
-from jukebox_deploy.engines.integer_blocks import block_size
+from jukebox_deploy.engines.integer_blocks import block_size, gpu_block_size
 from jukebox_deploy.engines.mapped_products import divide_products
+from jukebox_deploy.engines.onnxruntime_memory import failure
 from jukebox_deploy.engines.onnxruntime_ready import (
     ACCURACY_OF_FLOATS,
     ACCURACY_OF_INTEGERS,
@@ -49,7 +53,7 @@ class OnnxRuntimeOptions:
     device: int = 0  # number of the GPU
     map_weights: bool = False  # the step's too, if large: open at once and copy nothing; other graphs always do so
     round_activations: bool = True  # to 8 bits where they meet integer weights, on a CPU: many times as fast
-    cuda_graph: bool = False  # record a step and replay it; for the provider cuda only
+    cuda_graph: bool | None = None  # record a step and replay it, with the provider cuda; None: if it lets itself be
 
     def __post_init__(self) -> None:
         known = ("cpu", *GPU_PROVIDERS)
@@ -59,6 +63,11 @@ class OnnxRuntimeOptions:
             raise EngineError(
                 f"ONNX Runtime: steps are recorded as CUDA graphs with the provider cuda, not with {self.provider}."
             )
+
+    @property
+    def records(self) -> bool:
+        """Whether steps are recorded."""
+        return self.provider == "cuda" and self.cuda_graph is not False
 
 
 def import_onnxruntime() -> Any:
@@ -93,6 +102,7 @@ def providers(runtime: Any, options: OnnxRuntimeOptions, kind: GraphKind | None 
     """What a session on a graph of this kind is told; `EngineError` if this ONNX Runtime lacks it."""
     if options.provider == "cpu":
         return ["CPUExecutionProvider"]
+    _load_libraries()
     name = GPU_PROVIDERS[options.provider]
     if name not in runtime.get_available_providers():
         how = (
@@ -101,11 +111,24 @@ def providers(runtime: Any, options: OnnxRuntimeOptions, kind: GraphKind | None 
             else "It takes a build of ONNX Runtime that has it; or build engines: jukebox-deploy build."
         )
         raise EngineError(f"this ONNX Runtime has no {name}. {how}")
-    recorded = options.cuda_graph and kind is GraphKind.STEP  # whose shapes and addresses never change
-    # Matrices of fp32 are not to be rounded to TF32, as is the default.
-    cuda = {"device_id": str(options.device), "use_tf32": "0", "enable_cuda_graph": str(int(recorded))}
+    recorded = options.records and kind is GraphKind.STEP  # whose shapes and addresses never change
+    cuda = {
+        "device_id": str(options.device),
+        "use_tf32": "0",  # by default it rounds matrices of fp32
+        "enable_cuda_graph": str(int(recorded)),
+        "arena_extend_strategy": "kSameAsRequested",  # and not twice of it
+    }
     chain = [(GPU_PROVIDERS["cuda"], cuda)]
     return chain if options.provider == "cuda" else [(name, {"device_id": str(options.device)}), *chain]
+
+
+@functools.cache
+def _load_libraries() -> None:
+    """Load those of CUDA and cuDNN that were installed as packages, once, before anything is put on a GPU."""
+    runtime = import_onnxruntime()
+    if hasattr(runtime, "preload_dlls"):
+        with contextlib.redirect_stdout(sys.stderr):  # it tells there of each that it does not find
+            runtime.preload_dlls()
 
 
 def _require_provider(session: Any, options: OnnxRuntimeOptions) -> None:
@@ -181,22 +204,35 @@ def open_session(graph: GraphFile, options: OnnxRuntimeOptions, slots: int | Non
     if mapped and step and slots == 1 and options.provider == "cpu":
         divide_products(graph.model, threads)
     chosen = providers(runtime, options, graph.spec.kind)
-    if options.provider != "cpu" and hasattr(runtime, "preload_dlls"):
-        runtime.preload_dlls()  # those of CUDA and cuDNN that were installed as packages
+    _require_kernels(graph, options)
     try:
-        session = runtime.InferenceSession(graph.model.SerializeToString(), session_options, providers=chosen)
+        # Without its fallback: where a GPU fails, ONNX Runtime would tell nobody and go on with the CPU.
+        session = runtime.InferenceSession(
+            graph.model.SerializeToString(), session_options, providers=chosen, enable_fallback=0
+        )
     except Exception as error:  # the runtime raises many kinds, all with a readable text
-        raise EngineError(f"ONNX Runtime cannot open {graph.path.name}: {error}") from error
+        raise failure(f"ONNX Runtime cannot open {graph.path.name}", error) from error
     _require_provider(session, options)
     return session
 
 
-def run_options_of_turn(turn: int, options: OnnxRuntimeOptions) -> Any:
-    """What tells ONNX Runtime which recording a step is; there is one for each turn of the buffers. `None`: none."""
-    if not options.cuda_graph:
-        return None
+def _require_kernels(graph: GraphFile, options: OnnxRuntimeOptions) -> None:
+    """Raise `EngineError` for arithmetic that ONNX Runtime has on no GPU, which it tells in riddles."""
+    from onnx import TensorProto
+
+    scales = {node.input[1] for node in graph.model.graph.node if node.op_type == "DequantizeLinear"}
+    around = {t.data_type for t in graph.model.graph.initializer if t.name in scales}
+    if options.provider != "cpu" and TensorProto.BFLOAT16 in around:
+        raise EngineError(
+            f"{graph.path.name} has quantised weights in bf16 arithmetic, for which ONNX Runtime has no kernel. Export "
+            "with `--precision fp16`, or build engines for TensorRT: jukebox-deploy build."
+        )
+
+
+def options_of_recording(number: int) -> Any:
+    """What a run is told so that it makes or replays this recording; with -1 it does neither."""
     run_options = import_onnxruntime().RunOptions()
-    run_options.add_run_config_entry("gpu_graph_id", str(turn + 1))
+    run_options.add_run_config_entry("gpu_graph_id", str(number))
     return run_options
 
 
@@ -212,14 +248,24 @@ def _session_options(runtime: Any, options: OnnxRuntimeOptions, threads: int) ->
 
 def _entries_of(graph: GraphFile, options: OnnxRuntimeOptions, mapped: bool) -> dict[str, str]:
     """What a graph's session is told about its weights."""
+    on_gpu = options.provider != "cpu"
+    # CUDA has no products with fp8: it would write out all weights at every step, and so it does that once.
+    once = {"session.disable_quant_qdq": "1"} if on_gpu and _has_fp8(graph.model) else {}
     return {
+        **once,
         # The model comes from memory, perhaps changed; its weights still lie in the folder.
         "session.model_external_initializers_file_folder_path": str(graph.path.parent),
         "session.disable_prepacking": str(int(mapped)),
         "session.prepack.enable_parallel": str(int(graph.weight_bytes <= TWICE_IN_MEMORY)),
-        BLOCK_SIZE: str(block_size(graph.model)),
+        BLOCK_SIZE: str((gpu_block_size if on_gpu else block_size)(graph.model)),
         ACCURACY: str(_accuracy(options)),
     }
+
+
+def _has_fp8(model: ModelProto) -> bool:
+    from onnx import TensorProto
+
+    return any(tensor.data_type == TensorProto.FLOAT8E4M3FN for tensor in model.graph.initializer)
 
 
 def _accuracy(options: OnnxRuntimeOptions) -> int:

@@ -23,6 +23,8 @@ from jukebox_deploy.errors import EngineError
 SAME = 1e-3
 """Of a tensor's largest number: by how much a replayed step may differ. Other kernels would differ by no less."""
 
+_ADVICE = "Run without: --no-cuda-graph"
+
 Work = Callable[[], None]
 """Something that is put into a stream."""
 
@@ -58,10 +60,9 @@ class Turn:
 
 @dataclass(frozen=True)
 class Recorder:
-    """How steps are recorded, and what to say where they cannot be."""
+    """How steps are recorded, and whether they must be."""
 
     record: Callable[[Work], Recording]  # what a function puts into the stream, without doing it
-    advice: str  # how to run without recordings
     required: bool = True  # False: steps that cannot be recorded run plainly, with a warning
 
 
@@ -122,7 +123,7 @@ class ReplayedSteps:
         """Run plainly from now on. Raises `EngineError` if recordings are required."""
         said = f"{self._label}: the step cannot be recorded as a CUDA graph: {error}"
         if self._recorder.required:
-            raise EngineError(f"{said} {self._recorder.advice}") from error
+            raise EngineError(f"{said} {_ADVICE}") from error
         warnings.warn(f"{said} Steps run without.", RuntimeWarning, stacklevel=2)
         self._plain = True
         self.release()
@@ -134,7 +135,7 @@ class ReplayedSteps:
                 self.release()
                 raise EngineError(
                     f"{self._label}: a step replayed as a CUDA graph gives other {watched.name} than the step itself "
-                    f"(relative difference {difference:.2g}). {self._recorder.advice}"
+                    f"(relative difference {difference:.2g}). {_ADVICE}"
                 )
 
     def release(self) -> None:

@@ -164,7 +164,7 @@ class TensorRtSession(SlotSession):
         )
 
     def _make_replayed(self, required: bool) -> ReplayedSteps:
-        recorder = Recorder(self._device.record, "Run without: --no-cuda-graph", required)
+        recorder = Recorder(self._device.record, required)
         turns = [Turn(self._watched(current), partial(self._step.bind, self._addresses[current])) for current in (0, 1)]
         return ReplayedSteps(self.spec.name, recorder, self._step.enqueue, turns)
 

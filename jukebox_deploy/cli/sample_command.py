@@ -77,7 +77,7 @@ _engine_options = grouped(
     click.option(
         "--cuda-graph/--no-cuda-graph",
         default=None,
-        help="Record steps on the GPU and replay them. [default: with engines for TensorRT, as far as they allow it]",
+        help="Record steps on the GPU and replay them. [default: wherever that is possible]",
     ),
     click.option("--threads", type=click.IntRange(1), help="Threads of the CPU; default: as suits the model."),
     click.option(

@@ -14,7 +14,7 @@ from jukebox_deploy.checkpoints.layout import VQVAE_COMPONENT, prior_component
 from jukebox_deploy.contract import GraphSpec, Precision
 from jukebox_deploy.engines.bundle import EngineBundle
 from jukebox_deploy.engines.eager import EagerEngine, GraphFunction
-from jukebox_deploy.engines.eager_replay import TORCH_RECORDER
+from jukebox_deploy.engines.replay import Recorder
 from jukebox_deploy.engines.threads import worthwhile_threads
 from jukebox_deploy.errors import EngineError
 from jukebox_deploy.export.graph_modules import GraphModule, graph_module
@@ -48,14 +48,13 @@ def eager_engine(
     device: str = "cpu",
     threads: int | None = None,
     rounded: Mapping[int | None, WeightFile] | None = None,
-    *,
-    recorded: bool = False,
+    recorder: Recorder | None = None,
 ) -> EagerEngine:
     """The models themselves behind the engine contract. A model's graphs share its weights.
 
     `threads` of PyTorch while a graph runs; `None`: as many as pay for its model. `rounded`: by level, an
     exported weight file whose quantised weights, multiplied by their scales, take the place of the checkpoint's.
-    `recorded`: record the steps of sessions as CUDA graphs; the device is a GPU then.
+    `recorder`: records the steps of sessions; the device is a GPU then.
     """
     models: dict[int | None, VQVAE | Prior] = {}
 
@@ -66,7 +65,7 @@ def eager_engine(
         weight_bytes = sum(parameter.nbytes for parameter in models[level].parameters())
         return on_threads(graph_module(spec, models[level]), threads or worthwhile_threads(spec, weight_bytes))
 
-    return EagerEngine(checkpoint.config, graphs, open_graph, device, TORCH_RECORDER if recorded else None)
+    return EagerEngine(checkpoint.config, graphs, open_graph, device, recorder)
 
 
 def require_same_model(bundle: EngineBundle, checkpoint: CheckpointBundle) -> None:

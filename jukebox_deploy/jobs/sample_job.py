@@ -17,8 +17,9 @@ from typing import Any
 from jukebox_deploy.contract import LinearWeights
 from jukebox_deploy.engine import Engine
 from jukebox_deploy.engines.bundle import EngineBundle, open_bundle
+from jukebox_deploy.engines.device import NoDeviceError
 from jukebox_deploy.engines.manifest import Target
-from jukebox_deploy.engines.onnxruntime_sessions import GPU_PROVIDERS, OnnxRuntimeOptions
+from jukebox_deploy.engines.onnxruntime_sessions import GPU_PROVIDERS, OnnxRuntimeOptions, import_onnxruntime
 from jukebox_deploy.engines.tensorrt_features import TensorRtOptions
 from jukebox_deploy.errors import EngineError
 from jukebox_deploy.jobs.bundle_opening import tensorrt_engine
@@ -62,7 +63,7 @@ class EngineChoice:
     threads: int | None = None  # of a CPU
     checkpoint: Path | None = None  # a checkpoint bundle; for the backend eager only
     map_weights: bool = False  # large ones stay in their file; for the backend onnxruntime only
-    cuda_graph: bool | None = None  # record steps and replay them; None: where engines for TensorRT allow it
+    cuda_graph: bool | None = None  # record steps on a GPU and replay them; None: where that is possible
     tensorrt: TensorRtOptions | None = None  # for engines of TensorRT only; `cuda_graph` above is the one that counts
 
     def __post_init__(self) -> None:
@@ -76,6 +77,11 @@ class EngineChoice:
         if self.provider not in (None, "cpu") and self.map_weights:
             raise EngineError(f"the provider {self.provider} copies weights to its device; drop --map-weights.")
 
+    @property
+    def may_record(self) -> bool:
+        """Whether there are recordings of steps where this runs, once it is settled."""
+        return self.provider == "cuda" or (self.backend is not None and self.backend.is_tensorrt)
+
     def settle(self, target: Target) -> EngineChoice:
         """The choice for a bundle made for `target`: backend and provider named; `EngineError` for what cannot be."""
         backend = self.backend or Backend(str(target))
@@ -86,8 +92,8 @@ class EngineChoice:
             "--provider": settled.provider not in _PROVIDERS[backend] or (backend.is_tensorrt and bool(self.provider)),
             "--threads": self.threads is not None and backend.is_tensorrt,
             "--map-weights": self.map_weights and backend.is_tensorrt,
-            "--cuda-graph": bool(self.cuda_graph) and settled.provider == "cpu",
-            "--no-cuda-graph": self.cuda_graph is False and not backend.is_tensorrt,
+            "--cuda-graph": bool(self.cuda_graph) and not settled.may_record,
+            "--no-cuda-graph": self.cuda_graph is False and not settled.may_record,
             "options of engines for TensorRT": self.tensorrt is not None and not backend.is_tensorrt,
         }
         if odd := [name for name, is_odd in given.items() if is_odd]:
@@ -135,11 +141,23 @@ def open_model(folder: Path, choice: EngineChoice | None = None) -> OpenedModel:
 
 def _open_onnx(bundle: EngineBundle, choice: EngineChoice) -> tuple[Engine, str]:
     options = OnnxRuntimeOptions(
-        choice.provider or "cpu", choice.threads, map_weights=choice.map_weights, cuda_graph=bool(choice.cuda_graph)
+        choice.provider or "cpu", choice.threads, map_weights=choice.map_weights, cuda_graph=choice.cuda_graph
     )
     mapped = " mapped" if choice.map_weights else ""
+    on = options.provider if options.provider == "cpu" else f"{options.provider} {_gpu_and_version()}"
     precision = bundle.manifest.precision
-    return onnx_engine(bundle, options), f"onnxruntime {options.provider}{mapped} {precision} {_digest(bundle)}"
+    return onnx_engine(bundle, options), f"onnxruntime {on}{mapped} {precision} {_digest(bundle)}"
+
+
+def _gpu_and_version() -> str:
+    """On a GPU, kernels are chosen by what it is and by the version of ONNX Runtime."""
+    from jukebox_deploy.engines.cuda_device import CudaDevice
+
+    try:
+        gpu = CudaDevice().properties.name
+    except NoDeviceError:  # CUDA's bindings are not here, of which ONNX Runtime has no need
+        gpu = "an unknown GPU"
+    return f"{import_onnxruntime().__version__} {gpu}"
 
 
 def _open_tensorrt(bundle: EngineBundle, choice: EngineChoice) -> tuple[Engine, str]:
@@ -161,6 +179,8 @@ def _open_eager(bundle: EngineBundle, choice: EngineChoice) -> tuple[Engine, str
     import torch
 
     from jukebox_deploy.checkpoints.bundle import CheckpointBundle
+    from jukebox_deploy.engines.eager_replay import TorchRecording
+    from jukebox_deploy.engines.replay import Recorder
     from jukebox_deploy.jobs.opening import eager_engine, require_same_model
 
     checkpoint = CheckpointBundle.open(choice.checkpoint or Path())
@@ -168,9 +188,9 @@ def _open_eager(bundle: EngineBundle, choice: EngineChoice) -> tuple[Engine, str
     if choice.provider == "cuda" and not torch.cuda.is_available():
         raise EngineError("this PyTorch sees no CUDA device; use --provider cpu.")
     provider, precision = choice.provider or "cpu", bundle.manifest.precision
-    engine = eager_engine(
-        checkpoint, bundle.graphs, precision, provider, choice.threads, recorded=bool(choice.cuda_graph)
-    )
+    records = provider == "cuda" and choice.cuda_graph is not False
+    recorder = Recorder(TorchRecording, required=choice.cuda_graph is True) if records else None
+    engine = eager_engine(checkpoint, bundle.graphs, precision, provider, choice.threads, recorder=recorder)
     return engine, f"eager {provider} {precision} {torch.__version__}"
 
 

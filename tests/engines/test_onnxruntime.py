@@ -209,7 +209,8 @@ class GpuRuntime:
     def preload_dlls(self):
         """There are none."""
 
-    def InferenceSession(self, model, session_options, providers):  # noqa: N802  # the runtime's name
+    def InferenceSession(self, model, session_options, providers, enable_fallback):  # noqa: N802  # the runtime's name
+        assert not enable_fallback
         self.told.append((providers, session_options))
         return type("Session", (), {"get_providers": lambda session: list(self.starts)})()
 
@@ -243,11 +244,22 @@ def test_a_provider_that_does_not_start_is_no_silent_cpu(monkeypatch, bundle):
         opened_on_gpu(monkeypatch, bundle, "step_0", OnnxRuntimeOptions("cuda"), ("CPUExecutionProvider",))
 
 
-def test_each_turn_of_the_buffers_is_a_recording_of_its_own():
-    options = OnnxRuntimeOptions("cuda", cuda_graph=True)
-    ids = [sessions.run_options_of_turn(turn, options).get_run_config_entry("gpu_graph_id") for turn in (0, 1)]
-    assert ids == ["1", "2"]
-    assert sessions.run_options_of_turn(0, OnnxRuntimeOptions("cuda")) is None
+def test_a_recording_is_named_in_the_options_of_a_run():
+    assert sessions.options_of_recording(2).get_run_config_entry("gpu_graph_id") == "2"
+
+
+@pytest.mark.parametrize(
+    ("options", "records"),
+    [
+        (OnnxRuntimeOptions("cuda"), True),
+        (OnnxRuntimeOptions("cuda", cuda_graph=True), True),
+        (OnnxRuntimeOptions("cuda", cuda_graph=False), False),
+        (OnnxRuntimeOptions("tensorrt"), False),
+        (OnnxRuntimeOptions(), False),
+    ],
+)
+def test_steps_are_recorded_on_cuda_unless_told_otherwise(options, records):
+    assert options.records is records
 
 
 def test_a_file_that_is_no_graph_is_named(bundle, tmp_path):

@@ -11,8 +11,10 @@ from jukebox_deploy.contract import GraphKind
 from jukebox_deploy.engine import Engine
 from jukebox_deploy.engines.bundle import EngineBundle, open_bundle
 from jukebox_deploy.engines.device import NoDeviceError
+from jukebox_deploy.engines.eager_replay import TorchRecording
 from jukebox_deploy.engines.manifest import Target
 from jukebox_deploy.engines.onnxruntime_sessions import GPU_PROVIDERS, OnnxRuntimeOptions, import_onnxruntime
+from jukebox_deploy.engines.replay import Recorder
 from jukebox_deploy.engines.tensorrt_build import BuildOptions
 from jukebox_deploy.engines.tensorrt_bundle import build_bundle
 from jukebox_deploy.engines.tensorrt_capabilities import known_capabilities
@@ -71,7 +73,8 @@ def _eager(recorded: bool = False) -> Callable[[Material], Engine]:
 
         if not torch.cuda.is_available():
             raise NotHereError(f"PyTorch {torch.__version__} sees no CUDA device; install its CUDA build")
-        return eager_engine(material.checkpoint, material.onnx.graphs, device="cuda", recorded=recorded)
+        recorder = Recorder(TorchRecording) if recorded else None
+        return eager_engine(material.checkpoint, material.onnx.graphs, device="cuda", recorder=recorder)
 
     return opened
 

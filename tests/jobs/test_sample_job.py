@@ -170,7 +170,8 @@ def test_engines_are_run_by_what_they_were_made_for(tiny_engine_bundle: EngineBu
         (EngineChoice(cuda_graph=False), Target.ONNXRUNTIME, "--no-cuda-graph"),
         (EngineChoice(tensorrt=TensorRtOptions()), Target.ONNXRUNTIME, "options of engines for TensorRT"),
         (EngineChoice(Backend.EAGER, checkpoint=Path(), cuda_graph=True), Target.TENSORRT, "--cuda-graph"),
-        (EngineChoice(Backend.EAGER, "cuda", checkpoint=Path(), cuda_graph=False), Target.ONNXRUNTIME, "--no-cuda"),
+        (EngineChoice(Backend.EAGER, checkpoint=Path(), cuda_graph=False), Target.ONNXRUNTIME, "--no-cuda-graph"),
+        (EngineChoice(provider="tensorrt", cuda_graph=False), Target.ONNXRUNTIME, "--no-cuda-graph"),
     ],
 )
 def test_no_option_is_ignored(choice: EngineChoice, target: Target, option: str) -> None:
