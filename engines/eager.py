@@ -59,10 +59,7 @@ class _TensorBuffer:
         self._tensor = tensor
 
     def write(self, slot: int, value: np.ndarray) -> None:
-        import torch
-
-        with torch.inference_mode():  # what a step made may only be changed in this mode
-            self._tensor[slot] = to_tensor(value, str(self._tensor.device))
+        self._tensor[slot] = to_tensor(value, str(self._tensor.device))
 
     def read(self, slot: int) -> np.ndarray:
         return to_numpy(self._tensor[slot]).copy()

@@ -62,14 +62,10 @@ class WatchedTensor:
 
     def write(self, values: np.ndarray) -> None:
         """See `Watched`."""
-        import torch
-
-        with torch.inference_mode():
-            self.tensor.copy_(to_tensor(values, str(self.tensor.device)))
+        self.tensor.copy_(to_tensor(values, str(self.tensor.device)))
 
     def wipe(self) -> None:
         """See `Watched`."""
         import torch
 
-        with torch.inference_mode():
-            self.tensor.view(torch.uint8).fill_(0xFF)
+        self.tensor.view(torch.uint8).fill_(0xFF)

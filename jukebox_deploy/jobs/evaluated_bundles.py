@@ -74,16 +74,22 @@ def open_evaluated(folders: Sequence[Path], threads: int | None = None) -> tuple
     """Open checkpoint bundles and engine bundles; `CheckpointError` or `EngineError` if one is neither.
 
     If the first is a checkpoint, the modules of the others' graphs can run in its place, see `_Engines`. `threads` of
-    the CPU for all of them; `None`: as many as pay.
+    the CPU for all that run there; `None`: as many as pay.
     """
     first, *others = (
         open_bundle(folder) if _holds_engines(folder) else CheckpointBundle.open(folder) for folder in folders
     )
+    if threads is not None and all(_runs_on_gpu(bundle) for bundle in (first, *others)):
+        raise EngineError("--threads: of no use to engines for TensorRT, which run on a GPU; drop it.")
     checkpoint = first if isinstance(first, CheckpointBundle) else None
     return tuple(
         _Checkpoint(bundle, threads) if isinstance(bundle, CheckpointBundle) else _Engines(bundle, checkpoint, threads)
         for bundle in (first, *others)
     )
+
+
+def _runs_on_gpu(bundle: CheckpointBundle | EngineBundle) -> bool:
+    return isinstance(bundle, EngineBundle) and bundle.manifest.target is not Target.ONNXRUNTIME
 
 
 def _holds_engines(folder: Path) -> bool:

@@ -69,6 +69,23 @@ def test_activations_count_where_every_engine_says_them() -> None:
     assert plan.total(3) == 1030 + 500 + 3 * (KEY_BYTES + 2 * 8 + 2 * QUERY_BYTES)
 
 
+def test_what_conditions_a_window_stays_open_beside_the_slots() -> None:
+    """Its weights and working memory, and its tensors for one window."""
+    tensors = (TensorSpec("artist", "int64", ("B",), Role.INPUT), TensorSpec("start", "float32", ("B", 5), Role.OUTPUT))
+    spec = GraphSpec(GraphKind.CONDITION, 0, tensors, (DimensionRange("B", 1, 1, 1),))
+    manifest = bundle(activation_bytes=500)
+    (before,) = plan_manifest(manifest)
+    entry = GraphEntry(spec, "condition_0.onnx", options={"activation_bytes": 70})
+    files = {**manifest.files, "condition_0.onnx": FileRecord("ab" * 32, 3)}
+    (plan,) = plan_manifest(replace(manifest, graphs={**manifest.graphs, spec.name: entry}, files=files))
+    assert (plan.weights, plan.activations, plan.one_window) == (before.weights + 3, 570, 8 + 20)
+    assert plan.total(2) == before.total(2) + 3 + 70 + 28
+    (unknown,) = plan_manifest(
+        replace(manifest, graphs={**manifest.graphs, spec.name: replace(entry, options={})}, files=files)
+    )
+    assert unknown.activations is None
+
+
 def test_what_fits() -> None:
     plan = PriorMemory(0, Precision.FP16, 1000, 60, 40, 100, most_slots=8)
     assert [plan.slots_within(memory) for memory in (0, 1100, 1199, 1200, 1499, 10_000)] == [0, 0, 0, 1, 3, 8]

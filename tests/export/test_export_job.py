@@ -23,7 +23,7 @@ def test_every_graph_of_tiny_agrees_with_eager_and_builds(tiny_engine_bundle: En
     assert report is not None
     assert set(report["graphs"]) == set(declare_graphs(tiny_engine_bundle.manifest.config))
     for name, entry in report["graphs"].items():
-        assert len(entry["runs"]) == 2, name
+        assert len(entry["runs"]) == (1 if name.startswith("condition") else 2), name  # one window is all it takes
         assert all(run["relative_error"] <= LIMITS[Precision.FP32].relative_error for run in entry["runs"])
         assert entry["tensorrt_rtx"].startswith("built for 8.9")
 
@@ -55,7 +55,8 @@ def test_a_model_with_a_lyric_encoder(tmp_path: Path):
         ExportRequest(graphs=("lyrics_0", "condition_0", "prefill_0", "step_0"), tensorrt=TensorRtCheck.ALWAYS),
     )
     assert manifest.parity is not None
-    assert all(len(entry["runs"]) == 2 for entry in manifest.parity["graphs"].values())
+    runs = {name: len(entry["runs"]) for name, entry in manifest.parity["graphs"].items()}
+    assert runs == {"lyrics_0": 1, "condition_0": 1, "prefill_0": 2, "step_0": 2}
     open_bundle(tmp_path / "onnx")
 
 

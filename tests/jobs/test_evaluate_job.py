@@ -22,6 +22,7 @@ from jukebox_deploy.jobs.evaluate_job import (
     PriorResult,
     evaluate,
 )
+from jukebox_deploy.jobs.evaluated_bundles import open_evaluated
 from jukebox_deploy.jobs.evaluation_data import DataChoice
 from jukebox_deploy.jobs.export_job import ExportRequest, export_bundle
 from jukebox_deploy.jobs.tensorrt_check import TensorRtCheck
@@ -198,3 +199,10 @@ def test_the_report_is_plain_data(evaluation):
     assert prior["tokens"] == 6 * 32
     assert prior["lyrics"]["tokens"] == 6 * 16
     assert prior["not_run"] is None
+
+
+def test_threads_are_of_no_use_to_engines_on_a_gpu(material, tmp_path):
+    engines = with_changed_manifest(material.onnx, tmp_path / "engines", target=Target.TENSORRT)
+    with pytest.raises(EngineError, match="--threads: of no use to engines for TensorRT"):
+        open_evaluated([engines.folder], threads=2)
+    open_evaluated([material.checkpoint.folder, engines.folder], threads=2)  # PyTorch has a use for them
