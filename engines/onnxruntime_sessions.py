@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from jukebox_deploy.contract import GraphKind, GraphSpec
+from jukebox_deploy.engines.device import NoDeviceError
 from jukebox_deploy.engines.integer_blocks import block_size, gpu_block_size
 from jukebox_deploy.engines.mapped_products import divide_products
 from jukebox_deploy.engines.onnxruntime_memory import failure
@@ -132,10 +133,10 @@ def _load_libraries() -> None:
 
 
 def _require_provider(session: Any, options: OnnxRuntimeOptions) -> None:
-    """Raise `EngineError` for a session that ONNX Runtime has put on the CPU because a provider could not start."""
+    """Raise `NoDeviceError` for a session that ONNX Runtime has put on the CPU because a provider could not start."""
     found = session.get_providers()
     if options.provider != "cpu" and GPU_PROVIDERS[options.provider] not in found:
-        raise EngineError(
+        raise NoDeviceError(
             f"ONNX Runtime has {GPU_PROVIDERS[options.provider]}, but it does not start on this machine (it went on "
             f"with {', '.join(found)}). Look for its libraries, cuDNN among them, and at `nvidia-smi`."
         )

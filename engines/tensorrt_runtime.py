@@ -138,7 +138,8 @@ def _require_capability(bundle: EngineBundle, name: str, entry: GraphEntry, plat
 def load_engine(bundle: EngineBundle, file: str, platform: Platform) -> Any:
     """An engine of a bundle as `ICudaEngine`, its weights on the device.
 
-    Raises `EngineError` for a file that changed, or that the library refuses.
+    Raises `EngineError` for a file that changed, or that the library refuses; `NoDeviceError` if this flavour has no
+    engines for the GPU at all.
     """
     content = bundle.read_file(file)
     runtime = platform.runtime
@@ -158,20 +159,15 @@ def _require_validity(platform: Platform, validity: Any, diagnostics: int, *, wh
     reasons = _reasons(platform.trt.EngineInvalidityDiagnostics.__members__, diagnostics)
     # It gives its reasons as information.
     said = str(platform.failure(f"{what} ({', '.join(reasons) or 'no diagnosis'})", *_ERRORS, "WARNING", "INFO"))
-    hints = [_hint(reason, platform) for reason in reasons if reason in _HINTS]
-    kind = OutOfDeviceMemoryError if "INSUFFICIENT_GPU_MEMORY" in reasons else EngineError
-    raise kind(" ".join([said, *hints]))
-
-
-def _hint(reason: str, platform: Platform) -> str:
-    """What to do about a reason."""
     known, gpu = known_capabilities(platform.trt), platform.device.properties
-    if reason == "UNSUPPORTED_CC" and known and gpu.compute_capability not in known:
-        return (
-            f"{platform.target} {platform.version} knows no compute capability {gpu.compute_capability}, which "
+    if "UNSUPPORTED_CC" in reasons and known and gpu.compute_capability not in known:
+        raise NoDeviceError(
+            f"{said} {platform.target} {platform.version} knows no compute capability {gpu.compute_capability}, which "
             f"{gpu.name} has, but {', '.join(known)}: use another flavour, or ONNX Runtime."
         )
-    return _HINTS[reason].format(target=platform.target)
+    hints = [_HINTS[reason].format(target=platform.target) for reason in reasons if reason in _HINTS]
+    kind = OutOfDeviceMemoryError if "INSUFFICIENT_GPU_MEMORY" in reasons else EngineError
+    raise kind(" ".join([said, *hints]))
 
 
 def _reasons(members: Mapping[str, Any], diagnostics: int) -> list[str]:

@@ -16,6 +16,7 @@ import pytest
 
 from jukebox_deploy.contract import GraphKind, Role, TensorSpec
 from jukebox_deploy.engines import onnxruntime_sessions as sessions
+from jukebox_deploy.engines.device import NoDeviceError
 from jukebox_deploy.engines.onnxruntime_memory import DeviceMemory, HostBuffer
 from jukebox_deploy.engines.onnxruntime_sessions import OnnxRuntimeOptions, import_onnxruntime
 from jukebox_deploy.engines.threads import SMALL_WEIGHTS, worthwhile_threads
@@ -240,7 +241,7 @@ def test_what_tensorrt_does_not_take_is_left_to_cuda(monkeypatch, bundle, provid
 
 
 def test_a_provider_that_does_not_start_is_no_silent_cpu(monkeypatch, bundle):
-    with pytest.raises(EngineError, match=r"does not start on this machine \(it went on with CPUExecutionProvider\)"):
+    with pytest.raises(NoDeviceError, match=r"does not start on this machine \(it went on with CPUExecutionProvider\)"):
         opened_on_gpu(monkeypatch, bundle, "step_0", OnnxRuntimeOptions("cuda"), ("CPUExecutionProvider",))
 
 

@@ -14,7 +14,7 @@ import pytest
 from jukebox_deploy.contract import GraphKind
 from jukebox_deploy.engines import tensorrt_runtime
 from jukebox_deploy.engines.bundle import EngineBundle, open_bundle, write_manifest
-from jukebox_deploy.engines.device import OutOfDeviceMemoryError
+from jukebox_deploy.engines.device import NoDeviceError, OutOfDeviceMemoryError
 from jukebox_deploy.engines.manifest import Target
 from jukebox_deploy.engines.tensorrt import TensorRtEngine
 from jukebox_deploy.engines.tensorrt_features import TensorRtOptions
@@ -432,7 +432,7 @@ class TestBundlesThatDoNotRunHere:
         found.settings.validity, found.settings.diagnostics = "INVALID", 2
         found.engine.platform.trt.ComputeCapability = SimpleNamespace(SM80=0, SM120=0, NONE=0)
         said = r"knows no compute capability 8\.9, which .* has, but 8\.0, 12\.0: use another flavour"
-        with pytest.raises(EngineError, match=said):
+        with pytest.raises(NoDeviceError, match=said):
             found.engine.prior_session(0, 1)
 
     def test_a_slower_engine_runs(self, rtx_bundle):

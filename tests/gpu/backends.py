@@ -39,18 +39,25 @@ class Material:
     folder: Path
     compute_capability: str  # of the GPU
     _built: dict[Target, EngineBundle] = field(default_factory=dict)
-    _missing: dict[Target, str] = field(default_factory=dict)
+    _failed: dict[Target, EngineError] = field(default_factory=dict)
 
     def engines(self, target: Target) -> EngineBundle:
-        """The engine bundle of a flavour, built for this GPU. Raises `NotHereError` if the flavour is not here."""
-        if target in self._missing:
-            raise NotHereError(self._missing[target])
+        """The engine bundle of a flavour, built for this GPU, once.
+
+        Raises `NotHereError` if the flavour is not here, or knows nothing of this GPU; a build that fails is a failure.
+        """
+        try:
+            load_flavour(target)
+        except EngineError as error:
+            raise NotHereError(str(error)) from error
+        if target in self._failed:
+            raise self._failed[target]
         if target not in self._built:
             try:
                 self._built[target] = self._build(target)
             except EngineError as error:
-                self._missing[target] = str(error)
-                raise NotHereError(str(error)) from error
+                self._failed[target] = error
+                raise
         return open_bundle(self._built[target].folder)
 
     def _build(self, target: Target) -> EngineBundle:
@@ -90,7 +97,7 @@ def _onnxruntime(provider: str, cuda_graph: bool = False) -> Callable[[Material]
         options = OnnxRuntimeOptions(provider, cuda_graph=cuda_graph)
         try:
             onnx_engine(material.onnx, replace(options, cuda_graph=False)).runner(GraphKind.VQVAE_DECODE, 0)
-        except EngineError as error:  # it is compiled in, and its libraries are not here
+        except NoDeviceError as error:  # it is compiled in, and its libraries are not here
             raise NotHereError(str(error)) from error
         return onnx_engine(material.onnx, options)
 
@@ -125,4 +132,4 @@ BACKENDS: Mapping[str, Callable[[Material], Engine]] = {
     "tensorrt": _tensorrt(Target.TENSORRT),
     "tensorrt, not recorded": _tensorrt(Target.TENSORRT, cuda_graph=False),
 }
-"""By what the table calls them. For what this machine lacks an opener raises `NotHereError`, and nothing else."""
+"""By what the table calls them. An opener raises `NotHereError` for what this machine lacks; what fails is a failure."""
