@@ -5,6 +5,8 @@ A step in PyTorch is a thousand small kernels and more, each launched by Python;
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
@@ -19,6 +21,9 @@ if TYPE_CHECKING:
     from torch import Tensor
 
 
+_OF_THIS_THREAD = "thread_local"  # others may go on using CUDA while something is recorded
+
+
 class TorchRecording:
     """Work of PyTorch's current stream, recorded."""
 
@@ -29,11 +34,12 @@ class TorchRecording:
         self._graph: torch.cuda.CUDAGraph | None = None
         try:
             graph = torch.cuda.CUDAGraph()
-            # Other threads may go on using CUDA meanwhile.
-            with torch.cuda.graph(graph, capture_error_mode="thread_local"):
+            with _current_stream_kept(), torch.cuda.graph(graph, capture_error_mode=_OF_THIS_THREAD):
                 work()
+        except torch.OutOfMemoryError:
+            raise
         except RuntimeError as error:
-            raise EngineError(str(error).strip().splitlines()[0] + ".") from error
+            raise EngineError(f"{_cause(error)}.") from error
         self._graph = graph
 
     def replay(self) -> None:
@@ -46,6 +52,28 @@ class TorchRecording:
         if self._graph is not None:
             graph, self._graph = self._graph, None
             graph.reset()
+
+
+@contextmanager
+def _current_stream_kept() -> Iterator[None]:
+    """PyTorch leaves the stream of a recording current where the recording fails."""
+    import torch
+
+    if not torch.cuda.is_available():
+        yield
+        return
+    stream = torch.cuda.current_stream()
+    try:
+        yield
+    finally:
+        torch.cuda.set_stream(stream)
+
+
+def _cause(error: BaseException) -> str:
+    """The first line of what failed first: the end of a recording only says that something did."""
+    while error.__context__ is not None:
+        error = error.__context__
+    return str(error).strip().splitlines()[0].rstrip(".")
 
 
 @dataclass(frozen=True)

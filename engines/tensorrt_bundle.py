@@ -113,7 +113,7 @@ def with_slots(spec: GraphSpec, slots: Sequence[int]) -> GraphSpec:
 
     Raises `EngineError` for numbers that the graph does not take.
     """
-    if not slots or spec.model_level is None:
+    if not slots or not spec.states:
         return spec
     (taken,) = [r for r in spec.ranges if r.symbol == "B"]
     if odd := [number for number in slots if not taken.minimum <= number <= taken.maximum]:
@@ -125,7 +125,7 @@ def with_slots(spec: GraphSpec, slots: Sequence[int]) -> GraphSpec:
 
 
 def _narrowed(spec: GraphSpec, declared: DimensionRange, slots: Sequence[int]) -> DimensionRange:
-    """A step runs all slots; a prefill runs some of them; what is made once per window may be made for one."""
+    """A step runs all slots; a prefill runs some of them."""
     fewest = slots[0] if spec.kind is GraphKind.STEP else declared.minimum
     return DimensionRange("B", fewest, min(max(declared.optimum, fewest), slots[-1]), slots[-1])
 

@@ -89,7 +89,7 @@ def exported_graphs(checkpoint: CheckpointBundle, tmp_path: Path, *arguments: st
     """What a build leaves with `--keep-onnx`; without tensorrt-rtx there is nothing to show."""
     pytest.importorskip("tensorrt_rtx")
     folders = ("--out", tmp_path / "engines", "--keep-onnx", tmp_path / "kept")
-    result = build(checkpoint.folder, "--graphs", "step_0", *folders, *arguments)
+    result = build(checkpoint.folder, "--graphs", "step_0,condition_0", *folders, *arguments)
     assert result.exit_code == 0, result.output
     assert {path.name for path in tmp_path.iterdir()} == {"engines", "kept"}
     return open_bundle(tmp_path / "kept")
@@ -111,7 +111,7 @@ def test_graphs_in_parts_become_engines_in_parts(tiny_checkpoint: CheckpointBund
     assert [part.file for part in step.parts] == ["step_0_part_0.engine", "step_0_part_1.engine"]
     assert step.options["profiles"] == 2
     assert len(step.options["onnx_sha256"]) == 2
-    assert {path.name for path in engines.paths.values()} == {
+    assert {path.name for path in engines.paths.values()} == {"condition_0.engine"} | {
         f"{kind}_0_part_{part}.engine" for kind in ("step", "prefill") for part in (0, 1)
     }
 

@@ -8,12 +8,14 @@ from typing import Any
 
 import pytest
 
-from jukebox_deploy.contract import GraphKind, Precision
+from jukebox_deploy.contract import DimensionRange, GraphKind, Precision
 from jukebox_deploy.engines.bundle import open_bundle
 from jukebox_deploy.engines.manifest import Target
 from jukebox_deploy.engines.tensorrt_build import BuildOptions, Feature
 from jukebox_deploy.engines.tensorrt_bundle import build_bundle, with_slots
 from jukebox_deploy.errors import EngineError, JukeboxError
+from jukebox_deploy.graphs import declare_graphs
+from jukebox_deploy.presets import preset
 from tests.engines.handmade_graphs import cache_spec, decode_spec, save_bundle
 
 
@@ -105,8 +107,13 @@ def test_numbers_of_slots_that_a_graph_does_not_take_are_refused(tmp_path: Path)
         build_bundle(source, tmp_path / "engines", BuildOptions(slots=(4, 32)))
 
 
-def test_slots_are_no_matter_of_sound() -> None:
+def test_slots_are_no_matter_of_sound_nor_of_what_is_made_window_by_window() -> None:
     assert with_slots(decode_spec(), (2, 4)) == decode_spec()
+    graphs = declare_graphs(preset("5b_lyrics"))
+    for name in ("condition_2", "lyrics_2", "condition_0"):
+        assert with_slots(graphs[name], (2, 4)) == graphs[name]
+    sizes = {name: with_slots(graphs[name], (2, 4)).ranges[0] for name in ("step_0", "prefill_0")}
+    assert sizes == {"step_0": DimensionRange("B", 2, 4, 4), "prefill_0": DimensionRange("B", 1, 4, 4)}
 
 
 def test_missing_weights_fail_in_the_parser_and_leave_nothing(rtx: Any, tmp_path: Path) -> None:

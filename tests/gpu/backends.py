@@ -132,4 +132,4 @@ BACKENDS: Mapping[str, Callable[[Material], Engine]] = {
     "tensorrt": _tensorrt(Target.TENSORRT),
     "tensorrt, not recorded": _tensorrt(Target.TENSORRT, cuda_graph=False),
 }
-"""By what the table calls them. An opener raises `NotHereError` for what this machine lacks; what fails is a failure."""
+"""By what the table calls them. For what this machine lacks an opener raises `NotHereError`; failures fail."""
