@@ -144,13 +144,15 @@ def bound_dtype(spec: TensorSpec) -> Any:
 
 
 def failure(what: str, error: Exception) -> EngineError:
-    """An error with ONNX Runtime's words, of memory if it is that which ran out."""
-    said = str(error).strip()
+    """An error with ONNX Runtime's first words, of memory if it is that which ran out."""
+    said = str(error).strip().partition("\n")[0]
+    said = said if len(said) <= _LONGEST else f"{said[:_LONGEST]}…"
     if any(word in said for word in _MEMORY_WORDS):
         return OutOfDeviceMemoryError(f"{what}: {said} Ask for fewer slots, or export smaller weights.")
     return EngineError(f"{what}: {said}")
 
 
+_LONGEST = 400  # letters; whole signatures of C++ follow
 _MEMORY_WORDS = ("out of memory", "Failed to allocate memory", "bad_alloc")
 
 
