@@ -122,7 +122,7 @@ class OnnxRuntimeSession(SlotSession):
 
     def __init__(self, step: _Graph, prefill: _Graph, slots: int, memory: Memory) -> None:
         super().__init__(step.spec, prefill.spec, slots)
-        pieces = step.pieces  # first, for it is them that say why a GPU cannot be used
+        pieces = step.pieces  # first: these tell why a GPU cannot be used
         self._memory = memory
         self._prefill = prefill
         self._buffers = {t.name: [memory.allocate(t, slots) for _ in range(buffer_count(t))] for t in step.spec.tensors}
