@@ -41,7 +41,7 @@ from jukebox_deploy.engines.onnxruntime_sessions import (
     import_onnxruntime,
     open_session,
     options_of_recording,
-    providers,
+    require_start,
 )
 from jukebox_deploy.engines.replay import Recorder, ReplayedSteps, Turn, Watched
 from jukebox_deploy.engines.slots import SlotSession, buffer_count
@@ -234,14 +234,14 @@ class OnnxRuntimeEngine:
         """`files`: the ONNX file of each graph, its hash already checked by whoever read the manifest.
 
         `parts`: by the name of a graph that was cut, the tables of its parts, which have the files. Raises
-        `EngineError` if ONNX Runtime or the provider is missing.
+        `EngineError` if ONNX Runtime or the provider is missing, `NoDeviceError` if it does not start here.
         """
         self.config = config
         self.graphs = graphs
         self._files = files
         self._parts = parts or {}
         self._options = options or OnnxRuntimeOptions()
-        providers(import_onnxruntime(), self._options)  # now, before anybody begins to write what comes of it
+        require_start(self._options)  # now, before anybody begins to write what comes of it
 
     def _read(self, kind: GraphKind, level: int) -> tuple[GraphSpec, list[GraphFile]]:
         """A graph's table, and its files: one, or one for each of its parts."""

@@ -142,6 +142,30 @@ def _require_provider(session: Any, options: OnnxRuntimeOptions) -> None:
         )
 
 
+def require_start(options: OnnxRuntimeOptions) -> None:
+    """Raise `EngineError` if this ONNX Runtime lacks a provider, `NoDeviceError` if that does not start here.
+
+    Whether it starts shows only when a session is opened on it, so there is one on a graph of one node.
+    """
+    runtime = import_onnxruntime()
+    chosen = providers(runtime, options)
+    if options.provider == "cpu":
+        return
+    from onnx import TensorProto, helper
+
+    x, y = (helper.make_tensor_value_info(name, TensorProto.FLOAT, [1]) for name in ("x", "y"))
+    graph = helper.make_graph([helper.make_node("Identity", ["x"], ["y"])], "start", [x], [y])
+    model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 21)], ir_version=10)
+    try:
+        session = runtime.InferenceSession(
+            model.SerializeToString(), _session_options(runtime, options, 1), providers=chosen, enable_fallback=0
+        )
+    except Exception as error:  # the runtime raises many kinds
+        said = str(error).strip().partition("\n")[0]
+        raise NoDeviceError(f"ONNX Runtime cannot start {GPU_PROVIDERS[options.provider]}: {said}") from error
+    _require_provider(session, options)
+
+
 @dataclass(frozen=True)
 class GraphFile:
     """A graph's declaration and its ONNX file, read without the weights."""

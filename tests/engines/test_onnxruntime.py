@@ -17,6 +17,7 @@ import pytest
 from jukebox_deploy.contract import GraphKind, Role, TensorSpec
 from jukebox_deploy.engines import onnxruntime_sessions as sessions
 from jukebox_deploy.engines.device import NoDeviceError
+from jukebox_deploy.engines.onnxruntime import OnnxRuntimeEngine
 from jukebox_deploy.engines.onnxruntime_memory import DeviceMemory, HostBuffer
 from jukebox_deploy.engines.onnxruntime_sessions import OnnxRuntimeOptions, import_onnxruntime
 from jukebox_deploy.engines.threads import SMALL_WEIGHTS, worthwhile_threads
@@ -243,6 +244,15 @@ def test_what_tensorrt_does_not_take_is_left_to_cuda(monkeypatch, bundle, provid
 def test_a_provider_that_does_not_start_is_no_silent_cpu(monkeypatch, bundle):
     with pytest.raises(NoDeviceError, match=r"does not start on this machine \(it went on with CPUExecutionProvider\)"):
         opened_on_gpu(monkeypatch, bundle, "step_0", OnnxRuntimeOptions("cuda"), ("CPUExecutionProvider",))
+
+
+def test_a_provider_that_does_not_start_is_told_of_before_anything_is_written(monkeypatch, bundle):
+    engine = handmade_prior.onnx_engine(bundle.folder)
+    monkeypatch.setattr(sessions, "import_onnxruntime", lambda: GpuRuntime(("CPUExecutionProvider",)))
+    with pytest.raises(NoDeviceError, match="does not start on this machine"):
+        OnnxRuntimeEngine(engine.config, engine.graphs, engine._files, OnnxRuntimeOptions("cuda"))
+    monkeypatch.setattr(sessions, "import_onnxruntime", lambda: GpuRuntime(("CUDAExecutionProvider",)))
+    OnnxRuntimeEngine(engine.config, engine.graphs, engine._files, OnnxRuntimeOptions("cuda"))
 
 
 def test_a_recording_is_named_in_the_options_of_a_run():

@@ -3,11 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from pathlib import Path
 
 from jukebox_deploy.checkpoints.bundle import CheckpointBundle
-from jukebox_deploy.contract import GraphKind
 from jukebox_deploy.engine import Engine
 from jukebox_deploy.engines.bundle import EngineBundle, open_bundle
 from jukebox_deploy.engines.device import NoDeviceError
@@ -94,12 +93,10 @@ def _onnxruntime(provider: str, cuda_graph: bool = False) -> Callable[[Material]
             raise NotHereError(str(error)) from error
         if GPU_PROVIDERS[provider] not in available:
             raise NotHereError(f"this ONNX Runtime has no {GPU_PROVIDERS[provider]}")
-        options = OnnxRuntimeOptions(provider, cuda_graph=cuda_graph)
         try:
-            onnx_engine(material.onnx, replace(options, cuda_graph=False)).runner(GraphKind.VQVAE_DECODE, 0)
+            return onnx_engine(material.onnx, OnnxRuntimeOptions(provider, cuda_graph=cuda_graph))
         except NoDeviceError as error:  # it is compiled in, and its libraries are not here
             raise NotHereError(str(error)) from error
-        return onnx_engine(material.onnx, options)
 
     return opened
 
