@@ -16,7 +16,7 @@ import numpy as np
 from jukebox_deploy.config import JukeboxConfig
 from jukebox_deploy.contract import GraphKind, GraphSpec, Role, TensorSpec, check_feeds
 from jukebox_deploy.engines.eager_replay import WatchedTensor
-from jukebox_deploy.engines.replay import Recorder, ReplayedSteps, Turn
+from jukebox_deploy.engines.replay import Recorder, ReplayedSteps, Turn, tensors_to_watch
 from jukebox_deploy.engines.slots import SlotBuffer, SlotSession
 from jukebox_deploy.engines.tensors import memory_in_words, to_numpy, to_tensor
 from jukebox_deploy.errors import EngineError
@@ -90,11 +90,11 @@ class EagerSession(SlotSession):
         self._replayed = None if recorder is None else self._recorded(recorder)
 
     def _recorded(self, recorder: Recorder) -> ReplayedSteps:
-        """The step writes where it reads, so there is one turn."""
-        results = [t for t in self.spec.outputs if not t.in_place]
-        last_caches = [t for t in self.spec.states if t.in_place][-1:]
-        watched = [WatchedTensor(t.name, t.role is Role.STATE, self._tensors[t.name]) for t in results]
-        watched += [WatchedTensor(t.name, True, self._tensors[t.name][:1]) for t in last_caches]
+        """The step writes where it reads, so there is one turn; of a cache one slot is watched."""
+        watched = [
+            WatchedTensor(t.name, t.role is Role.STATE, self._tensors[t.name][: 1 if t.in_place else self.slots])
+            for t in tensors_to_watch(self.spec)
+        ]
         return ReplayedSteps(self.spec.name, recorder, self._step, [Turn(watched)])
 
     def _buffer(self, spec: TensorSpec) -> SlotBuffer:

@@ -43,7 +43,7 @@ from jukebox_deploy.engines.onnxruntime_sessions import (
     options_of_recording,
     require_start,
 )
-from jukebox_deploy.engines.replay import Recorder, ReplayedSteps, Turn, Watched
+from jukebox_deploy.engines.replay import Recorder, ReplayedSteps, Turn, Watched, tensors_to_watch
 from jukebox_deploy.engines.slots import SlotSession, buffer_count
 from jukebox_deploy.errors import EngineError
 from jukebox_deploy.threads import map_in_threads, usable_cores
@@ -144,10 +144,7 @@ class OnnxRuntimeSession(SlotSession):
         return ReplayedSteps(self.spec.name, Recorder(steps.record, required), steps.enqueue, turns)
 
     def _watched(self, current: int) -> list[Watched]:
-        """What a step writes: all of it but the caches, and of these the last layer's."""
-        results = [spec for spec in self.spec.outputs if not spec.in_place]
-        caches = [spec for spec in self.spec.states if spec.in_place]
-        return [self._watch(spec, 1 - current) for spec in (*results, *caches[-1:])]
+        return [self._watch(spec, 1 - current) for spec in tensors_to_watch(self.spec)]
 
     def _watch(self, spec: TensorSpec, current: int) -> Watched:
         buffer = self._current(spec.name, current)

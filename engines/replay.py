@@ -17,6 +17,7 @@ from typing import Protocol
 
 import numpy as np
 
+from jukebox_deploy.contract import GraphSpec, TensorSpec
 from jukebox_deploy.engines.device import Recording
 from jukebox_deploy.errors import EngineError
 
@@ -48,6 +49,13 @@ class Watched(Protocol):
 
     def wipe(self) -> None:
         """Set all bytes to ones: as a float no number at all, as an integer minus one."""
+
+
+def tensors_to_watch(step: GraphSpec) -> tuple[TensorSpec, ...]:
+    """What a step writes: all of it but the caches, and of these the last layer's, which depends on all before."""
+    results = [spec for spec in step.outputs if not spec.in_place]
+    caches = [spec for spec in step.states if spec.in_place]
+    return (*results, *caches[-1:])
 
 
 @dataclass(frozen=True)

@@ -15,7 +15,7 @@ import numpy as np
 
 from jukebox_deploy.contract import Role, TensorSpec, numpy_dtype
 from jukebox_deploy.engines.device import ALIGNMENT, Device, DeviceArena
-from jukebox_deploy.engines.replay import Recorder, ReplayedSteps, Turn, Watched
+from jukebox_deploy.engines.replay import Recorder, ReplayedSteps, Turn, Watched, tensors_to_watch
 from jukebox_deploy.engines.slots import SlotSession, buffer_count
 from jukebox_deploy.engines.tensorrt_graph import Addresses, TensorRtGraph
 from jukebox_deploy.errors import EngineError
@@ -169,12 +169,10 @@ class TensorRtSession(SlotSession):
         return ReplayedSteps(self.spec.name, recorder, self._step.enqueue, turns)
 
     def _watched(self, current: int) -> list[Watched]:
-        """What a step writes: all of it but the caches, and of these the last layer's, one slot."""
-        results = [spec for spec in self.spec.outputs if not spec.in_place]
-        caches = [spec for spec in self.spec.states if spec.in_place]
+        """What a step in this turn writes; of a cache one slot."""
         return [
-            *(_WatchedBuffer(self._current(spec, 1 - current), self.slots) for spec in results),
-            *(_WatchedBuffer(self._current(spec, 0), 1) for spec in caches[-1:]),
+            _WatchedBuffer(self._current(spec, 1 - current), 1 if spec.in_place else self.slots)
+            for spec in tensors_to_watch(self.spec)
         ]
 
     def _run_step(self) -> None:

@@ -191,7 +191,8 @@ def _open_eager(bundle: EngineBundle, choice: EngineChoice) -> tuple[Engine, str
     records = provider == "cuda" and choice.cuda_graph is not False
     recorder = Recorder(TorchRecording, required=choice.cuda_graph is True) if records else None
     engine = eager_engine(checkpoint, bundle.graphs, precision, provider, choice.threads, recorder=recorder)
-    return engine, f"eager {provider} {precision} {torch.__version__}"
+    gpu = f" {torch.cuda.get_device_name()}" if provider == "cuda" else ""
+    return engine, f"eager {provider}{gpu} {precision} {torch.__version__}"
 
 
 _OPENERS: dict[Backend, Callable[[EngineBundle, EngineChoice], tuple[Engine, str]]] = {
