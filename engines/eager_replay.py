@@ -73,7 +73,7 @@ def _cause(error: BaseException) -> str:
     """The first line of what failed first: the end of a recording only says that something did."""
     while error.__context__ is not None:
         error = error.__context__
-    return str(error).strip().splitlines()[0].rstrip(".")
+    return str(error).strip().partition("\n")[0].rstrip(".") or type(error).__name__
 
 
 @dataclass(frozen=True)

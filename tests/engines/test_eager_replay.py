@@ -23,7 +23,7 @@ from jukebox_deploy.config import JukeboxConfig
 from jukebox_deploy.contract import Precision
 from jukebox_deploy.engine import PriorSession
 from jukebox_deploy.engines.eager import EagerEngine
-from jukebox_deploy.engines.eager_replay import TorchRecording, WatchedTensor
+from jukebox_deploy.engines.eager_replay import TorchRecording, WatchedTensor, _cause
 from jukebox_deploy.engines.replay import Recorder, Work
 from jukebox_deploy.errors import EngineError
 from jukebox_deploy.export.graph_modules import graph_module
@@ -256,3 +256,19 @@ def test_what_leaves_its_device_is_noticed(leave: Callable[[Tensor], object]) ->
     except (RuntimeError, NotImplementedError):
         return
     assert elsewhere.found
+
+
+def test_a_failed_recording_names_what_failed_first() -> None:
+    """PyTorch raises a second time when it ends the recording; what has no words has a name."""
+
+    def fail(first: Exception) -> BaseException:
+        try:
+            try:
+                raise first
+            finally:
+                raise RuntimeError("something failed before")
+        except RuntimeError as error:
+            return error
+
+    assert _cause(fail(ValueError("not permitted.\nCompile with …"))) == "not permitted"
+    assert _cause(fail(KeyError())) == "KeyError"
