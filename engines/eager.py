@@ -135,6 +135,8 @@ def _run_in_place(spec: GraphSpec, function: GraphFunction, tensors: Mapping[str
 class EagerEngine:
     """An `Engine` over graph modules. `device` is a PyTorch device name."""
 
+    batch_invariant = False  # PyTorch multiplies one row by other kernels than several
+
     def __init__(
         self,
         config: JukeboxConfig,

@@ -240,6 +240,11 @@ class OnnxRuntimeEngine:
         self._options = options or OnnxRuntimeOptions()
         require_start(self._options)  # now, before anybody begins to write what comes of it
 
+    @property
+    def batch_invariant(self) -> bool:
+        """Packed weights on a CPU: a row's sums have one order, however many rows there are."""
+        return self._options.provider == "cpu" and not self._options.map_weights
+
     def _read(self, kind: GraphKind, level: int) -> tuple[GraphSpec, list[GraphFile]]:
         """A graph's table, and its files: one, or one for each of its parts."""
         name = f"{kind}_{level}"

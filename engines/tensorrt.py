@@ -93,6 +93,8 @@ def _release_runner(device: Device, memory: ExitStack, graph: TensorRtGraph) -> 
 class TensorRtEngine:
     """An `Engine` over a bundle of TensorRT engines. Only opened graphs take memory."""
 
+    batch_invariant = False  # other shapes are other kernels
+
     def __init__(self, bundle: EngineBundle, platform: Platform, options: TensorRtOptions | None = None) -> None:
         """Raises `EngineError` for a bundle of another flavour, version or GPU, and says what to run."""
         self._options = options or TensorRtOptions()

@@ -72,6 +72,10 @@ class Engine(Protocol):
     def graphs(self) -> Mapping[str, GraphSpec]:
         """The tables of the graphs at hand, by name."""
 
+    @property
+    def batch_invariant(self) -> bool:
+        """Whether a slot gets the same bits however many slots are computed together, and where it stands."""
+
     def runner(self, kind: GraphKind, level: int) -> GraphRunner:
         """Open a stateless graph; `EngineError` if the bundle lacks it."""
 

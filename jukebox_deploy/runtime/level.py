@@ -36,26 +36,28 @@ class SongLevel:
     codes: np.ndarray  # [given and sampled so far], int64
     condition: Callable[[Window], WindowConditioning]
     commit: Callable[[np.ndarray], None]
+    given: int = 0  # codes that were there when the level was begun
 
 
 class _Track:
-    """A song's way through its level."""
+    """A song's way through its level: from the codes that were found, or again from those that were given."""
 
-    def __init__(self, plan: SongLevel) -> None:
+    def __init__(self, plan: SongLevel, retrace: bool) -> None:
         self.plan = plan
         self.codes = plan.codes
         self._found = len(plan.codes)
-        self._windows = deque(w for w in plan.windows if w.start + w.end > self._found)
+        begin = plan.given if retrace else self._found
+        self.length = plan.total - begin
+        self._windows = deque(w for w in plan.windows if w.start + w.end > begin)
 
-    def left(self) -> int:
-        """Codes still to sample."""
-        return self.plan.total - len(self.codes)
+    @property
+    def window(self) -> Window | None:
+        """The window that is next or in work; `None` when the level is done."""
+        return self._windows[0] if self._windows else None
 
-    def next_task(self, level: int) -> WindowTask | None:
-        """The next window, ready for a slot; `None` when the level is done."""
-        if not self._windows:
-            return None
-        window, request = self._windows[0], self.plan.request
+    def task(self, window: Window, level: int) -> WindowTask:
+        """The window, ready for a slot."""
+        request = self.plan.request
         return WindowTask(
             codes=self.codes[window.start : window.start + window.end],
             known=window.known,
@@ -69,10 +71,14 @@ class _Track:
         """Take over the current window's codes so far."""
         self.codes = np.concatenate([self.codes[: self._windows[0].start], window_codes])
 
-    def finish_window(self) -> None:
-        """Go to the next window. From now on a lyric token is code 0 (specification section 10)."""
+    def next_window(self) -> None:
+        """Leave a window behind."""
         self._windows.popleft()
+
+    def finish_window(self) -> None:
+        """Store a window that was sampled. From now on a lyric token is code 0 (specification section 10)."""
         self.codes = np.maximum(self.codes, 0)
+        self.commit()
 
     def commit(self) -> None:
         """Have the codes so far stored."""
@@ -102,13 +108,20 @@ class _Pace:
 
 
 class LevelSampler:
-    """Samples one level with the slots of one session."""
+    """Samples one level with the slots of one session.
 
-    def __init__(self, session: PriorSession, prior: PriorConfig, commit_seconds: float = 2.0) -> None:
+    `retrace`: for sums that depend on what is computed together. Windows that an interrupted run has sampled take
+    their slots and their time once more, idle, so that those to come are computed as they would have been.
+    """
+
+    def __init__(
+        self, session: PriorSession, prior: PriorConfig, commit_seconds: float = 2.0, *, retrace: bool = False
+    ) -> None:
         self._session = session
         self._level = prior.level
         self._prior = prior
         self._commit_seconds = commit_seconds
+        self._retrace = retrace
         self._slots = [Slot(session, prior, index) for index in range(session.slots)]
         self._tracks: dict[Slot, _Track] = {}  # the slots at work
         self._pace = _Pace(interval=min(0.25, commit_seconds))
@@ -119,10 +132,10 @@ class LevelSampler:
 
         Raises `SamplingError` when a logit is not a number.
         """
-        tracks = [_Track(song) for song in songs]
+        tracks = [_Track(song, self._retrace) for song in songs]
         yield from (track.progress(self._level) for track in tracks)
         # Longest first, so that the slots finish together.
-        waiting = deque(sorted((t for t in tracks if t.left()), key=_Track.left, reverse=True))
+        waiting = deque(sorted((t for t in tracks if t.length), key=lambda t: t.length, reverse=True))
         while self._fill(waiting):
             yield from self._prefill()
             self._step()
@@ -140,49 +153,64 @@ class LevelSampler:
 
     def _load(self, slot: Slot) -> None:
         """Load the next window of the slot's song, or free the slot when there is none."""
-        task = self._tracks[slot].next_task(self._level)
-        if task is None:
+        track = self._tracks[slot]
+        window = track.window
+        if window is None:
             del self._tracks[slot]
             slot.release()
+        elif window.start + window.end <= len(track.codes):
+            slot.pass_over(window)
         else:
-            slot.load(task)
+            slot.load(track.task(window, self._level))
+
+    def _at_work(self) -> dict[Slot, _Track]:
+        """The slots that sample."""
+        return {slot: track for slot, track in self._tracks.items() if not slot.passes}
 
     def _prefill(self) -> Iterator[LevelProgress]:
         """Work through the known codes of the windows just loaded, neighbouring slots together."""
         while waiting := [slot for slot in self._tracks if slot.prefill_left()]:
+            at_work = {slot.index for slot in waiting if not slot.passes}
             for run in _neighbours(slot.index for slot in waiting):
-                self._session.prefill(run)
+                if at_work.intersection(run):
+                    self._session.prefill(run)
             for slot in waiting:
                 slot.prefilled_block()
                 yield self._tracks[slot].progress(self._level)
 
     def _step(self) -> None:
         """Step all slots at once, never beyond the end of a window, and fetch the new codes."""
-        count = min(self._pace.steps, *(slot.steps_left() for slot in self._tracks))
-        self._pace.begin()
-        self._session.step(count)
-        for slot, track in self._tracks.items():
+        at_work = self._at_work()
+        count = min(slot.steps_left() for slot in self._tracks)
+        if at_work:
+            count = min(count, self._pace.steps)
+            self._pace.begin()
+            self._session.step(count)
+        for slot in self._tracks:
             slot.stepped(count)
+        for slot, track in at_work.items():
             if not slot.is_finite():
                 raise SamplingError(
                     f"level {self._level}, song {track.plan.song}: a logit was not a number within the {count} steps "
                     f"after code {len(track.codes)}. The weights are damaged or too large for this precision; try fp32."
                 )
             track.take(slot.codes())
-        self._pace.end(count)
+        if at_work:
+            self._pace.end(count)
 
     def _finish_windows(self) -> None:
         """Store the windows that are full and put the next ones in their slots."""
         for slot, track in list(self._tracks.items()):
             if slot.steps_left() == 0:
-                track.finish_window()
-                track.commit()
+                if not slot.passes:
+                    track.finish_window()
+                track.next_window()
                 self._load(slot)
 
     def _commit_at_times(self) -> None:
         """Store the codes of the windows in work every so many seconds."""
         if time.monotonic() - self._committed >= self._commit_seconds:
-            for track in self._tracks.values():
+            for track in self._at_work().values():
                 track.commit()
             self._committed = time.monotonic()
 

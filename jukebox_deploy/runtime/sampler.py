@@ -6,9 +6,10 @@ open at a time. A song is committed to its folder all the while and can be resum
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import ExitStack
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
@@ -26,7 +27,7 @@ from jukebox_deploy.runtime.plan import LevelPlan, plan_song
 from jukebox_deploy.runtime.slot import WindowConditioning
 from jukebox_deploy.runtime.song import SongLengths, SongRequest
 from jukebox_deploy.runtime.sources import SongSource, open_source
-from jukebox_deploy.runtime.store import Fingerprint, SongRecord, SongStore
+from jukebox_deploy.runtime.store import Fingerprint, SongRecord, SongStore, read_record
 from jukebox_deploy.runtime.windows import Window
 
 
@@ -40,7 +41,7 @@ class SongJob:
 
 @dataclass(frozen=True)
 class SamplingOptions:
-    """How to go about it. Nothing here changes a song's codes."""
+    """How to go about it. Nothing here changes a song's codes, but slots, on engines that are not batch-invariant."""
 
     slots: int = 16  # songs sampled at once, at most
     lowest_level: int = 0  # sample down to this level and decode it
@@ -61,7 +62,7 @@ class _Song:
     index: int
     request: SongRequest
     store: SongStore
-    totals: tuple[int, ...]
+    lengths: SongLengths
     plans: Mapping[int, LevelPlan]
     codes: list[np.ndarray]
 
@@ -116,7 +117,9 @@ class SongSampler:
         sources = [self._check_source(job) for job in jobs]
         stores = [stack.enter_context(SongStore(job.folder)) for job in jobs]
         opened = list(zip(jobs, stores, sources, strict=True))
-        records = [self._record(job, store, source) for job, store, source in opened]
+        lengths = [source.lengths if source else read_record(store.folder).lengths for _, store, source in opened]
+        fingerprint = self._of_batch(lengths)
+        records = [self._record(*triple, fingerprint) for triple in opened]
         for record, (_, store, source) in zip(records, opened, strict=True):
             if source:
                 store.begin(record, source.given)
@@ -132,16 +135,26 @@ class SongSampler:
         self._plan(job.request, source.lengths)
         return source
 
-    def _record(self, job: SongJob, store: SongStore, source: SongSource | None) -> SongRecord:
+    def _of_batch(self, lengths: Sequence[SongLengths]) -> Fingerprint:
+        """The fingerprint; where sums depend on what is computed together, that is a part of it."""
+        if self._engine.batch_invariant:
+            return self._fingerprint
+        digest = hashlib.sha256(repr(lengths).encode()).hexdigest()[:8]
+        slots, songs = min(self._options.slots, len(lengths)), len(lengths)
+        return replace(self._fingerprint, batch=f"{slots} of {songs} songs at a time ({digest})")
+
+    def _record(
+        self, job: SongJob, store: SongStore, source: SongSource | None, fingerprint: Fingerprint
+    ) -> SongRecord:
         """What `song.json` says or shall say."""
         if source is None:
-            return store.resume(job.request, self._fingerprint)
-        return SongRecord(self._config.name, self._fingerprint, job.request, source.lengths)
+            return store.resume(job.request, fingerprint)
+        return SongRecord(self._config.name, fingerprint, job.request, source.lengths)
 
     def _open_song(self, index: int, store: SongStore, record: SongRecord) -> _Song:
         codes = [store.codes(level, record.lengths) for level in range(self._config.vqvae.levels)]
         plans = self._plan(record.request, record.lengths)
-        return _Song(index, record.request, store, record.lengths.totals, plans, codes)
+        return _Song(index, record.request, store, record.lengths, plans, codes)
 
     def _plan(self, request: SongRequest, lengths: SongLengths) -> Mapping[int, LevelPlan]:
         plans = plan_song(self._config, self._vocabulary, request, lengths, self._options.lowest_level)
@@ -155,15 +168,16 @@ class SongSampler:
         return (SongWarning(song.index, text) for text in dict.fromkeys(texts))
 
     def _sample_level(self, level: int, songs: Sequence[_Song]) -> Iterator[LevelProgress]:
-        """Sample a level of all songs that lack codes there."""
-        unfinished = [song for song in songs if len(song.codes[level]) < song.totals[level]]
-        if not unfinished:
+        """Sample a level of all songs that lack codes there, in the company in which they began."""
+        if not (taking_part := [song for song in songs if len(song.codes[level]) < song.lengths.totals[level]]):
             return
+        if retrace := not self._engine.batch_invariant:
+            taking_part = [song for song in songs if song.lengths.given[level] < song.lengths.totals[level]]
         prior = self._config.prior(level)
-        session = self._engine.prior_session(level, self._slots(level, len(unfinished)))
+        session = self._engine.prior_session(level, self._slots(level, len(taking_part)))
         conditioner = WindowConditioner(self._engine, prior)
-        sampler = LevelSampler(session, prior, self._options.commit_seconds)
-        yield from sampler.run([self._song_level(level, song, conditioner) for song in unfinished])
+        sampler = LevelSampler(session, prior, self._options.commit_seconds, retrace=retrace)
+        yield from sampler.run([self._song_level(level, song, conditioner) for song in taking_part])
 
     def _slots(self, level: int, songs: int) -> int:
         """A slot per song, as far as that is asked for and the step was made for."""
@@ -182,8 +196,8 @@ class SongSampler:
             song.codes[level] = codes
             song.store.commit(level, codes)
 
-        codes, total = song.codes[level], song.totals[level]
-        return SongLevel(song.index, song.request, total, plan.windows, codes, condition, commit)
+        given, total = song.lengths.given[level], song.lengths.totals[level]
+        return SongLevel(song.index, song.request, total, plan.windows, song.codes[level], condition, commit, given)
 
     def _decode(self, level: int, song: _Song) -> Iterator[DecodeProgress | SongDecoded]:
         """Decode a level into `level_{L}.wav`."""

@@ -18,6 +18,7 @@ import numpy as np
 from jukebox_deploy.config import PriorConfig
 from jukebox_deploy.engine import PriorSession
 from jukebox_deploy.runtime.song import LevelSettings
+from jukebox_deploy.runtime.windows import Window
 
 
 @dataclass(frozen=True)
@@ -48,10 +49,12 @@ class Slot:
         self._session = session
         self._prior = prior
         self._position = self._known_end = self._given_end = self._window_end = 0
+        self.passes = False  # over a window that is full: it is at work for whoever counts, and idle in the session
 
     def load(self, task: WindowTask) -> None:
         """Put a window into the slot's buffers; nothing runs yet."""
         prefix = len(task.conditioning.lyric_tokens)
+        self.passes = False
         self._position = 0
         self._known_end = prefix + task.known
         self._given_end = prefix + len(task.codes)
@@ -65,6 +68,13 @@ class Slot:
         self._write("not_finite", np.asarray(False))
         self._write_positions()
 
+    def pass_over(self, window: Window) -> None:
+        """Take as many blocks and steps as a window would, while the session leaves the slot alone."""
+        self.release()
+        self.passes = True
+        self._known_end = self._prior.lyric_prefix + window.known
+        self._given_end = self._window_end = self._prior.lyric_prefix + window.end
+
     def prefill_left(self) -> int:
         """Blocks of known codes still to work through."""
         return math.ceil(max(0, self._known_end - self._position) / self._prior.transformer.block_length)
@@ -72,7 +82,7 @@ class Slot:
     def prefilled_block(self) -> None:
         """Note that the session worked through one block; after the last one, begin to replay."""
         self._position = min(self._position + self._prior.transformer.block_length, self._known_end)
-        if self._position == self._known_end < self._given_end:
+        if self._position == self._known_end < self._given_end and not self.passes:
             self._write("known_end", np.asarray(self._given_end))
 
     def steps_left(self) -> int:
@@ -96,6 +106,7 @@ class Slot:
     def release(self) -> None:
         """Make the slot idle: the session leaves it alone."""
         self._position = self._known_end = self._given_end = self._window_end = 0
+        self.passes = False
         self._write_positions()
 
     def _write(self, tensor: str, value: np.ndarray) -> None:

@@ -3,7 +3,8 @@
 Everything a window is made of (start row, conditioning rows, lyric keys, every earlier code, the
 position) goes into a running hash, and the logits are random numbers seeded by it. So whatever the
 runtime wires wrongly changes the codes. Prefill and step hash differently, as two kernels round
-differently: a runtime that prefills codes which were sampled gets other codes, too.
+differently: a runtime that prefills codes which were sampled gets other codes, too. So it is
+with the number of slots that are computed together, if the engine is not batch-invariant.
 """
 
 from __future__ import annotations
@@ -65,7 +66,10 @@ class Faults:
 class FakeSession:
     """Slots with buffers as the step's table declares them; the caches are one running hash."""
 
-    def __init__(self, prior: PriorConfig, spec: GraphSpec, slots: int, faults: Faults) -> None:
+    def __init__(
+        self, prior: PriorConfig, spec: GraphSpec, slots: int, faults: Faults, batch_invariant: bool = True
+    ) -> None:
+        self.batch_invariant = batch_invariant
         self.prior = prior
         self.spec = spec
         self.slots = slots
@@ -97,11 +101,13 @@ class FakeSession:
         block = self.prior.transformer.block_length
         for slot in slots:
             position, known_end = (int(self._buffers[name][slot]) for name in ("position", "known_end"))
+            if not self.batch_invariant and position == known_end == 0:
+                continue  # an idle slot, there for the company
             assert position < known_end, "nothing is left to prefill in this slot"
             assert position % block == 0, "a prefill chunk is a whole block"
             end = min(position + block, known_end)
             for p in range(position, end):
-                self._remember(slot, p, "prefill")
+                self._remember(slot, p, "prefill", len(slots))
             self._buffers["position"][slot] = end
 
     def step(self, count: int) -> None:
@@ -120,7 +126,7 @@ class FakeSession:
         position = int(buffers["position"][slot])
         if position >= buffers["window_end"][slot]:
             return
-        self._remember(slot, position, "step")
+        self._remember(slot, position, "step", self.slots)
         logits = 2 * noise((self.prior.bins,), "logits", self._memory[slot, position])
         # What is no number stays in the caches, and so do its consequences.
         buffers["not_finite"][slot] |= (
@@ -132,9 +138,10 @@ class FakeSession:
             buffers["codes"][slot, position] = choose(logits, temperature, top_k, top_p, uniform)
         buffers["position"][slot] = position + 1
 
-    def _remember(self, slot: int, position: int, kernel: str) -> None:
-        """Extend the running hash by a position."""
+    def _remember(self, slot: int, position: int, kernel: str, together: int) -> None:
+        """Extend the running hash by a position; so many slots are computed together."""
         buffers = self._buffers
+        kernel = kernel if self.batch_invariant else f"{kernel} of {together}"
         before: tuple[object, ...] = ("begin", *(buffers[n][slot] for n in ("start",) if n in buffers))
         if position:
             before = (self._memory[slot, position - 1], int(buffers["codes"][slot, position - 1]))
@@ -189,8 +196,13 @@ class FakeEngine:
     """All graphs of a model, opened."""
 
     def __init__(
-        self, config: JukeboxConfig, faults: Faults | None = None, slots: tuple[int, int, int] = (1, 4, 16)
+        self,
+        config: JukeboxConfig,
+        faults: Faults | None = None,
+        slots: tuple[int, int, int] = (1, 4, 16),
+        batch_invariant: bool = True,
     ) -> None:
+        self.batch_invariant = batch_invariant
         self.config = config
         self.graphs = declare_graphs(config, GraphOptions(slots=slots))
         self.faults = faults or Faults()
@@ -204,7 +216,7 @@ class FakeEngine:
     def prior_session(self, level: int, slots: int) -> FakeSession:
         spec = self.graphs[f"{GraphKind.STEP}_{level}"]
         assert spec.ranges[0].minimum <= slots <= spec.ranges[0].maximum
-        self.sessions.append(FakeSession(self.config.prior(level), spec, slots, self.faults))
+        self.sessions.append(FakeSession(self.config.prior(level), spec, slots, self.faults, self.batch_invariant))
         return self.sessions[-1]
 
     def __enter__(self) -> FakeEngine:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import random
+from contextlib import suppress
 from dataclasses import replace
 from pathlib import Path
 
@@ -12,6 +13,7 @@ import pytest
 import soundfile
 
 from jukebox_deploy.config import JukeboxConfig
+from jukebox_deploy.contract import GraphKind
 from jukebox_deploy.errors import AudioError, ConfigError, EngineError, JukeboxError, LabelError, SamplingError
 from jukebox_deploy.runtime.decode import encode_audio
 from jukebox_deploy.runtime.events import LevelProgress, SongDecoded, SongWarning
@@ -138,6 +140,59 @@ def test_a_resumed_song_is_the_same_wherever_it_was_cut(model: str, tmp_path: Pa
             sample(FakeEngine(MODELS[model], Faults(steps_until_power_cut=cut)), jobs, EVERY_STEP)
         sample(FakeEngine(MODELS[model]), jobs, RESUME)
         assert [all_codes(job.folder) for job in jobs] == expected, f"cut after {cut} steps"
+
+
+def _jobs(folder: Path, count: int) -> list[SongJob]:
+    return [SongJob(request, folder / str(i)) for i, request in enumerate(REQUESTS[:count])]
+
+
+@pytest.mark.parametrize(("model", "slots", "songs"), [*((model, 2, 5) for model in MODELS), ("lyrics_encoded", 3, 4)])
+def test_a_song_meets_the_same_company_wherever_it_was_cut(model: str, slots: int, songs: int, tmp_path: Path) -> None:
+    """Where sums depend on how many slots are computed together, windows that are done take their time once more."""
+
+    def engine(faults: Faults | None = None) -> FakeEngine:
+        return FakeEngine(MODELS[model], faults, batch_invariant=False)
+
+    options = replace(EVERY_STEP, slots=slots)
+    whole, jobs = engine(), _jobs(tmp_path / "whole", songs)
+    sample(whole, jobs, options)
+    expected = [all_codes(job.folder) for job in jobs]
+    steps = sum(session.steps for session in whole.sessions)
+    for cut in random.Random(model).sample(range(steps), 4):
+        jobs = _jobs(tmp_path / str(cut), songs)
+        with pytest.raises(PowerCutError):
+            sample(engine(Faults(steps_until_power_cut=cut)), jobs, options)
+        if cut % 2:  # and once more, somewhere behind it
+            with suppress(PowerCutError):
+                sample(engine(Faults(steps_until_power_cut=40)), jobs, replace(options, resume=True))
+        sample(engine(), jobs, replace(options, resume=True))
+        assert [all_codes(job.folder) for job in jobs] == expected, f"cut after {cut} steps"
+
+
+def test_windows_that_are_done_are_not_computed_again(tmp_path: Path) -> None:
+    jobs = _jobs(tmp_path, 3)
+    whole, again = (FakeEngine(MODEL, batch_invariant=False) for _ in range(2))
+    sample(whole, jobs, EVERY_STEP)
+    last = jobs[0].folder / "codes_0.npy"
+    np.save(last, np.load(last)[:-1])
+    sample(again, jobs, RESUME)
+    (session,) = again.sessions
+    assert session.slots == whole.sessions[-1].slots
+    assert session.steps == 8  # of the last window alone
+    conditions = [runner for runner in again.runners if runner.spec.kind is GraphKind.CONDITION]
+    assert [len(runner.calls) for runner in conditions] == [1]
+
+
+def test_a_batch_is_resumed_as_a_whole(tmp_path: Path) -> None:
+    """With other songs or slots the sums would be others; of a batch-invariant engine they would not."""
+    jobs = _jobs(tmp_path, 3)
+    with pytest.raises(PowerCutError):
+        sample(FakeEngine(MODEL, Faults(steps_until_power_cut=30), batch_invariant=False), jobs, EVERY_STEP)
+    for fewer, options in ((jobs[:2], RESUME), (jobs, replace(RESUME, slots=3))):
+        with pytest.raises(SamplingError, match=r"batch was '2 of 3 songs at a time \(.*with the same songs and slots"):
+            sample(FakeEngine(MODEL, batch_invariant=False), fewer, options)
+    sample(FakeEngine(MODEL, batch_invariant=False), jobs, RESUME)
+    assert read_record(jobs[0].folder).fingerprint.batch == read_record(jobs[2].folder).fingerprint.batch
 
 
 def test_a_song_cut_again_and_again_still_comes_out_the_same(tmp_path: Path) -> None:
