@@ -98,7 +98,10 @@ class _StageRun:
             raise ConfigError(f"nothing is left to measure for {stage.kinds[0]}: {'; '.join(left_out)}.")
         sides = [self._open(variant) for variant in variants]
         for workload, make_task in stage.tasks:
-            yield self._measure(workload, sides, [make_task(side.opened) for side in sides], tuple(left_out))
+            reasons = {side.variant.backend: side.variant.reason_to_leave_out(workload.kind) for side in sides}
+            apart = [side for side in sides if not reasons[side.variant.backend]]
+            notes = (*left_out, *(f"{name} is left out: {reason}" for name, reason in reasons.items() if reason))
+            yield self._measure(workload, apart, [make_task(side.opened) for side in apart], notes)
             sides = [replace(side, load_seconds=None) for side in sides]
 
     def _mapped(self, left_out: list[str]) -> list[Variant]:

@@ -42,6 +42,7 @@ _COLOUR = {
     Backend.EAGER: "#d55e00",
     Backend.EAGER_STATIC: "#e69f00",
     Backend.EAGER_RECORDED: "#b8860b",
+    Backend.TORCH_COMPILE: "#8b1a1a",
     Backend.HUGGING_FACE: "#8c8c8c",
 }
 _COLOUR_OF_STORED = {

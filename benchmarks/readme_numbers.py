@@ -36,6 +36,7 @@ _HEADINGS = (
     ">of limit",
     ">over eager",
     ">over eager-static",
+    ">over torch.compile",
     ">over Hugging Face",
     "measured",
 )
@@ -51,6 +52,7 @@ class Row:
     of_limit: str
     over_eager: str
     over_eager_static: str
+    over_torch_compile: str
     over_hugging_face: str
     measured: str  # the machine, and the day as a link to the result file
 
@@ -91,6 +93,7 @@ def _rows(result: WorkloadResult, measured: str) -> Iterator[Row]:
             of_limit="" if share is None else percent(share),
             over_eager=_ratio(result, variant, Backend.EAGER),
             over_eager_static=_ratio(result, variant, Backend.EAGER_STATIC),
+            over_torch_compile=_ratio(result, variant, Backend.TORCH_COMPILE),
             over_hugging_face=_ratio(result, variant, Backend.HUGGING_FACE),
             measured=measured,
         )

@@ -43,6 +43,7 @@ class Backend(StrEnum):
     EAGER = "eager"  # the original's way in PyTorch: caches that grow by concatenation
     EAGER_STATIC = "eager-static"  # our own modules in PyTorch: caches in place
     EAGER_RECORDED = "eager-recorded"  # the same, a step recorded as a CUDA graph
+    TORCH_COMPILE = "torch-compile"  # the same, a step compiled, and on a GPU recorded too
     HUGGING_FACE = "hugging-face"  # the prior of `transformers`
 
 

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
-from functools import cached_property, partial
+from functools import cache, cached_property, partial
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -28,7 +28,7 @@ from jukebox_deploy.engines.onnxruntime_sessions import LARGE_WEIGHTS, OnnxRunti
 from jukebox_deploy.engines.quantised_weights import facts_of
 from jukebox_deploy.engines.replay import Recorder
 from jukebox_deploy.engines.threads import worthwhile_threads
-from jukebox_deploy.errors import ConfigError
+from jukebox_deploy.errors import ConfigError, EngineError
 
 if TYPE_CHECKING:
     from jukebox_deploy.checkpoints.bundle import CheckpointBundle
@@ -37,7 +37,8 @@ if TYPE_CHECKING:
     from jukebox_deploy.models.vqvae import VQVAE
 
 _OF_PRIORS = (WorkloadKind.STEP, WorkloadKind.PREFILL)
-_OUR_OWN = (Backend.EAGER_STATIC, Backend.EAGER_RECORDED)
+_OUR_OWN = (Backend.EAGER_STATIC, Backend.EAGER_RECORDED, Backend.TORCH_COMPILE)
+_STEPS_DIFFER = (Backend.EAGER_RECORDED, Backend.TORCH_COMPILE)  # from eager-static, and nothing else
 _DEVICE = {Backend.EAGER_RECORDED: "cuda", Backend.HUGGING_FACE: "cpu"}
 
 
@@ -68,6 +69,12 @@ class Variant:
     def is_engine(self) -> bool:
         """Whether it is no baseline."""
         return self.backend not in BASELINES
+
+    def reason_to_leave_out(self, kind: WorkloadKind) -> str | None:
+        """Why there is nothing to learn from it in a workload."""
+        if self.backend in _STEPS_DIFFER and kind not in (WorkloadKind.STEP, WorkloadKind.SONG):
+            return f"nothing but its steps differs from {Backend.EAGER_STATIC}"
+        return None
 
 
 class Subjects:
@@ -168,9 +175,9 @@ class Subjects:
             options = OnnxRuntimeOptions(self.device, threads if on_cpu else None, map_weights=variant.mapped)
             tensorrt = None if bundle.manifest.target is Target.ONNXRUNTIME else self._tensorrt
             return bundle_engine(bundle, options, tensorrt)
-        opener = partial(self._function, threads=threads)
+        opener = partial(self._function, threads=threads, compiled=variant.backend is Backend.TORCH_COMPILE)
         if variant.backend in _OUR_OWN:
-            recorder = Recorder(TorchRecording) if variant.backend is Backend.EAGER_RECORDED else None
+            recorder = Recorder(TorchRecording) if self.device == "cuda" and variant.backend in _STEPS_DIFFER else None
             return EagerEngine(self.config, bundle.graphs, opener, self.device, recorder)
         return SequentialEngine(
             self.config, bundle.graphs, opener, partial(_SEQUENTIAL[variant.backend], self), threads, self.device
@@ -198,11 +205,10 @@ class Subjects:
             self._models[level] = model.to(self.device)
         return self._models[level]
 
-    def _function(self, spec: GraphSpec, threads: int) -> GraphFunction:
-        from jukebox_deploy.export.graph_modules import graph_module
-        from jukebox_deploy.jobs.opening import on_threads
+    def _function(self, spec: GraphSpec, threads: int, compiled: bool) -> GraphFunction:
+        from jukebox_deploy.jobs.opening import graph_function
 
-        return on_threads(graph_module(spec, self._model(spec.model_level)), threads)
+        return graph_function(spec, self._model(spec.model_level), threads, compiled)
 
 
 def _growing(subjects: Subjects, level: int) -> SequentialPrior:
@@ -240,11 +246,13 @@ def choose_baselines(
     """Which baselines take part in a workload, and a sentence for every one that does not."""
     variants, left_out = [], []
     for backend in baselines:
-        reason = _reason_to_leave_out(subjects, backend, baselines, kind, prior, slots)
+        variant = subjects.baseline(backend)
+        reason = variant.reason_to_leave_out(kind)
+        reason = reason or _reason_to_leave_out(subjects, backend, baselines, kind, prior, slots)
         if reason:
             left_out.append(f"{backend} is left out: {reason}")
         else:
-            variants.append(subjects.baseline(backend))
+            variants.append(variant)
     return variants, left_out
 
 
@@ -262,8 +270,22 @@ def _reason_to_leave_out(
         if kind not in _OF_PRIORS or prior is None:
             return "only step and prefill are set up for it"
         return reason_to_leave_out(prior, subjects.first.manifest.precision)
+    if backend is Backend.TORCH_COMPILE:
+        return _reason_not_to_compile(subjects.device)
     if kind is WorkloadKind.SONG:
         return "its slots stand at one position" if backend is Backend.EAGER and slots > 1 else None
-    if backend in _OUR_OWN and kind not in _OF_PRIORS and Backend.EAGER in baselines:
+    if backend is Backend.EAGER_STATIC and kind not in _OF_PRIORS and Backend.EAGER in baselines:
         return f"without caches it is the same as {Backend.EAGER}"
+    return None
+
+
+@cache
+def _reason_not_to_compile(device: str) -> str | None:
+    from jukebox_deploy.jobs.opening import WITHOUT_COMPILING
+    from jukebox_deploy.models.compilation import require_compilation
+
+    try:
+        require_compilation(device, EngineError, WITHOUT_COMPILING)
+    except EngineError as error:
+        return str(error)
     return None

@@ -54,6 +54,7 @@ BACKEND = {
     Backend.EAGER: "eager",
     Backend.EAGER_STATIC: "eager-static",
     Backend.EAGER_RECORDED: "eager-recorded",
+    Backend.TORCH_COMPILE: "torch.compile",
     Backend.HUGGING_FACE: "Hugging Face",
 }
 

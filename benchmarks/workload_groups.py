@@ -17,7 +17,13 @@ from jukebox_deploy.benchmarks.results import (
     WorkloadResult,
 )
 
-BASELINES = (Backend.EAGER, Backend.EAGER_STATIC, Backend.EAGER_RECORDED, Backend.HUGGING_FACE)
+BASELINES = (
+    Backend.EAGER,
+    Backend.EAGER_STATIC,
+    Backend.EAGER_RECORDED,
+    Backend.TORCH_COMPILE,
+    Backend.HUGGING_FACE,
+)
 """What engines are held against, the original's way first."""
 
 _AUDIO = (WorkloadKind.ENCODE, WorkloadKind.DECODE, WorkloadKind.SONG)

@@ -23,7 +23,7 @@ if TYPE_CHECKING:
 _PATH = click.Path(path_type=Path)
 _Name = TypeVar("_Name", bound=StrEnum)
 _WORKLOADS = ("step", "prefill", "condition", "encode", "decode", "song")
-_BASELINES = ("eager", "eager-static", "eager-recorded", "hugging-face")
+_BASELINES = ("eager", "eager-static", "eager-recorded", "torch-compile", "hugging-face")
 _WEIGHTS = ("fp32", "int8", "int4")
 
 
@@ -84,7 +84,8 @@ def plan_options(command: Callable[..., None]) -> Callable[..., None]:
             callback=names_of(_BASELINES),
             metavar="NAME,NAME",
             help="What to measure against: eager (caches that grow as in the original), eager-static (our own in "
-            "place), eager-recorded (those as CUDA graphs), hugging-face (transformers). [default: all that run there]",
+            "place), eager-recorded (those as CUDA graphs), torch-compile (those compiled, which takes a "
+            "minute or two), hugging-face (transformers). [default: all that run there]",
         ),
         click.option("--only-baselines", is_flag=True, help="Leave the engines out: PyTorch alone."),
         click.option(

@@ -79,6 +79,13 @@ _engine_options = grouped(
         default=None,
         help="Record steps on the GPU and replay them. [default: wherever that is possible]",
     ),
+    click.option(
+        "--compile",
+        "compiled",
+        is_flag=True,
+        help="With --backend eager, have PyTorch compile the step: faster ones after a first that takes a minute or "
+        "two; needs a C++ compiler, or Triton on a GPU.",
+    ),
     click.option("--threads", type=click.IntRange(1), help="Threads of the CPU; default: as suits the model."),
     click.option(
         "--map-weights",
@@ -87,7 +94,7 @@ _engine_options = grouped(
         "memory, but several slots are slower, and sums are rounded in another order.",
     ),
 )
-_CHOICES = ("provider", "threads", "checkpoint", "map_weights", "cuda_graph")
+_CHOICES = ("provider", "threads", "checkpoint", "map_weights", "cuda_graph", "compiled")
 _output_options = grouped(
     click.option("--out", required=True, type=PATH, metavar="DIR", help="Folder of the song, or of several songs."),
     click.option(
@@ -137,6 +144,8 @@ def command(bundle: Path, **options: Any) -> None:
     sampling = SamplingOptions(**{name: options[name] for name in same}, sample_format=sample_format)
     model = open_model(bundle, choice)
     summary = SampleSummary(_jobs(model, defaults, options))
+    if choice.compiled:
+        click.echo("PyTorch compiles each level's step before its first code; kernels are kept for later.", err=True)
     _sample(model, sampling, summary, Console(stderr=options["as_json"]))
     if options["spectrogram"]:
         summary.draw_spectrograms()

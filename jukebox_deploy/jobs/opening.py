@@ -11,17 +11,21 @@ from torch import Tensor
 
 from jukebox_deploy.checkpoints.bundle import CheckpointBundle
 from jukebox_deploy.checkpoints.layout import VQVAE_COMPONENT, prior_component
-from jukebox_deploy.contract import GraphSpec, Precision
+from jukebox_deploy.contract import GraphKind, GraphSpec, Precision
 from jukebox_deploy.engines.bundle import EngineBundle
 from jukebox_deploy.engines.eager import EagerEngine, GraphFunction
 from jukebox_deploy.engines.replay import Recorder
 from jukebox_deploy.engines.threads import worthwhile_threads
 from jukebox_deploy.errors import EngineError
-from jukebox_deploy.export.graph_modules import GraphModule, graph_module
+from jukebox_deploy.export.graph_modules import graph_module
 from jukebox_deploy.export.weights import WeightFile
 from jukebox_deploy.jobs.onnx_opening import require_current_tables
+from jukebox_deploy.models.compilation import compile_for_inference, explained_compilation
 from jukebox_deploy.models.prior import Prior
 from jukebox_deploy.models.vqvae import VQVAE
+
+WITHOUT_COMPILING = "go on without compiling"
+"""What to do where PyTorch cannot compile a step."""
 
 
 def component_name(level: int | None) -> str:
@@ -49,12 +53,13 @@ def eager_engine(
     threads: int | None = None,
     rounded: Mapping[int | None, WeightFile] | None = None,
     recorder: Recorder | None = None,
+    compiled: bool = False,
 ) -> EagerEngine:
     """The models themselves behind the engine contract. A model's graphs share its weights.
 
     `threads` of PyTorch while a graph runs; `None`: as many as pay for its model. `rounded`: by level, an
     exported weight file whose quantised weights, multiplied by their scales, take the place of the checkpoint's.
-    `recorder`: records the steps of sessions; the device is a GPU then.
+    `recorder`: records the steps of sessions; the device is a GPU then. `compiled`: steps go through `torch.compile`.
     """
     models: dict[int | None, VQVAE | Prior] = {}
 
@@ -63,7 +68,7 @@ def eager_engine(
         if level not in models:
             models[level] = load_model(checkpoint, level, precision, (rounded or {}).get(level)).to(device)
         weight_bytes = sum(parameter.nbytes for parameter in models[level].parameters())
-        return on_threads(graph_module(spec, models[level]), threads or worthwhile_threads(spec, weight_bytes))
+        return graph_function(spec, models[level], threads or worthwhile_threads(spec, weight_bytes), compiled)
 
     return EagerEngine(checkpoint.config, graphs, open_graph, device, recorder)
 
@@ -79,12 +84,29 @@ def require_same_model(bundle: EngineBundle, checkpoint: CheckpointBundle) -> No
     require_current_tables(bundle)
 
 
-def on_threads(module: GraphModule, threads: int) -> GraphFunction:
+def graph_function(spec: GraphSpec, model: VQVAE | Prior, threads: int, compiled: bool = False) -> GraphFunction:
+    """The function of a graph over its model, on so many of PyTorch's threads; of `compiled` ones, the step is."""
+    module = graph_module(spec, model)
+    return on_threads(_compiled_step(spec, module) if compiled and spec.kind is GraphKind.STEP else module, threads)
+
+
+def _compiled_step(spec: GraphSpec, step: GraphFunction) -> GraphFunction:
+    """Only steps are worth it: all else runs once for hundreds of them. Raises `EngineError` at its first call."""
+    compiled = compile_for_inference(step, spec.name)
+
+    def run(*tensors: Tensor) -> tuple[Tensor, ...]:
+        with explained_compilation(EngineError, WITHOUT_COMPILING):
+            return compiled(*tensors)
+
+    return run
+
+
+def on_threads(function: GraphFunction, threads: int) -> GraphFunction:
     """A graph's function that sets the number of PyTorch's threads while it runs, and multiplies as engines do."""
 
     def run(*tensors: Tensor) -> tuple[Tensor, ...]:
         with pytorch_threads(threads), exact_products(tensors[0].device):
-            return module(*tensors)
+            return function(*tensors)
 
     return run
 

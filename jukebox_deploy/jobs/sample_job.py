@@ -65,6 +65,7 @@ class EngineChoice:
     map_weights: bool = False  # large ones stay in their file; for the backend onnxruntime only
     cuda_graph: bool | None = None  # record steps on a GPU and replay them; None: where that is possible
     tensorrt: TensorRtOptions | None = None  # for engines of TensorRT only; `cuda_graph` above is the one that counts
+    compiled: bool = False  # steps go through `torch.compile`; for the backend eager only
 
     def __post_init__(self) -> None:
         if self.backend is Backend.EAGER and self.checkpoint is None:
@@ -94,6 +95,7 @@ class EngineChoice:
             "--map-weights": self.map_weights and backend.is_tensorrt,
             "--cuda-graph": bool(self.cuda_graph) and not settled.may_record,
             "--no-cuda-graph": self.cuda_graph is False and not settled.may_record,
+            "--compile": self.compiled and backend is not Backend.EAGER,
             "options of engines for TensorRT": self.tensorrt is not None and not backend.is_tensorrt,
         }
         if odd := [name for name, is_odd in given.items() if is_odd]:
@@ -181,18 +183,29 @@ def _open_eager(bundle: EngineBundle, choice: EngineChoice) -> tuple[Engine, str
     from jukebox_deploy.checkpoints.bundle import CheckpointBundle
     from jukebox_deploy.engines.eager_replay import TorchRecording
     from jukebox_deploy.engines.replay import Recorder
-    from jukebox_deploy.jobs.opening import eager_engine, require_same_model
+    from jukebox_deploy.jobs.opening import WITHOUT_COMPILING, eager_engine, require_same_model
+    from jukebox_deploy.models.compilation import require_compilation
 
     checkpoint = CheckpointBundle.open(choice.checkpoint or Path())
     require_same_model(bundle, checkpoint)
     if choice.provider == "cuda" and not torch.cuda.is_available():
         raise EngineError("this PyTorch sees no CUDA device; use --provider cpu.")
     provider, precision = choice.provider or "cpu", bundle.manifest.precision
+    if choice.compiled:
+        require_compilation(provider, EngineError, WITHOUT_COMPILING)
     records = provider == "cuda" and choice.cuda_graph is not False
-    recorder = Recorder(TorchRecording, required=choice.cuda_graph is True) if records else None
-    engine = eager_engine(checkpoint, bundle.graphs, precision, provider, choice.threads, recorder=recorder)
-    gpu = f" {torch.cuda.get_device_name()}" if provider == "cuda" else ""
-    return engine, f"eager {provider}{gpu} {precision} {torch.__version__}"
+    engine = eager_engine(
+        checkpoint,
+        bundle.graphs,
+        precision,
+        provider,
+        choice.threads,
+        recorder=Recorder(TorchRecording, required=choice.cuda_graph is True) if records else None,
+        compiled=choice.compiled,
+    )
+    on = f"{provider} {torch.cuda.get_device_name()}" if provider == "cuda" else provider
+    compiled = " compiled" if choice.compiled else ""
+    return engine, f"eager {on}{compiled} {precision} {torch.__version__}"
 
 
 _OPENERS: dict[Backend, Callable[[EngineBundle, EngineChoice], tuple[Engine, str]]] = {

@@ -9,6 +9,7 @@ import torch
 from torch import nn
 
 from jukebox_deploy.errors import TrainingError
+from jukebox_deploy.models.compilation import explained_compilation
 from jukebox_deploy.training.objective import VQVAEObjective
 
 
@@ -31,7 +32,7 @@ def _parts(objective: nn.Module) -> Iterable[nn.Module]:
 
 @contextmanager
 def compiled_passes(device: torch.device) -> Iterator[None]:
-    """For the block in which a compiled module runs forwards or backwards; raises as `explained_compilation` does.
+    """For the block in which a compiled module runs forwards or backwards; raises `TrainingError` where that cannot be.
 
     On a CPU the gradients of embeddings are then summed in one order: compiled kernels would otherwise add to a row
     from several threads, in whatever order these come.
@@ -42,23 +43,7 @@ def compiled_passes(device: torch.device) -> Iterator[None]:
     )
     torch.use_deterministic_algorithms(before or device.type == "cpu", warn_only=only_warned or not before)
     try:
-        with explained_compilation():
+        with explained_compilation(TrainingError, "train without --compile"):
             yield
     finally:
         torch.use_deterministic_algorithms(before, warn_only=only_warned)
-
-
-@contextmanager
-def explained_compilation() -> Iterator[None]:
-    """Raises `TrainingError` where it cannot be compiled: kernels need a C++ compiler (CPU) or Triton (GPU)."""
-    from torch._dynamo.exc import TorchDynamoException
-
-    try:
-        yield
-    except TorchDynamoException as error:
-        cause = getattr(error, "inner_exception", error)  # a compiler's own error
-        reason, *_ = [*str(cause).strip().splitlines(), type(cause).__name__]
-        raise TrainingError(
-            f"the model could not be compiled ({reason}). Compiling needs a C++ compiler such as g++ with Python's "
-            "headers for a CPU, Triton for a GPU: install it, or train without --compile."
-        ) from error

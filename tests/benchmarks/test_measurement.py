@@ -12,7 +12,7 @@ import pytest
 from jukebox_deploy.benchmarks.measurement import Instruments, measure
 from jukebox_deploy.benchmarks.plan import BenchmarkPlan, plan_stages
 from jukebox_deploy.benchmarks.results import Backend, WorkloadKind
-from jukebox_deploy.benchmarks.variants import Subjects, Variant, choose_baselines
+from jukebox_deploy.benchmarks.variants import Subjects, Variant, _reason_not_to_compile, choose_baselines
 from jukebox_deploy.contract import GraphSpec, LinearWeights, Precision
 from jukebox_deploy.costs import step_bytes
 from jukebox_deploy.errors import ConfigError, EngineError
@@ -235,7 +235,7 @@ def test_songs_are_made_anew_in_every_round(tiny_engine_bundle, tiny_checkpoint,
     plan = BenchmarkPlan((WorkloadKind.SONG,), slots=(2,), seconds=1.1)
     (stage,) = plan_stages(subjects.config, subjects.first.graphs, plan, tmp_path)
     baselines, left_out = choose_baselines(subjects, plan.compared, WorkloadKind.SONG, None, slots=2)
-    assert [variant.backend for variant in baselines] == [Backend.EAGER_STATIC]
+    assert [variant.backend for variant in baselines] == [Backend.EAGER_STATIC, Backend.TORCH_COMPILE], left_out
     assert any("one position" in note for note in left_out)
     ((workload, make_task),) = stage.tasks
     assert workload.units_per_round == 2.2
@@ -260,16 +260,48 @@ def test_baselines_can_be_measured_alone(tiny_engine_bundle, tiny_checkpoint) ->
         replace(alone, baselines=())
 
 
-def test_each_device_has_its_own_baselines(tiny_engine_bundle, tiny_checkpoint) -> None:
+def test_each_device_has_its_own_baselines(tiny_engine_bundle, tiny_checkpoint, monkeypatch) -> None:
     """A recorded step needs a GPU, `transformers` is set up for a CPU."""
-    assert BenchmarkPlan().compared == (Backend.EAGER, Backend.EAGER_STATIC, Backend.HUGGING_FACE)
+    monkeypatch.setattr("jukebox_deploy.benchmarks.variants._reason_not_to_compile", {"cuda": None}.__getitem__)
+    everywhere = (Backend.EAGER, Backend.EAGER_STATIC, Backend.TORCH_COMPILE)
+    assert BenchmarkPlan().compared == (*everywhere, Backend.HUGGING_FACE)
     on_gpu = BenchmarkPlan(device="cuda")
-    assert on_gpu.compared == (Backend.EAGER, Backend.EAGER_STATIC, Backend.EAGER_RECORDED)
+    assert on_gpu.compared == (Backend.EAGER, Backend.EAGER_STATIC, Backend.EAGER_RECORDED, Backend.TORCH_COMPILE)
     subjects = Subjects([tiny_engine_bundle], tiny_checkpoint, "cuda")
     prior = subjects.config.prior(1)
     baselines, left_out = choose_baselines(subjects, tuple(Backend)[3:], WorkloadKind.STEP, prior, 1)
     assert [variant.backend for variant in baselines] == list(on_gpu.compared)
     assert left_out == ["hugging-face is left out: it is set up for --device cpu"]
+
+
+def test_baselines_whose_steps_alone_differ_take_part_in_steps_alone(tiny_engine_bundle, tiny_checkpoint) -> None:
+    """Their prefill would be the same number twice; where both are measured, the reason stands beside it."""
+    subjects = real_subjects(tiny_engine_bundle, tiny_checkpoint)
+    kinds = (WorkloadKind.STEP, WorkloadKind.PREFILL)
+    compared = (Backend.EAGER_STATIC, Backend.TORCH_COMPILE)
+    plan = BenchmarkPlan(kinds, level=1, slots=(1,), steps=1, baselines=compared, only_baselines=True)
+    step, prefill = measure(subjects, plan, instruments=fast())
+    assert [variant.backend for variant in step.variants] == list(compared)
+    assert [variant.backend for variant in prefill.variants] == [Backend.EAGER_STATIC]
+    reason = "torch-compile is left out: nothing but its steps differs from eager-static"
+    assert (reason in prefill.variants[0].notes, reason in step.variants[0].notes) == (True, False)
+    alone = replace(plan, workloads=(WorkloadKind.PREFILL,), baselines=(Backend.TORCH_COMPILE,))
+    with pytest.raises(ConfigError, match=f"nothing is left to measure for prefill: {reason}"):
+        list(measure(subjects, alone, instruments=fast()))
+
+
+def test_a_baseline_that_cannot_be_compiled_is_left_out(tiny_engine_bundle, tiny_checkpoint, monkeypatch) -> None:
+    def missing(device, error, otherwise):
+        raise error(f"no compiler for {device}, {otherwise}")
+
+    subjects = real_subjects(tiny_engine_bundle, tiny_checkpoint)
+    _reason_not_to_compile.cache_clear()
+    monkeypatch.setattr("jukebox_deploy.models.compilation.require_compilation", missing)
+    compared = (Backend.EAGER, Backend.TORCH_COMPILE)
+    baselines, left_out = choose_baselines(subjects, compared, WorkloadKind.STEP, subjects.config.prior(1), 1)
+    _reason_not_to_compile.cache_clear()
+    assert [variant.backend for variant in baselines] == [Backend.EAGER]
+    assert left_out == ["torch-compile is left out: no compiler for cpu, go on without compiling"]
 
 
 def test_engines_with_mapped_weights_take_part_when_asked(tiny_engine_bundle, tiny_checkpoint, monkeypatch) -> None:

@@ -45,7 +45,7 @@ def test_nothing_measured_nothing_claimed(repository):
 def test_engines_of_headline_workloads_have_rows_and_empty_cells(repository):
     save(repository, run=RUN)
     heading, _, *rows = table(repository)
-    assert heading.count("|") == 9
+    assert heading.count("|") == 10
     assert [row.split(" | ")[1] for row in rows] == [
         "onnxruntime fp32",
         "onnxruntime fp32, int8 weights",
@@ -53,7 +53,7 @@ def test_engines_of_headline_workloads_have_rows_and_empty_cells(repository):
     ]
     assert rows[0] == (
         "| Step of small, level 0, 1 slot, position 512 of 1,024 | onnxruntime fp32 | 8.00 tokens/s | 80 % "
-        f"| 4.00{X} | 2.00{X} |  | a processor, 2 cores, [2026-01-02](results/run.json) |"
+        f"| 4.00{X} | 2.00{X} |  |  | a processor, 2 cores, [2026-01-02](results/run.json) |"
     )
 
 
@@ -95,5 +95,5 @@ def test_a_damaged_result_is_named(repository):
 def test_what_a_file_says_stays_text(repository):
     (repository / "benchmarks" / "results" / "hostile.json").write_text(json.dumps(hostile_run().to_json()))
     rows = table(repository)
-    assert all(row.replace("\\|", "").count("|") == 9 for row in rows)
+    assert all(row.replace("\\|", "").count("|") == 10 for row in rows)
     assert not any("<script" in row.replace("\\<", "") for row in rows)

@@ -19,13 +19,14 @@ from jukebox_deploy.engines.tensorrt_bundle import build_bundle
 from jukebox_deploy.engines.tensorrt_capabilities import known_capabilities
 from jukebox_deploy.engines.tensorrt_features import TensorRtOptions
 from jukebox_deploy.engines.tensorrt_flavour import load_flavour
-from jukebox_deploy.errors import EngineError
+from jukebox_deploy.errors import EngineError, JukeboxError
 from jukebox_deploy.jobs.bundle_opening import tensorrt_engine
 from jukebox_deploy.jobs.onnx_opening import onnx_engine
 from jukebox_deploy.jobs.opening import eager_engine
+from jukebox_deploy.models.compilation import require_compilation
 
 
-class NotHereError(Exception):
+class NotHereError(JukeboxError):
     """A backend that this machine does not have, and why."""
 
 
@@ -73,14 +74,17 @@ def _capabilities(target: Target, capability: str) -> tuple[str, ...]:
     return (capability,) if capability in known_capabilities(load_flavour(target)) else ()
 
 
-def _eager(recorded: bool = False) -> Callable[[Material], Engine]:
+def _eager(recorded: bool = False, compiled: bool = False) -> Callable[[Material], Engine]:
     def opened(material: Material) -> Engine:
         import torch
 
         if not torch.cuda.is_available():
             raise NotHereError(f"PyTorch {torch.__version__} sees no CUDA device; install its CUDA build")
+        if compiled:
+            require_compilation("cuda", NotHereError, "test the others")
         recorder = Recorder(TorchRecording) if recorded else None
-        return eager_engine(material.checkpoint, material.onnx.graphs, device="cuda", recorder=recorder)
+        graphs = material.onnx.graphs
+        return eager_engine(material.checkpoint, graphs, device="cuda", recorder=recorder, compiled=compiled)
 
     return opened
 
@@ -120,6 +124,8 @@ def _kernels(material: Material, target: Target) -> Path | None:
 BACKENDS: Mapping[str, Callable[[Material], Engine]] = {
     "eager": _eager(),
     "eager, recorded": _eager(recorded=True),
+    "eager, compiled": _eager(compiled=True),
+    "eager, compiled and recorded": _eager(recorded=True, compiled=True),
     "onnxruntime cuda": _onnxruntime("cuda"),
     "onnxruntime cuda, recorded": _onnxruntime("cuda", cuda_graph=True),
     "onnxruntime tensorrt": _onnxruntime("tensorrt"),

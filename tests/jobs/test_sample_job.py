@@ -172,6 +172,8 @@ def test_engines_are_run_by_what_they_were_made_for(tiny_engine_bundle: EngineBu
         (EngineChoice(Backend.EAGER, checkpoint=Path(), cuda_graph=True), Target.TENSORRT, "--cuda-graph"),
         (EngineChoice(Backend.EAGER, checkpoint=Path(), cuda_graph=False), Target.ONNXRUNTIME, "--no-cuda-graph"),
         (EngineChoice(provider="tensorrt", cuda_graph=False), Target.ONNXRUNTIME, "--no-cuda-graph"),
+        (EngineChoice(compiled=True), Target.ONNXRUNTIME, "--compile"),
+        (EngineChoice(compiled=True), Target.TENSORRT, "--compile"),
     ],
 )
 def test_no_option_is_ignored(choice: EngineChoice, target: Target, option: str) -> None:

@@ -1,0 +1,56 @@
+"""Functions of tensors through `torch.compile`: the same arithmetic out of fewer, larger kernels."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from jukebox_deploy.errors import JukeboxError
+
+_TOOLS = "Compiling needs a C++ compiler such as g++ with Python's headers for a CPU, Triton for a GPU"
+
+_OPTIONS: dict[str, str | int | bool | Callable[..., Any]] = {
+    "deterministic": True,  # no kernel is chosen by a race where that would change how sums are rounded
+}
+
+
+def compile_for_inference(
+    function: Callable[..., tuple[Tensor, ...]], name: str, backend: str = "inductor"
+) -> Callable[..., tuple[Tensor, ...]]:
+    """A function of tensors, compiled as a whole at the first call with their shapes. `backend`: of `torch.compile`.
+
+    PyTorch keeps the kernels on disk, so that the next process has them sooner.
+    """
+
+    def call(*tensors: Tensor) -> tuple[Tensor, ...]:
+        return function(*tensors)
+
+    # What was compiled is kept with the code that it was made of, eight versions at most and as long as that code:
+    # so every function gets code of its own.
+    call.__code__ = call.__code__.replace(co_name=name)
+    options = _OPTIONS if backend == "inductor" else None
+    return torch.compile(call, fullgraph=True, dynamic=False, backend=backend, options=options)
+
+
+def require_compilation(device: str, error: type[JukeboxError], otherwise: str) -> None:
+    """Raise an `error` unless something small can be compiled for a device and run there; it takes seconds, once."""
+    compiled = compile_for_inference(lambda x: (2 * x,), "require_compilation")
+    with explained_compilation(error, otherwise), torch.inference_mode():
+        compiled(torch.zeros(1, device=device))
+
+
+@contextmanager
+def explained_compilation(error: type[JukeboxError], otherwise: str) -> Iterator[None]:
+    """Raises an `error` where something cannot be compiled, with what is needed and what to do `otherwise`."""
+    from torch._dynamo.exc import TorchDynamoException
+
+    try:
+        yield
+    except TorchDynamoException as failure:
+        cause = getattr(failure, "inner_exception", failure)  # a compiler's own error
+        reason, *_ = [*str(cause).strip().splitlines(), type(cause).__name__]
+        raise error(f"the model could not be compiled ({reason}). {_TOOLS}: install it, or {otherwise}.") from failure

@@ -1,0 +1,88 @@
+"""Compiled functions: many of them, of many shapes, gone when nobody holds them; and what a compiler's failure says."""
+
+from __future__ import annotations
+
+import gc
+import weakref
+from collections.abc import Callable
+
+import pytest
+import torch
+from torch import Tensor, nn
+
+from jukebox_deploy.errors import EngineError, TrainingError
+from jukebox_deploy.models.compilation import compile_for_inference, explained_compilation, require_compilation
+
+MORE_THAN_PYTORCH_KEEPS = torch._dynamo.config.recompile_limit + 2
+
+
+class Product(nn.Module):
+    """Rows times a matrix, which is also counted up: one input is written in place, as caches are."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.weight = nn.Parameter(torch.eye(3), requires_grad=False)
+
+    def forward(self, rows: Tensor, count: Tensor) -> tuple[Tensor, ...]:
+        count[0] = count[0] + 1
+        return rows @ self.weight, count
+
+
+def compiled(module: nn.Module) -> Callable[..., tuple[Tensor, ...]]:
+    """Traced, but kernels are not compiled."""
+    return compile_for_inference(module, "product", backend="aot_eager")
+
+
+def test_as_many_functions_as_are_opened() -> None:
+    """PyTorch keeps eight versions of one piece of code, and refuses the ninth: each function has its own."""
+    with torch.inference_mode():
+        for rows in range(1, MORE_THAN_PYTORCH_KEEPS):
+            count = torch.zeros(1)
+            product, counted = compiled(Product())(torch.full((rows, 3), 2.0), count)
+            assert product.tolist() == [[2.0, 2.0, 2.0]] * rows
+            assert count.item() == counted.item() == 1
+
+
+def test_weights_go_with_their_function() -> None:
+    module = Product()
+    function = compiled(module)
+    with torch.inference_mode():
+        function(torch.ones(1, 3), torch.zeros(1))
+    weight = weakref.ref(module.weight)
+    del module, function
+    gc.collect()
+    assert weight() is None
+
+
+def test_what_cannot_be_traced_as_a_whole_is_refused() -> None:
+    """Instead of being run in pieces, some of them slow."""
+
+    def looks_at_numbers(x: Tensor) -> tuple[Tensor, ...]:
+        return (x * 2,) if x.sum() > 0 else (x,)
+
+    function = compile_for_inference(looks_at_numbers, "looks_at_numbers", backend="aot_eager")
+    with pytest.raises(EngineError, match="could not be compiled"), explained_compilation(EngineError, "do without"):
+        function(torch.ones(2))
+
+
+@pytest.mark.parametrize("error", [EngineError, TrainingError])
+def test_what_cannot_be_compiled_says_what_is_needed(error: type[EngineError] | type[TrainingError]) -> None:
+    def broken(graph: object, inputs: object) -> None:
+        raise RuntimeError("No working C++ compiler found")
+
+    doubling = torch.compile(lambda x: x * 2, backend=broken)
+    reason = r"No working C\+\+ compiler found.*or do without"
+    with pytest.raises(error, match=reason), explained_compilation(error, "do without"):
+        doubling(torch.zeros(1, 2))
+
+
+def test_a_compiler_that_is_not_here_is_told_of() -> None:
+    missing = torch._inductor.config.patch({"cpp.cxx": ("no-such-compiler",)})
+    message = r"no-such-compiler.*such as g\+\+ .* install it, or do without"
+    with missing, pytest.raises(EngineError, match=message):
+        require_compilation("cpu", EngineError, "do without")
+
+
+def test_errors_of_the_function_itself_are_its_own() -> None:
+    with pytest.raises(ZeroDivisionError), explained_compilation(EngineError, "do without"):
+        raise ZeroDivisionError
