@@ -201,6 +201,11 @@ class OpenedGraphs:
         """The tables."""
         return self._engine.graphs
 
+    @property
+    def batch_invariant(self) -> bool:
+        """As the engine's."""
+        return self._engine.batch_invariant
+
     def runner(self, kind: GraphKind, level: int) -> GraphRunner:
         """A stateless graph, opened when it is first asked for."""
         key = (kind, level)
