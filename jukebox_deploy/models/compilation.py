@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import os
+import tempfile
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from pathlib import Path
 from typing import Any
 
 import torch
@@ -11,6 +14,7 @@ from torch import Tensor
 
 from jukebox_deploy.errors import JukeboxError
 
+_KERNEL_FOLDER = "TORCHINDUCTOR_CACHE_DIR"
 _TOOLS = "Compiling needs a C++ compiler such as g++ with Python's headers for a CPU, Triton for a GPU"
 
 _OPTIONS: dict[str, str | int | bool | Callable[..., Any]] = {
@@ -25,6 +29,7 @@ def compile_for_inference(
 
     PyTorch keeps the kernels on disk, so that the next process has them sooner.
     """
+    keep_kernels_private()
 
     def call(*tensors: Tensor) -> tuple[Tensor, ...]:
         return function(*tensors)
@@ -34,6 +39,22 @@ def compile_for_inference(
     call.__code__ = call.__code__.replace(co_name=name)
     options = _OPTIONS if backend == "inductor" else None
     return torch.compile(call, fullgraph=True, dynamic=False, backend=backend, options=options)
+
+
+def keep_kernels_private() -> None:
+    """Have compiled code kept in a folder of the user's, unless `TORCHINDUCTOR_CACHE_DIR` says where.
+
+    PyTorch alone takes one in the system's folder for temporary files, whose name anybody could take before, and loads
+    what lies there.
+    """
+    if _KERNEL_FOLDER in os.environ:
+        return
+    try:
+        folder = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "jukebox-deploy" / "torch-compile"
+        folder.mkdir(mode=0o700, parents=True, exist_ok=True)
+    except (OSError, RuntimeError):  # no home, or none that can be written to
+        folder = Path(tempfile.mkdtemp(prefix="jukebox-deploy-"))
+    os.environ[_KERNEL_FOLDER] = str(folder)
 
 
 def require_compilation(device: str, error: type[JukeboxError], otherwise: str) -> None:

@@ -9,7 +9,7 @@ import torch
 from torch import nn
 
 from jukebox_deploy.errors import TrainingError
-from jukebox_deploy.models.compilation import explained_compilation
+from jukebox_deploy.models.compilation import explained_compilation, keep_kernels_private
 from jukebox_deploy.training.objective import VQVAEObjective
 
 
@@ -18,6 +18,7 @@ def compile_objective(objective: nn.Module, backend: str = "inductor") -> None:
 
     To be called once, before the objective is wrapped. `backend`: of `torch.compile`.
     """
+    keep_kernels_private()
     # Shapes stay the same over a run, so numbers that change mean another level, not another batch.
     for part in _parts(objective):
         part.compile(backend=backend, dynamic=False)

@@ -5,10 +5,13 @@ Every function takes the engine in question and one to compare with, and fails w
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Generator
+from contextlib import closing
+from pathlib import Path
 
 import numpy as np
 
+from jukebox_deploy.config import PriorConfig
 from jukebox_deploy.contract import GraphKind, GraphSpec, Precision
 from jukebox_deploy.engine import Engine, PriorSession
 from jukebox_deploy.jobs.parity import compare_graph, sizes_to_compare
@@ -19,6 +22,10 @@ from jukebox_deploy.jobs.window_runs import (
     run_given_codes,
     run_greedy_codes,
 )
+from jukebox_deploy.runtime.events import Event
+from jukebox_deploy.runtime.sampler import SamplingOptions, SongJob, SongSampler
+from jukebox_deploy.runtime.song import SongRequest
+from jukebox_deploy.runtime.store import Fingerprint, read_codes
 
 SEED = 7
 SLACK = 8 << 20
@@ -110,6 +117,33 @@ def check_slots_are_independent(engine: Engine, level: int, slots: int = 4, step
     assert len(set(found[0].tolist())) > 1, "all codes are the same: nothing is computed"
     for other in found[1:]:
         np.testing.assert_array_equal(other, found[0])
+
+
+def check_songs_go_on(engine: Engine, folder: Path) -> None:
+    """A song that was stopped when the others of its batch were done has the codes of one that nobody stopped."""
+    prior = engine.config.prior(engine.config.top_level)
+    short, long = (prior.window + more * prior.hop for more in (1, 3))
+    second = engine.config.vqvae.sample_rate / engine.config.vqvae.hop_length(prior.level)
+    requests = [SongRequest(seconds=codes / second, seed=song) for song, codes in enumerate((long, short, short))]
+    whole, stopped = ([SongJob(r, folder / name / str(r.seed)) for r in requests] for name in ("whole", "stopped"))
+    for _ in _top_codes(engine, whole):
+        pass
+    with closing(_top_codes(engine, stopped)) as events:
+        next(events for _ in events if len(_codes(stopped[0], prior)) > short)
+    assert len(_codes(stopped[0], prior)) < long, "stopped at the end: nothing is shown"
+    for _ in _top_codes(engine, stopped):
+        pass
+    for one, other in zip(whole, stopped, strict=True):
+        np.testing.assert_array_equal(_codes(other, prior), _codes(one, prior))
+
+
+def _top_codes(engine: Engine, jobs: list[SongJob]) -> Generator[Event]:
+    options = SamplingOptions(slots=len(jobs), lowest_level=engine.config.top_level, resume=True, commit_seconds=0.02)
+    yield from SongSampler(engine, Fingerprint("one that is tested", "random weights"), options=options).sample(jobs)
+
+
+def _codes(job: SongJob, prior: PriorConfig) -> np.ndarray:
+    return read_codes(job.folder, prior.level, prior.codebook_size)
 
 
 def _fill(session: PriorSession, engine: Engine, level: int, end: int, songs: range | list[int]) -> None:

@@ -91,6 +91,11 @@ def test_slots_are_independent(engine: Engine) -> None:
         suite.check_slots_are_independent(engine, 2)
 
 
+def test_songs_go_on_as_if_nothing_had_happened(engine: Engine, tmp_path: Path) -> None:
+    with engine:
+        suite.check_songs_go_on(engine, tmp_path)
+
+
 def test_a_short_benchmark(gpu: DeviceProperties, tmp_path: Path, keep_run: Callable[[BenchmarkRun], None]) -> None:
     """Steps and prefill of the preset `mid`, all that runs here in turn."""
     import torch

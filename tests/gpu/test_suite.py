@@ -5,9 +5,11 @@ from __future__ import annotations
 from dataclasses import dataclass
 from itertools import count
 
+import numpy as np
 import pytest
 
 from jukebox_deploy.engine import Engine
+from jukebox_deploy.engines.eager import EagerEngine, EagerSession
 from jukebox_deploy.engines.tensorrt import TensorRtEngine
 from jukebox_deploy.jobs.onnx_opening import onnx_engine
 from jukebox_deploy.jobs.opening import eager_engine
@@ -71,6 +73,34 @@ def test_sessions_come_and_go(tried):
 
 def test_slots_are_independent(tried):
     suite.check_slots_are_independent(tried.engine, LEVEL)
+
+
+def test_songs_go_on(tried, tmp_path):
+    suite.check_songs_go_on(tried.engine, tmp_path)
+
+
+class WarmerTogether(EagerEngine):
+    """The more slots, the higher their temperature: what kernels do to the last bits, large enough to be seen."""
+
+    def prior_session(self, level: int, slots: int) -> EagerSession:
+        session = super().prior_session(level, slots)
+        write = session.write
+
+        def warmer(tensor: str, slot: int, value: np.ndarray) -> None:
+            write(tensor, slot, value * np.float32(1 + slots / 50) if tensor == "temperature" else value)
+
+        session.write = warmer  # type: ignore[method-assign]
+        return session
+
+
+def test_songs_go_on_where_numbers_depend_on_the_batch(bundle, tiny_checkpoint, tmp_path):
+    """And an engine that says that they do not is found out."""
+    model = eager_engine(tiny_checkpoint, bundle.graphs)
+    engine = WarmerTogether(model.config, model.graphs, model._opener)
+    suite.check_songs_go_on(engine, tmp_path / "right")
+    engine.batch_invariant = True
+    with pytest.raises(AssertionError, match="Mismatched elements"):
+        suite.check_songs_go_on(engine, tmp_path / "wrong")
 
 
 def test_memory_that_grows_is_noticed(bundle):

@@ -3,15 +3,24 @@
 from __future__ import annotations
 
 import gc
+import os
+import stat
+import tempfile
 import weakref
 from collections.abc import Callable
+from pathlib import Path
 
 import pytest
 import torch
 from torch import Tensor, nn
 
 from jukebox_deploy.errors import EngineError, TrainingError
-from jukebox_deploy.models.compilation import compile_for_inference, explained_compilation, require_compilation
+from jukebox_deploy.models.compilation import (
+    compile_for_inference,
+    explained_compilation,
+    keep_kernels_private,
+    require_compilation,
+)
 
 MORE_THAN_PYTORCH_KEEPS = torch._dynamo.config.recompile_limit + 2
 
@@ -81,6 +90,41 @@ def test_a_compiler_that_is_not_here_is_told_of() -> None:
     message = r"no-such-compiler.*such as g\+\+ .* install it, or do without"
     with missing, pytest.raises(EngineError, match=message):
         require_compilation("cpu", EngineError, "do without")
+
+
+@pytest.fixture
+def undecided(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Nobody has said where kernels are kept."""
+    monkeypatch.setenv("TORCHINDUCTOR_CACHE_DIR", "anywhere")
+    monkeypatch.delenv("TORCHINDUCTOR_CACHE_DIR")
+
+
+def test_kernels_are_kept_where_nobody_else_writes(
+    undecided: None, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
+    compiled(Product())
+    folder = Path(os.environ["TORCHINDUCTOR_CACHE_DIR"])
+    assert folder == tmp_path / "cache" / "jukebox-deploy" / "torch-compile"
+    assert stat.S_IMODE(folder.stat().st_mode) == 0o700
+
+
+def test_without_a_home_kernels_are_kept_for_one_process(
+    undecided: None, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "file").write_text("no folder")
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "file"))
+    monkeypatch.setattr(tempfile, "tempdir", str(tmp_path))
+    keep_kernels_private()
+    folder = Path(os.environ["TORCHINDUCTOR_CACHE_DIR"])
+    assert folder.parent == tmp_path
+    assert stat.S_IMODE(folder.stat().st_mode) == 0o700
+
+
+def test_a_folder_for_kernels_that_was_chosen_stays(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("TORCHINDUCTOR_CACHE_DIR", "chosen")
+    keep_kernels_private()
+    assert os.environ["TORCHINDUCTOR_CACHE_DIR"] == "chosen"
 
 
 def test_errors_of_the_function_itself_are_its_own() -> None:
