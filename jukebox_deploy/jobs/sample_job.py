@@ -30,6 +30,7 @@ from jukebox_deploy.runtime.events import Event, LevelProgress, SongDecoded, Son
 from jukebox_deploy.runtime.sampler import SamplingOptions, SongJob, SongSampler
 from jukebox_deploy.runtime.spectrogram import write_spectrogram
 from jukebox_deploy.runtime.store import Fingerprint
+from jukebox_deploy.threads import usable_cores
 
 
 class Backend(StrEnum):
@@ -145,7 +146,7 @@ def _open_onnx(bundle: EngineBundle, choice: EngineChoice) -> tuple[Engine, str]
     options = OnnxRuntimeOptions(
         choice.provider or "cpu", choice.threads, map_weights=choice.map_weights, cuda_graph=choice.cuda_graph
     )
-    mapped = " mapped" if choice.map_weights else ""
+    mapped = f" mapped on {_threads(choice)}" if choice.map_weights else ""
     on = options.provider if options.provider == "cpu" else f"{options.provider} {_gpu_and_version()}"
     precision = bundle.manifest.precision
     return onnx_engine(bundle, options), f"onnxruntime {on}{mapped} {precision} {_digest(bundle)}"
@@ -168,6 +169,11 @@ def _open_tensorrt(bundle: EngineBundle, choice: EngineChoice) -> tuple[Engine, 
     engine = tensorrt_engine(bundle, options)
     gpu, version = engine.platform.device.properties.name, engine.platform.version
     return engine, f"{bundle.manifest.target} {version} {gpu} {bundle.manifest.precision} {_digest(bundle)}"
+
+
+def _threads(choice: EngineChoice) -> str:
+    """Where sums are cut into pieces for threads: how many these are, or what they follow from."""
+    return f"{choice.threads} threads" if choice.threads else f"threads for {usable_cores()} cores"
 
 
 def _digest(bundle: EngineBundle) -> str:
@@ -203,7 +209,7 @@ def _open_eager(bundle: EngineBundle, choice: EngineChoice) -> tuple[Engine, str
         recorder=Recorder(TorchRecording, required=choice.cuda_graph is True) if records else None,
         compiled=choice.compiled,
     )
-    on = f"{provider} {torch.cuda.get_device_name()}" if provider == "cuda" else provider
+    on = f"cuda {torch.cuda.get_device_name()}" if provider == "cuda" else f"cpu on {_threads(choice)}"
     compiled = " compiled" if choice.compiled else ""
     return engine, f"eager {on}{compiled} {precision} {torch.__version__}"
 

@@ -52,9 +52,10 @@ def keep_kernels_private() -> None:
     try:
         folder = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "jukebox-deploy" / "torch-compile"
         folder.mkdir(mode=0o700, parents=True, exist_ok=True)
+        writable = os.access(folder, os.W_OK | os.X_OK)
     except (OSError, RuntimeError):  # no home, or none that can be written to
-        folder = Path(tempfile.mkdtemp(prefix="jukebox-deploy-"))
-    os.environ[_KERNEL_FOLDER] = str(folder)
+        writable = False
+    os.environ[_KERNEL_FOLDER] = str(folder) if writable else tempfile.mkdtemp(prefix="jukebox-deploy-")
 
 
 def require_compilation(device: str, error: type[JukeboxError], otherwise: str) -> None:
@@ -66,12 +67,22 @@ def require_compilation(device: str, error: type[JukeboxError], otherwise: str) 
 
 @contextmanager
 def explained_compilation(error: type[JukeboxError], otherwise: str) -> Iterator[None]:
-    """Raises an `error` where something cannot be compiled, with what is needed and what to do `otherwise`."""
+    """Raises an `error` where something cannot be compiled, with what is needed and what to do `otherwise`.
+
+    What runs out of memory meanwhile raises `torch.OutOfMemoryError`, as it would have without compiling.
+    """
     from torch._dynamo.exc import TorchDynamoException
 
     try:
         yield
+    except OSError as failure:
+        raise error(
+            f"compiled kernels could not be kept ({failure}). Name a folder for them in {_KERNEL_FOLDER}, "
+            f"or {otherwise}."
+        ) from failure
     except TorchDynamoException as failure:
         cause = getattr(failure, "inner_exception", failure)  # a compiler's own error
+        if isinstance(cause, torch.OutOfMemoryError):
+            raise cause from failure
         reason, *_ = [*str(cause).strip().splitlines(), type(cause).__name__]
         raise error(f"the model could not be compiled ({reason}). {_TOOLS}: install it, or {otherwise}.") from failure

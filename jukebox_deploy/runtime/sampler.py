@@ -7,6 +7,7 @@ open at a time. A song is committed to its folder all the while and can be resum
 from __future__ import annotations
 
 import hashlib
+from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass, replace
@@ -118,8 +119,8 @@ class SongSampler:
         stores = [stack.enter_context(SongStore(job.folder)) for job in jobs]
         opened = list(zip(jobs, stores, sources, strict=True))
         lengths = [source.lengths if source else read_record(store.folder).lengths for _, store, source in opened]
-        fingerprint = self._of_batch(lengths)
-        records = [self._record(*triple, fingerprint) for triple in opened]
+        fingerprints = self._fingerprints(lengths)
+        records = [self._record(*triple, own) for triple, own in zip(opened, fingerprints, strict=True)]
         for record, (_, store, source) in zip(records, opened, strict=True):
             if source:
                 store.begin(record, source.given)
@@ -135,21 +136,32 @@ class SongSampler:
         self._plan(job.request, source.lengths)
         return source
 
-    def _of_batch(self, lengths: Sequence[SongLengths]) -> Fingerprint:
-        """The fingerprint; where sums depend on what is computed together, that is a part of it."""
+    def _fingerprints(self, lengths: Sequence[SongLengths]) -> list[Fingerprint]:
+        """One for each song: where sums depend on what is computed together, with its place in that."""
         if self._engine.batch_invariant:
-            return self._fingerprint
-        digest = hashlib.sha256(repr(lengths).encode()).hexdigest()[:8]
-        slots, songs = min(self._options.slots, len(lengths)), len(lengths)
-        return replace(self._fingerprint, batch=f"{slots} of {songs} songs at a time ({digest})")
+            return [self._fingerprint] * len(lengths)
+        sampled = Counter(level for song in lengths for level in song.levels_to_sample(lowest=0))
+        steps = [spec.level for spec in self._engine.graphs.values() if spec.kind is GraphKind.STEP]
+        slots = {level: self._slots(level, sampled[level]) for level in sorted(steps) if sampled[level]}
+        digest = hashlib.sha256(repr((slots, lengths)).encode()).hexdigest()[:8]
+        batch = f"of {len(lengths)}, {max(slots.values(), default=0)} at a time ({digest})"
+        return [replace(self._fingerprint, batch=f"song {i + 1} {batch}") for i in range(len(lengths))]
 
     def _record(
         self, job: SongJob, store: SongStore, source: SongSource | None, fingerprint: Fingerprint
     ) -> SongRecord:
         """What `song.json` says or shall say."""
-        if source is None:
-            return store.resume(job.request, fingerprint)
-        return SongRecord(self._config.name, fingerprint, job.request, source.lengths)
+        if source is not None:
+            return SongRecord(self._config.name, fingerprint, job.request, source.lengths)
+        if self._is_sampled(store):
+            fingerprint = replace(fingerprint, batch=read_record(store.folder).fingerprint.batch)
+        return store.resume(job.request, fingerprint)
+
+    def _is_sampled(self, store: SongStore) -> bool:
+        """Whether a song that was begun has all its codes, so that it does not matter who computes."""
+        lengths = read_record(store.folder).lengths
+        levels = lengths.levels_to_sample(self._options.lowest_level)
+        return all(len(store.codes(level, lengths)) == lengths.totals[level] for level in levels)
 
     def _open_song(self, index: int, store: SongStore, record: SongRecord) -> _Song:
         codes = [store.codes(level, record.lengths) for level in range(self._config.vqvae.levels)]

@@ -38,7 +38,7 @@ class Fingerprint:
 
     engine: str
     checkpoint: str
-    batch: str | None = None  # what was computed together, where an engine's sums depend on that
+    batch: str | None = None  # the song's place in what was computed together, where an engine's sums depend on that
 
 
 @dataclass(frozen=True)
@@ -115,8 +115,8 @@ class SongStore:
         if differences:
             raise SamplingError(
                 f"{self.folder} holds another song and cannot be resumed: {'; '.join(differences)}. "
-                "Ask for the same song on the same engine (where a batch is named: with the same songs and slots), or "
-                "choose another folder."
+                "Ask for the same song on the same engine (where a batch is named: beside the same songs in the same "
+                "order, with the same slots), or choose another folder."
             )
         return record
 

@@ -285,6 +285,8 @@ def test_baselines_whose_steps_alone_differ_take_part_in_steps_alone(tiny_engine
     assert [variant.backend for variant in prefill.variants] == [Backend.EAGER_STATIC]
     reason = "torch-compile is left out: nothing but its steps differs from eager-static"
     assert (reason in prefill.variants[0].notes, reason in step.variants[0].notes) == (True, False)
+    (only_step,) = measure(subjects, replace(plan, baselines=(Backend.TORCH_COMPILE,)), instruments=fast())
+    assert [variant.backend for variant in only_step.variants] == [Backend.TORCH_COMPILE]
     alone = replace(plan, workloads=(WorkloadKind.PREFILL,), baselines=(Backend.TORCH_COMPILE,))
     with pytest.raises(ConfigError, match=f"nothing is left to measure for prefill: {reason}"):
         list(measure(subjects, alone, instruments=fast()))

@@ -127,6 +127,21 @@ def test_a_folder_for_kernels_that_was_chosen_stays(monkeypatch: pytest.MonkeyPa
     assert os.environ["TORCHINDUCTOR_CACHE_DIR"] == "chosen"
 
 
+def test_a_folder_that_cannot_be_written_is_told_of() -> None:
+    message = r"could not be kept .*TORCHINDUCTOR_CACHE_DIR, or do without"
+    with pytest.raises(EngineError, match=message), explained_compilation(EngineError, "do without"):
+        raise PermissionError(13, "Permission denied", "/kernels")
+
+
+def test_memory_that_runs_out_while_compiling_is_no_matter_of_compilers() -> None:
+    def too_large(graph: object, inputs: object) -> None:
+        raise torch.OutOfMemoryError("CUDA out of memory")
+
+    doubling = torch.compile(lambda x: x * 2, backend=too_large)
+    with pytest.raises(torch.OutOfMemoryError), explained_compilation(EngineError, "do without"):
+        doubling(torch.zeros(1, 2))
+
+
 def test_errors_of_the_function_itself_are_its_own() -> None:
     with pytest.raises(ZeroDivisionError), explained_compilation(EngineError, "do without"):
         raise ZeroDivisionError

@@ -99,6 +99,7 @@ class FakeSession:
         assert 0 <= slots.start < slots.stop <= self.slots
         self.prefills.append(slots)
         block = self.prior.transformer.block_length
+        assert any(self._buffers["known_end"][slot] for slot in slots), "nobody in this run is at work"
         for slot in slots:
             position, known_end = (int(self._buffers[name][slot]) for name in ("position", "known_end"))
             if not self.batch_invariant and position == known_end == 0:

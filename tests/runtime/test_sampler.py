@@ -189,10 +189,45 @@ def test_a_batch_is_resumed_as_a_whole(tmp_path: Path) -> None:
     with pytest.raises(PowerCutError):
         sample(FakeEngine(MODEL, Faults(steps_until_power_cut=30), batch_invariant=False), jobs, EVERY_STEP)
     for fewer, options in ((jobs[:2], RESUME), (jobs, replace(RESUME, slots=3))):
-        with pytest.raises(SamplingError, match=r"batch was '2 of 3 songs at a time \(.*with the same songs and slots"):
+        with pytest.raises(SamplingError, match=r"batch was 'song 1 of 3, 2 at a time \(.*with the same slots"):
             sample(FakeEngine(MODEL, batch_invariant=False), fewer, options)
     sample(FakeEngine(MODEL, batch_invariant=False), jobs, RESUME)
-    assert read_record(jobs[0].folder).fingerprint.batch == read_record(jobs[2].folder).fingerprint.batch
+
+
+def test_the_slots_that_count_are_those_of_the_graphs(tmp_path: Path) -> None:
+    """More than they take may be asked for; graphs that take another number compute otherwise."""
+
+    def engine(most: int, faults: Faults | None = None) -> FakeEngine:
+        return FakeEngine(MODEL, faults, slots=(1, 1, most), batch_invariant=False)
+
+    jobs = _jobs(tmp_path, 3)
+    with pytest.raises(PowerCutError):
+        sample(engine(2, Faults(steps_until_power_cut=30)), jobs, EVERY_STEP)
+    with pytest.raises(SamplingError, match=r"batch was 'song 1 of 3, 2 at a time .* is now 'song 1 of 3, 3 at a time"):
+        sample(engine(3), jobs, replace(RESUME, slots=3))
+    sample(engine(2), jobs, replace(RESUME, slots=3))
+
+
+def test_songs_of_a_batch_keep_their_order(tmp_path: Path) -> None:
+    requests = [SongRequest(seconds=30 * TOP_SECOND, seed=seed) for seed in range(3)]
+    jobs = [SongJob(request, tmp_path / str(request.seed)) for request in requests]
+    with pytest.raises(PowerCutError):
+        sample(FakeEngine(MODEL, Faults(steps_until_power_cut=30), batch_invariant=False), jobs, EVERY_STEP)
+    with pytest.raises(SamplingError, match=r"batch was 'song 3 of 3, .* is now 'song 1 of 3"):
+        sample(FakeEngine(MODEL, batch_invariant=False), jobs[::-1], RESUME)
+
+
+def test_a_song_that_has_all_its_codes_needs_no_batch(tmp_path: Path) -> None:
+    """It is decoded alone, and songs may join it."""
+    jobs = _jobs(tmp_path, 3)
+    sample(FakeEngine(MODEL, batch_invariant=False), jobs[:2], EVERY_STEP)
+    before = all_codes(jobs[1].folder)
+    again = FakeEngine(MODEL, batch_invariant=False)
+    sample(again, jobs[1:2], replace(RESUME, every_level=True))
+    assert not again.sessions
+    sample(FakeEngine(MODEL, batch_invariant=False), jobs, RESUME)
+    assert all_codes(jobs[1].folder) == before
+    assert [len(codes) for codes in all_codes(jobs[2].folder)] == [124, 62, 31]
 
 
 def test_a_song_cut_again_and_again_still_comes_out_the_same(tmp_path: Path) -> None:
