@@ -122,14 +122,24 @@ class EagerSession(SlotSession):
 
 
 def _run_in_place(spec: GraphSpec, function: GraphFunction, tensors: Mapping[str, Tensor]) -> None:
-    """Run a step, and put its results where it finds them the next time."""
+    """Run a step, and put its results where it finds them the next time.
+
+    Raises `EngineError` for a cache that was not written in place: a compiler may make a copy of it, and nothing else
+    would show.
+    """
     import torch
 
     with torch.inference_mode():
         results = function(*(tensors[t.name] for t in spec.inputs))
         for tensor, result in zip(spec.outputs, results, strict=True):
+            own = tensors[tensor.name]
             if not tensor.in_place:
-                tensors[tensor.name].copy_(result)
+                own.copy_(result)
+            elif result.data_ptr() != own.data_ptr():
+                raise EngineError(
+                    f"{spec.name}: {tensor.name} was not written in place, as PyTorch {torch.__version__} ran it. "
+                    "Use another version, or go on without compiling."
+                )
 
 
 class EagerEngine:

@@ -53,7 +53,8 @@ def write_cache(past: Tensor, update: Tensor, index: Tensor) -> Tensor:
 
     The result shares the memory of `past`, in eager code as in every engine.
     """
-    if torch.compiler.is_exporting():
+    # To `torch.compile` of PyTorch 2.11 everything is an export.
+    if torch.compiler.is_exporting() and not torch.compiler.is_dynamo_compiling():
         return torch.ops.jukebox_deploy.cache_update(past, update, index)
     slots = torch.arange(past.shape[0], device=past.device)[:, None]
     entries = index[:, None] + torch.arange(update.shape[2], device=past.device)

@@ -7,8 +7,10 @@ import numpy as np
 import pytest
 import torch
 
-from jukebox_deploy.contract import GraphKind
+from jukebox_deploy.contract import GraphKind, GraphSpec
+from jukebox_deploy.engines.eager import GraphFunction
 from jukebox_deploy.engines.tensors import to_numpy, to_tensor
+from jukebox_deploy.errors import EngineError
 from tests.engines import handmade_prior
 
 
@@ -19,6 +21,20 @@ def test_caches_stay_in_their_memory():
     session.prefill(range(1, 3))
     session.step(1)
     assert session._tensors["key_0"].data_ptr() == address
+
+
+def test_caches_that_a_step_copies_are_noticed():
+    """PyTorch 2.11 compiles such steps out of ones that write in place, and what they give looks right."""
+    engine = handmade_prior.eager_engine()
+    step = engine._opener
+
+    def copying(spec: GraphSpec) -> GraphFunction:
+        function = step(spec)
+        return lambda *tensors: function(*(tensor.clone() for tensor in tensors))
+
+    engine._opener = copying
+    with pytest.raises(EngineError, match=r"key_0 was not written in place, as PyTorch .*go on without compiling"):
+        engine.prior_session(0, 2).step(1)
 
 
 def test_nothing_is_kept_for_gradients():
