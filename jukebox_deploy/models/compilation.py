@@ -45,9 +45,10 @@ def keep_kernels_private() -> None:
     """Have compiled code kept in a folder of the user's, unless `TORCHINDUCTOR_CACHE_DIR` says where.
 
     PyTorch alone takes one in the system's folder for temporary files, whose name anybody could take before, and loads
-    what lies there.
+    what lies there. It writes its choice into that variable, too.
     """
-    if _KERNEL_FOLDER in os.environ:
+    named = os.environ.get(_KERNEL_FOLDER)
+    if named and not _is_pytorchs_choice(Path(named)):
         return
     try:
         folder = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "jukebox-deploy" / "torch-compile"
@@ -56,6 +57,10 @@ def keep_kernels_private() -> None:
     except (OSError, RuntimeError):  # no home, or none that can be written to
         writable = False
     os.environ[_KERNEL_FOLDER] = str(folder) if writable else tempfile.mkdtemp(prefix="jukebox-deploy-")
+
+
+def _is_pytorchs_choice(folder: Path) -> bool:
+    return folder.parent == Path(tempfile.gettempdir()) and folder.name.startswith("torchinductor_")
 
 
 def require_compilation(device: str, error: type[JukeboxError], otherwise: str) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import gc
+import importlib
 import os
 import stat
 import tempfile
@@ -107,6 +108,14 @@ def test_kernels_are_kept_where_nobody_else_writes(
     folder = Path(os.environ["TORCHINDUCTOR_CACHE_DIR"])
     assert folder == tmp_path / "cache" / "jukebox-deploy" / "torch-compile"
     assert stat.S_IMODE(folder.stat().st_mode) == 0o700
+
+
+def test_what_pytorch_chose_by_itself_is_no_choice(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    own = importlib.import_module("torch._inductor.runtime.cache_dir_utils").default_cache_dir()
+    monkeypatch.setenv("TORCHINDUCTOR_CACHE_DIR", own)
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
+    keep_kernels_private()
+    assert os.environ["TORCHINDUCTOR_CACHE_DIR"] == str(tmp_path / "jukebox-deploy" / "torch-compile")
 
 
 def test_without_a_home_kernels_are_kept_for_one_process(
