@@ -13,7 +13,6 @@ from jukebox_deploy.benchmarks.gpu import gpu_bandwidth
 from jukebox_deploy.benchmarks.machine import LARGE_READ, read_bandwidth
 from jukebox_deploy.benchmarks.plan import BenchmarkPlan, Stage, plan_stages
 from jukebox_deploy.benchmarks.results import (
-    Backend,
     Latency,
     MemoryLimit,
     VariantResult,
@@ -101,11 +100,11 @@ class _StageRun:
         for workload, make_task in stage.tasks:
             reasons = {side.variant.backend: side.variant.reason_to_leave_out(workload.kind) for side in sides}
             apart = [side for side in sides if not reasons[side.variant.backend]]
-            if not apart:
-                self.say(f"{workload.kind}, left out: nothing but steps differs from {Backend.EAGER_STATIC}")
-                continue
             notes = (*left_out, *(f"{name} is left out: {reason}" for name, reason in reasons.items() if reason))
-            yield self._measure(workload, apart, [make_task(side.opened) for side in apart], notes)
+            if apart:
+                yield self._measure(workload, apart, [make_task(side.opened) for side in apart], notes)
+            else:
+                self.say(f"{workload.kind}: {'; '.join(notes)}")
             sides = [replace(side, load_seconds=None) for side in sides]
 
     def _mapped(self, left_out: list[str]) -> list[Variant]:
