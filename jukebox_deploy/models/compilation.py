@@ -65,8 +65,8 @@ def _is_pytorchs_choice(folder: Path) -> bool:
 
 def require_compilation(device: str, error: type[JukeboxError], otherwise: str) -> None:
     """Raise an `error` unless something small can be compiled for a device and run there; it takes seconds, once."""
-    compiled = compile_for_inference(lambda x: (2 * x,), "require_compilation")
     with explained_compilation(error, otherwise), torch.inference_mode():
+        compiled = compile_for_inference(lambda x: (2 * x,), "require_compilation")
         compiled(torch.zeros(1, device=device))
 
 
@@ -76,8 +76,6 @@ def explained_compilation(error: type[JukeboxError], otherwise: str) -> Iterator
 
     What runs out of memory meanwhile raises `torch.OutOfMemoryError`, as it would have without compiling.
     """
-    from torch._dynamo.exc import TorchDynamoException
-
     try:
         yield
     except OSError as failure:
@@ -85,7 +83,11 @@ def explained_compilation(error: type[JukeboxError], otherwise: str) -> Iterator
             f"compiled kernels could not be kept ({failure}). Name a folder for them in {_KERNEL_FOLDER}, "
             f"or {otherwise}."
         ) from failure
-    except TorchDynamoException as failure:
+    except RuntimeError as failure:
+        from torch._dynamo.exc import TorchDynamoException  # not before: importing it makes the folder for kernels
+
+        if not isinstance(failure, TorchDynamoException):
+            raise
         cause = getattr(failure, "inner_exception", failure)  # a compiler's own error
         if isinstance(cause, torch.OutOfMemoryError):
             raise cause from failure

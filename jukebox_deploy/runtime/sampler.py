@@ -117,11 +117,10 @@ class SongSampler:
         """Check every request, then lock and check every folder, and only then write to any."""
         sources = [self._check_source(job) for job in jobs]
         stores = [stack.enter_context(SongStore(job.folder)) for job in jobs]
-        opened = list(zip(jobs, stores, sources, strict=True))
-        lengths = [source.lengths if source else read_record(store.folder).lengths for _, store, source in opened]
-        fingerprints = self._fingerprints(lengths)
-        records = [self._record(*triple, own) for triple, own in zip(opened, fingerprints, strict=True)]
-        for record, (_, store, source) in zip(records, opened, strict=True):
+        known = [source or read_record(store.folder) for source, store in zip(sources, stores, strict=True)]
+        fingerprints = self._fingerprints([song.lengths for song in known])
+        records = [self._record(*song) for song in zip(jobs, stores, known, fingerprints, strict=True)]
+        for record, store, source in zip(records, stores, sources, strict=True):
             if source:
                 store.begin(record, source.given)
         return [self._open_song(i, *pair) for i, pair in enumerate(zip(stores, records, strict=True))]
@@ -148,18 +147,17 @@ class SongSampler:
         return [replace(self._fingerprint, batch=f"song {i + 1} {batch}") for i in range(len(lengths))]
 
     def _record(
-        self, job: SongJob, store: SongStore, source: SongSource | None, fingerprint: Fingerprint
+        self, job: SongJob, store: SongStore, known: SongSource | SongRecord, fingerprint: Fingerprint
     ) -> SongRecord:
         """What `song.json` says or shall say."""
-        if source is not None:
-            return SongRecord(self._config.name, fingerprint, job.request, source.lengths)
-        if self._is_sampled(store):
-            fingerprint = replace(fingerprint, batch=read_record(store.folder).fingerprint.batch)
+        if isinstance(known, SongSource):
+            return SongRecord(self._config.name, fingerprint, job.request, known.lengths)
+        if known.fingerprint.batch != fingerprint.batch and self._is_sampled(store, known.lengths):
+            fingerprint = replace(fingerprint, batch=known.fingerprint.batch)
         return store.resume(job.request, fingerprint)
 
-    def _is_sampled(self, store: SongStore) -> bool:
-        """Whether a song that was begun has all its codes, so that it does not matter who computes."""
-        lengths = read_record(store.folder).lengths
+    def _is_sampled(self, store: SongStore, lengths: SongLengths) -> bool:
+        """Whether a song that was begun has all its codes, so that it matters no more beside which others."""
         levels = lengths.levels_to_sample(self._options.lowest_level)
         return all(len(store.codes(level, lengths)) == lengths.totals[level] for level in levels)
 

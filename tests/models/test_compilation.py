@@ -136,10 +136,11 @@ def test_a_folder_for_kernels_that_was_chosen_stays(monkeypatch: pytest.MonkeyPa
     assert os.environ["TORCHINDUCTOR_CACHE_DIR"] == "chosen"
 
 
-def test_a_folder_that_cannot_be_written_is_told_of() -> None:
-    message = r"could not be kept .*TORCHINDUCTOR_CACHE_DIR, or do without"
-    with pytest.raises(EngineError, match=message), explained_compilation(EngineError, "do without"):
-        raise PermissionError(13, "Permission denied", "/kernels")
+def test_a_folder_that_cannot_be_made_is_told_of(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "file").write_text("no folder")
+    monkeypatch.setenv("TORCHINDUCTOR_CACHE_DIR", str(tmp_path / "file" / "kernels"))
+    with pytest.raises(EngineError, match=r"could not be kept .*kernels.*TORCHINDUCTOR_CACHE_DIR, or do without"):
+        require_compilation("cpu", EngineError, "do without")
 
 
 def test_memory_that_runs_out_while_compiling_is_no_matter_of_compilers() -> None:
