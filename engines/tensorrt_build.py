@@ -7,7 +7,7 @@ without a GPU; TensorRT needs the GPU that it builds for.
 from __future__ import annotations
 
 import time
-from collections.abc import Collection, Sequence
+from collections.abc import Collection, Iterator, Sequence
 from dataclasses import dataclass, replace
 from enum import StrEnum
 from pathlib import Path
@@ -26,6 +26,7 @@ from jukebox_deploy.engines.tensorrt_flavour import (
     shared_logger,
     stream_writer,
 )
+from jukebox_deploy.engines.tensorrt_listing import Launches, read_launches
 from jukebox_deploy.engines.tensorrt_timing import TimingCache
 from jukebox_deploy.errors import EngineError
 from jukebox_deploy.files import atomic_path
@@ -89,6 +90,7 @@ class BuildSummary:
     layers: int  # of the parsed network
     caches_in_place: int
     profiles: int
+    kernels: int | None  # that one run launches, with the profile that launches most, if the flavour says it
     engine_bytes: int
     activation_bytes: int | None  # device memory beside weights and tensors, if the flavour says it
     seconds: float
@@ -123,7 +125,7 @@ def build_engine(
         raise _failure(events, f"{spec.name}: {options.target} cannot parse the graph")
     in_place = _count_cache_updates(trt, network)
     _require_cache_updates(spec, in_place, options.target)
-    builder_config = _configure(trt, builder, spec, options)
+    builder_config = _configure(trt, builder, network, spec, options)
     timing = None
     if options.timing_caches is not None:
         files = [onnx_path, *(onnx_path.parent / name for name in weight_files)]
@@ -138,28 +140,37 @@ def build_engine(
         _require_engine(done, events, spec, options.target)
     if timing is not None:
         timing.save(builder_config)
+    profiles = max(1, builder_config.num_optimization_profiles)
+    launches = read_launches("\n".join(events.texts("VERBOSE")), profiles)
     return BuildSummary(
         graph=spec.name,
         layers=layers,
         caches_in_place=in_place,
-        profiles=max(1, builder_config.num_optimization_profiles),
+        profiles=profiles,
+        kernels=None if launches is None else launches.kernels,
         engine_bytes=events.written,
         activation_bytes=events.number("Total Activation Memory:"),
         seconds=time.perf_counter() - started,
         process_peak_bytes=_process_peak_bytes(),
-        warnings=(*_remarks(spec, options), *(t for t in events.texts("WARNING") if _INT64_NOTE not in t)),
+        warnings=(*_remarks(spec, options, launches), *(t for t in events.texts("WARNING") if _INT64_NOTE not in t)),
         compute_capabilities=capabilities_of_engine(builder_config, options.compute_capabilities),
     )
 
 
-def _remarks(spec: GraphSpec, options: BuildOptions) -> tuple[str, ...]:
+def _remarks(spec: GraphSpec, options: BuildOptions, launches: Launches | None) -> Iterator[str]:
     """What a choice costs later."""
-    if spec.kind is GraphKind.STEP and Feature.WEIGHT_STREAMING in options.features:
-        return (
+    if spec.kind is not GraphKind.STEP:
+        return
+    if Feature.WEIGHT_STREAMING in options.features:
+        yield (
             "this step may stream its weights, so it cannot be recorded as a CUDA graph; where all weights fit the "
-            f"GPU, build without --feature {Feature.WEIGHT_STREAMING}.",
+            f"GPU, build without --feature {Feature.WEIGHT_STREAMING}."
         )
-    return ()
+    if launches is not None and launches.written_weights:
+        yield (
+            f"{launches.written_weights} kernels of every step do nothing but write quantised weights out as floats, "
+            "which takes longer than floats would; build with other --slots, or with --precision fp16."
+        )
 
 
 def _create_builder(trt: Any, logger: Any, spec: GraphSpec, target: Target) -> Any:
@@ -169,9 +180,10 @@ def _create_builder(trt: Any, logger: Any, spec: GraphSpec, target: Target) -> A
         raise _failure(logger.events, f"{spec.name}: {target} cannot start its builder ({error})") from error
 
 
-def _configure(trt: Any, builder: Any, spec: GraphSpec, options: BuildOptions) -> Any:
+def _configure(trt: Any, builder: Any, network: Any, spec: GraphSpec, options: BuildOptions) -> Any:
     builder_config = builder.create_builder_config()
     set_compute_capabilities(trt, builder_config, options.compute_capabilities, options.target)
+    builder_config.profiling_verbosity = trt.ProfilingVerbosity.DETAILED  # or the listing would not name the kernels
     builder_config.clear_flag(trt.BuilderFlag.TF32)  # or matrices of fp32 would be rounded to ten bits
     streams = Feature.WEIGHT_STREAMING in options.features  # moves weights into memory of its own
     if spec.states and not streams and hasattr(trt.BuilderFlag, "REQUIRE_USER_ALLOCATION"):
@@ -180,7 +192,7 @@ def _configure(trt: Any, builder: Any, spec: GraphSpec, options: BuildOptions) -
         builder_config.set_flag(flag)
     for ranges in profile_ranges(spec, options.slots):
         profile = builder.create_optimization_profile()
-        _set_shapes(profile, replace(spec, ranges=ranges))
+        _set_shapes(profile, network, replace(spec, ranges=ranges))
         if builder_config.add_optimization_profile(profile) < 0:
             raise EngineError(f"{spec.name}: {options.target} refuses the ranges {spec.to_json()['ranges']}.")
     return builder_config
@@ -189,31 +201,35 @@ def _configure(trt: Any, builder: Any, spec: GraphSpec, options: BuildOptions) -
 def profile_ranges(spec: GraphSpec, slots: Sequence[int]) -> list[tuple[DimensionRange, ...]]:
     """The ranges of each profile: for a stack, one that is best at each number of slots and begins after the last.
 
-    One slot beside others gets the range 1 to 2: where a profile is fixed at 1, TensorRT-RTX lays out all matrices a
-    second time for it, and the engine has its weights twice.
+    One slot gets the range 1 to 2. For a profile that is fixed at 1, TensorRT-RTX lays out all matrices a second time
+    if there are others, and every step writes int8 and fp8 weights out as floats before it multiplies them.
     """
     if not spec.ranges:
         return []
     if not slots or not spec.states:
         return [spec.ranges]
     lowest = [slots[0] if spec.kind is GraphKind.STEP else 1, *(number + 1 for number in slots[:-1])]
-    highest = [max(2, number) for number in slots] if len(slots) > 1 else slots
+    highest = [max(2, number) for number in slots]
     return [
         tuple(DimensionRange("B", low, best, high) if r.symbol == "B" else r for r in spec.ranges)
         for low, best, high in zip(lowest, slots, highest, strict=True)
     ]
 
 
-def _set_shapes(profile: Any, spec: GraphSpec) -> None:
-    """Smallest, best and largest shape of every input of changing size."""
+def _set_shapes(profile: Any, network: Any, spec: GraphSpec) -> None:
+    """Smallest, best and largest shape of every input of changing size; a graph may fix what its table lets change."""
     sizes = (
         {r.symbol: r.minimum for r in spec.ranges},
         {r.symbol: r.optimum for r in spec.ranges},
         {r.symbol: r.maximum for r in spec.ranges},
     )
-    for tensor in spec.inputs:
-        if any(isinstance(dimension, str) for dimension in tensor.dims):
+    for tensor, parsed in zip(spec.inputs, _inputs(network), strict=True):
+        if any(dimension < 0 for dimension in parsed.shape):
             profile.set_shape(tensor.input_name, *(tensor.shape(size) for size in sizes))
+
+
+def _inputs(network: Any) -> list[Any]:
+    return [network.get_input(index) for index in range(network.num_inputs)]
 
 
 def _count_cache_updates(trt: Any, network: Any) -> int:

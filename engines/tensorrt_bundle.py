@@ -191,10 +191,12 @@ def _facts(
 ) -> Mapping[str, Any]:
     """How the engines of a graph were made, and what they need. Parts run in turn and in the same memory."""
     activations = [s.activation_bytes for s in summaries if s.activation_bytes is not None]
+    kernels = [s.kernels for s in summaries if s.kernels is not None]
     return {
         "onnx_sha256": [source.manifest.files[piece.file].sha256 for piece in exported.pieces],
         "layers": sum(summary.layers for summary in summaries),
         "layers_of_parts": [summary.layers for summary in summaries] if exported.parts else [],
+        "kernels": sum(kernels) if len(kernels) == len(summaries) else None,
         "activation_bytes": max(activations) if len(activations) == len(summaries) else None,
         "profiles": summaries[0].profiles,
         "slots": list(options.slots),

@@ -19,6 +19,7 @@ from dataclasses import dataclass, field
 from typing import Any, BinaryIO
 
 from jukebox_deploy.engines.manifest import Target
+from jukebox_deploy.engines.tensorrt_listing import LISTING_BEGINS
 from jukebox_deploy.errors import EngineError
 
 Progress = Callable[[str, int, int], None]
@@ -113,7 +114,7 @@ def shared_logger(target: Target) -> Any:
 
         def log(self, severity: Any, msg: str) -> None:
             with self.events.guarded():
-                if severity.name != "VERBOSE":
+                if severity.name != "VERBOSE" or msg.startswith(LISTING_BEGINS):
                     self.events.messages.append((severity.name, msg))
 
     return CollectingLogger()

@@ -206,12 +206,13 @@ def _print_summaries(out: Path, summaries: list[BuildSummary]) -> None:
 
     table = Table(box=box.SIMPLE)
     table.add_column("graph", no_wrap=True)
-    for heading in ("layers", "caches in place", "profiles", "engine MiB", "activations MiB", "seconds"):
+    for heading in ("layers", "kernels", "caches in place", "profiles", "engine MiB", "activations MiB", "seconds"):
         table.add_column(heading, justify="right", no_wrap=True)
     for summary in summaries:
         table.add_row(
             summary.graph,
             f"{summary.layers:,}",
+            "" if summary.kernels is None else f"{summary.kernels:,}",
             str(summary.caches_in_place),
             str(summary.profiles),
             _mebibytes(summary.engine_bytes),

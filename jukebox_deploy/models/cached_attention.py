@@ -15,7 +15,7 @@ import torch
 from torch import Tensor
 
 from jukebox_deploy.attention_patterns import AttentionPattern
-from jukebox_deploy.models.attention import AttentionGeometry, attend
+from jukebox_deploy.models.attention import AttentionGeometry, attention_weights
 
 
 class KeyValue(NamedTuple):
@@ -194,9 +194,8 @@ def cached_attention(
     """Write the new keys and values, then attend: `[B, H, Q, D]` and the caches that go out."""
     present = KeyValue(*(write_cache(p, pattern.fold(n), address.write) for p, n in zip(past, new, strict=True)))
     key, value = (pattern.select(cache, address.row) for cache in present)
-    result = attend(pattern.fold(query), key, value, address.visible)
-    if result.shape != query.shape:
-        result = result.reshape(query.shape)
+    weights = attention_weights(pattern.fold(query), key, address.visible)
     if address.gate is not None:
-        result = torch.where(address.gate, result, 0.0)
-    return result, present
+        weights = torch.where(address.gate, weights, 0.0)  # here, engines do it within the softmax's kernel
+    result = weights.to(value.dtype) @ value
+    return result if result.shape == query.shape else result.reshape(query.shape), present

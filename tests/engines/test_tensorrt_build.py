@@ -9,10 +9,11 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+import ml_dtypes
 import numpy as np
 import onnx
 import pytest
-from onnx import helper
+from onnx import helper, numpy_helper
 
 from jukebox_deploy.contract import DimensionRange, GraphKind, GraphSpec, Precision, Role, TensorSpec
 from jukebox_deploy.engines import tensorrt_build
@@ -50,9 +51,19 @@ def test_a_cache_graph_builds(rtx: Any, tmp_path: Path, precision: Precision, ca
 def test_fp32_is_fp32_and_what_has_states_can_be_recorded(rtx: Any) -> None:
     builder = rtx.Builder(rtx.Logger(rtx.Logger.ERROR))
     for spec in (cache_spec("float32"), decode_spec()):
-        builder_config = tensorrt_build._configure(rtx, builder, spec, BuildOptions())
+        network = declared_network(rtx, builder, spec)
+        builder_config = tensorrt_build._configure(rtx, builder, network, spec, BuildOptions())
         assert not builder_config.get_flag(rtx.BuilderFlag.TF32)
         assert builder_config.get_flag(rtx.BuilderFlag.REQUIRE_USER_ALLOCATION) is bool(spec.states)
+
+
+def declared_network(rtx: Any, builder: Any, spec: GraphSpec) -> Any:
+    """A network with the inputs of a table and nothing else."""
+    network = builder.create_network(1 << int(rtx.NetworkDefinitionCreationFlag.STRONGLY_TYPED))
+    for tensor in spec.inputs:
+        dims = [dimension if isinstance(dimension, int) else -1 for dimension in tensor.dims]
+        network.add_input(tensor.input_name, rtx.DataType(getattr(rtx, tensor.dtype)), dims)
+    return network
 
 
 def test_turing_builds_in_fp16(rtx: Any, tmp_path: Path) -> None:
@@ -129,7 +140,7 @@ def test_onnx_runtime_needs_no_builder() -> None:
         load_flavour(Target.ONNXRUNTIME)
 
 
-def test_profiles_come_from_the_table() -> None:
+def test_profiles_come_from_the_table(rtx: Any) -> None:
     class Recorder:
         shapes: dict[str, tuple[tuple[int, ...], ...]] = {}  # noqa: RUF012  # one test's worth
 
@@ -140,7 +151,8 @@ def test_profiles_come_from_the_table() -> None:
     fixed = TensorSpec("scale", "float32", (3,), Role.INPUT)
     half = TensorSpec("halves", "float32", ("B", "2*T"), Role.INPUT)
     recorder = Recorder()
-    tensorrt_build._set_shapes(recorder, replace(spec, tensors=(*spec.tensors, fixed, half)))
+    spec = replace(spec, tensors=(*spec.tensors, fixed, half))
+    tensorrt_build._set_shapes(recorder, declared_network(rtx, rtx.Builder(rtx.Logger(rtx.Logger.ERROR)), spec), spec)
     assert recorder.shapes == {
         "codes": ((1, 1), (4, 64), (16, 256)),
         "halves": ((1, 2), (4, 128), (16, 512)),
@@ -180,7 +192,7 @@ def test_a_profile_for_each_number_of_slots() -> None:
     ]
     assert ranges == [
         [(1, 1, 2), (2, 4, 4), (5, 16, 16)],
-        [(1, 1, 1)],
+        [(1, 1, 2)],
         [(4, 4, 4), (5, 16, 16)],
         [(1, 4, 4), (5, 16, 16)],
         [(1, 4, 16)],
@@ -199,7 +211,7 @@ def test_profiles_are_built(rtx: Any, tmp_path: Path) -> None:
 def test_profiles_share_their_weights(
     rtx: Any, tmp_path: Path, monkeypatch: Any, first: tuple[int, int, int], copies: int
 ) -> None:
-    """Unless one is fixed at one slot, which `profile_ranges` therefore never gives beside others."""
+    """Unless one is fixed at one slot, which `profile_ranges` therefore never gives."""
     spec = products_spec()
     assert profile_ranges(spec, (1, 4))[0] == (DimensionRange("B", 1, 1, 2),)
     monkeypatch.setattr(
@@ -210,6 +222,36 @@ def test_profiles_share_their_weights(
     onnx.save(products_model(spec), tmp_path / "step_0.onnx")
     summary = build_engine(tmp_path / "step_0.onnx", spec, tmp_path / "step_0.engine", BuildOptions(slots=(1, 4)))
     assert copies <= summary.engine_bytes / PRODUCTS_BYTES < copies + 0.5
+
+
+@pytest.mark.parametrize("stored", [np.int8, ml_dtypes.float8_e4m3fn])
+def test_no_step_writes_its_weights_out(rtx: Any, tmp_path: Path, monkeypatch: Any, stored: Any) -> None:
+    """What TensorRT-RTX does with one slot alone, and the reason why no profile is fixed at one."""
+    spec = replace(products_spec(), ranges=(DimensionRange("B", 1, 1, 1),))
+    onnx.save(quantised_products(spec, stored), tmp_path / "step_0.onnx")
+
+    def summary() -> tensorrt_build.BuildSummary:
+        return build_engine(tmp_path / "step_0.onnx", spec, tmp_path / "step_0.engine", BuildOptions(slots=(1,)))
+
+    together = summary()
+    assert together.warnings == ()
+    monkeypatch.setattr(tensorrt_build, "profile_ranges", lambda spec, slots: [spec.ranges])
+    (warning,) = (apart := summary()).warnings
+    assert warning.startswith("2 kernels of every step do nothing but write quantised weights out")
+    assert together.kernels is not None and apart.kernels is not None and together.kernels < apart.kernels
+
+
+def test_a_graph_may_fix_the_slots_that_its_table_names(rtx: Any, tmp_path: Path) -> None:
+    spec = cache_spec()
+    model = cache_model(spec)
+    for value in (*model.graph.input, *model.graph.output):
+        for dimension in value.type.tensor_type.shape.dim:
+            if dimension.dim_param:
+                dimension.dim_value = 1
+    onnx.save(model, tmp_path / "step_0.onnx")
+    fixed = replace(spec, ranges=tuple(DimensionRange(r.symbol, 1, 1, 1) for r in spec.ranges))
+    options = BuildOptions(slots=(1,))
+    assert build_engine(tmp_path / "step_0.onnx", fixed, tmp_path / "step_0.engine", options).engine_bytes
 
 
 PRODUCTS_BYTES = 2 * 512 * 1024 * 2
@@ -223,6 +265,20 @@ def products_spec() -> GraphSpec:
         TensorSpec("y", "float16", ("B", 512), Role.OUTPUT),
     )
     return GraphSpec(GraphKind.STEP, 0, tensors, (DimensionRange("B", 1, 4, 4),))
+
+
+def quantised_products(spec: GraphSpec, stored: Any) -> onnx.ModelProto:
+    """The same with weights stored in a byte each, and a scale per column."""
+    model = products_model(spec)
+    for tensor in [t for t in model.graph.initializer if len(t.dims) == 2]:
+        name, width = tensor.name, tensor.dims[1]
+        array = (numpy_helper.to_array(tensor) * 16).astype(stored)
+        tensor.CopyFrom(numpy_helper.from_array(array, f"{name}_stored"))
+        model.graph.initializer.append(numpy_helper.from_array(np.full(width, 1 / 16, np.float16), f"{name}_scale"))
+        model.graph.node.insert(
+            0, helper.make_node("DequantizeLinear", [f"{name}_stored", f"{name}_scale"], [name], axis=1)
+        )
+    return model
 
 
 def products_model(spec: GraphSpec) -> onnx.ModelProto:
