@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import functools
 import importlib.metadata
+import os
 import sys
 from dataclasses import dataclass
 from pathlib import Path
@@ -37,6 +38,9 @@ LARGE_WEIGHTS = 512 << 20
 TWICE_IN_MEMORY = 1 << 30
 """Up to this, all cores pack weights, which is up to twice as fast; until all are packed they are in memory twice."""
 
+CPU = "cpu"
+"""The provider that runs graphs on a processor."""
+
 GPU_PROVIDERS = {
     "cuda": "CUDAExecutionProvider",
     "tensorrt": "TensorrtExecutionProvider",
@@ -49,7 +53,7 @@ GPU_PROVIDERS = {
 class OnnxRuntimeOptions:
     """How sessions are made."""
 
-    provider: str = "cpu"  # or one of `GPU_PROVIDERS`
+    provider: str = CPU  # or one of `GPU_PROVIDERS`
     threads: int | None = None  # that an engine may use; None: as many as pay
     device: int = 0  # number of the GPU
     map_weights: bool = False  # the step's too, if large: open at once and copy nothing; other graphs always do so
@@ -57,7 +61,7 @@ class OnnxRuntimeOptions:
     cuda_graph: bool | None = None  # record a step and replay it, with the provider cuda; None: if it lets itself be
 
     def __post_init__(self) -> None:
-        known = ("cpu", *GPU_PROVIDERS)
+        known = (CPU, *GPU_PROVIDERS)
         if self.provider not in known:
             raise EngineError(f"ONNX Runtime: unknown provider {self.provider!r}; choose {', '.join(known)}.")
         if self.cuda_graph and self.provider != "cuda":
@@ -120,7 +124,11 @@ def providers(runtime: Any, options: OnnxRuntimeOptions, kind: GraphKind | None 
         "arena_extend_strategy": "kSameAsRequested",  # and not twice of it
     }
     chain = [(GPU_PROVIDERS["cuda"], cuda)]
-    return chain if options.provider == "cuda" else [(name, {"device_id": str(options.device)}), *chain]
+    if options.provider == "cuda":
+        return chain
+    # TensorRT rounds matrices of fp32 too, and its providers have no option for it. CUDA's libraries read this once.
+    os.environ.setdefault("NVIDIA_TF32_OVERRIDE", "0")
+    return [(name, {"device_id": str(options.device)}), *chain]
 
 
 @functools.cache

@@ -6,6 +6,7 @@ other states have two, which the steps read and write in turn.
 
 from __future__ import annotations
 
+import warnings
 import weakref
 from contextlib import ExitStack
 from dataclasses import dataclass
@@ -118,10 +119,10 @@ class TensorRtSession(SlotSession):
     def _can_replay(self, wanted: bool | None) -> bool:
         if wanted is False or self._step.capturable():
             return wanted is not False
+        said = f"{self.spec.name}: the runtime says that this step cannot be recorded"
         if wanted:
-            raise EngineError(
-                f"{self.spec.name}: the runtime says that this step cannot be recorded; drop --cuda-graph."
-            )
+            raise EngineError(f"{said}; drop --cuda-graph.")
+        warnings.warn(f"{said}. Steps run without.", RuntimeWarning, stacklevel=2)
         return False
 
     @property

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import contextlib
 import logging
+import re
 import warnings
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
@@ -146,10 +147,28 @@ def _export(graphs: str, pieces: Sequence[Piece]) -> ir.Model:
                 optimize=False,  # would read the weights, which are fake
                 verbose=False,
             )
-        except Exception as error:  # torch.onnx raises many kinds; the first line says what
-            raise ExportError(f"{graphs} could not be traced: {str(error).splitlines()[0]}") from error
+        except Exception as error:  # torch.onnx raises many kinds
+            raise ExportError(f"{graphs} could not be traced: {_reason(error)}") from error
     assert program is not None
     return program.model
+
+
+def _reason(error: BaseException) -> str:
+    """The first line of an error, which says where torch failed, and of the innermost one behind it, which says why."""
+    cause = error
+    while cause.__cause__ is not None:
+        cause = cause.__cause__
+    why = "" if cause is error else f" ({type(cause).__name__}: {_first_line(cause)})"
+    return _first_line(error) + why
+
+
+def _first_line(error: BaseException) -> str:
+    """Without the codes that colour it in a terminal, and without torch's announcement of further lines."""
+    lines = _COLOUR.sub("", str(error)).strip().splitlines() or [type(error).__name__]
+    return lines[0].removesuffix(" Next steps:")
+
+
+_COLOUR = re.compile(r"\x1b\[[0-9;]*m")
 
 
 @contextlib.contextmanager

@@ -159,6 +159,12 @@ class GraphSpec:
         return None if self.kind in (GraphKind.VQVAE_ENCODE, GraphKind.VQVAE_DECODE) else self.level
 
     @property
+    def precision(self) -> Precision:
+        """What the graph computes in, as its caches, lyrics or rows say; fp32 where it has none of these."""
+        dtypes = {tensor.dtype for tensor in self.tensors}
+        return next((half for half in (Precision.FP16, Precision.BF16) if half.dtype in dtypes), Precision.FP32)
+
+    @property
     def inputs(self) -> tuple[TensorSpec, ...]:
         """Inputs and states, in order."""
         return tuple(t for t in self.tensors if t.role is not Role.OUTPUT)

@@ -39,7 +39,7 @@ class GraphOptions:
 
     precision: Precision = Precision.FP32
     slots: tuple[int, int, int] = (1, 4, 16)  # minimum, optimum, maximum of B
-    logits: bool = False  # the step also gives its logits
+    logits: bool = True  # the step also gives its logits: without them nothing sees what its last layer does
 
 
 _INT, _LONG, _FLOAT = "int32", "int64", "float32"

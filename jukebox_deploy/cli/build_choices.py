@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import click
@@ -76,16 +77,33 @@ def require_sense(choices: Mapping[str, Any], runs_graphs: bool) -> None:
         raise click.UsageError("--skip-refused is for the GPUs that --compute lists.")
 
 
+def require_use_of_graphs(source: Path, choices: Mapping[str, Any], runs_graphs: bool, makes_copy: bool) -> None:
+    """Refuse what would do nothing with graphs that were exported already."""
+    if source.suffix == ".onnx" and choices["graphs"]:
+        raise click.UsageError(f"{source} is one graph, so --graphs has nothing to choose: leave it out.")
+    if not runs_graphs:
+        return
+    if idle := [name for name in ("slots", "processes") if choices[name]]:
+        raise click.UsageError(
+            f"{_spelled(idle)} is for an export or for engines of TensorRT; ONNX Runtime runs the graphs of {source} "
+            "as they were exported."
+        )
+    if not makes_copy and (idle := [name for name in ("graphs", "force") if choices[name]]):
+        raise click.UsageError(f"{_spelled(idle)} is for a copy that opens sooner, which needs --out DIR.")
+
+
 def require_as_exported(bundle: EngineBundle, choices: Mapping[str, Any]) -> None:
     """Refuse choices of an export that graphs which were exported already do not have."""
     manifest = bundle.manifest
     precision, weights = _arithmetic(choices)
+    other_weights = weights not in (None, manifest.linear_weights)  # of --weights, or of --precision int8
     contradictions = {
-        "precision": precision not in (None, manifest.precision),
-        "weights": weights not in (None, manifest.linear_weights),
+        "precision": precision not in (None, manifest.precision) or (other_weights and not choices["weights"]),
+        "weights": other_weights and choices["weights"] is not None,
         "parts": choices["cutting"] is not None and not _is_cut_so(manifest, choices["cutting"]),
         "no-validate": not choices["validate"],
-        **{name: _is_given(choices[name]) for name in ("keep", "calibrate", "max_kl", "logits", "keep_onnx")},
+        "no-logits": not choices["logits"],
+        **{name: _is_given(choices[name]) for name in ("keep", "calibrate", "max_kl", "keep_onnx")},
     }
     if chosen := [name for name, contradicts in contradictions.items() if contradicts]:
         raise EngineError(

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from jukebox_deploy.cli.options import comma_separated, grouped
+from jukebox_deploy.cli.options import UsualFloat, comma_separated, grouped
 from jukebox_deploy.contract import LinearWeights
 
 if TYPE_CHECKING:
@@ -37,8 +37,7 @@ export_options = grouped(
     click.option(
         "--weights",
         type=click.Choice([str(w) for w in LinearWeights]),
-        help="Of the stacks' linear layers: as the precision, or small values with scales; a step then gives its "
-        "logits. [default: precision]",
+        help="Of the stacks' linear layers: as the precision, or small values with scales. [default: precision]",
     ),
     click.option(
         "--keep",
@@ -54,7 +53,7 @@ export_options = grouped(
     ),
     click.option(
         "--max-kl",
-        type=click.FloatRange(min=0),
+        type=UsualFloat(min=0),
         metavar="NATS",
         help="How far --weights may move the probabilities of codes, on average. [default: 0.01 int8, 0.05 int4 and "
         "fp8]",
@@ -67,7 +66,9 @@ export_options = grouped(
         help="Cut steps and prefills into so many parts of whole layers, or into parts of at most so many weights, "
         "as in 4GB: each is built by itself, and they run one after the other. [default: 1]",
     ),
-    click.option("--logits", is_flag=True, help="The step also gives its logits."),
+    click.option(
+        "--logits/--no-logits", default=True, help="The step also gives its logits, which verify and evaluate compare."
+    ),
     click.option("--validate/--no-validate", default=True, help="Compare each graph with PyTorch in ONNX Runtime."),
 )
 """The options of an export, apart from precision and slots."""

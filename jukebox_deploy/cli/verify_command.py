@@ -12,6 +12,7 @@ from jukebox_deploy.cli.options import FILE, PATH, comma_separated, give_report,
 from jukebox_deploy.cli.progress import progress_line
 from jukebox_deploy.cli.tables import output_console, plain_table
 from jukebox_deploy.cli.tensorrt_options import chosen_tensorrt, tensorrt_options
+from jukebox_deploy.engines.onnxruntime_sessions import CPU, GPU_PROVIDERS
 
 if TYPE_CHECKING:
     from jukebox_deploy.engines.bundle import EngineBundle
@@ -48,7 +49,15 @@ PAGE_NAME = "verification.html"
     "exported",
     metavar="DIR",
     type=PATH,
-    help="The ONNX bundle that engines were built from, to be compared where they cannot run.",
+    help="The ONNX bundle that engines were built from: it has their quantised weights, shows the layer where a "
+    "difference starts, and is compared and built again where the engines cannot run.",
+)
+@click.option(
+    "--provider",
+    type=click.Choice([CPU, *GPU_PROVIDERS]),
+    default=CPU,
+    show_default=True,
+    help="What runs ONNX graphs.",
 )
 @tensorrt_options
 @report_options
@@ -66,7 +75,9 @@ def command(bundle: Path, against: Path, out: Path | None, as_json: bool, **choi
     from jukebox_deploy.jobs.verify_ladder import VerifyRequest
 
     tensorrt = chosen_tensorrt(choices)
-    request = VerifyRequest(choices["graphs"], choices["windows"], choices["steps"], tensorrt=tensorrt)
+    request = VerifyRequest(
+        choices["graphs"], choices["windows"], choices["steps"], tensorrt=tensorrt, provider=choices["provider"]
+    )
     opened = open_bundle(bundle)
     exported = choices["exported"] and open_bundle(choices["exported"])
     with progress_line("comparing") as say:

@@ -217,7 +217,7 @@ class _Export:
                 continue
             rows: list[dict[str, Any]] = []
             for sizes in sizes_to_compare(entry.spec):
-                parity = compare_graph(open_eager, found, entry.spec, sizes, precision, self.request.seed)
+                parity = compare_graph(open_eager, found, entry.spec, sizes, self.request.seed)
                 require_parity(name, str(sizes), parity)
                 worst = max(parity, key=lambda row: row.relative_error)
                 self.listener(ExportEvent("validate", name, f"{sizes}: relative error {worst.relative_error:.1e}"))

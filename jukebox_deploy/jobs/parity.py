@@ -12,7 +12,7 @@ from jukebox_deploy.config import JukeboxConfig
 from jukebox_deploy.contract import GraphSpec, Precision, TensorSpec
 from jukebox_deploy.engine import Engine
 from jukebox_deploy.export.feeds import random_feed
-from jukebox_deploy.export.validation import TensorParity, compare
+from jukebox_deploy.export.validation import Statistics, TensorParity, compare
 from jukebox_deploy.jobs.arrays_on_disk import ArraysOnDisk
 from jukebox_deploy.jobs.graph_runs import run_graph
 from jukebox_deploy.parameter_counts import system_parameters
@@ -70,12 +70,12 @@ def compare_graph(
     found: Engine,
     spec: GraphSpec,
     sizes: dict[str, int],
-    precision: Precision,
     seed: int,
+    measure: Callable[[np.ndarray, np.ndarray], Statistics] | None = None,
 ) -> list[TensorParity]:
-    """Run a graph on both engines with the same random inputs and compare all outputs.
+    """Run a graph on both engines with the same random inputs and compare all outputs, in the graph's own precision.
 
-    `open_expected`: see `reference`.
+    `open_expected`: see `reference`. `measure`: see `compare`.
     """
 
     def feed(tensor: TensorSpec) -> np.ndarray:
@@ -83,6 +83,6 @@ def compare_graph(
 
     with ArraysOnDisk(run_graph(open_expected(), spec, sizes["B"], feed)) as expected:
         _let_go(found.config)
-        rows = compare(expected, run_graph(found, spec, sizes["B"], feed), precision)
+        rows = compare(expected, run_graph(found, spec, sizes["B"], feed), spec.precision, measure)
     _let_go(found.config)
     return rows

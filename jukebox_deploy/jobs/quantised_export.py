@@ -89,13 +89,24 @@ class Quantiser:
     choices: Mapping[str, LinearChoice] = field(init=False)
 
     def __post_init__(self) -> None:
-        """Raises `ExportError` for layers to keep that there are not."""
+        """Raises `ExportError` for layers to keep that there are not, and if they are all that there is."""
         priors = {
             name: component_shapes(part)
             for name, part in component_configs(self.checkpoint.config).items()
             if isinstance(part, PriorConfig)
         }
         object.__setattr__(self, "choices", choose_layers(priors, self.form, self.request.keep))
+        self._require_something()
+
+    def _require_something(self) -> None:
+        choices = self.choices.values()
+        kept, unfit = sum(len(choice.kept) for choice in choices), sum(len(choice.unfit) for choice in choices)
+        if kept + unfit and not any(choice.quantised for choice in choices):
+            raise ExportError(
+                f"nothing is left to store as {self.request.weights} in any prior: of {kept + unfit} linear layers "
+                f"--keep leaves {kept} in the precision, and {unfit} have no whole groups of inputs. Keep fewer, or "
+                "leave out --weights."
+            )
 
     @cached_property
     def form(self) -> WeightFormat:
@@ -108,6 +119,8 @@ class Quantiser:
 
     def tensors(self, level: int, dtypes: Mapping[str, torch.dtype]) -> Iterator[RawTensor]:
         """The values and scales of a prior's weights, as they are made; scales in the dtypes."""
+        if not dtypes:  # calibration would sample for nothing
+            return
         for name, weight in self._weights(level, dict(dtypes)):
             yield from quantised_tensors(name, weight, self.form)
 
@@ -131,10 +144,10 @@ class Quantiser:
     def judge(self, found: Engine, step: GraphSpec) -> Quality:
         """Hold an exported step, as it runs, against the checkpoint's own weights.
 
-        Raises `ParityError` if it is farther off than the request allows.
+        Raises `ParityError` if it is farther off than the request allows; the limit is for quantised weights.
         """
         quality = measure_quality(self.checkpoint, found, step, self.seed)
-        if not quality.mean_kl <= self.request.limit:
+        if self.choice(step.level).quantised and not quality.mean_kl <= self.request.limit:
             raise ParityError(self._refusal(step, quality))
         return quality
 
@@ -146,11 +159,16 @@ class Quantiser:
             "calibrate on songs with --calibrate, choose int8, or accept it with --max-kl."
         )
 
-    def facts(self, level: int, stored: WeightFile | None, quality: Quality | None) -> dict[str, Any]:
-        """What the manifest says of a prior's graphs; `quality`: what was measured."""
+    def facts(self, level: int, stored: WeightFile | None, quality: Quality | None) -> dict[str, Any] | None:
+        """What the manifest says of a prior's graphs; `None` if their weights are all in the precision.
+
+        `quality`: what was measured.
+        """
+        if stored is None or not stored.quantised:
+            return None
         choice = self.choice(level)
         return {
-            "column_error": largest_column_error(self.checkpoint, level, stored) if stored else None,
+            "column_error": worst_column(self.checkpoint, level, stored)[0],
             "weights": str(self.request.weights),
             "calibration": str(self.request.chosen_calibration),
             "quantised": len(choice.quantised),
@@ -201,7 +219,10 @@ def measure_quality(checkpoint: CheckpointBundle, found: Engine, step: GraphSpec
     return compare_logits(expected, logits_of(found, prior, windows))
 
 
-def largest_column_error(checkpoint: CheckpointBundle, level: int, stored: WeightFile) -> float:
-    """The worst output column of a bundle's quantised weights: its error over its norm."""
+def worst_column(checkpoint: CheckpointBundle, level: int, stored: WeightFile) -> tuple[float, str]:
+    """Of a bundle's quantised weights the worst output column: its error over its norm, and whose it is."""
     source = checkpoint.tensors(component_name(level))
-    return max(column_error(source.load(name), stored.load_quantised(name).dequantise()) for name in stored.quantised)
+    errors = (
+        (column_error(source.load(name), stored.load_quantised(name).dequantise()), name) for name in stored.quantised
+    )
+    return max(errors, default=(0.0, ""))

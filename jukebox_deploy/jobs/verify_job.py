@@ -18,8 +18,9 @@ from jukebox_deploy.engines.device import NoDeviceError
 from jukebox_deploy.engines.manifest import Target
 from jukebox_deploy.errors import EngineError
 from jukebox_deploy.jobs.opening import require_same_model, tool_versions
-from jukebox_deploy.jobs.verify_ladder import Ladder, VerifyRequest, not_run
-from jukebox_deploy.jobs.verify_report import Check, CheckKind, VerifyReport
+from jukebox_deploy.jobs.verify_build import build_checks
+from jukebox_deploy.jobs.verify_ladder import Ladder, VerifyRequest
+from jukebox_deploy.jobs.verify_report import Check, CheckKind, VerifyReport, not_run
 
 _TOOLS = ("jukebox-deploy", "torch", "onnxruntime", "onnxruntime-gpu", "tensorrt", "tensorrt-rtx")
 
@@ -35,7 +36,8 @@ def verify_bundle(
 ) -> VerifyReport:
     """Compare an opened bundle (its hashes were checked) with the checkpoint it was made from.
 
-    `exported`: the ONNX bundle that engines were built from; its graphs are compared where the engines cannot run.
+    `exported`: the ONNX bundle that engines were built from. Its quantised weights are those in the engines; where
+    those cannot run, its graphs are compared and built instead.
     The report holds failures too; `VerifyReport.require` turns them into an error. Raises `EngineError`
     for another checkpoint or version, other graphs, graphs that the bundle lacks, or an engine that cannot run.
     """
@@ -68,12 +70,10 @@ def _select(bundle: EngineBundle, names: tuple[str, ...]) -> dict[str, GraphSpec
 
 def _require_source(bundle: EngineBundle, exported: EngineBundle) -> None:
     """Raise `EngineError` unless every engine was built from a graph of the exported bundle."""
-    graphs = exported.manifest.graphs
     if exported.manifest.target is not Target.ONNXRUNTIME or bundle.manifest.target is Target.ONNXRUNTIME:
         raise EngineError("graphs to compare instead are those of an ONNX bundle, and for engines of TensorRT.")
     for name, entry in bundle.manifest.graphs.items():
-        files = [piece.file for piece in graphs[name].pieces] if name in graphs else []
-        if entry.options.get("onnx_sha256") != [exported.manifest.files[file].sha256 for file in files]:
+        if not exported.manifest.is_source_of(name, entry):
             raise EngineError(
                 f"{bundle.folder}: the engine of {name} was not built from the graph in {exported.folder}."
             )
@@ -86,14 +86,17 @@ def _checks(
     specs: Mapping[str, GraphSpec],
     exported: EngineBundle | None,
 ) -> Iterator[Check]:
-    """The ladder. Where the engines cannot run on this machine a sentence why, and the ladder of their graphs."""
+    """The ladder. Where the engines cannot run on this machine a sentence why, and what their graphs allow."""
     try:
-        ladder = Ladder(bundle, checkpoint, request)
+        ladder = Ladder(bundle, checkpoint, request, exported)
     except NoDeviceError as error:
-        kind = CheckKind.RANDOM_INPUTS if exported is None else CheckKind.ENGINE
-        yield from (not_run(name, kind, str(error)) for name in specs)
+        if bundle.manifest.target is Target.ONNXRUNTIME:
+            raise  # a provider was asked for that is not there
+        hint = "" if exported is not None else " With --onnx, the graphs that it was built from are checked instead."
+        yield from (not_run(name, CheckKind.ENGINE, f"{error}{hint}") for name in specs)
         if exported is not None:
             ladder = Ladder(exported, checkpoint, replace(request, tensorrt=None))
             yield from ladder.climb({name: exported.graphs[name] for name in specs})
+            yield from build_checks(bundle, exported, specs)
     else:
         yield from ladder.climb(specs)

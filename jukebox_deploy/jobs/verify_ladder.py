@@ -17,19 +17,16 @@ from jukebox_deploy.engine import Engine
 from jukebox_deploy.engines import quantised_weights
 from jukebox_deploy.engines.bundle import EngineBundle
 from jukebox_deploy.engines.manifest import Target
-from jukebox_deploy.engines.onnxruntime_build import is_ready
-from jukebox_deploy.engines.onnxruntime_sessions import GraphFile, OnnxRuntimeOptions
+from jukebox_deploy.engines.onnxruntime_sessions import CPU, OnnxRuntimeOptions
 from jukebox_deploy.engines.tensorrt_features import TensorRtOptions
-from jukebox_deploy.errors import EngineError
 from jukebox_deploy.export.feeds import random_feed
-from jukebox_deploy.export.graph_modules import graph_module
-from jukebox_deploy.export.validation import LIMITS, TensorParity, compare
-from jukebox_deploy.export.weights import WeightFile, weights_of_graphs
+from jukebox_deploy.export.validation import LIMITS, compare
 from jukebox_deploy.graphs import GraphOptions, declare_graphs
 from jukebox_deploy.jobs.bundle_opening import bundle_engine
-from jukebox_deploy.jobs.difference import find_difference, first_difference
+from jukebox_deploy.jobs.difference import Arrays
+from jukebox_deploy.jobs.error_statistics import error_statistics
 from jukebox_deploy.jobs.graph_runs import run_graph
-from jukebox_deploy.jobs.opening import eager_engine, load_model
+from jukebox_deploy.jobs.opening import eager_engine
 from jukebox_deploy.jobs.parity import (
     compare_graph,
     reason_not_to_run,
@@ -38,11 +35,21 @@ from jukebox_deploy.jobs.parity import (
     slots_to_compare,
 )
 from jukebox_deploy.jobs.quality import compare_logits
-from jukebox_deploy.jobs.quantised_export import largest_column_error, measure_quality
-from jukebox_deploy.jobs.verify_report import Check, CheckKind, Outcome
+from jukebox_deploy.jobs.quantised_export import measure_quality, worst_column
+from jukebox_deploy.jobs.verify_origin import OriginFinder
+from jukebox_deploy.jobs.verify_report import (
+    Check,
+    CheckKind,
+    check_of_error,
+    check_of_share,
+    check_of_tensors,
+    not_run,
+)
+from jukebox_deploy.jobs.verify_weights import rounded_weights
 from jukebox_deploy.jobs.window_runs import (
     StretchPlace,
     WindowStretch,
+    inputs_of_step,
     make_stretch,
     run_given_codes,
     run_greedy_codes,
@@ -62,21 +69,33 @@ class VerifyRequest:
     steps: int | None = None  # codes of a stretch, as far as the window goes; `None`: over the next border of blocks
     seed: int = 0
     tensorrt: TensorRtOptions | None = None  # how engines for TensorRT are run
+    provider: str = CPU  # what of ONNX Runtime runs ONNX graphs
 
 
 class Ladder:
-    """The checks of one bundle."""
+    """The checks of one bundle.
 
-    def __init__(self, bundle: EngineBundle, checkpoint: CheckpointBundle, request: VerifyRequest) -> None:
+    `exported`: the ONNX bundle that engines were built from, if it is at hand. With it the models get the quantised
+    weights that are in the engines, and a difference is looked for layer by layer.
+    """
+
+    def __init__(
+        self,
+        bundle: EngineBundle,
+        checkpoint: CheckpointBundle,
+        request: VerifyRequest,
+        exported: EngineBundle | None = None,
+    ) -> None:
         manifest = bundle.manifest
         self.config = manifest.config
-        self.precision = manifest.precision
         self.checkpoint = checkpoint
         self.bundle = bundle
         self.request = request
-        self.on_cpu = manifest.target is Target.ONNXRUNTIME
-        self.rounded = rounded_weights(bundle) if self.on_cpu else {}
-        onnxruntime = OnnxRuntimeOptions(round_activations=not self.rounded)
+        self.on_cpu = manifest.target is Target.ONNXRUNTIME and request.provider == CPU
+        graphs = bundle if manifest.target is Target.ONNXRUNTIME else exported
+        self.rounded = {} if graphs is None else rounded_weights(graphs)
+        self.origins = OriginFinder(checkpoint, graphs, self.rounded, graphs is bundle)
+        onnxruntime = OnnxRuntimeOptions(request.provider, round_activations=not self.rounded)
         self.found = bundle_engine(bundle, onnxruntime, request.tensorrt)
         # What conditions a window is worked out by the model, whether or not the bundle has those graphs.
         tables = declare_graphs(manifest.config, GraphOptions(manifest.precision)) | bundle.graphs
@@ -100,21 +119,17 @@ class Ladder:
             yield not_run(spec.name, CheckKind.RANDOM_INPUTS, reason)
             return
         for sizes in sizes_to_compare(spec):
-            rows = compare_graph(self.open_model, self.found, spec, sizes, self.precision, self.request.seed)
+            rows = compare_graph(self.open_model, self.found, spec, sizes, self.request.seed, error_statistics)
             where = ", ".join(f"{symbol}={size}" for symbol, size in sizes.items())
-            check = _of_tensors(spec.name, CheckKind.RANDOM_INPUTS, where, rows)
-            failed = check.outcome is Outcome.FAILED
-            yield replace(check, origin=self._origin(spec, sizes, rows)) if failed else check
+            check = check_of_tensors(spec.name, CheckKind.RANDOM_INPUTS, where, rows)
+            yield self._with_origin(check, spec, partial(self._random_feeds, spec, sizes))
 
-    def _origin(self, spec: GraphSpec, sizes: Mapping[str, int], rows: list[TensorParity]) -> str:
-        """The layer where a graph begins to differ; of an engine, which has no insides, the first output."""
-        if not self.on_cpu:
-            return first_difference(rows)
-        feeds = {t.name: random_feed(t, spec, self.config, dict(sizes), self.request.seed) for t in spec.inputs}
-        model = load_model(self.checkpoint, spec.model_level, self.precision, self.rounded.get(spec.model_level))
-        tables = self.bundle.parts.get(spec.name) or (spec,)
-        pieces = [GraphFile.read(table, self.bundle.paths[table.name]) for table in tables]
-        return str(find_difference(pieces, graph_module(spec, model), feeds, self.precision))
+    def _random_feeds(self, spec: GraphSpec, sizes: Mapping[str, int]) -> dict[str, np.ndarray]:
+        return {t.name: random_feed(t, spec, self.config, dict(sizes), self.request.seed) for t in spec.inputs}
+
+    def _with_origin(self, check: Check, spec: GraphSpec, feeds: Callable[[], Mapping[str, np.ndarray]]) -> Check:
+        """A failed check with the place where the difference starts."""
+        return replace(check, origin=self.origins.origin(spec, feeds(), check.tensors)) if check.failed else check
 
     def windows(self, spec: GraphSpec) -> Iterator[Check]:
         """Prefill and steps of one prior."""
@@ -137,27 +152,28 @@ class Ladder:
         if facts is None:
             return
         if spec.level in self.rounded:
-            error = largest_column_error(self.checkpoint, spec.level, self.rounded[spec.level])
+            error, name = worst_column(self.checkpoint, spec.level, self.rounded[spec.level])
             # The same files give the same number, but for the order of additions.
             limit = 1.001 * facts["column_error"]
             measure = "relative error of a column"
-            yield _of_value(spec.name, CheckKind.QUANTISED_WEIGHTS, "worst column", measure, error, limit)
+            yield check_of_error(spec.name, CheckKind.QUANTISED_WEIGHTS, f"worst, of {name}", measure, error, limit)
         unmeasured = "" if facts["quality"] else "quality was not measured by the export, so there is no limit for it"
         if reason := self._reason_not_to_open(spec) or unmeasured:
             yield not_run(spec.name, CheckKind.PROBABILITIES, reason)
             return
-        quality = measure_quality(
-            self.checkpoint, bundle_engine(self.bundle, tensorrt=self.request.tensorrt), spec, self.request.seed
-        )
+        found = bundle_engine(self.bundle, OnnxRuntimeOptions(self.request.provider), self.request.tensorrt)
+        quality = measure_quality(self.checkpoint, found, spec, self.request.seed)
         where = f"B={quality.slots}, {quality.positions} codes, top-1 {quality.top1_agreement:.1%}"
         limit = facts["quality"]["limit"]
-        yield _of_value(spec.name, CheckKind.PROBABILITIES, where, "nats of mean KL", quality.mean_kl, limit)
+        yield check_of_error(spec.name, CheckKind.PROBABILITIES, where, "nats of mean KL", quality.mean_kl, limit)
 
     def _reason_not_to_run(self, spec: GraphSpec) -> str:
         """Why a graph cannot be compared with the model, tensor by tensor; empty if it can."""
         facts = quantised_weights.facts_of(self.bundle.manifest.graphs[spec.name])
-        if facts is not None and spec.level not in self.rounded:
-            return "its quantised weights are inside the engine; verify the ONNX bundle that it was built from"
+        if facts is not None and spec.level not in self.rounded and spec.kind is not GraphKind.CONDITION:
+            return (
+                "its quantised weights are inside the engine; name the ONNX bundle that it was built from with --onnx"
+            )
         return self._reason_not_to_open(spec)
 
     def _reason_not_to_open(self, spec: GraphSpec) -> str:
@@ -174,13 +190,23 @@ class Ladder:
             run_given_codes(engine.prior_session(spec.level, stretch.slots), prior, stretch)
             for engine in self._model_then_engine()
         )
-        rows = compare(expected, found.items(), self.precision)
-        yield _of_tensors(spec.name, CheckKind.GIVEN_CODES, _place_of(stretch), rows)
-        if "logits" in expected:
-            quality = compare_logits(expected["logits"], found["logits"])
-            where = f"{_place_of(stretch)}, top-1 {quality.top1_agreement:.1%}"
-            limit = LIMITS[self.precision].mean_kl
-            yield _of_value(spec.name, CheckKind.LOGITS, where, "nats of mean KL", quality.mean_kl, limit)
+        rows = compare(expected, found.items(), spec.precision, error_statistics)
+        check = check_of_tensors(spec.name, CheckKind.GIVEN_CODES, _place_of(stretch), rows)
+        yield self._with_origin(check, spec, lambda: self._feeds_of_step(spec, stretch, _worst_step(expected, found)))
+        if "logits" not in expected:
+            reason = "the step gives no logits; export it without --no-logits"
+            yield from (not_run(spec.name, kind, reason) for kind in (CheckKind.LOGITS, CheckKind.TOP_1))
+            return
+        quality = compare_logits(expected["logits"], found["logits"])
+        limits, where = LIMITS[spec.precision], _place_of(stretch)
+        yield check_of_error(spec.name, CheckKind.LOGITS, where, "nats of mean KL", quality.mean_kl, limits.mean_kl)
+        share = quality.top1_agreement
+        yield check_of_share(spec.name, CheckKind.TOP_1, where, "share of equal codes", share, limits.top1)
+
+    def _feeds_of_step(self, spec: GraphSpec, stretch: WindowStretch, steps: int, given: bool = True) -> Arrays:
+        """What the model's step takes after so many steps of a stretch."""
+        session = self.open_model().prior_session(spec.level, stretch.slots)
+        return inputs_of_step(session, self.config.prior(spec.level), stretch, steps, given)
 
     def _greedy_codes(self, spec: GraphSpec, stretch: WindowStretch) -> Check:
         prior = self.config.prior(spec.level)
@@ -188,37 +214,30 @@ class Ladder:
             run_greedy_codes(engine.prior_session(spec.level, stretch.slots), prior, stretch)
             for engine in self._model_then_engine()
         )
-        agreement = float(np.mean(expected == found))
-        limit = LIMITS[self.precision].equal_codes
-        outcome = Outcome.PASSED if limit is None or agreement >= limit else Outcome.FAILED
-        where = _place_of(stretch)
-        return Check(spec.name, CheckKind.GREEDY_CODES, where, outcome, "share of equal codes", agreement, limit)
+        equal = expected == found
+        limit = LIMITS[spec.precision].equal_codes
+        share, where = float(np.mean(equal)), _place_of(stretch)
+        check = check_of_share(spec.name, CheckKind.GREEDY_CODES, where, "share of equal codes", share, limit)
+        first = int(np.argmin(equal.all(axis=0)))
+        return self._with_origin(check, spec, lambda: self._feeds_of_step(spec, stretch, first, given=False))
 
     def sound(self, spec: GraphSpec) -> Check:
         """About a second of audio, as decibels of signal over error."""
         (codes,) = [r for r in spec.ranges if r.symbol == "T"]
         length = min(codes.maximum, math.ceil(tokens_per_second(self.config.vqvae, spec.level)))
         sizes = {"B": slots_to_compare(spec, 1), "T": length}
+        feeds = self._random_feeds(spec, sizes)
         expected, found = (
-            dict(
-                run_graph(
-                    engine, spec, sizes["B"], lambda t: random_feed(t, spec, self.config, sizes, self.request.seed)
-                )
-            )
+            dict(run_graph(engine, spec, sizes["B"], lambda tensor: feeds[tensor.name]))
             for engine in self._model_then_engine()
         )
         ratio = signal_to_error(expected["audio"], found["audio"])
-        outcome = Outcome.PASSED if ratio >= SOUND_LIMIT else Outcome.FAILED
-        return Check(spec.name, CheckKind.SOUND, f"{length} codes", outcome, "dB over error", ratio, SOUND_LIMIT)
+        check = check_of_share(spec.name, CheckKind.SOUND, f"{length} codes", "dB over error", ratio, SOUND_LIMIT)
+        return self._with_origin(check, spec, lambda: feeds)
 
     def _model_then_engine(self) -> Iterator[Engine]:
         yield self.open_model()
         yield self.found
-
-
-def not_run(graph: str, kind: CheckKind, reason: str) -> Check:
-    """A check that says why it was not made."""
-    return Check(graph, kind, "", Outcome.NOT_RUN, reason=reason)
 
 
 def signal_to_error(expected: np.ndarray, found: np.ndarray) -> float:
@@ -226,36 +245,12 @@ def signal_to_error(expected: np.ndarray, found: np.ndarray) -> float:
     return error_energy(torch.from_numpy(expected), torch.from_numpy(found)).decibels
 
 
-def rounded_weights(bundle: EngineBundle) -> dict[int | None, WeightFile]:
-    """By level, the weight files of the priors that have quantised ones; `EngineError` if those were turned."""
-    manifest = bundle.manifest
-    if any(is_ready(entry) for entry in manifest.graphs.values()):
-        raise EngineError(
-            f"{bundle.folder} was made ready for ONNX Runtime, bit for bit what the exported graphs are; verify those."
-        )
-    quantised = [e.spec for e in manifest.graphs.values() if quantised_weights.facts_of(e) is not None]
-    return {
-        level: weights_of_graphs(
-            bundle.folder / piece.file
-            for entry in manifest.graphs.values()
-            for piece in entry.pieces
-            if entry.spec.model_level == level
-        )
-        for level in {spec.model_level for spec in quantised}
-    }
-
-
-def _of_value(graph: str, kind: CheckKind, where: str, measure: str, value: float, limit: float) -> Check:
-    outcome = Outcome.PASSED if value <= limit else Outcome.FAILED
-    return Check(graph, kind, where, outcome, measure, value, limit)
-
-
-def _of_tensors(graph: str, kind: CheckKind, where: str, rows: list[TensorParity]) -> Check:
-    """The check that the worst of its tensors makes."""
-    worst = max(rows, key=lambda row: (not row.holds, row.relative_error))
-    outcome = Outcome.PASSED if worst.holds else Outcome.FAILED
-    measure = f"relative error of {worst.tensor}"
-    return Check(graph, kind, where, outcome, measure, worst.relative_error, worst.tolerance, tuple(rows))
+def _worst_step(expected: Arrays, found: Arrays) -> int:
+    """The step `[steps, B, V]` whose logits are furthest off; 0 where there are none."""
+    if "logits" not in expected:
+        return 0
+    errors = np.abs(expected["logits"] - found["logits"]).max(axis=(1, 2))
+    return int(np.argmax(np.where(np.isnan(errors), np.inf, errors)))
 
 
 def _place_of(stretch: WindowStretch) -> str:

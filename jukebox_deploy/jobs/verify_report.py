@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from enum import StrEnum
 from typing import Any
@@ -26,10 +26,12 @@ class CheckKind(StrEnum):
     RANDOM_INPUTS = "random inputs"  # one graph, all its outputs
     GIVEN_CODES = "given codes"  # prefill, then steps over codes that are given
     LOGITS = "logits"  # of these steps, as probabilities of codes
+    TOP_1 = "top-1"  # the most likely code at each of these steps
     GREEDY_CODES = "greedy codes"  # prefill, then steps that choose the most likely code
     QUANTISED_WEIGHTS = "quantised weights"  # as they are stored, against the checkpoint's
     PROBABILITIES = "probabilities"  # of codes: quantised weights as they run, against the checkpoint's
     SOUND = "sound"  # the decoder's audio
+    BUILD = "parse and build"  # by TensorRT, where its engines cannot run
     ENGINE = "engine"  # by itself, where the graphs that it was built from are compared instead
 
 
@@ -77,12 +79,40 @@ class Check:
 
     def describe_failure(self) -> str:
         """One line, and one for each tensor that misses its tolerance."""
+        if self.reason:
+            return f"  {self.graph}, {self.kind} at {self.where}: {self.reason}"
         misses = "".join(f"\n    {row}" for row in self.tensors if not row.holds)
         origin = f"\n    {self.origin}" if self.origin else ""
         return (
             f"  {self.graph}, {self.kind} at {self.where}: {self.measure} {self.value:.3g}, "
             f"limit {self.limit}{misses}{origin}"
         )
+
+
+def not_run(graph: str, kind: CheckKind, reason: str) -> Check:
+    """A check that says why it was not made."""
+    return Check(graph, kind, "", Outcome.NOT_RUN, reason=reason)
+
+
+def check_of_error(graph: str, kind: CheckKind, where: str, measure: str, value: float, limit: float) -> Check:
+    """A number that must not exceed its limit."""
+    return Check(graph, kind, where, _outcome(value <= limit), measure, value, limit)
+
+
+def check_of_share(graph: str, kind: CheckKind, where: str, measure: str, value: float, limit: float | None) -> Check:
+    """A number that must reach its limit, if it has one."""
+    return Check(graph, kind, where, _outcome(limit is None or value >= limit), measure, value, limit)
+
+
+def check_of_tensors(graph: str, kind: CheckKind, where: str, rows: Sequence[TensorParity]) -> Check:
+    """The check that the worst of its tensors makes."""
+    worst = max(rows, key=lambda row: (not row.holds, row.relative_error))
+    measure = f"relative error of {worst.tensor}"
+    return Check(graph, kind, where, _outcome(worst.holds), measure, worst.relative_error, worst.tolerance, tuple(rows))
+
+
+def _outcome(holds: bool) -> Outcome:
+    return Outcome.PASSED if holds else Outcome.FAILED
 
 
 @dataclass(frozen=True)
@@ -126,12 +156,14 @@ class VerifyReport:
 
 
 def _tensor_to_json(row: TensorParity) -> dict[str, Any]:
+    statistics = row.statistics or {}
     return {
         "tensor": row.tensor,
         "largest_error": _json_number(row.largest_error),
         "relative_error": _json_number(row.relative_error),
         "tolerance": row.tolerance,
         "holds": row.holds,
+        "statistics": {name: _json_number(value) for name, value in statistics.items()},
     }
 
 

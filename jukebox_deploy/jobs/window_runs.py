@@ -99,6 +99,19 @@ def logits_of_given_codes(session: PriorSession, prior: PriorConfig, stretch: Wi
     yield from _logits_of_steps(session, stretch.steps)
 
 
+def inputs_of_step(
+    session: PriorSession, prior: PriorConfig, stretch: WindowStretch, steps: int, given: bool
+) -> dict[str, np.ndarray]:
+    """What goes into the step after so many steps of a stretch, over `given` codes or choosing them, by tensor name."""
+    _prefill(session, prior, stretch)
+    if given:
+        _write(session, "known_end", stretch.prefix + stretch.steps)
+    if steps:
+        session.step(steps)
+    slots = range(session.slots)
+    return {t.name: np.stack([session.read(t.name, slot) for slot in slots]) for t in session.spec.inputs}
+
+
 def run_greedy_codes(session: PriorSession, prior: PriorConfig, stretch: WindowStretch) -> np.ndarray:
     """Step and choose the most likely code each time: `[B, steps]`."""
     _prefill(session, prior, stretch)

@@ -138,7 +138,7 @@ class RtxRuntimeConfig(IRuntimeConfig):
 @functools.cache
 def onnx_session(spec: GraphSpec, path: Path) -> Any:
     """The same session for all engines of a file: it has no state."""
-    return open_session(GraphFile.read(spec, path), OnnxRuntimeOptions())
+    return open_session(GraphFile.read(spec, path), OnnxRuntimeOptions(round_activations=False))
 
 
 class ICudaEngine:
@@ -469,8 +469,7 @@ def save_engines(
         for engine, piece in zip(pieces, entry.pieces, strict=True):
             (folder / engine.file).write_bytes(engine_content(piece.spec, source.folder / piece.file, slots))
         made = {"parts": tuple(pieces), "file": ""} if entry.parts else {"file": pieces[0].file}
-        hashes = [source.manifest.files[piece.file].sha256 for piece in entry.pieces]
-        facts = {"features": list(features), "onnx_sha256": hashes}
+        facts = {**entry.options, "features": list(features), **source.manifest.source_facts(name)}
         graphs[name] = GraphEntry(entry.spec, compute_capabilities=("8.6", "8.9"), options=facts, **made)
     tools = {**source.manifest.tools, str(target): VERSION}
     write_manifest(folder, replace(source.manifest, target=target, graphs=graphs, tools=tools))

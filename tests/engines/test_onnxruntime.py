@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import builtins
 import importlib.metadata
+import os
 import signal
 import subprocess
 import sys
@@ -236,9 +237,11 @@ def test_only_steps_are_recorded_for_their_shapes_never_change(monkeypatch, bund
 
 @pytest.mark.parametrize("provider", ["tensorrt", "tensorrt-rtx"])
 def test_what_tensorrt_does_not_take_is_left_to_cuda(monkeypatch, bundle, provider):
+    monkeypatch.delenv("NVIDIA_TF32_OVERRIDE", raising=False)
     first = sessions.GPU_PROVIDERS[provider]
     told = opened_on_gpu(monkeypatch, bundle, "step_0", OnnxRuntimeOptions(provider), (first, "CUDAExecutionProvider"))
     assert [name for name, _ in told] == [first, "CUDAExecutionProvider"]
+    assert os.environ["NVIDIA_TF32_OVERRIDE"] == "0"  # products of fp32 are not rounded
 
 
 def test_a_provider_that_does_not_start_is_no_silent_cpu(monkeypatch, bundle):

@@ -165,7 +165,8 @@ class TestReplay:
     def test_an_engine_that_is_not_capturable_runs_plainly(self, rtx_bundle):
         found = machine(rtx_bundle)
         found.settings.capturable = False
-        session = found.engine.prior_session(0, 1)
+        with pytest.warns(RuntimeWarning, match=r"cannot be recorded\. Steps run without\."):
+            session = found.engine.prior_session(0, 1)
         fill(session)
         session.step(3)
         assert not session.replays
@@ -511,6 +512,16 @@ class TestFeatures:
         with pytest.raises(EngineError, match=r"has no weights; name the ONNX bundle .* with --weights-from"):
             machine(bundle)
         other = replace(onnx_bundle, manifest=replace(onnx_bundle.manifest, checkpoint="1" * 64))
+        with pytest.raises(EngineError, match=r"was not built from .*; its weights are other ones"):
+            machine(bundle, TensorRtOptions(weights_from=other))
+
+    def test_stripped_engines_take_no_other_weights_for_the_same_graphs(self, tmp_path):
+        source = handmade_prior.save_integers(tmp_path / "onnx")
+        bundle = save_engines(source, tmp_path / "engines", features=("stripped",))
+        files = source.manifest.files
+        changed = {**files, "prior_0.weights": replace(files["prior_0.weights"], sha256="ef" * 32)}
+        other = replace(source, manifest=replace(source.manifest, files=changed))
+        machine(bundle, TensorRtOptions(weights_from=source))
         with pytest.raises(EngineError, match=r"was not built from .*; its weights are other ones"):
             machine(bundle, TensorRtOptions(weights_from=other))
 

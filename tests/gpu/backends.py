@@ -7,6 +7,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from jukebox_deploy.checkpoints.bundle import CheckpointBundle
+from jukebox_deploy.contract import LinearWeights, Precision
 from jukebox_deploy.engine import Engine
 from jukebox_deploy.engines.bundle import EngineBundle, open_bundle
 from jukebox_deploy.engines.device import NoDeviceError
@@ -20,14 +21,58 @@ from jukebox_deploy.engines.tensorrt_capabilities import known_capabilities
 from jukebox_deploy.engines.tensorrt_features import TensorRtOptions
 from jukebox_deploy.engines.tensorrt_flavour import load_flavour
 from jukebox_deploy.errors import EngineError, JukeboxError
+from jukebox_deploy.export.cutting import Cutting
+from jukebox_deploy.graphs import GraphOptions
 from jukebox_deploy.jobs.bundle_opening import tensorrt_engine
+from jukebox_deploy.jobs.export_job import ExportRequest
 from jukebox_deploy.jobs.onnx_opening import onnx_engine
 from jukebox_deploy.jobs.opening import eager_engine
+from jukebox_deploy.jobs.quantised_export import Calibration, QuantisationRequest
+from jukebox_deploy.jobs.tensorrt_check import TensorRtCheck
 from jukebox_deploy.models.compilation import require_compilation
 
 
 class NotHereError(JukeboxError):
     """A backend that this machine does not have, and why."""
+
+
+@dataclass(frozen=True)
+class Case:
+    """How a model is exported and built."""
+
+    precision: Precision = Precision.FP32
+    weights: LinearWeights = LinearWeights.AS_PRECISION
+    parts: int = 1
+    slots: tuple[int, ...] = ()  # of the engines' profiles
+    graphs: tuple[str, ...] = ()
+
+    @property
+    def export(self) -> ExportRequest:
+        """What to export."""
+        plain = self.weights is LinearWeights.AS_PRECISION
+        stored = QuantisationRequest(self.weights, calibration=None if plain else Calibration.NONE, judge_quality=False)
+        return ExportRequest(
+            GraphOptions(self.precision),
+            self.graphs,
+            validate=False,
+            tensorrt=TensorRtCheck.NEVER,
+            quantisation=QuantisationRequest() if plain else stored,
+            cutting=Cutting(self.parts),
+        )
+
+
+UPSAMPLER = ("condition_1", "prefill_1", "step_1")
+
+CASES: Mapping[str, Case] = {
+    "fp16": Case(Precision.FP16, graphs=UPSAMPLER),
+    "bf16": Case(Precision.BF16, graphs=UPSAMPLER),
+    "int8": Case(Precision.FP16, LinearWeights.INT8, graphs=UPSAMPLER),
+    "int4": Case(Precision.FP16, LinearWeights.INT4, graphs=UPSAMPLER),
+    "fp8": Case(Precision.FP16, LinearWeights.FP8, graphs=UPSAMPLER),
+    "fp16 in parts": Case(Precision.FP16, parts=2, graphs=UPSAMPLER),
+    "lyrics in fp16": Case(Precision.FP16, graphs=("condition_2", "prefill_2", "step_2")),
+}
+"""What else than fp32 in one piece is compared with PyTorch, by name."""
 
 
 @dataclass
@@ -38,6 +83,7 @@ class Material:
     onnx: EngineBundle
     folder: Path
     compute_capability: str  # of the GPU
+    slots: tuple[int, ...] = ()  # of the engines' profiles
     _built: dict[Target, EngineBundle] = field(default_factory=dict)
     _failed: dict[Target, EngineError] = field(default_factory=dict)
 
@@ -62,10 +108,10 @@ class Material:
 
     def _build(self, target: Target) -> EngineBundle:
         """Engines that open on this GPU."""
-        options = BuildOptions(target, _capabilities(target, self.compute_capability))
+        options = BuildOptions(target, _capabilities(target, self.compute_capability), slots=self.slots)
         built, _ = build_bundle(self.onnx, self.folder / str(target), options)
         with tensorrt_engine(built) as engine:
-            engine.prior_session(0, 1)
+            engine.prior_session(min(spec.level for spec in engine.graphs.values() if spec.states), 1)
         return built
 
 

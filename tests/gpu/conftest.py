@@ -3,26 +3,27 @@
 from __future__ import annotations
 
 import datetime
+import functools
 import re
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
-from jukebox_deploy.benchmarks.results import BackendChecks, BenchmarkRun
+from jukebox_deploy.benchmarks.machine import Machine
+from jukebox_deploy.benchmarks.results import BenchmarkRun
 from jukebox_deploy.checkpoints.bundle import CheckpointBundle
 from jukebox_deploy.engines.bundle import open_bundle
 from jukebox_deploy.engines.cuda_device import CudaDevice
 from jukebox_deploy.engines.device import DeviceProperties, NoDeviceError
-from jukebox_deploy.graphs import GraphOptions
-from jukebox_deploy.jobs.export_job import ExportRequest, export_bundle
-from jukebox_deploy.jobs.tensorrt_check import TensorRtCheck
-from tests.gpu.backends import Material
+from jukebox_deploy.jobs.export_job import export_bundle
+from tests.gpu.backends import Case, Material
 from tests.gpu.outcomes import Outcomes
 
 _OUTCOMES = pytest.StashKey[Outcomes]()
 _RUN = pytest.StashKey[BenchmarkRun]()
+_DATE = pytest.StashKey[str]()
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:
@@ -31,6 +32,8 @@ def pytest_addoption(parser: pytest.Parser) -> None:
 
 def pytest_configure(config: pytest.Config) -> None:
     config.stash[_OUTCOMES] = Outcomes()
+    now = datetime.datetime.now(datetime.UTC)
+    config.stash[_DATE] = now.isoformat(timespec="seconds").replace("+00:00", "Z")
 
 
 @pytest.fixture(scope="session")
@@ -65,15 +68,28 @@ def _give_back_what_pytorch_keeps() -> None:
         torch.cuda.empty_cache()
 
 
+MakeMaterial = Callable[[Case], Material]
+
+
 @pytest.fixture(scope="session")
-def material(
+def make_material(
     gpu: DeviceProperties, tiny_checkpoint: CheckpointBundle, tmp_path_factory: pytest.TempPathFactory
-) -> Material:
-    """`tiny` in fp32 with logits, all levels."""
-    folder = tmp_path_factory.mktemp("gpu")
-    request = ExportRequest(GraphOptions(logits=True), tensorrt=TensorRtCheck.NEVER)
-    export_bundle(tiny_checkpoint, folder / "onnx", request)
-    return Material(tiny_checkpoint, open_bundle(folder / "onnx"), folder, gpu.compute_capability)
+) -> MakeMaterial:
+    """What all backends run of a case, exported and built once."""
+
+    @functools.cache
+    def make(case: Case) -> Material:
+        folder = tmp_path_factory.mktemp("gpu")
+        export_bundle(tiny_checkpoint, folder / "onnx", case.export)
+        return Material(tiny_checkpoint, open_bundle(folder / "onnx"), folder, gpu.compute_capability, case.slots)
+
+    return make
+
+
+@pytest.fixture(scope="session")
+def material(make_material: MakeMaterial) -> Material:
+    """`tiny` in fp32, all levels."""
+    return make_material(Case())
 
 
 @pytest.fixture(scope="session")
@@ -90,9 +106,34 @@ def keep_run(request: pytest.FixtureRequest) -> object:
 def pytest_runtest_makereport(item: pytest.Item) -> Iterator[None]:
     outcome = yield
     if item.get_closest_marker("gpu"):
-        callspec = getattr(item, "callspec", None)
-        backend = callspec.params["backend"] if callspec else "benchmark"
-        item.config.stash[_OUTCOMES].note(backend, outcome.get_result())  # type: ignore[attr-defined]
+        report: pytest.TestReport = outcome.get_result()  # type: ignore[attr-defined]
+        outcomes = item.config.stash[_OUTCOMES]
+        outcomes.note(_backend(item), report)
+        if report.when == "setup" and report.passed:
+            outcomes.begin(_backend(item), item.nodeid)
+        if outcomes.gpu and report.when != "teardown":
+            _keep(item.config)  # a library that crashes takes the process with it, but not what was found before
+
+
+def _backend(item: pytest.Item) -> str:
+    callspec = getattr(item, "callspec", None)
+    return str(callspec.params["backend"]) if callspec else "benchmark"
+
+
+def _keep(config: pytest.Config) -> Path | None:
+    """What was found so far, in a file, if one is wanted."""
+    outcomes, folder = config.stash[_OUTCOMES], config.getoption("--gpu-results")
+    if not folder or not outcomes.gpu:
+        return None
+    run = config.stash.get(_RUN, None) or BenchmarkRun("make gpu-test", config.stash[_DATE], _machine(outcomes.gpu))
+    return write(Path(folder), replace(run, checks=outcomes.checks()), outcomes.gpu)
+
+
+@functools.cache
+def _machine(gpu: str) -> Machine:
+    from jukebox_deploy.benchmarks.machine import describe_this_machine
+
+    return replace(describe_this_machine(), gpu=gpu)  # CUDA may be of no use any more by now
 
 
 def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter, config: pytest.Config) -> None:
@@ -104,17 +145,12 @@ def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter, config: p
         from jukebox_deploy.cli.bench_table import print_run
 
         print_run(run)
-    if (folder := config.getoption("--gpu-results")) and outcomes.gpu:
-        terminalreporter.write_line(f"written to {_write(Path(folder), outcomes.gpu, run, outcomes.checks())}")
+    if (path := _keep(config)) is not None:
+        terminalreporter.write_line(f"written to {path}")
 
 
-def _write(folder: Path, gpu: str, run: BenchmarkRun | None, checks: tuple[BackendChecks, ...]) -> Path:
-    """The benchmark, if there was one, with what the suite found."""
-    from jukebox_deploy.benchmarks.machine import describe_this_machine
-
-    date = datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds").replace("+00:00", "Z")
-    # CUDA may be of no use any more by now.
-    run = run or BenchmarkRun("make gpu-test", date, replace(describe_this_machine(), gpu=gpu))
-    path = folder / f"{date[:10]}-{re.sub(r'[^a-z0-9]+', '-', gpu.lower()).strip('-')}.json"
-    replace(run, checks=checks).save(path)
+def write(folder: Path, run: BenchmarkRun, gpu: str) -> Path:
+    """Write what the suite found, and the benchmark if there was one."""
+    path = folder / f"{run.date[:10]}-{re.sub(r'[^a-z0-9]+', '-', gpu.lower()).strip('-')}.json"
+    run.save(path)
     return path

@@ -18,9 +18,15 @@ class Outcomes:
     passed: dict[str, int] = field(default_factory=lambda: defaultdict(int))
     failed: dict[str, list[str]] = field(default_factory=lambda: defaultdict(list))  # the tests
     left_out: dict[str, str] = field(default_factory=dict)  # why
+    under_way: tuple[str, str] | None = None  # the backend and the test that has begun
+
+    def begin(self, backend: str, nodeid: str) -> None:
+        """A test has begun, which may take the process with it."""
+        self.under_way = (backend, nodeid.rpartition("::")[2])
 
     def note(self, backend: str, report: pytest.TestReport) -> None:
         """Take over a report; a test has several, of which one counts."""
+        self.under_way = None
         if report.skipped:
             reason = report.longrepr[2] if isinstance(report.longrepr, tuple) else str(report.longrepr)
             self.left_out[backend] = reason.removeprefix("Skipped: ")
@@ -31,9 +37,13 @@ class Outcomes:
 
     def checks(self) -> tuple[BackendChecks, ...]:
         """All backends, in the order in which they were tried."""
-        names = dict.fromkeys((*self.passed, *self.failed, *self.left_out))
+        failed = {name: list(lines) for name, lines in self.failed.items()}
+        if self.under_way is not None:
+            backend, test = self.under_way
+            failed.setdefault(backend, []).append(f"{test}: the process ended in this test")
+        names = dict.fromkeys((*self.passed, *failed, *self.left_out))
         return tuple(
-            BackendChecks(name, self.passed[name], tuple(self.failed[name]), self.left_out.get(name, ""))
+            BackendChecks(name, self.passed[name], tuple(failed.get(name, ())), self.left_out.get(name, ""))
             for name in names
         )
 
@@ -51,7 +61,8 @@ def _words(checks: BackendChecks) -> str:
     if checks.left_out and not checks.passed and not checks.failed:
         return f"not run: {checks.left_out}"
     failed = "".join(f"\n      {line}" for line in checks.failed)
-    return f"{checks.passed} passed, {len(checks.failed)} failed{failed}"
+    some = f"; not all were run: {checks.left_out}" if checks.left_out else ""
+    return f"{checks.passed} passed, {len(checks.failed)} failed{some}{failed}"
 
 
 def _last_line(report: pytest.TestReport) -> str:

@@ -12,7 +12,7 @@ from pathlib import Path
 import numpy as np
 
 from jukebox_deploy.config import PriorConfig
-from jukebox_deploy.contract import GraphKind, GraphSpec, Precision
+from jukebox_deploy.contract import GraphKind, GraphSpec
 from jukebox_deploy.engine import Engine, PriorSession
 from jukebox_deploy.jobs.parity import compare_graph, sizes_to_compare
 from jukebox_deploy.jobs.window_runs import (
@@ -35,13 +35,13 @@ SLACK = 8 << 20
 def check_graph(model: Engine, engine: Engine, spec: GraphSpec) -> None:
     """One graph on random inputs, at two sizes."""
     for sizes in sizes_to_compare(spec):
-        rows = compare_graph(lambda: model, engine, spec, sizes, Precision.FP32, SEED)
+        rows = compare_graph(lambda: model, engine, spec, sizes, SEED)
         assert [str(row) for row in rows if not row.holds] == []
 
 
-def check_given_codes(model: Engine, engine: Engine, level: int) -> None:
+def check_given_codes(model: Engine, engine: Engine, level: int, slots: int = 2) -> None:
     """Prefill, then steps over given codes: the logits of each, or the caches afterwards."""
-    stretch = stretch_of(model, level)
+    stretch = stretch_of(model, level, slots)
     prior = engine.config.prior(level)
     expected, found = (run_given_codes(e.prior_session(level, stretch.slots), prior, stretch) for e in (model, engine))
     assert expected.keys() == found.keys()
@@ -66,9 +66,15 @@ def _drawn_codes(engine: Engine, level: int, steps: int) -> np.ndarray:
     return np.stack([session.read("codes", slot)[:steps] for slot in range(2)])
 
 
-def stretch_of(model: Engine, level: int) -> WindowStretch:
-    """Two slots at different positions in the middle of a window."""
-    return make_stretch(model, model.config.prior(level), StretchPlace(1, 3), 2, SEED)
+def stretch_of(model: Engine, level: int, slots: int = 2) -> WindowStretch:
+    """Slots at different positions in the middle of a window."""
+    return make_stretch(model, model.config.prior(level), StretchPlace(1, 3), slots, SEED)
+
+
+def check_every_number_of_slots(model: Engine, engine: Engine, level: int) -> None:
+    """One session after the other, so that an engine with a profile for each of these numbers changes between them."""
+    for slots in (1, 4, 1, 3, 16):
+        check_given_codes(model, engine, level, slots)
 
 
 def check_whole_window(engine: Engine, level: int, slots: int, used_bytes: Callable[[], int]) -> None:

@@ -24,8 +24,11 @@ from jukebox_deploy.engines.device import DeviceProperties
 from jukebox_deploy.engines.manifest import Target
 from jukebox_deploy.errors import EngineError
 from jukebox_deploy.jobs.opening import eager_engine
+from jukebox_deploy.jobs.verify_job import verify_bundle
+from jukebox_deploy.jobs.verify_ladder import VerifyRequest
 from tests.gpu import suite
-from tests.gpu.backends import BACKENDS, Material, NotHereError
+from tests.gpu.backends import BACKENDS, CASES, UPSAMPLER, Case, Material, NotHereError
+from tests.gpu.conftest import MakeMaterial
 
 pytestmark = pytest.mark.gpu
 
@@ -39,12 +42,17 @@ def backend(request: pytest.FixtureRequest) -> str:
     return name
 
 
-@pytest.fixture
-def engine(backend: str, material: Material) -> Engine:
+def require_cuda() -> None:
+    """Skip what comes after a test that has broken CUDA for the process."""
     try:
         CudaDevice().synchronize()
     except EngineError as error:
         pytest.skip(f"an earlier test has left CUDA unusable in this process: {error}")
+
+
+@pytest.fixture
+def engine(backend: str, material: Material) -> Engine:
+    require_cuda()
     try:
         return BACKENDS[backend](material)
     except NotHereError as error:
@@ -94,6 +102,36 @@ def test_slots_are_independent(engine: Engine) -> None:
 def test_songs_go_on_as_if_nothing_had_happened(engine: Engine, tmp_path: Path) -> None:
     with engine:
         suite.check_songs_go_on(engine, tmp_path)
+
+
+@pytest.mark.parametrize("case", CASES)
+@pytest.mark.parametrize("backend", ["onnxruntime cuda", "tensorrt-rtx", "tensorrt"])
+def test_every_arithmetic_agrees_with_pytorch(backend: str, case: str, make_material: MakeMaterial) -> None:
+    """What `verify` finds, within the tolerances of each precision."""
+    require_cuda()
+    material = make_material(CASES[case])
+    try:
+        with BACKENDS[backend](material):  # or it is not here
+            pass
+        if backend.startswith("onnxruntime"):
+            report = verify_bundle(material.onnx, material.checkpoint, VerifyRequest(provider="cuda"))
+        else:
+            report = verify_bundle(material.engines(Target(backend)), material.checkpoint, exported=material.onnx)
+    except NotHereError as error:
+        pytest.skip(str(error))
+    report.require()
+
+
+@pytest.mark.parametrize("backend", ["tensorrt-rtx", "tensorrt"])
+def test_profiles_change_with_the_number_of_slots(backend: str, make_material: MakeMaterial) -> None:
+    require_cuda()
+    material = make_material(Case(slots=(1, 4, 16), graphs=UPSAMPLER))
+    try:
+        engine = BACKENDS[backend](material)
+    except NotHereError as error:
+        pytest.skip(str(error))
+    with engine:
+        suite.check_every_number_of_slots(eager_engine(material.checkpoint, material.onnx.graphs), engine, 1)
 
 
 def test_a_short_benchmark(gpu: DeviceProperties, tmp_path: Path, keep_run: Callable[[BenchmarkRun], None]) -> None:

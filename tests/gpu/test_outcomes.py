@@ -34,6 +34,21 @@ def test_a_table_tells_what_passed_failed_and_was_left_out():
     ]
 
 
+def test_what_was_not_run_is_told_beside_what_was():
+    outcomes = Outcomes(gpu="a GPU")
+    outcomes.note("eager", report())
+    outcomes.note("eager", report("setup", skipped="CUDA is unusable"))
+    assert outcomes.lines()[1] == "  eager  1 passed, 0 failed; not all were run: CUDA is unusable"
+
+
+def test_a_test_that_takes_the_process_with_it_has_failed():
+    outcomes = Outcomes(gpu="a GPU")
+    outcomes.begin("tensorrt", "tests/gpu/x.py::test_it[b]")
+    assert outcomes.checks() == (BackendChecks("tensorrt", 0, ("test_it[b]: the process ended in this test",), ""),)
+    outcomes.note("tensorrt", report())
+    assert outcomes.checks() == (BackendChecks("tensorrt", 1, (), ""),)
+
+
 def test_without_a_gpu_the_reason_is_told_once():
     outcomes = Outcomes()
     for backend in ("eager", "tensorrt"):
@@ -41,10 +56,10 @@ def test_without_a_gpu_the_reason_is_told_once():
     assert outcomes.lines() == ["not run, no backend on a GPU: there is no driver."]
 
 
-def test_the_file_is_a_benchmark_run_with_the_checks(tmp_path, monkeypatch):
-    monkeypatch.setattr("jukebox_deploy.benchmarks.machine.describe_this_machine", lambda: MACHINE)
+def test_the_file_is_a_benchmark_run_with_the_checks(tmp_path):
     checks = (BackendChecks("eager", 9, (), ""), BackendChecks("tensorrt", 0, ("test_it: E",), ""))
-    path = conftest._write(tmp_path, "NVIDIA H200 (141 GB)", None, checks)
-    assert path.name.endswith("-nvidia-h200-141-gb.json")
+    run = BenchmarkRun("make gpu-test", "2026-11-29T12:00:00Z", MACHINE, checks=checks)
+    path = conftest.write(tmp_path, run, "NVIDIA H200 (141 GB)")
+    assert path.name == "2026-11-29-nvidia-h200-141-gb.json"
     run = BenchmarkRun.load(path)
     assert (run.checks, run.machine) == (checks, MACHINE)

@@ -59,6 +59,10 @@ def test_given_codes(tried, model):
     suite.check_given_codes(model, tried.engine, LEVEL)
 
 
+def test_every_number_of_slots(tried, model):
+    suite.check_every_number_of_slots(model, tried.engine, LEVEL)
+
+
 def test_chosen_codes(tried, model):
     suite.check_chosen_codes(model, tried.engine, LEVEL)
 

@@ -229,6 +229,45 @@ def test_layers_that_there_are_not_are_named_before_any_work(checkpoint, tmp_pat
     assert not list(tmp_path.iterdir())
 
 
+@pytest.mark.parametrize("weights", [INT8, INT4])
+def test_a_prior_whose_layers_all_stay_is_one_of_the_precision(tiny_checkpoint, tmp_path, monkeypatch, weights):
+    def never(*_):
+        raise AssertionError("there is nothing to calibrate")
+
+    monkeypatch.setattr(quantised_export, "quantise_calibrated", never)
+    quantisation = QuantisationRequest(weights, keep=("prior_1.layers.*",), max_kl=0.0)
+    request = ExportRequest(
+        GraphOptions(Precision.FP16),
+        graphs=("condition_1", "step_1"),
+        tensorrt=TensorRtCheck.NEVER,
+        processes=1,
+        quantisation=quantisation,
+    )
+    export_bundle(tiny_checkpoint, tmp_path / "onnx", request)
+    bundle = open_bundle(tmp_path / "onnx")
+    assert quantised_of(bundle.folder / "step_1.onnx") == []
+    assert quantised_weights(bundle.manifest) == {}
+    report = verify_bundle(bundle, tiny_checkpoint, VerifyRequest(steps=2))
+    assert {check.outcome for check in report.checks} == {Outcome.PASSED}
+
+
+def test_a_graph_without_linear_layers_has_nothing_to_quantise(tiny_checkpoint, tmp_path):
+    request = ExportRequest(
+        graphs=("condition_0",),
+        tensorrt=TensorRtCheck.NEVER,
+        processes=1,
+        quantisation=QuantisationRequest(INT8),
+    )
+    assert quantised_weights(export_bundle(tiny_checkpoint, tmp_path / "onnx", request)) == {}
+
+
+@pytest.mark.parametrize("weights", [INT8, FP8])
+def test_keeping_every_layer_is_refused_before_any_work(checkpoint, tmp_path, weights):
+    with pytest.raises(ExportError, match=f"nothing is left to store as {weights} in any prior: of 2. linear layers"):
+        export(checkpoint, tmp_path / "onnx", weights=weights, keep=("layers.*",))
+    assert not list(tmp_path.iterdir())
+
+
 @pytest.mark.parametrize(
     "choices",
     [

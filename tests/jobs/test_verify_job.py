@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 import json
 import math
+import sys
 from dataclasses import replace
 
 import numpy as np
@@ -27,6 +28,9 @@ from tests.damaged_bundles import with_changed_manifest, with_flipped_weight
 from tests.engines import fake_tensorrt
 from tests.export.small_models import unlabelled_config
 
+DERIVED = (CheckKind.LOGITS, CheckKind.TOP_1)
+"""What is computed from the logits of given codes, whose check says where a difference starts."""
+
 LEVEL_0 = ("vqvae_decode_0", "condition_0", "prefill_0", "step_0")
 
 
@@ -44,7 +48,8 @@ def test_the_ladder_has_all_its_rungs(report):
     rungs = [(check.graph, check.kind) for check in report.checks]
     sizes = {graph: 1 if graph == "condition_0" else 2 for graph in LEVEL_0}  # one window is its only size
     random_inputs = [(graph, CheckKind.RANDOM_INPUTS) for graph in LEVEL_0 for _ in range(sizes[graph])]
-    windows = [("step_0", kind) for _ in range(2) for kind in (CheckKind.GIVEN_CODES, CheckKind.GREEDY_CODES)]
+    of_window = (CheckKind.GIVEN_CODES, CheckKind.LOGITS, CheckKind.TOP_1, CheckKind.GREEDY_CODES)
+    windows = [("step_0", kind) for _ in range(2) for kind in of_window]
     assert rungs == [*random_inputs, ("vqvae_decode_0", CheckKind.SOUND), *windows]
 
 
@@ -53,9 +58,23 @@ def test_prefixes_end_in_the_middle_of_the_first_and_the_last_block(report):
     assert places == ["B=2, 33 steps from 48", "B=2, 15 steps from 1008"]  # blocks of 32, a window of 1024
 
 
-def test_given_codes_compare_the_caches_of_a_step_without_logits(report):
-    check = next(check for check in report.checks if check.kind is CheckKind.GIVEN_CODES)
-    assert {row.tensor for row in check.tensors} == {f"{what}_{i}" for what in ("key", "value") for i in range(3)}
+def test_given_codes_compare_the_caches_of_a_step_without_logits(tmp_path):
+    checkpoint = write_random_bundle(unlabelled_config(), tmp_path / "checkpoint")
+    options = ExportRequest(GraphOptions(logits=False), ("step_0",), False, TensorRtCheck.NEVER, processes=1)
+    export_bundle(checkpoint, tmp_path / "onnx", options)
+    checks = {check.kind: check for check in verify_bundle(open_bundle(tmp_path / "onnx"), checkpoint).checks}
+    caches = {f"{what}_{i}" for what in ("key", "value") for i in range(3)}
+    assert {row.tensor for row in checks[CheckKind.GIVEN_CODES].tensors} == caches
+    assert checks[CheckKind.LOGITS].outcome is checks[CheckKind.TOP_1].outcome is Outcome.NOT_RUN
+    assert checks[CheckKind.LOGITS].reason == "the step gives no logits; export it without --no-logits"
+
+
+def test_the_report_tells_how_errors_are_spread(report):
+    tensors = {row.tensor: row for check in report.checks for row in check.tensors}
+    logits = tensors["logits"].statistics
+    assert 0 <= logits["median absolute"] <= logits["99% absolute"] <= logits["largest absolute"]
+    assert logits["largest absolute"] == pytest.approx(tensors["logits"].largest_error)
+    assert tensors["present_codes"].statistics == {"share of equal": 1.0}
 
 
 def test_the_report_is_plain_data(report):
@@ -70,8 +89,8 @@ def test_the_report_is_plain_data(report):
     ("graph", "tensor", "kinds"),
     [
         ("step_1", "core.transformer.layers.0.mlp.expand.weight", {CheckKind.RANDOM_INPUTS, CheckKind.GIVEN_CODES}),
-        # Nothing of the last layer's MLP is in a cache, but it chooses the codes.
-        ("step_1", "core.transformer.layers.2.mlp.expand.weight", {CheckKind.RANDOM_INPUTS, CheckKind.GREEDY_CODES}),
+        # Nothing of the last layer's MLP is in a cache.
+        ("step_1", "core.transformer.layers.2.mlp.expand.weight", {CheckKind.GREEDY_CODES, CheckKind.LOGITS}),
         ("vqvae_decode_2", "decoders.2.output.weight", {CheckKind.RANDOM_INPUTS, CheckKind.SOUND}),
     ],
 )
@@ -81,8 +100,10 @@ def test_a_flipped_weight_is_found(tiny_engine_bundle, tiny_checkpoint, tmp_path
     report = verify_bundle(bundle, tiny_checkpoint, VerifyRequest(needed))
     failed = [check for check in report.checks if check.outcome is Outcome.FAILED]
     assert kinds <= {check.kind for check in failed}
-    (origin,) = {check.origin.partition(" (")[0] for check in failed if check.graph == graph and check.origin}
-    assert origin == f"the difference starts in {tensor.removesuffix('.weight')}"
+    searched = [check for check in failed if check.graph == graph and check.kind not in DERIVED]
+    assert {check.origin.partition(" (")[0] for check in searched} == {
+        f"the difference starts in {tensor.removesuffix('.weight')}"
+    }
     with pytest.raises(ParityError, match=r"disagrees with its checkpoint in \d of \d checks"):
         report.require()
 
@@ -95,7 +116,7 @@ def test_logits_are_compared_as_probabilities_over_as_many_codes_as_asked_for(tm
     bundle = open_bundle(tmp_path / "onnx")
     report = verify_bundle(bundle, checkpoint, VerifyRequest(steps=1000))
     (check,) = [check for check in report.checks if check.kind is CheckKind.LOGITS]
-    assert check.where == "B=2, 35 steps from 12, top-1 100.0%"  # to the end of the window
+    assert check.where == "B=2, 35 steps from 12"  # to the end of the window
     assert check.limit == LIMITS[Precision.FP32].mean_kl
     assert 0 <= check.value < check.limit
     monkeypatch.setitem(LIMITS, Precision.FP32, replace(LIMITS[Precision.FP32], mean_kl=-1.0))
@@ -131,8 +152,9 @@ def test_engines_are_not_run_without_a_gpu(tiny_engine_bundle, tiny_checkpoint, 
     monkeypatch.setattr("jukebox_deploy.engines.tensorrt.open_platform", open_platform)
     bundle = with_changed_manifest(tiny_engine_bundle, tmp_path / "bundle", target=Target.TENSORRT_RTX)
     report = verify_bundle(bundle, tiny_checkpoint)
+    hint = "With --onnx, the graphs that it was built from are checked instead."
     assert {(check.outcome, check.reason) for check in report.checks} == {
-        (Outcome.NOT_RUN, "there is no GPU on this machine.")
+        (Outcome.NOT_RUN, f"there is no GPU on this machine. {hint}")
     }
     assert [check.graph for check in report.checks] == list(bundle.graphs)
     report.require()
@@ -168,13 +190,35 @@ class TestGraphsOfEngines:
         folder = tmp_path / "bundle"
         return with_changed_manifest(tiny_engine_bundle, folder, target=Target.TENSORRT_RTX, graphs=graphs)
 
-    def test_they_are_compared(self, engines, tiny_engine_bundle, tiny_checkpoint):
+    def test_they_are_compared_and_built(self, engines, tiny_engine_bundle, tiny_checkpoint):
         request = VerifyRequest(self.GRAPHS)
         report = verify_bundle(engines, tiny_checkpoint, request, exported=tiny_engine_bundle)
         unrun = [check for check in report.checks if check.outcome is Outcome.NOT_RUN]
         assert [(check.graph, check.kind) for check in unrun] == [(name, CheckKind.ENGINE) for name in self.GRAPHS]
+        built = [check for check in report.checks if check.kind is CheckKind.BUILD]
+        assert [check.graph for check in built] == list(self.GRAPHS)
+        assert all(check.outcome is Outcome.PASSED and check.value > 0 for check in built)
+        assert built[0].where.startswith("tensorrt-rtx 1.")
         assert report.outcomes["passed"] > 5
         assert report.target == "tensorrt-rtx"
+
+    def test_what_cannot_be_built_fails(self, engines, tiny_engine_bundle, tiny_checkpoint, monkeypatch):
+        def build_engine(*arguments):
+            raise EngineError("condition_1: tensorrt-rtx cannot build the engine.")
+
+        monkeypatch.setattr("jukebox_deploy.jobs.verify_build.build_engine", build_engine)
+        report = verify_bundle(engines, tiny_checkpoint, VerifyRequest(self.GRAPHS[:1]), exported=tiny_engine_bundle)
+        with pytest.raises(ParityError, match=r"condition_1, parse and build at tensorrt-rtx .*: condition_1: tens"):
+            report.require()
+
+    def test_a_flavour_that_is_not_installed_builds_nothing(
+        self, engines, tiny_engine_bundle, tiny_checkpoint, monkeypatch
+    ):
+        monkeypatch.setitem(sys.modules, "tensorrt_rtx", None)
+        report = verify_bundle(engines, tiny_checkpoint, VerifyRequest(self.GRAPHS[:1]), exported=tiny_engine_bundle)
+        (check,) = [check for check in report.checks if check.kind is CheckKind.BUILD]
+        assert check.outcome is Outcome.NOT_RUN
+        assert "tensorrt-rtx is not installed" in check.reason
 
     def test_other_graphs_are_refused(self, engines, tiny_engine_bundle, tiny_checkpoint, tmp_path):
         entry = tiny_engine_bundle.manifest.graphs["step_1"]

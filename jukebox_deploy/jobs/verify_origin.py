@@ -1,0 +1,42 @@
+"""Where a difference starts that a verification found: the first layer that gives something else."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+
+from jukebox_deploy.checkpoints.bundle import CheckpointBundle
+from jukebox_deploy.contract import GraphSpec
+from jukebox_deploy.engines.bundle import EngineBundle
+from jukebox_deploy.engines.onnxruntime_sessions import GraphFile
+from jukebox_deploy.export.graph_modules import graph_module
+from jukebox_deploy.export.validation import TensorParity
+from jukebox_deploy.jobs.difference import find_difference, first_difference
+from jukebox_deploy.jobs.opening import load_model
+from jukebox_deploy.jobs.parity import reason_not_to_run
+from jukebox_deploy.jobs.verify_weights import RoundedWeights
+
+
+@dataclass(frozen=True)
+class OriginFinder:
+    """Compares the ONNX graph of a check with its model, module by module, on a processor."""
+
+    checkpoint: CheckpointBundle
+    graphs: EngineBundle | None  # the ONNX graphs, which engines were built from; `None`: they are not at hand
+    rounded: RoundedWeights
+    runs_graphs: bool  # they are what was checked, not engines that were built from them
+
+    def origin(self, spec: GraphSpec, feeds: Mapping[str, np.ndarray], rows: Sequence[TensorParity] = ()) -> str:
+        """A sentence. `feeds`: inputs by tensor name at which a difference was seen; `rows`: what was compared."""
+        if self.graphs is None or reason_not_to_run(spec):
+            return first_difference(rows)  # an engine has no insides
+        precision, level = spec.precision, spec.model_level
+        model = load_model(self.checkpoint, level, self.graphs.manifest.precision, self.rounded.get(level))
+        tables = self.graphs.parts.get(spec.name) or (self.graphs.graphs[spec.name],)
+        pieces = [GraphFile.read(table, self.graphs.paths[table.name]) for table in tables]
+        found = find_difference(pieces, graph_module(spec, model), feeds, precision)
+        if found.module is None and not self.runs_graphs:
+            return f"the ONNX graph agrees with the model, so it is the engine that differs. {first_difference(rows)}"
+        return str(found)
