@@ -15,7 +15,6 @@ import datetime
 import json
 import shutil
 import sys
-import tempfile
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -29,7 +28,7 @@ from jukebox_deploy.config_json import config_from_dict, config_to_dict
 from jukebox_deploy.contract import ITEM_BYTES, GraphKind, LinearWeights, Precision
 from jukebox_deploy.costs import linear_weight_bytes
 from jukebox_deploy.errors import EngineError
-from jukebox_deploy.files import write_json_atomic
+from jukebox_deploy.files import scratch_folder, write_json_atomic
 from jukebox_deploy.graphs import GraphOptions
 from jukebox_deploy.parameter_counts import (
     attention_layers,
@@ -147,10 +146,10 @@ def measure(case: BuildCase, work: Path) -> dict[str, Any]:
     """
     require_room(case, work)
     result: dict[str, Any] = {**config_to_dict(case), "precision": str(Precision.FP16)}
-    with tempfile.TemporaryDirectory(dir=work, prefix=".engine-builds-") as folder:
+    with scratch_folder(work / "engine-builds") as folder:
         for stage in _STAGES:
             try:
-                result[stage] = _measure_stage(stage, case, Path(folder))
+                result[stage] = _measure_stage(stage, case, folder)
             except EngineError as error:
                 return {**result, "failed": str(error)}
     return result

@@ -1,11 +1,13 @@
 """Files that appear whole or not at all: write beside, fsync, rename.
 
-A run that fails or is interrupted leaves no file under the name it was asked for.
+A run that fails or is interrupted leaves no file under the name it was asked for. One that is killed leaves hidden
+folders beside it, which the next run for the same name removes: each has a lock that ends with its process.
 """
 
 from __future__ import annotations
 
 import errno
+import glob
 import hashlib
 import json
 import os
@@ -16,12 +18,20 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from io import FileIO
 from pathlib import Path
-from typing import Any
+from typing import Any, BinaryIO
 
 from jukebox_deploy.errors import JukeboxError
 from jukebox_deploy.threads import map_in_threads, usable_cores
 
+try:
+    import fcntl
+except ImportError:  # Windows has no such locks: there age alone decides
+    fcntl = None  # type: ignore[assignment]
+
 _PARTIAL = ".partial-"  # how names of what is not finished begin
+_LOCK = "lock"  # in a scratch folder; held for as long as its process lives
+_WHOLE = "whole"  # in a scratch folder: what is renamed when it is finished
+_HOUR, _DAY = 3600.0, 86400.0
 _HASH_BLOCK = 2**20  # bytes that are hashed while they are in a core's cache
 _NO_ROOM = {
     errno.ENOSPC: "the disk is full; free some space or choose another place",
@@ -46,7 +56,10 @@ def atomic_path(path: Path) -> Iterator[Path]:
     any other error of the body passes. In both cases `path` stays as it was.
     """
     path = Path(path)
-    partial = _reserve(path)
+    partial = path.parent / _partial_name(path)
+    with _explained(path, _NO_ROOM | _NO_ENTRY):
+        path.parent.mkdir(parents=True, exist_ok=True)
+        partial.touch(exist_ok=False)
     try:
         with _explained(path, _NO_ROOM):
             yield partial
@@ -67,29 +80,27 @@ def atomic_directory(path: Path) -> Iterator[Path]:
     path = Path(path)
     if not is_free(path):
         raise JukeboxError(f"{path}: already there and not empty; remove it or choose another folder.")
-    partial = _reserve(path, folder=True)
-    try:
-        with _explained(path, _NO_ROOM):
-            yield partial
-            for entry in [*partial.rglob("*"), partial]:
-                _flush(entry)
-            os.replace(partial, path)
-            _flush(path.parent)
-    finally:
-        shutil.rmtree(partial, ignore_errors=True)
+    with scratch_folder(path) as scratch, _explained(path, _NO_ROOM):
+        partial = scratch / _WHOLE
+        partial.mkdir()
+        yield partial
+        for entry in [*partial.rglob("*"), partial]:
+            _flush(entry)
+        os.replace(partial, path)
+        _flush(path.parent)
 
 
 @contextmanager
 def replaced_directory(path: Path) -> Iterator[Path]:
-    """Give a path beside `path` to make a folder at; put it in the place of the folder `path` if all went well.
+    """Give a path to make a folder at; put it in the place of the folder `path` if all went well.
 
     After any error `path` is as it was. Who is killed leaves the old folder or the new one there, or, between the
     two, the old one where `restore_directory` finds it.
     """
     path = Path(path)
-    fresh = path.parent / f"{_PARTIAL}{secrets.token_hex(4)}-{path.name}"
     try:
-        with _explained(path, _NO_ROOM | _NO_ENTRY):
+        with scratch_folder(path) as scratch, _explained(path, _NO_ROOM | _NO_ENTRY):
+            fresh = scratch / _WHOLE
             yield fresh
             restore_directory(path)  # so that nothing is where the old one goes
             if path.exists():
@@ -97,8 +108,29 @@ def replaced_directory(path: Path) -> Iterator[Path]:
             os.replace(fresh, path)
             _flush(path.parent)
     finally:
-        shutil.rmtree(fresh, ignore_errors=True)
         restore_directory(path)
+
+
+@contextmanager
+def scratch_folder(path: Path) -> Iterator[Path]:
+    """Give a new hidden folder beside `path`, for what is needed until `path` is there; it is gone afterwards.
+
+    Missing parent folders are made. First goes what killed processes left of such folders for the same `path`;
+    those of living ones stay. Raises `JukeboxError` where there is no room or no permission.
+    """
+    path = Path(path)
+    folder, lock = path.parent / _partial_name(path), None
+    try:
+        with _explained(path, _NO_ROOM | _NO_ENTRY):
+            path.parent.mkdir(parents=True, exist_ok=True)
+            remove_leftovers(path.parent, _DAY, of=path.name)
+            folder.mkdir()
+            lock = _lock(folder)
+        yield folder
+    finally:
+        if lock is not None:
+            lock.close()  # first, for NFS keeps a file that is open
+        shutil.rmtree(folder, ignore_errors=True)
 
 
 def restore_directory(path: Path) -> None:
@@ -119,19 +151,57 @@ def is_free(path: Path) -> bool:
     return not path.exists() or (path.is_dir() and not any(path.iterdir()))
 
 
-def remove_leftovers(folder: Path, age: float = 3600.0) -> None:
-    """Remove what killed processes had begun in a folder: what nobody has written to for `age` seconds."""
-    for leftover in Path(folder).glob(f"{_PARTIAL}*"):
-        try:
-            newest = max(entry.lstat().st_mtime for entry in (leftover, *leftover.rglob("*")))
-        except FileNotFoundError:  # finished meanwhile
-            continue
-        if time.time() - newest < age:
+def remove_leftovers(folder: Path, age: float = _HOUR, of: str | None = None) -> None:
+    """Remove what killed processes had begun in a folder: all of it, or what was to become the file or folder `of`.
+
+    What has a lock goes if its process is gone; anything else if nobody has written to it for `age` seconds.
+    """
+    pattern = "*" if of is None else f"{'[0-9a-f]' * 8}-{glob.escape(of)}"  # see `_partial_name`
+    for leftover in Path(folder).glob(_PARTIAL + pattern):
+        if not _is_left(leftover, age):
             continue
         if leftover.is_dir():
             shutil.rmtree(leftover, ignore_errors=True)
         else:
             leftover.unlink(missing_ok=True)
+
+
+def _is_left(leftover: Path, age: float) -> bool:
+    """Whether nobody works on it any more."""
+    try:
+        with (leftover / _LOCK).open("r+b") as lock:
+            if fcntl is not None:
+                fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+                return True
+    except (FileNotFoundError, NotADirectoryError):  # a file, or made where there are no locks
+        pass
+    except OSError:  # held, or of somebody else
+        return False
+    try:
+        newest = max(entry.lstat().st_mtime for entry in (leftover, *leftover.rglob("*")))
+    except FileNotFoundError:  # finished meanwhile
+        return False
+    return time.time() - newest >= age
+
+
+def _lock(folder: Path) -> BinaryIO | None:
+    """Show others that this process lives, until the file is closed; `None` where the system has no such locks.
+
+    A number of a process would not do: numbers are used again, and those of containers and other machines mean
+    nothing here.
+    """
+    if fcntl is None:
+        return None
+    fresh = folder / f"{_LOCK}.new"
+    lock = fresh.open("xb")
+    try:
+        fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except OSError:
+        lock.close()
+        fresh.unlink()
+        return None
+    fresh.rename(folder / _LOCK)  # only now: a lock that nobody holds is a sign of death
+    return lock
 
 
 def write_json_atomic(path: Path, data: Any) -> None:
@@ -169,16 +239,9 @@ def _sha256_of(file: FileIO, length: int) -> str:
     return digest.hexdigest()
 
 
-def _reserve(path: Path, *, folder: bool = False) -> Path:
-    """Make an empty file or folder beside `path`, which nobody else uses."""
-    partial = path.parent / f"{_PARTIAL}{secrets.token_hex(4)}-{path.name}"
-    with _explained(path, _NO_ROOM | _NO_ENTRY):
-        path.parent.mkdir(parents=True, exist_ok=True)
-        if folder:
-            partial.mkdir()
-        else:
-            partial.touch(exist_ok=False)
-    return partial
+def _partial_name(path: Path) -> str:
+    """A name that nobody else uses."""
+    return f"{_PARTIAL}{secrets.token_hex(4)}-{path.name}"
 
 
 @contextmanager

@@ -20,6 +20,7 @@ from jukebox_deploy.files import (
     remove_leftovers,
     replaced_directory,
     restore_directory,
+    scratch_folder,
     sha256_of_file,
     sha256_of_pieces,
     write_json_atomic,
@@ -205,6 +206,86 @@ def test_leftovers_go_when_nobody_writes_to_them_any_more(tmp_path):
     (tmp_path / ".partial-4-live" / "weights").write_bytes(b"half")
     remove_leftovers(tmp_path)
     assert sorted(os.listdir(tmp_path)) == [".partial-1-live", ".partial-4-live", "old", "song"]
+
+
+KILLED_WITH_FOLDERS = """
+import sys, time; from pathlib import Path; from jukebox_deploy.files import atomic_directory, scratch_folder
+out = Path(sys.argv[1])
+with scratch_folder(out) as scratch, atomic_directory(out) as part:
+    (scratch / "a").write_bytes(b"a"); (part / "b").write_bytes(b"b")
+    print("writing", flush=True); time.sleep(60)
+"""
+
+
+@pytest.fixture
+def begin():
+    """Start processes that are in the midst of a folder; none is left afterwards."""
+    running: list[subprocess.Popen[bytes]] = []
+
+    def begin(out: Path) -> subprocess.Popen[bytes]:
+        process = subprocess.Popen([sys.executable, "-c", KILLED_WITH_FOLDERS, out], stdout=subprocess.PIPE)
+        running.append(process)
+        assert process.stdout is not None
+        assert process.stdout.readline() == b"writing\n"
+        return process
+
+    yield begin
+    for process in running:
+        process.kill()
+        process.communicate()
+
+
+def hidden(folder: Path) -> set[str]:
+    return {path.name for path in folder.iterdir() if path.name.startswith(".")}
+
+
+@pytest.mark.parametrize("writer", [atomic_directory, replaced_directory, scratch_folder])
+def test_the_next_run_removes_what_a_killed_one_left(tmp_path, begin, writer):
+    process = begin(tmp_path / "out")
+    left = hidden(tmp_path)
+    assert len(left) == 2
+    process.kill()
+    process.wait()
+    with writer(tmp_path / "out") as folder:
+        folder.mkdir(exist_ok=True)
+        assert not left & hidden(tmp_path)
+    assert not hidden(tmp_path)
+
+
+def test_what_others_are_writing_or_is_for_another_name_stays(tmp_path, begin):
+    """Two runs for one folder, and one for another whose name ends alike."""
+    begin(tmp_path / "out")
+    living = hidden(tmp_path)
+    other = begin(tmp_path / "00000000-out")
+    foreign = hidden(tmp_path) - living
+    other.kill()
+    other.wait()
+    with atomic_directory(tmp_path / "out") as part, scratch_folder(tmp_path / "out"):
+        assert living | foreign < hidden(tmp_path)
+        assert part.is_dir()  # for it is written by this very process
+    assert hidden(tmp_path) == living | foreign
+    remove_leftovers(tmp_path)
+    assert hidden(tmp_path) == living
+
+
+def test_a_scratch_folder_without_locks_goes_when_it_is_old(tmp_path, monkeypatch):
+    """On a file system that has none, another process may live."""
+    monkeypatch.setattr("fcntl.flock", full_disk)
+    old, new = (tmp_path / f".partial-0000000{number}-out" for number in range(2))
+    old.mkdir()
+    new.mkdir()
+    os.utime(old, times=(time.time() - 2 * 86400,) * 2)
+    with scratch_folder(tmp_path / "out") as scratch:
+        assert os.listdir(scratch) == []
+        assert hidden(tmp_path) == {new.name, scratch.name}
+    assert hidden(tmp_path) == {new.name}
+
+
+def test_names_of_folders_are_no_patterns(tmp_path):
+    (left := tmp_path / ".partial-01234567-out1").mkdir()
+    os.utime(left, times=(0, 0))
+    with scratch_folder(tmp_path / "out[1]"):
+        assert left.exists()
 
 
 def test_json_and_hash(tmp_path):

@@ -5,7 +5,6 @@ from __future__ import annotations
 import hashlib
 import json
 import math
-import tempfile
 from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import cached_property, partial
@@ -22,6 +21,7 @@ from jukebox_deploy.checkpoints.matching import resolve
 from jukebox_deploy.checkpoints.tensors import TensorInfo
 from jukebox_deploy.config import JukeboxConfig
 from jukebox_deploy.config_json import config_to_dict
+from jukebox_deploy.files import scratch_folder
 from jukebox_deploy.labels.vocabulary import Vocabulary
 
 
@@ -114,7 +114,6 @@ def write_random_openai_checkpoint(config: str | JukeboxConfig, out: Path, seed:
 
     Needs room for two copies while it works. Raises as `write_random_bundle`.
     """
-    out.parent.mkdir(parents=True, exist_ok=True)
-    with tempfile.TemporaryDirectory(dir=out.parent, prefix=".partial-") as scratch:
-        bundle = write_random_bundle(config, Path(scratch) / "bundle", seed)
+    with scratch_folder(out) as scratch:
+        bundle = write_random_bundle(config, scratch / "bundle", seed)
         return export_openai(bundle, out)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import errno
 import signal
 import traceback
+from types import FrameType
 from typing import Any
 
 import click
@@ -37,7 +38,6 @@ OPTIONAL_PACKAGES = {
     "onnxruntime": "cpu",
     "tensorrt": "tensorrt",
     "tensorrt_rtx": "tensorrt-rtx",
-    "polygraphy": "tensorrt",
     "scipy": "train",
     "tensorboard": "train",
 }
@@ -50,13 +50,38 @@ class Interrupted(click.ClickException):
     exit_code = 128 + signal.SIGINT
 
 
+class Terminated(Interrupted):
+    """The same after SIGTERM."""
+
+    exit_code = 128 + signal.SIGTERM
+
+
+class _Termination:
+    """What SIGTERM does: the same as Ctrl-C, so that all that tidies up or saves after the one does after the other.
+
+    A scheduler that wants the machine back sends it.
+    """
+
+    received = False
+
+    def __call__(self, number: int, frame: FrameType | None) -> None:
+        self.received = True
+        handler = signal.getsignal(signal.SIGINT)  # a build of engines has one of its own
+        if not callable(handler):  # Ctrl-C is ignored where a shell script runs this in the background
+            handler = signal.default_int_handler
+        handler(signal.SIGINT, frame)
+
+
+_termination = _Termination()
+
+
 def failure_of(error: BaseException) -> click.ClickException | None:
     """The sentence for an error that has one; `None` for those that are bugs or are handled by click."""
     match error:
         case JukeboxError():
             return click.ClickException(str(error))
         case KeyboardInterrupt():
-            return Interrupted(
+            return (Terminated if _termination.received else Interrupted)(
                 "interrupted. No half-written file is left; run the same command again, `sample` and `train` with "
                 "--resume."
             )
@@ -106,6 +131,7 @@ def cli(debug: bool) -> None:
 
 def main() -> None:
     """Run the command line and exit."""
+    signal.signal(signal.SIGTERM, _termination)
     cli(prog_name="jukebox-deploy")
 
 

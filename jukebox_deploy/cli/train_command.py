@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import signal
 import sys
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
@@ -181,8 +180,6 @@ def train_upsampler(**options: Any) -> None:
 def _run(part: Part, options: dict[str, Any]) -> None:
     from jukebox_deploy.jobs.train_job import train
 
-    # A scheduler that wants the machine back says so by SIGTERM: like Ctrl-C, it saves the run.
-    signal.signal(signal.SIGTERM, signal.default_int_handler)
     if options["threads"] is not None:
         import torch
 

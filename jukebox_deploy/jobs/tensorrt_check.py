@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import importlib.util
-import tempfile
 from enum import StrEnum
 from pathlib import Path
 
 from jukebox_deploy.engines.manifest import GraphEntry, Target
 from jukebox_deploy.engines.tensorrt_build import BuildOptions, build_engine
+from jukebox_deploy.files import scratch_folder
 
 SMALL_WEIGHTS = 256 << 20
 """Bytes of weights up to which a graph is built as a matter of course; a build takes several times as much memory."""
@@ -36,9 +36,9 @@ def check_with_tensorrt(entry: GraphEntry, folder: Path, check: TensorRtCheck) -
             return f"{size / 1e9:.1f} GB of weights: build it with `jukebox-deploy build`"
     options = BuildOptions(Target.TENSORRT_RTX, ("8.9",))
     layers = 0
-    with tempfile.TemporaryDirectory(dir=folder.parent, prefix=".tensorrt-check-") as scratch:
+    with scratch_folder(folder) as scratch:
         for piece in entry.pieces:
-            engine = Path(scratch) / f"{piece.spec.name}.engine"
+            engine = scratch / f"{piece.spec.name}.engine"
             layers += build_engine(folder / piece.file, piece.spec, engine, options, entry.weights).layers
     return f"built for 8.9, {layers} layers" + (f" in {len(entry.parts)} parts" if entry.parts else "")
 

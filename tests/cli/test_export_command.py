@@ -1,4 +1,8 @@
 import json
+import signal
+import subprocess
+import sys
+import time
 from pathlib import Path
 
 import pytest
@@ -8,6 +12,7 @@ from jukebox_deploy.checkpoints.bundle import CheckpointBundle
 from jukebox_deploy.cli.export_command import command
 from jukebox_deploy.cli.inspect_command import command as inspect
 from jukebox_deploy.errors import CheckpointError, ExportError, JukeboxError
+from tests.source_tree import REPOSITORY
 
 
 def _run(*arguments: str):
@@ -92,3 +97,36 @@ def test_unknown_graphs_are_named(tiny_checkpoint: CheckpointBundle, tmp_path: P
     assert isinstance(result.exception, ExportError)
     assert "step_7" in str(result.exception)
     assert not list(tmp_path.iterdir())
+
+
+def _children(process: int) -> list[int]:
+    """Of the main thread."""
+    return [int(number) for number in Path(f"/proc/{process}/task/{process}/children").read_text().split()]
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(not Path("/proc/self/task").exists(), reason="looks at the processes of a system with /proc")
+@pytest.mark.parametrize("by", [signal.SIGINT, signal.SIGTERM, signal.SIGKILL])
+def test_an_export_that_is_ended_leaves_nothing(
+    tiny_checkpoint: CheckpointBundle, tmp_path: Path, by: signal.Signals
+) -> None:
+    arguments = ["export", str(tiny_checkpoint.folder), "--out", str(tmp_path / "onnx"), "--processes", "2"]
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)  # which is ignored in the background
+    try:
+        process = subprocess.Popen([sys.executable, "-m", "jukebox_deploy.cli.main", *arguments], cwd=REPOSITORY)
+    finally:
+        signal.signal(signal.SIGINT, before)
+    while len(children := _children(process.pid)) < 3:  # both workers and the tracker of resources
+        assert process.poll() is None
+        time.sleep(0.01)
+    time.sleep(2)  # so that the workers are in the midst of it
+    process.send_signal(by)
+    assert process.wait(timeout=15) == (-by if by == signal.SIGKILL else 128 + by)
+    deadline = time.monotonic() + 10
+    while any(Path(f"/proc/{child}").exists() for child in children):
+        assert time.monotonic() < deadline
+        time.sleep(0.01)
+    assert len(list(tmp_path.iterdir())) == (by == signal.SIGKILL)
+    again = _run(str(tiny_checkpoint.folder), "--out", str(tmp_path / "onnx"), "--graphs", "condition_0")
+    assert again.exit_code == 0, again.output
+    assert [path.name for path in tmp_path.iterdir()] == ["onnx"]

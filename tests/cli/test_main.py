@@ -4,8 +4,11 @@ from __future__ import annotations
 
 import errno
 import json
+import os
+import signal
 import subprocess
 import sys
+from pathlib import Path
 
 import click
 import pytest
@@ -145,3 +148,41 @@ class TestErrors:
             assert writer.stderr is not None
             writer.stdout.close()
             assert b"Traceback" not in writer.stderr.read()
+
+
+WAITING = """
+import click, signal, sys, time; from pathlib import Path
+from jukebox_deploy.cli import main; from jukebox_deploy.files import atomic_directory
+
+@click.command()
+def wait():
+    with atomic_directory(Path(out)):
+        print("begun", flush=True)
+        time.sleep(60)
+
+out, handler = sys.argv[1:]
+signal.signal(signal.SIGINT, getattr(signal, handler))
+main.CommandEntry.load = lambda _: wait
+sys.argv[1:] = ["export"]
+main.main()
+"""
+
+
+@pytest.mark.parametrize(
+    ("by", "handler"),
+    [
+        (signal.SIGINT, "default_int_handler"),
+        (signal.SIGTERM, "default_int_handler"),
+        (signal.SIGTERM, "SIG_IGN"),  # in a shell script's background
+    ],
+)
+def test_a_signal_ends_a_command_in_order(tmp_path: Path, by: signal.Signals, handler: str) -> None:
+    command = [sys.executable, "-c", WAITING, str(tmp_path / "out"), handler]
+    with subprocess.Popen(command, stdout=-1, stderr=-1, text=True) as process:
+        assert process.stdout is not None
+        assert process.stdout.readline() == "begun\n"
+        process.send_signal(by)
+        _, errors = process.communicate(timeout=30)
+    assert process.returncode == 128 + by
+    assert errors.startswith("Error: interrupted. No half-written file is left")
+    assert os.listdir(tmp_path) == []
