@@ -2,9 +2,9 @@
 
     python -m jukebox_deploy.benchmarks.readme_numbers [--check]
 
-The README's block is a table from all documents in `benchmarks/results/`: every engine of one workload for each group
-that differs in one field only, each measurement the newest of its machine. The other documents' blocks are those of
-`growth_table` and `model_card`.
+The page on speed has a table from all documents in `benchmarks/results/`: every engine of one workload for each group
+that differs in one field only, each measurement the newest of its machine. The README has those rows of it that are
+of released models. The other documents' blocks are those of `growth_table` and `model_card`.
 """
 
 from __future__ import annotations
@@ -12,7 +12,7 @@ from __future__ import annotations
 import argparse
 import json
 import sys
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import astuple, dataclass
 from pathlib import Path
 from urllib.parse import quote
@@ -20,8 +20,17 @@ from urllib.parse import quote
 from jukebox_deploy.benchmarks.filled_blocks import Block, escaped, fill, table
 from jukebox_deploy.benchmarks.growth_table import GROWTH_BLOCK
 from jukebox_deploy.benchmarks.model_card import CARD_BLOCKS
+from jukebox_deploy.benchmarks.preset_bundles import UPSAMPLER
 from jukebox_deploy.benchmarks.report import by_machine
-from jukebox_deploy.benchmarks.results import FORMAT, Backend, BenchmarkRun, VariantResult, WorkloadResult
+from jukebox_deploy.benchmarks.results import (
+    FORMAT,
+    Backend,
+    BenchmarkRun,
+    VariantResult,
+    Workload,
+    WorkloadKind,
+    WorkloadResult,
+)
 from jukebox_deploy.benchmarks.words import number, percent, times, title_of, unit_of
 from jukebox_deploy.benchmarks.workload_groups import distinct, headlines, is_engine, ratio_over, share_of_limit
 from jukebox_deploy.errors import JukeboxError
@@ -57,13 +66,18 @@ class Row:
     measured: str  # the machine, and the day as a link to the result file
 
 
-def block(results: Path, link: str) -> str:
-    """The text between the markers, from the result files in a folder; `link` leads from the README to that folder."""
+def block(results: Path, link: str, shown: Callable[[Workload], bool] = lambda workload: True) -> str:
+    """The text between the markers, from the result files in a folder, of those workloads that are `shown`.
+
+    `link` leads from the document to that folder.
+    """
     runs = {path.name: BenchmarkRun.load(path) for path in sorted(results.glob("*.json")) if is_result(path)}
     newest: dict[tuple[str, ...], Row] = {}
     for machine in by_machine(runs):
         origins = {id(result): name for name, run in machine.runs.items() for result in run.results}
         for result in headlines(distinct(machine.results)):
+            if not shown(result.workload):
+                continue
             name = origins[id(result)]
             day = f"[{escaped(runs[name].date[:10])}]({link}/{quote(name)})"
             measured = f"{escaped(machine.machine.name)}, {machine.machine.cores} cores, {day}"
@@ -104,8 +118,16 @@ def _ratio(result: WorkloadResult, variant: VariantResult, baseline: Backend) ->
     return "" if ratio is None else times(ratio.median)
 
 
+def is_main(workload: Workload) -> bool:
+    """Whether the README shows it: what a song of a released model consists of."""
+    return (workload.kind, workload.model) in ((WorkloadKind.STEP, UPSAMPLER), (WorkloadKind.DECODE, "1b_lyrics"))
+
+
 README_BLOCK = Block(
-    "README.md", "benchmarks", lambda root: block(root / "benchmarks" / "results", "benchmarks/results")
+    "README.md", "benchmarks", lambda root: block(root / "benchmarks" / "results", "benchmarks/results", is_main)
+)
+SPEED_BLOCK = Block(
+    "docs/speed.md", "benchmarks", lambda root: block(root / "benchmarks" / "results", "../benchmarks/results")
 )
 
 
@@ -124,7 +146,7 @@ def main(arguments: Sequence[str] | None = None, repository: Path = _REPOSITORY)
 
 def _blocks(repository: Path) -> Sequence[Block]:
     """Those of the README, and of the other documents where they exist."""
-    others = [block for block in (GROWTH_BLOCK, *CARD_BLOCKS) if (repository / block.document).exists()]
+    others = [block for block in (SPEED_BLOCK, GROWTH_BLOCK, *CARD_BLOCKS) if (repository / block.document).exists()]
     return (README_BLOCK, *others)
 
 

@@ -8,7 +8,7 @@ from dataclasses import replace
 import pytest
 
 from jukebox_deploy.benchmarks.growth_table import GROWTH_BLOCK, NOTHING, growth_table
-from jukebox_deploy.benchmarks.readme_numbers import README_BLOCK, main
+from jukebox_deploy.benchmarks.readme_numbers import README_BLOCK, SPEED_BLOCK, main
 from jukebox_deploy.benchmarks.results import Backend, Workload, WorkloadKind, WorkloadResult
 from tests.benchmarks.benchmark_documents import RUN, hostile_run, step, step_result, variant
 
@@ -87,7 +87,7 @@ def test_the_page_on_speed_is_filled_where_there_is_one(tmp_path, there):
     (tmp_path / "README.md").write_text(f"{README_BLOCK.begin}\n{README_BLOCK.end}\n")
     page = tmp_path / GROWTH_BLOCK.document
     if there:
-        page.write_text(f"{GROWTH_BLOCK.begin}\n{GROWTH_BLOCK.end}\n")
+        page.write_text("".join(f"{block.begin}\n{block.end}\n" for block in (SPEED_BLOCK, GROWTH_BLOCK)))
     main([], tmp_path)
     assert page.exists() == there
-    assert not there or page.read_text() == f"{GROWTH_BLOCK.begin}\n{NOTHING}\n{GROWTH_BLOCK.end}\n"
+    assert not there or page.read_text().endswith(f"{GROWTH_BLOCK.begin}\n{NOTHING}\n{GROWTH_BLOCK.end}\n")

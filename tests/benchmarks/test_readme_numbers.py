@@ -8,6 +8,7 @@ from pathlib import Path
 
 import pytest
 
+from jukebox_deploy.benchmarks.growth_table import GROWTH_BLOCK
 from jukebox_deploy.benchmarks.readme_numbers import NOTHING, README_BLOCK, block, main
 from tests.benchmarks.benchmark_documents import BASE, RUN, SLOTS, WIDE_RUN, hostile_run
 from tests.source_tree import REPOSITORY
@@ -26,6 +27,11 @@ def repository(tmp_path: Path) -> Path:
 def save(repository, **runs):
     for name, run in runs.items():
         run.save(repository / "benchmarks" / "results" / f"{name}.json")
+
+
+def released(run, model="upsampler"):
+    results = tuple(replace(r, workload=replace(r.workload, model=model)) for r in run.results)
+    return replace(run, results=results)
 
 
 def table(repository):
@@ -71,8 +77,20 @@ def test_a_sweep_over_several_files_has_one_headline(repository):
     assert len(table(repository)) == 4
 
 
+def test_the_readme_has_the_rows_of_released_models_and_the_page_on_speed_all(repository):
+    (repository / "docs").mkdir()
+    (repository / "docs" / "speed.md").write_text(f"{BEGIN}\n{END}\n{GROWTH_BLOCK.begin}\n{GROWTH_BLOCK.end}\n")
+    save(repository, run=RUN, released=released(RUN))
+    main([], repository)
+    rows = {path: (repository / path).read_text().splitlines() for path in ("README.md", "docs/speed.md")}
+    shown = {path: [row for row in lines if row.startswith("| Step of")] for path, lines in rows.items()}
+    assert {row.split()[3] for row in shown["README.md"]} == {"upsampler,"}
+    assert {row.split()[3] for row in shown["docs/speed.md"]} == {"upsampler,", "small,"}
+    assert "(../benchmarks/results/" in shown["docs/speed.md"][0]
+
+
 def test_the_block_is_written_once_and_then_agrees(repository):
-    save(repository, run=RUN)
+    save(repository, run=released(RUN))
     with pytest.raises(SystemExit, match="not those of the result files"):
         main(["--check"], repository)
     assert "old" in (repository / "README.md").read_text()
