@@ -2,7 +2,7 @@
 
 Symbols: `B` slots, `T` codes of a stretch of audio. The step and the prefill share their buffers:
 same names, same memory. The column caches are `[B, H, c*m, D]` to the step and `[B, H*c, m, D]` to
-the prefill, which is the same memory read with another shape (design, section 3).
+the prefill, which is the same memory read with another shape (docs/design.md, "Graphs").
 
 A step or a prefill that is too large to be built at once is cut into parts of whole layers
 (`cut_graph`), graphs of their own that run one after the other. A manifest has the table of the whole

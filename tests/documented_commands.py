@@ -39,7 +39,7 @@ def every_option() -> set[str]:
 
 def _command_words(span: str) -> list[str]:
     """`jukebox-deploy export X` and `export --weights int8` without the program; nothing for other code."""
-    words = shlex.split(span.replace("'", "")) if "=" not in span else []
+    words = shlex.split(re.sub("['\"]", "", span)) if "=" not in span else []
     if words[:1] == [PROGRAM]:
         return words[1:]
     return words if words and words[0] in COMMANDS and any(word.startswith("--") for word in words) else []

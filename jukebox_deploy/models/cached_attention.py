@@ -1,6 +1,6 @@
 """Attention of the newest positions over caches that know their pattern.
 
-A cache is `[B, H, S, D]` with a fixed, pattern-aware `S` (specification 7.1; design, section 3). It
+A cache is `[B, H, S, D]` with a fixed, pattern-aware `S` (specification 7.1; docs/design.md, "Graphs"). It
 goes in, gets the new keys at an index that depends on the position, and comes out as the same
 memory. The same formulas serve a step (one query) and a prefill (one block of queries, beginning at
 a block's start); only the column pattern looks at its cache in another shape while prefilling.

@@ -1,6 +1,6 @@
 """The choice of the next code: temperature, top-k, top-p, and inverse CDF from a given number.
 
-Source: specification 12.3; design, section 3 ("randomness is a function, not a state").
+Source: specification 12.3; docs/design.md, "Random numbers".
 """
 
 from __future__ import annotations
