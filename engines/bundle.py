@@ -118,6 +118,9 @@ def open_bundle(path: str | Path, verify_hashes: bool = True) -> EngineBundle:
 def _read_manifest(folder: Path) -> Any:
     path = folder / MANIFEST_NAME
     try:
+        if not folder.is_dir():
+            kind = "not a" if folder.exists() else "no such"
+            raise EngineError(f"{kind} folder, so there is no {MANIFEST_NAME}. Name the folder of an engine bundle.")
         if not path.is_file():
             raise EngineError(f"there is no {MANIFEST_NAME}, so this is no engine bundle. Make one with `export`.")
         if path.stat().st_size > _MANIFEST_LIMIT:

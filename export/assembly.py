@@ -9,21 +9,12 @@ import onnx_ir as ir
 import onnx_ir.passes.common as ir_passes
 import onnxscript.optimizer
 
-from jukebox_deploy.contract import GraphSpec, TensorSpec
+from jukebox_deploy.contract import GraphSpec, TensorSpec, numpy_dtype
 from jukebox_deploy.export.graph_calls import MODEL_PREFIX, ModuleCall, Piece, split_at
 from jukebox_deploy.export.stand_ins import restore_symbols
 
 _DOMAIN = "jukebox_deploy.modules"
 _IR_VERSION = 10  # what torch's exporter writes; the first that knows 4-bit integers
-
-_ONNX_TYPES = {
-    "float32": ir.DataType.FLOAT,
-    "float16": ir.DataType.FLOAT16,
-    "bfloat16": ir.DataType.BFLOAT16,
-    "int64": ir.DataType.INT64,
-    "int32": ir.DataType.INT32,
-    "bool": ir.DataType.BOOL,
-}
 
 
 def assemble(spec: GraphSpec, calls: Sequence[ModuleCall], functions: Mapping[str, TracedFunction]) -> ir.Model:
@@ -138,6 +129,6 @@ def _call(
 
 def _declared(value: ir.Value, tensor: TensorSpec, fixed: Mapping[str, int]) -> ir.Value:
     """Give a value the declared type and shape; a symbol of one possible size becomes a number."""
-    value.type = ir.TensorType(_ONNX_TYPES[tensor.dtype])
+    value.type = ir.TensorType(ir.DataType.from_numpy(numpy_dtype(tensor.dtype)))
     value.shape = ir.Shape([fixed.get(d, d) if isinstance(d, str) else d for d in tensor.dims])
     return value

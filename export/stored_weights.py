@@ -14,7 +14,7 @@ from jukebox_deploy.contract import GraphSpec
 from jukebox_deploy.errors import ExportError
 from jukebox_deploy.export.quantisation import WeightFormat
 from jukebox_deploy.export.tracing import parameters
-from jukebox_deploy.export.weights import ONNX_TYPES, SCALES
+from jukebox_deploy.export.weights import SCALES
 
 
 def store_quantised(spec: GraphSpec, model: ir.Model, names: Collection[str], form: WeightFormat) -> int:
@@ -48,5 +48,5 @@ def _dequantise(spec: GraphSpec, graph: ir.Graph, weight: ir.Value, form: Weight
     result.name, result.shape, result.type = f"{weight.name}_dequantised", weight.shape, weight.type
     graph.insert_before(uses[0].node, node)
     uses[0].node.replace_input_with(1, result)
-    weight.type = ir.TensorType(ONNX_TYPES[form.dtype])
+    weight.type = ir.TensorType(ir.DataType[form.dtype.upper()])
     graph.inputs.append(scales)

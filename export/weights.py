@@ -56,7 +56,7 @@ class WeightFile:
             self.path.name,
             stored.offset,
             stored.length,
-            ONNX_TYPES[stored.dtype],
+            ir.DataType[stored.dtype.upper()],
             shape=ir.Shape(stored.shape),
             name=name,
             base_dir=str(self.path.parent),
@@ -100,17 +100,6 @@ def weights_of_graphs(graphs: Iterable[Path]) -> WeightFile:
     if len(files) != 1:
         raise ExportError(f"the graphs of a model share one weight file, found {sorted(f.name for f in files)}.")
     return WeightFile(files.pop(), tensors)
-
-
-ONNX_TYPES = {
-    "float": ir.DataType.FLOAT,
-    "float16": ir.DataType.FLOAT16,
-    "bfloat16": ir.DataType.BFLOAT16,
-    "int8": ir.DataType.INT8,
-    "int4": ir.DataType.INT4,
-    "float8e4m3fn": ir.DataType.FLOAT8E4M3FN,
-}
-"""The types that a weight file holds."""
 
 
 @dataclass(frozen=True)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ast
 import importlib
 import re
 import shutil
@@ -15,6 +16,7 @@ from pathlib import Path
 
 import pytest
 
+from jukebox_deploy.cli.main import OPTIONAL_PACKAGES
 from tests.source_tree import PACKAGE, REPOSITORY, source_modules
 
 LINK = re.compile(r"\[[^\]]*\]\(([^)\s]+)\)|<img src=\"([^\"]+)\"")
@@ -68,6 +70,44 @@ def test_no_extra_asks_for_both_onnxruntime_packages():
     for requirements in extras.values():
         names = {re.split(r"[^A-Za-z0-9_-]", requirement)[0] for requirement in requirements}
         assert not {"onnxruntime", "onnxruntime-gpu"} <= names
+
+
+def requirements() -> dict[str, set[str]]:
+    """Names of the packages that an installation asks for, by extra; those of a bare one under the empty name."""
+    project = tomllib.loads((REPOSITORY / "pyproject.toml").read_text())["project"]
+    lists = {"": project["dependencies"], **project["optional-dependencies"]}
+    names = {extra: [re.split(r"[^A-Za-z0-9._-]", one)[0] for one in asked] for extra, asked in lists.items()}
+    return {extra: {name.replace("_", "-") for name in found} for extra, found in names.items()}
+
+
+def imported_packages() -> dict[str, str]:
+    """Packages that modules import by name, and one such module of each."""
+    found = {}
+    for module in source_modules():
+        for node in ast.walk(module.tree):
+            names = [alias.name for alias in node.names] if isinstance(node, ast.Import) else []
+            names += [node.module] if isinstance(node, ast.ImportFrom) and node.module else []
+            found.update(dict.fromkeys((name.partition(".")[0] for name in names), module.name))
+    return {name: module for name, module in found.items() if name not in {PACKAGE, *sys.stdlib_module_names}}
+
+
+def published_as(name: str) -> str:
+    """What pip calls the package of an imported name."""
+    other = {"PIL": "pillow", "google": "protobuf", "cuda": "cuda-bindings"}
+    return other.get(name, name).replace("_", "-")
+
+
+def test_every_imported_package_is_asked_for():
+    bare = requirements()[""]
+    optional = {*OPTIONAL_PACKAGES, "cuda", "unidecode"}  # the last two have sentences of their own
+    missing = {name: module for name, module in imported_packages().items() if published_as(name) not in bare}
+    assert {name: module for name, module in missing.items() if name not in optional} == {}
+
+
+def test_the_extras_hold_the_optional_packages():
+    asked = requirements()
+    assert {name for name, extra in OPTIONAL_PACKAGES.items() if published_as(name) not in asked[extra]} == set()
+    assert {name for name in OPTIONAL_PACKAGES if published_as(name) in asked[""]} == set()
 
 
 def test_the_entry_point_is_there(wheel):

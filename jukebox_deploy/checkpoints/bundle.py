@@ -97,6 +97,10 @@ class CheckpointBundle:
         Raises `CheckpointError`, or `LabelError` for the lists of names, that says what is wrong.
         """
         folder = Path(folder)
+        if not folder.is_dir():
+            raise CheckpointError(
+                f"{folder}: {'not a' if folder.exists() else 'no such'} folder, so no checkpoint bundle."
+            )
         if not (folder / CONFIG_FILE).is_file():
             raise CheckpointError(
                 f"{folder}: no checkpoint bundle ({CONFIG_FILE} is missing); make one with `jukebox-deploy import`."

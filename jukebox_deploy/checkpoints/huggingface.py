@@ -19,7 +19,15 @@ from torch import Tensor
 
 from jukebox_deploy.checkpoints.bundle import BundleContents, CheckpointBundle, write_bundle
 from jukebox_deploy.checkpoints.layout import VQVAE_COMPONENT, Shapes, prior_component
-from jukebox_deploy.checkpoints.matching import compare, explain_mismatch, layouts, one_system, resolve, restrict
+from jukebox_deploy.checkpoints.matching import (
+    compare,
+    explain_mismatch,
+    explain_unknown,
+    layouts,
+    one_system,
+    resolve,
+    restrict,
+)
 from jukebox_deploy.checkpoints.names import HUGGING_FACE, FileNames
 from jukebox_deploy.checkpoints.reading import SafetensorsFile, check_file, read_torch_file, state_tensors
 from jukebox_deploy.checkpoints.tensors import RenamedTensors, TensorInfo, TensorSource, TensorTable
@@ -117,7 +125,10 @@ def _find_shards(folder: Path) -> list[str]:
     for name in _SINGLE_FILES:
         if (folder / name).is_file():
             return [name]
-    raise CheckpointError(f"{folder}: no Hugging Face checkpoint here; expected one of {(*_INDICES, *_SINGLE_FILES)}.")
+    if not folder.is_dir():
+        raise CheckpointError(f"{folder}: {'not a' if folder.exists() else 'no such'} folder.")
+    expected = ", ".join((*_INDICES, *_SINGLE_FILES))
+    raise CheckpointError(f"{folder}: no Hugging Face checkpoint here; expected one of {expected}.")
 
 
 def _read_index(path: Path) -> list[str]:
@@ -180,6 +191,9 @@ def _recognise(folder: Path, groups: Mapping[str, Shapes]) -> JukeboxConfig:
     candidates = {
         name: restrict(config, groups) for name, config in PRESETS.items() if not _problems(folder, groups, config)
     }
+    if not candidates:
+        labelled = {f"{folder} ({component})": found for component, found in groups.items()}
+        raise CheckpointError(explain_unknown(labelled, HUGGING_FACE))
     return PRESETS[one_system(candidates, str(folder))]
 
 

@@ -18,7 +18,7 @@ from jukebox_deploy.config import JukeboxConfig
 from jukebox_deploy.errors import CheckpointError
 from jukebox_deploy.presets import PRESETS, preset
 
-_LISTED = 36  # tensors that one message spells out per kind
+_LISTED = 3  # tensors that one message spells out per kind
 
 
 @dataclass(frozen=True)
@@ -86,20 +86,56 @@ def fitting_presets(found: Shapes, dialect: Dialect) -> list[str]:
 def explain_mismatch(
     label: str, found: Shapes, config: JukeboxConfig, dialect: Dialect, component: str | None = None
 ) -> str:
-    """Say how the tensors of `label` differ from a component, and which preset has them.
+    """Say which preset has the tensors of `label`, and how they differ from a component.
 
     Without `component`, the one that differs least.
     """
     expected = layouts(config, dialect)
-    names = [component] if component else list(expected)
-    mismatches = {name: compare(found, expected[name]) for name in names}
-    nearest = min(mismatches, key=lambda name: mismatches[name].size)
-    presets = fitting_presets(found, dialect)
-    advice = f"They are those of preset {' or '.join(presets)}." if presets else "No preset has them either."
+    nearest = component or min(expected, key=lambda name: _distance(found, expected[name]))
+    mismatch = compare(found, expected[nearest])
     return (
-        f"{label}: these are not the tensors of {config.name}; compared with its {nearest}, "
-        f"{mismatches[nearest].size} differ. {advice}\n{mismatches[nearest]}"
+        f"{label}: {_verdict(fitting_presets(found, dialect), config.name)} "
+        f"Compared with {nearest} of {config.name}, {_counted(mismatch)}:\n{mismatch}"
     )
+
+
+def explain_unknown(files: Mapping[str, Shapes], dialect: Dialect) -> str:
+    """Say of each file whose tensors they are, where no preset has those of all: a preset's, or nearly one's."""
+    lines = [_explain_one(label, found, dialect) for label, found in files.items()]
+    return "\n".join(lines if len(lines) == 1 else ["No preset has all of these.", *lines])
+
+
+def _explain_one(label: str, found: Shapes, dialect: Dialect) -> str:
+    if presets := fitting_presets(found, dialect):
+        return f"{label}: these are the tensors of preset {' or '.join(presets)}."
+    known = [(name, part, at) for name, config in PRESETS.items() for part, at in layouts(config, dialect).items()]
+    distances = [_distance(found, layout) for _, _, layout in known]
+    least = min(distances)
+    near = [choice for choice, distance in zip(known, distances, strict=True) if distance == least]
+    _, component, layout = near[0]
+    presets = list(dict.fromkeys(name for name, part, _ in near if part == component))
+    mismatch = compare(found, layout)
+    return (
+        f"{label}: these are not the tensors of any preset. Compared with the nearest, {component} of "
+        f"{' or '.join(presets)}, {_counted(mismatch)}:\n{mismatch}"
+    )
+
+
+def _counted(mismatch: Mismatch) -> str:
+    return "1 tensor differs" if mismatch.size == 1 else f"{mismatch.size:,} tensors differ"
+
+
+def _verdict(presets: Sequence[str], asked: str) -> str:
+    if presets:
+        names = " or ".join(presets)
+        return f"these are the tensors of preset {names}, not of {asked}; import them as that preset."
+    return f"these are not the tensors of {asked}, nor of any preset."
+
+
+def _distance(found: Shapes, layout: FileLayout) -> float:
+    """The share of tensors that differ, between 0 and 1; one of the right name and another shape is half a match."""
+    mismatch = compare(found, layout)
+    return (mismatch.size - len(mismatch.misshaped) / 2) / (len(found) + len(mismatch.missing))
 
 
 def resolve(choice: str | JukeboxConfig) -> JukeboxConfig:
@@ -116,13 +152,11 @@ def restrict(config: JukeboxConfig, components: Iterable[str]) -> JukeboxConfig:
 
 
 def one_system(candidates: Mapping[str, JukeboxConfig], label: str) -> str:
-    """The name of the only preset among candidates (each restricted to the parts at hand).
+    """The name of the only preset among candidates, one at least (each restricted to the parts at hand).
 
     Presets that share these parts are as good as each other: the first is taken. Raises
-    `CheckpointError` when there is none, or when the candidates differ.
+    `CheckpointError` when the candidates differ.
     """
-    if not candidates:
-        raise CheckpointError(f"{label}: these are not the tensors of any preset ({', '.join(PRESETS)}).")
     if len({(config.vqvae, config.priors) for config in candidates.values()}) > 1:
         raise CheckpointError(f"{label}: fits the presets {', '.join(candidates)}; say which one it is.")
     return next(iter(candidates))

@@ -15,9 +15,16 @@ from typing import Any
 from torch import Tensor
 
 from jukebox_deploy.checkpoints.bundle import BundleContents, CheckpointBundle, write_bundle
-from jukebox_deploy.checkpoints.layout import VQVAE_COMPONENT, FileLayout, Shapes, prior_component
+from jukebox_deploy.checkpoints.layout import (
+    VQVAE_COMPONENT,
+    FileLayout,
+    Shapes,
+    component_configs,
+    prior_component,
+)
 from jukebox_deploy.checkpoints.matching import (
     explain_mismatch,
+    explain_unknown,
     fitting_components,
     layouts,
     one_system,
@@ -123,6 +130,8 @@ def _recognise(scans: Sequence[_Scan]) -> JukeboxConfig:
         for name, config in PRESETS.items()
         if all(fitting_components(scan.shapes, config, OPENAI) for scan in scans)
     }
+    if not candidates:
+        raise CheckpointError(explain_unknown({str(scan.path): scan.shapes for scan in scans}, OPENAI))
     return PRESETS[one_system(candidates, ", ".join(str(scan.path) for scan in scans))]
 
 
@@ -134,7 +143,7 @@ def _assign(scans: Sequence[_Scan], config: JukeboxConfig) -> dict[str, Path]:
         fitting = fitting_components(scan.shapes, config, OPENAI)
         component = _choose(fitting, scan.level)
         if not fitting:
-            problems.append(explain_mismatch(str(scan.path), scan.shapes, config, OPENAI))
+            problems.append(explain_mismatch(str(scan.path), scan.shapes, config, OPENAI, _meant(scan, config)))
         elif component is None:
             problems.append(
                 f"{scan.path}: could be {' or '.join(fitting)}; name it as it was published, prior_level_N.pth.tar."
@@ -148,6 +157,14 @@ def _assign(scans: Sequence[_Scan], config: JukeboxConfig) -> dict[str, Path]:
     if problems:
         raise CheckpointError("\n".join(problems))
     return assigned
+
+
+def _meant(scan: _Scan, config: JukeboxConfig) -> str | None:
+    """The prior that a file is meant to be, where its name or its settings tell; only of use where tensors do not."""
+    if scan.level is None or any(name.startswith("bottleneck.") for name in scan.shapes):
+        return None
+    component = prior_component(scan.level)
+    return component if component in component_configs(config) else None
 
 
 def _choose(fitting: Sequence[str], level: int | None) -> str | None:

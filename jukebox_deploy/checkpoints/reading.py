@@ -110,9 +110,15 @@ def state_tensors(path: Path, state: Any) -> dict[str, Tensor]:
     Raises `CheckpointError` that names `path` and what was found instead.
     """
     if not isinstance(state, Mapping) or not state:
-        raise CheckpointError(f"{path}: expected a dictionary of tensors, found {type(state).__name__}.")
+        found = "an empty one" if isinstance(state, Mapping) else type(state).__name__
+        raise CheckpointError(f"{path}: expected a dictionary of tensors, found {found}. Not a state of a model.")
     for name, tensor in state.items():
-        if not isinstance(name, str) or not isinstance(tensor, Tensor):
+        if not isinstance(name, str):
+            kind = type(name).__name__
+            raise CheckpointError(
+                f"{path}: expected names of tensors, found {name!r} ({kind}). Not a state of a model."
+            )
+        if not isinstance(tensor, Tensor):
             raise CheckpointError(f"{path}: {name!r} is no tensor but {type(tensor).__name__}. Not a state of a model.")
         if tensor.layout is not torch.strided or tensor.device.type != "cpu" or tensor.dtype not in DTYPE_NAMES:
             raise CheckpointError(

@@ -59,7 +59,7 @@ class RenamedTensors:
     """A publisher's tensors under our names.
 
     `names` gives, for each of ours, theirs: the first of them that is there is read, and the others
-    that are there must be equal to it (`check_tied`).
+    that are there must be equal to it. All values must be finite.
     """
 
     source: TensorSource
@@ -71,9 +71,10 @@ class RenamedTensors:
         return {name: self.source.infos[self._present(name)[0]] for name in self.names}
 
     def load(self, name: str) -> Tensor:
-        """The values of one tensor, by our name. `CheckpointError` where tied tensors differ."""
+        """The values of one tensor, by our name. `CheckpointError` for NaN, infinity, and tied tensors that differ."""
         first, *others = self._present(name)
         tensor = self.source.load(first)
+        _require_finite(first, tensor)
         for other in others:
             if not torch.equal(tensor, self.source.load(other)):
                 raise CheckpointError(
@@ -84,3 +85,13 @@ class RenamedTensors:
 
     def _present(self, name: str) -> list[str]:
         return [theirs for theirs in self.names[name] if theirs in self.source.infos]
+
+
+def _require_finite(name: str, tensor: Tensor) -> None:
+    if not tensor.numel() or all(math.isfinite(end) for end in torch.aminmax(tensor)):  # of NaN both ends are NaN
+        return
+    count = int((~torch.isfinite(tensor)).sum())
+    raise CheckpointError(
+        f"{name}: {count:,} of its {tensor.numel():,} values are NaN or infinite; expected finite weights. The file is "
+        "damaged, or its training went wrong: get it again, or take an earlier checkpoint."
+    )

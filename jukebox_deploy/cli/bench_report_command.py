@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import json
+import os
 import sys
+from collections.abc import Sequence
 from itertools import groupby
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -11,6 +13,7 @@ from typing import TYPE_CHECKING
 import click
 
 from jukebox_deploy.cli.lazy_group import HELP
+from jukebox_deploy.cli.options import UsualFloat
 
 if TYPE_CHECKING:
     from rich.table import Table
@@ -38,10 +41,7 @@ def report(files: tuple[Path, ...], out: Path, png: Path | None) -> None:
     from jukebox_deploy.benchmarks.report import by_machine, write_report
     from jukebox_deploy.benchmarks.results import BenchmarkRun
 
-    runs = {file.stem: BenchmarkRun.load(file) for file in files}
-    if len(runs) < len(files):
-        raise click.BadParameter("two files have one name; the page tells runs apart by it; rename one.")
-    machines = by_machine(runs)
+    machines = by_machine({name: BenchmarkRun.load(file) for name, file in _told_apart(files).items()})
     write_report(out, machines)
     pictures = [
         write_png(plot, png / f"{machine.name}-{plot.name}.png")
@@ -53,18 +53,32 @@ def report(files: tuple[Path, ...], out: Path, png: Path | None) -> None:
         click.echo(path)
 
 
+def _told_apart(files: Sequence[Path]) -> dict[str, Path]:
+    """The files by a name of each: its own, and for those of one name as many of its folders as it takes."""
+    places = [Path(os.path.abspath(file)) for file in files]
+    names = [place.stem for place in places]
+    for depth in range(2, max(len(place.parts) for place in places)):
+        longer = ["-".join((*place.parts[1:][-depth:-1], place.stem)) for place in places]
+        names = [long if names.count(name) > 1 else name for name, long in zip(names, longer, strict=True)]
+    if twice := next((name for name in names if names.count(name) > 1), None):
+        raise click.BadParameter(f"two files are called {twice}; the page tells runs apart by it; rename one.")
+    return dict(zip(names, files, strict=True))
+
+
 @click.command(context_settings=HELP)
 @click.argument("before", metavar="A.json", type=_FILE)
 @click.argument("after", metavar="B.json", type=_FILE)
 @click.option(
     "--threshold",
-    type=click.FloatRange(min=0),
+    type=UsualFloat(min=0),
     default=3.0,
     show_default=True,
     metavar="PERCENT",
     help="Medians that differ by less count as no change.",
 )
-@click.option("--fail-on-slower", is_flag=True, help="Exit with 1 if anything got slower.")
+@click.option(
+    "--fail-on-slower", is_flag=True, help="Exit with 1 if anything got slower, or nothing is in both to be compared."
+)
 @click.option("--json", "as_json", is_flag=True, help="Print the comparison as one line of JSON.")
 def compare(before: Path, after: Path, threshold: float, fail_on_slower: bool, as_json: bool) -> None:
     """Say what got faster or slower from A.json to B.json, result files of `bench run`.
@@ -79,6 +93,11 @@ def compare(before: Path, after: Path, threshold: float, fail_on_slower: bool, a
         click.echo(json.dumps(comparison.to_json()))
     else:
         _print_comparison(comparison)
+    if fail_on_slower and not comparison.changes:
+        raise click.ClickException(
+            f"nothing to compare: {before} and {after} have no result in common, so nothing says that nothing got "
+            "slower. Measure the same workloads and variants; renamed ones need a new A.json."
+        )
     if fail_on_slower and comparison.with_verdict(comparing.Verdict.SLOWER):
         raise click.exceptions.Exit(1)
 
@@ -102,7 +121,14 @@ def _print_comparison(comparison: Comparison) -> None:
             names = "; ".join(one.variant for one in variants)
             console.print(Text(printable(f"Only in {where}: {work}: {names}")))
     counts = {verdict: len(comparison.with_verdict(verdict)) for verdict in Verdict}
-    console.print(", ".join(f"{count} {verdict}" for verdict, count in counts.items()) + ".")
+    console.print(", ".join(f"{count} {verdict}" for verdict, count in counts.items()) + _alone(comparison) + ".")
+
+
+def _alone(comparison: Comparison) -> str:
+    """How many results have no counterpart, if any."""
+    sides = {"A": len(comparison.only_before), "B": len(comparison.only_after)}
+    counts = " and ".join(f"{count} of {side}" for side, count in sides.items() if count)
+    return f"; {counts} without a counterpart" if counts else ""
 
 
 def _changes_table(changes: tuple[Change, ...]) -> Table:

@@ -1,6 +1,7 @@
 """What is in a folder of songs: sound files with their labels, and what is left out and why.
 
-Only headers and a few short stretches of each file are read, so that thousands of files take seconds.
+Only headers and a few short stretches of each file are read, so that thousands of files take seconds. Files of
+floating point numbers are read as a whole: they alone can hold what is no number, anywhere.
 """
 
 from __future__ import annotations
@@ -26,6 +27,8 @@ if TYPE_CHECKING:
 SUFFIXES = (".wav", ".flac", ".ogg", ".mp3")
 _PROBES, _PROBE_SECONDS = 8, 0.25
 _THREADS = 4  # reading waits for the disk
+_SHORTEST_SECONDS = 0.05  # a VQ-VAE's spectral losses hear nothing in less
+_FLOATING = ("FLOAT", "DOUBLE")  # libsndfile's names of such samples
 _UNKNOWN_LENGTH = 2**63 - 1  # libsndfile's, for instance of a FLAC stream
 _NOT_FINITE = "samples that are not finite (NaN or infinity)"
 
@@ -96,7 +99,7 @@ class Catalogue:
 class CatalogueFilters:
     """What is left out of a catalogue."""
 
-    min_seconds: float = 0.0
+    min_seconds: float = _SHORTEST_SECONDS
     max_seconds: float | None = None
     silence_decibel: float | None = -60.0  # files that never exceed it, full scale being 0; `None`: none
 
@@ -185,7 +188,7 @@ def _reason_to_skip(file: soundfile.SoundFile, filters: CatalogueFilters) -> str
     if file.frames == 0:
         return "empty, it holds no samples"
     if seconds < filters.min_seconds:
-        return f"too short, {seconds:.2f} s of at least {filters.min_seconds:g} s"
+        return f"too short, {seconds:.3g} s of at least {filters.min_seconds:g} s"
     if filters.max_seconds is not None and seconds > filters.max_seconds:
         return f"too long, {seconds:.2f} s of at most {filters.max_seconds:g} s"
     length = min(file.frames, round(file.samplerate * _PROBE_SECONDS))
@@ -195,18 +198,20 @@ def _reason_to_skip(file: soundfile.SoundFile, filters: CatalogueFilters) -> str
 
 
 def _reason_of_samples(file: soundfile.SoundFile, length: int, silence: float | None) -> str | None:
-    for start in np.linspace(0, file.frames - length, _PROBES + 2, dtype=np.int64)[1:-1]:
-        peak = _peak(_read(file, int(start), length))
-        if not np.isfinite(peak):
-            return _NOT_FINITE
-        if silence is None or peak > silence:
-            return None
-    file.seek(0)  # quiet wherever it was tried: be sure of it
+    if file.subtype not in _FLOATING and _is_loud_somewhere(file, length, silence):
+        return None
+    file.seek(0)  # it can hold NaN, or is quiet wherever it was tried: be sure of it
     peak = float(np.max([_peak(block) for block in read_blocks(file, file.frames)]))
     if not np.isfinite(peak):
         return _NOT_FINITE
     silent = silence is not None and peak <= silence
     return f"silent, no sample exceeds {20 * np.log10(max(peak, 1e-10)):.0f} dB" if silent else None
+
+
+def _is_loud_somewhere(file: soundfile.SoundFile, length: int, silence: float | None) -> bool:
+    """Whether one of a few stretches is not silent."""
+    starts = np.linspace(0, file.frames - length, _PROBES + 2, dtype=np.int64)[1:-1]
+    return silence is None or any(_peak(_read(file, int(start), length)) > silence for start in starts)
 
 
 def _peak(samples: np.ndarray) -> float:

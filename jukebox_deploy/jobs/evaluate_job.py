@@ -149,8 +149,9 @@ def evaluate(request: EvaluationRequest, listen: Listener = lambda what, done, t
     levels = tuple(_levels(bundles[0], songs, request.data.seconds, listen))
     windows = _windows(request, bundles, songs, listen)
     results = tuple(_result(bundle, windows, listen) for bundle in bundles)
-    notes = tuple(dict.fromkeys(note for entry in windows.values() for note in entry.notes))
-    return Evaluation(request.data, len(songs.songs), levels, results, notes)
+    left_out = [f"{file.name} is left out: {file.reason}" for file in songs.skipped]
+    notes = dict.fromkeys([*left_out, *(note for entry in windows.values() for note in entry.notes)])
+    return Evaluation(request.data, len(songs.songs), levels, results, tuple(notes))
 
 
 def _require_one_checkpoint(bundles: Sequence[EvaluatedBundle]) -> None:

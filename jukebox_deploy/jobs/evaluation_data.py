@@ -34,6 +34,11 @@ class DataChoice:
     def songs(self) -> Catalogue:
         """The songs; `DataError` if there are none, or none are held out."""
         catalogue = read_catalogue(self.folder, None, self.metadata)
+        if not catalogue.songs:
+            first, count = catalogue.skipped[0], len(catalogue.skipped)
+            raise DataError(
+                f"{self.folder}: none of {count} files can be used; the first, {first.name}: {first.reason}."
+            )
         chosen = catalogue.split(self.train_fraction)[1] if self.held_out else catalogue
         if not chosen.songs:
             raise DataError(

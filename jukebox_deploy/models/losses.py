@@ -6,8 +6,9 @@ mean the same for every data set. Source: specification section 3; paper section
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from functools import partial
 
 import torch
 from torch import Tensor
@@ -76,7 +77,10 @@ class LossSettings:
 
 @dataclass(frozen=True)
 class LossReport:
-    """The loss and its parts; all tensors are scalars, tuples have one per level."""
+    """The loss and its parts; all tensors are scalars, tuples have one per level.
+
+    A part of weight 0 has no gradients. Where the audio is too short for one it is left out: `None`, or an empty tuple.
+    """
 
     levels: tuple[int, ...]
     total: Tensor
@@ -86,8 +90,8 @@ class LossReport:
     commit: Tensor  # summed over the levels
     l1: Tensor  # of the finest level, as are the next three
     l2: Tensor
-    linf: Tensor
-    spectral_convergence: Tensor
+    linf: Tensor | None
+    spectral_convergence: Tensor | None
 
 
 def l1_loss(target: Tensor, output: Tensor, bandwidths: Bandwidths) -> Tensor:
@@ -168,10 +172,14 @@ def _frobenius(spectrogram: Tensor) -> Tensor:
     return norm
 
 
-def _spectral_term(target: Tensor, output: Tensor, settings: LossSettings, bandwidths: Bandwidths) -> Tensor:
+def _spectral_term(target: Tensor, settings: LossSettings, bandwidths: Bandwidths, output: Tensor) -> Tensor:
     if settings.spectral_convergence:
         return spectral_convergence(target, output).mean()
     return spectral_distance(target, output).mean() / bandwidths.spectral
+
+
+def _multispectral_term(target: Tensor, bandwidths: Bandwidths, output: Tensor) -> Tensor:
+    return multispectral_distance(target, output).mean() / bandwidths.spectral
 
 
 def vqvae_loss(
@@ -179,30 +187,44 @@ def vqvae_loss(
 ) -> LossReport:
     """The whole training loss for audio `[B, 1, T]`; levels are summed, not averaged.
 
-    Raises `AudioError` where the audio is too short for a term.
+    Raises `AudioError` where the audio is too short for a term that has a weight.
     """
     outputs = reconstruction.audio
+    has_spectrum = target.shape[-1] > SPECTRAL.transform // 2  # the longest transform of all spectral terms
     waveform = tuple(reconstruction_loss(target, output, settings, bandwidths) for output in outputs)
-    spectral = tuple(_spectral_term(target, output, settings, bandwidths) for output in outputs)
-    multispectral = tuple(multispectral_distance(target, output).mean() / bandwidths.spectral for output in outputs)
+    spectral = _per_level(
+        settings.spectral, has_spectrum, outputs, partial(_spectral_term, target, settings, bandwidths)
+    )
+    multispectral = _per_level(
+        settings.multispectral, has_spectrum, outputs, partial(_multispectral_term, target, bandwidths)
+    )
     commit = torch.stack(reconstruction.commit_losses).sum()
     weighted = [settings.waveform_factor(level) * t for level, t in zip(reconstruction.levels, waveform, strict=True)]
-    total = (
-        torch.stack(weighted).sum()
-        + settings.spectral * torch.stack(spectral).sum()
-        + settings.multispectral * torch.stack(multispectral).sum()
-        + settings.commit * commit
-    )
+    total = torch.stack(weighted).sum()
+    for weight, terms in ((settings.spectral, spectral), (settings.multispectral, multispectral)):
+        if weight:
+            total = total + weight * torch.stack(terms).sum()
     finest = outputs[0].detach()
+    has_worst = target.shape[-1] >= settings.linf_samples
     return LossReport(
         reconstruction.levels,
-        total,
+        total + settings.commit * commit,
         waveform,
         spectral,
         multispectral,
         commit,
         l1=l1_loss(target, finest, bandwidths),
         l2=l2_loss(target, finest, bandwidths),
-        linf=linf_loss(target, finest, bandwidths, settings.linf_samples),
-        spectral_convergence=spectral_convergence(target, finest).mean(),
+        linf=linf_loss(target, finest, bandwidths, settings.linf_samples) if has_worst else None,
+        spectral_convergence=spectral_convergence(target, finest).mean() if has_spectrum else None,
     )
+
+
+def _per_level(
+    weight: float, fits: bool, outputs: Sequence[Tensor], term: Callable[[Tensor], Tensor]
+) -> tuple[Tensor, ...]:
+    """A term of each level's output; one of weight 0 is only reported, and only where the audio `fits` it."""
+    if weight:
+        return tuple(term(output) for output in outputs)
+    with torch.no_grad():
+        return tuple(term(output) for output in outputs) if fits else ()

@@ -137,12 +137,16 @@ def _seeded_draw(seed: int, peers: Peers) -> CandidateDraw:
 
 
 def _loss_metrics(report: LossReport) -> dict[str, Tensor]:
+    parts = {name: getattr(report, name) for name in ("reconstruction", "multispectral")}
     per_level = {
         f"{name}_{level}": value.detach()
-        for name in ("reconstruction", "multispectral")
-        for level, value in zip(report.levels, getattr(report, name), strict=True)
+        for name, values in parts.items()
+        if values
+        for level, value in zip(report.levels, values, strict=True)
     }
-    return {**per_level, "commit": report.commit.detach(), "convergence": report.spectral_convergence.detach()}
+    convergence = report.spectral_convergence
+    rest = {"commit": report.commit} | ({} if convergence is None else {"convergence": convergence})
+    return per_level | {name: value.detach() for name, value in rest.items()}
 
 
 def _codebook_metrics(metrics: Mapping[int, CodebookMetrics]) -> dict[str, Tensor]:

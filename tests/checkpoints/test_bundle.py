@@ -109,7 +109,12 @@ def test_vocabularies_are_kept_and_checked(tmp_path):
 
 def test_no_bundle(tmp_path):
     with pytest.raises(CheckpointError, match=r"no checkpoint bundle.*jukebox-deploy import"):
+        CheckpointBundle.open(tmp_path)
+    with pytest.raises(CheckpointError, match="missing: no such folder"):
         CheckpointBundle.open(tmp_path / "missing")
+    (tmp_path / "file").touch()
+    with pytest.raises(CheckpointError, match="file: not a folder"):
+        CheckpointBundle.open(tmp_path / "file")
 
 
 def test_another_version(copy):

@@ -190,15 +190,62 @@ def test_all_that_is_wrong_is_told_at_once(tiny_openai_files, tmp_path):
 
 
 def test_the_preset_that_would_fit_is_named(tiny_openai_files, tmp_path):
-    with pytest.raises(CheckpointError, match="of preset tiny"):
+    with pytest.raises(CheckpointError, match="of preset tiny, not of 1b_lyrics"):
         import_openai(tiny_openai_files[:1], "1b_lyrics", tmp_path / "out")
-    with pytest.raises(CheckpointError, match=r"(?s)No preset has them.* more"):
+    with pytest.raises(CheckpointError, match=r"(?s)nor of any preset.* more"):
         import_openai([GOLDENS / "checkpoint_vqvae.pth.tar"], "1b_lyrics", tmp_path / "out")
     with pytest.raises(CheckpointError, match="not the tensors of any preset"):
         import_openai([GOLDENS / "checkpoint_vqvae.pth.tar"], None, tmp_path / "out")
     with pytest.raises(ConfigError, match="no preset 'tinny'"):
         import_openai(tiny_openai_files[:1], "tinny", tmp_path / "out")
     assert os.listdir(tmp_path) == []
+
+
+def test_files_of_another_preset_are_compared_with_their_like_in_few_words(tiny_openai_files, tmp_path):
+    with pytest.raises(CheckpointError) as caught:
+        import_openai(tiny_openai_files, "5b", tmp_path / "out")
+    heads = [line for line in str(caught.value).splitlines() if not line.startswith("  ")]
+    for path, component, head in zip(tiny_openai_files, ("vqvae", "prior_0", "prior_1", "prior_2"), heads, strict=True):
+        assert head.startswith(f"{path}: these are the tensors of preset tiny, not of 5b")
+        assert f"Compared with {component} of 5b" in head
+    assert all(line.count(", and ") == 1 for line in str(caught.value).splitlines() if " more" in line)
+    assert max(map(len, str(caught.value).splitlines())) < 400
+
+
+@pytest.mark.parametrize(
+    ("change", "words"),
+    [
+        (lambda state: state.pop("decoders.2.out.bias"), r"1 tensor differs:\n  missing \(1\): decoders\.2\.out\.bias"),
+        (lambda state: state.update(extra=torch.ones(1)), r"1 tensor differs:\n  unexpected \(1\): extra"),
+        (
+            lambda state: state.update({"decoders.2.out.bias": torch.ones(7)}),
+            r"1 tensor differs:\n  of another shape \(1\): decoders\.2\.out\.bias \[7\] \(expected \[1\]\)",
+        ),
+    ],
+    ids=["missing", "unexpected", "misshaped"],
+)
+def test_one_tensor_that_differs_is_named_without_a_preset(tiny_openai_files, tmp_path, change, words):
+    path = altered(tmp_path, tiny_openai_files[0], change)
+    with pytest.raises(
+        CheckpointError, match=rf"not the tensors of any preset\. Compared with the nearest, vqvae of tiny, .*{words}"
+    ):
+        import_openai([path], None, tmp_path / "out")
+    with pytest.raises(CheckpointError, match=rf"(?s)No preset has all.*{words}.*\n.*tensors of preset tiny\."):
+        import_openai([path, tiny_openai_files[3]], None, tmp_path / "out")
+
+
+@pytest.mark.parametrize(
+    ("value", "dtype"), [(np.nan, torch.float32), (np.inf, torch.float16), (-np.inf, torch.bfloat16)]
+)
+def test_weights_that_are_no_numbers_are_refused(tiny_openai_files, tmp_path, value, dtype):
+    def change(state):
+        state["prior.pos_emb.pos_emb"] = state["prior.pos_emb.pos_emb"].to(dtype)
+        state["prior.pos_emb.pos_emb"][1, 2:4] = value
+
+    path = altered(tmp_path, tiny_openai_files[3], change)
+    with pytest.raises(CheckpointError, match=r"prior\.pos_emb\.pos_emb: 2 of its [\d,]+ values are NaN or infinite"):
+        import_openai([tiny_openai_files[0], path], "tiny", tmp_path / "out")
+    assert os.listdir(tmp_path) == [path.name]
 
 
 def test_tied_tensors_that_differ_are_refused(tiny_openai_files, tmp_path):

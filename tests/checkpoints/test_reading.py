@@ -132,19 +132,19 @@ def test_missing_files_and_folders(tmp_path):
 
 
 @pytest.mark.parametrize(
-    "state",
+    ("state", "found"),
     [
-        [1, 2],
-        {},
-        {"a": 1},
-        {1: torch.ones(2)},
-        {"a": torch.ones(2, dtype=torch.int32)},
-        {"a": torch.ones(2).to_sparse()},
-        {"a": torch.ones(2, device="meta")},
+        ([1, 2], "expected a dictionary of tensors, found list"),
+        ({}, "expected a dictionary of tensors, found an empty one"),
+        ({"a": 1}, "'a' is no tensor but int"),
+        ({1: torch.ones(2)}, r"expected names of tensors, found 1 \(int\)"),
+        ({"a": torch.ones(2, dtype=torch.int32)}, "expected plain floating point"),
+        ({"a": torch.ones(2).to_sparse()}, "expected plain floating point"),
+        ({"a": torch.ones(2, device="meta")}, "expected plain floating point"),
     ],
 )
-def test_states_that_are_none(state):
-    with pytest.raises(CheckpointError, match="here"):
+def test_states_that_are_none(state, found):
+    with pytest.raises(CheckpointError, match=f"here: .*{found}"):
         state_tensors(Path("here"), state)
 
 

@@ -50,12 +50,20 @@ class TestReport:
         assert sorted(path.name for path in (tmp_path / "pictures").iterdir()) == sorted(names)
         assert [line.rpartition("/")[2] for line in result.stdout.splitlines()] == ["page.html", *names]
 
-    def test_two_files_of_one_name_are_refused(self, document, tmp_path):
-        (tmp_path / "other").mkdir()
-        RUN.save(tmp_path / "other" / "run.json")
-        result = run(report, document, tmp_path / "other" / "run.json", "--out", tmp_path / "page.html")
+    def test_files_of_one_name_are_told_apart_by_their_folders(self, document, tmp_path):
+        files = [tmp_path / "old" / "cpu" / "mid.json", tmp_path / "new" / "cpu" / "mid.json"]
+        for number, file in enumerate(files):
+            file.parent.mkdir(parents=True)
+            replace(RUN, machine=replace(MACHINE, processor=f"processor {number}")).save(file)
+        result = run(report, document, *files, "--out", tmp_path / "page.html", "--png", tmp_path / "pictures")
+        assert result.exit_code == 0, result.output
+        speeds = {path.name for path in (tmp_path / "pictures").glob("*-speed.png")}
+        assert speeds == {"run-speed.png", "old-cpu-mid-speed.png", "new-cpu-mid-speed.png"}
+
+    def test_one_file_twice_is_refused(self, document, tmp_path):
+        result = run(report, document, document, "--out", tmp_path / "page.html")
         assert result.exit_code == 2
-        assert "one name" in result.output
+        assert "two files are called" in result.output
         assert not (tmp_path / "page.html").exists()
 
     def test_another_file_leaves_no_page(self, tmp_path):
@@ -80,7 +88,8 @@ class TestCompare:
             "Only in A: Step of small",
         ):
             assert words in result.stdout
-        assert result.stdout.splitlines()[-1] == "0 faster, 4 slower, 4 no clear change."
+        last = result.stdout.splitlines()[-1]
+        assert last == "0 faster, 4 slower, 4 no clear change; 2 of A without a counterpart."
 
     def test_programs_get_json(self, document, slower):
         data = json.loads(run(compare, slower, document, "--json").stdout)
@@ -96,10 +105,24 @@ class TestCompare:
         assert result.exit_code == 0
         assert "0 slower" in result.stdout
 
+    @pytest.mark.parametrize("threshold", ["nan", "inf", "-1"])
+    def test_a_threshold_is_a_number(self, document, threshold):
+        result = run(compare, document, document, "--threshold", threshold)
+        assert result.exit_code == 2
+        assert "--threshold" in result.output
+
     def test_nothing_in_common_is_said(self, document, tmp_path):
         replace(RUN, results=()).save(tmp_path / "empty.json")
         result = run(compare, document, tmp_path / "empty.json")
+        assert result.exit_code == 0
         assert "0 faster, 0 slower" in result.stdout
+        assert "of A without a counterpart." in result.stdout
+
+    def test_nothing_in_common_is_no_success(self, document, tmp_path):
+        replace(RUN, results=()).save(tmp_path / "empty.json")
+        result = run(compare, document, tmp_path / "empty.json", "--fail-on-slower")
+        assert result.exit_code == 1
+        assert "nothing to compare" in result.stderr
 
     def test_hostile_names_are_printed_as_they_are(self, tmp_path):
         (tmp_path / "a.json").write_text(json.dumps(hostile_run().to_json()))

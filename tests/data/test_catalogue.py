@@ -114,7 +114,7 @@ def test_lengths_outside_the_filters_are_skipped(tmp_path):
     catalogue = read_catalogue(tmp_path, CatalogueFilters(min_seconds=2, max_seconds=2.5))
     assert names(catalogue) == ["2.wav"]
     assert reasons(catalogue) == {
-        "1.wav": "too short, 1.00 s of at least 2 s",
+        "1.wav": "too short, 1 s of at least 2 s",
         "3.wav": "too long, 3.00 s of at most 2.5 s",
     }
 
@@ -137,11 +137,19 @@ def test_silent_files_are_skipped_and_files_with_one_sound_are_not(tmp_path):
 
 
 @pytest.mark.parametrize("level", [0.5, 0.0])
-def test_samples_that_are_no_numbers_are_found(level, tmp_path):
-    samples = np.full(RATE, level, np.float32)
-    samples[100:] = np.nan
+@pytest.mark.parametrize("bad", [slice(100, None), slice(0, 1), slice(4321, 4322)], ids=str)
+@pytest.mark.parametrize("value", [np.nan, -np.inf])
+def test_samples_that_are_no_numbers_are_found(level, bad, value, tmp_path):
+    samples = np.full(10 * RATE, level, np.float32)
+    samples[bad] = value
     write_sound(tmp_path / "bad.wav", samples)
     assert "not finite" in reasons(read_catalogue(tmp_path))["bad.wav"]
+
+
+@pytest.mark.parametrize("samples", [1, 100])
+def test_what_nothing_can_be_learnt_from_is_too_short(samples, tmp_path):
+    write_sound(tmp_path / "click.wav", np.full(samples, 0.5, np.float32))
+    assert "too short, 0.0" in reasons(read_catalogue(tmp_path))["click.wav"]
 
 
 def test_a_name_that_is_no_text_is_skipped(tmp_path):

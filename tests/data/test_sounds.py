@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 
 from jukebox_deploy.data.dice import Dice, Stream
+from jukebox_deploy.data.synthesis import drums
 from jukebox_deploy.data.synthesis.artists import ARTISTS
 from jukebox_deploy.data.synthesis.drums import DrumKit
 from jukebox_deploy.data.synthesis.instruments import Oscillator, Shape
@@ -81,6 +82,13 @@ def test_drums(drum, chip, rate):
     hit = DrumKit(chip=chip).sound(drum, rate, DICE)
     assert_soft_ends(hit)
     assert np.abs(hit[: len(hit) // 4]).max() > 4 * np.abs(hit[-len(hit) // 8 :]).max()
+
+
+def test_the_snare_has_a_body_of_its_pitch(monkeypatch):
+    snare = DrumKit(snare_tone=1.0).sound(Drum.SNARE, RATE, DICE)
+    monkeypatch.setattr(drums, "_SNARE_HERTZ", 2 * drums._SNARE_HERTZ)
+    higher = DrumKit(snare_tone=1.0).sound(Drum.SNARE, RATE, DICE)
+    assert centre(higher) > 1.5 * centre(snare)
 
 
 def test_drums_lie_in_their_registers():

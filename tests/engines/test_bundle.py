@@ -69,7 +69,7 @@ def test_a_sound_bundle_opens(bundle: Path) -> None:
 
 def test_a_folder_without_manifest(tmp_path: Path) -> None:
     assert "there is no manifest.json" in refusal(tmp_path)
-    assert "there is no manifest.json" in refusal(tmp_path / "nowhere")
+    assert "no such folder, so there is no manifest.json" in refusal(tmp_path / "nowhere")
 
 
 @pytest.mark.parametrize("content", [b"", b"{", b"\xff\xfe", b"[" * 100_000, b'{"bytes": ' + b"9" * 5000 + b"}"])

@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 
 from jukebox_deploy.data.audio_files import read_song
+from jukebox_deploy.data.catalogue import CatalogueFilters, read_catalogue
 from jukebox_deploy.data.code_cache import CodeCache, encode_catalogue
 from jukebox_deploy.errors import DataError
 from jukebox_deploy.jobs.evaluation_data import DataChoice, evaluation_windows, pieces_of_sound, some_songs
@@ -58,7 +59,14 @@ def test_what_short_songs_lack_is_taken_from_others(tmp_path):
 def test_songs_shorter_than_a_code_are_nothing_to_hear(tmp_path):
     write_sound(tmp_path / "a.wav", ramp(100), 44_100)
     with pytest.raises(DataError, match="no song is as long as one code"):
-        list(pieces_of_sound(DataChoice(tmp_path, held_out=False).songs(), TINY, 10))
+        list(pieces_of_sound(read_catalogue(tmp_path, CatalogueFilters(min_seconds=0)), TINY, 10))
+
+
+@pytest.mark.parametrize("held_out", [True, False])
+def test_a_folder_of_what_cannot_be_used_is_told_of(held_out, tmp_path):
+    write_sound(tmp_path / "a.wav", ramp(100), 44_100)
+    with pytest.raises(DataError, match=r"none of 1 files can be used; the first, a\.wav: too short"):
+        DataChoice(tmp_path, held_out=held_out).songs()
 
 
 def test_some_songs_are_spread_over_all(tmp_path):

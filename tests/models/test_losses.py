@@ -13,6 +13,7 @@ from jukebox_deploy.models.losses import (
     spectral_distance,
     vqvae_loss,
 )
+from jukebox_deploy.models.vqvae import Reconstruction
 from tests.models.oracle_losses import BANDWIDTHS, check_report, loss_settings
 from tests.models.oracle_names import audio, load_golden, our_state_dict, relative_error, vqvae_config
 
@@ -71,6 +72,39 @@ def test_a_silent_target_has_no_convergence_and_finite_gradients():
     assert value.item() == 0.0
     assert output.grad is not None
     assert torch.isfinite(output.grad).all()
+
+
+class TestTermsWithoutWeight:
+    """They are reported where they can be, and cost no gradients and no errors."""
+
+    @staticmethod
+    def loss(samples, **weights):
+        torch.manual_seed(0)
+        outputs = tuple(torch.randn(1, 1, samples, requires_grad=True) for _ in range(2))
+        reconstruction = Reconstruction((0, 1), outputs, (torch.tensor(0.5), torch.tensor(0.5)))
+        return vqvae_loss(torch.randn(1, 1, samples), reconstruction, LossSettings(**weights), BANDWIDTHS), outputs
+
+    def test_of_short_audio_what_cannot_be_told_is_left_out(self):
+        report, _ = self.loss(1500, linf=0.0)
+        assert report.linf is None
+        assert report.spectral_convergence is not None
+        assert len(report.spectral) == len(report.multispectral) == 2
+        report, outputs = self.loss(1000, linf=0.0, multispectral=0.0)
+        assert (report.spectral, report.multispectral, report.spectral_convergence) == ((), (), None)
+        report.total.backward()
+        assert torch.isfinite(outputs[0].grad).all()
+
+    def test_they_have_no_gradients(self):
+        report, _ = self.loss(4096, linf=0.0, multispectral=0.0)
+        assert report.linf is not None
+        assert not any(term.requires_grad for term in (*report.spectral, *report.multispectral, report.linf))
+        report, _ = self.loss(4096, spectral=0.5)
+        assert all(term.requires_grad for term in (*report.spectral, *report.multispectral))
+
+    @pytest.mark.parametrize(("samples", "weights"), [(1500, {}), (1000, {"linf": 0.0})])
+    def test_terms_with_weight_need_their_samples(self, samples, weights):
+        with pytest.raises(AudioError, match="samples"):
+            self.loss(samples, **weights)
 
 
 def test_short_audio_and_empty_settings_are_refused():

@@ -9,12 +9,15 @@ import pytest
 import torch
 
 from jukebox_deploy.errors import CheckpointError, ConfigError, TrainingError
+from jukebox_deploy.models.builders import build_vqvae
+from jukebox_deploy.models.losses import Bandwidths, LossSettings
 from jukebox_deploy.training.checkpoint import read_snapshot, write_snapshot
 from jukebox_deploy.training.loss_scale import LossScale
+from jukebox_deploy.training.objective import VQVAEObjective
 from jukebox_deploy.training.precision import TrainingPrecision
 from jukebox_deploy.training.settings import OptimiserSettings
 from jukebox_deploy.training.trainer import StepReport, Trainer
-from tests.training.small_runs import audio_batch, code_batch, prior_trainer, vqvae_trainer
+from tests.training.small_runs import VQVAE, audio_batch, code_batch, prior_trainer, vqvae_trainer
 
 MAKERS = [vqvae_trainer, prior_trainer]
 
@@ -150,6 +153,14 @@ def test_the_learning_rate_warms_up_and_ends_at_nothing() -> None:
     options = OptimiserSettings(learning_rate=1e-3, warm_up=2, anneal=3)
     rates = [report.learning_rate for report in prior_trainer(optimiser=options).steps()]
     assert rates == pytest.approx([5e-4, 1e-3, 1e-3, 1e-3, 1e-3 * 2 / 3, 1e-3 / 3])
+
+
+def test_metrics_that_short_examples_do_not_have_are_left_out() -> None:
+    vqvae, loss = build_vqvae(VQVAE), LossSettings(linf=0.0, multispectral=0.0)
+    objective = VQVAEObjective(vqvae, loss, Bandwidths(0.3, 0.1, 10.0))
+    metrics = objective({"audio": torch.randn(2, 1, 1000)}, {}, seed=0).metrics
+    assert {"reconstruction_1", "commit"} <= metrics.keys()
+    assert not {"multispectral_0", "convergence"} & metrics.keys()
 
 
 def test_the_averaged_weights_lag_behind() -> None:

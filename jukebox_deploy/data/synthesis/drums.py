@@ -35,9 +35,8 @@ class DrumKit:
         else:
             sound = decay * self._noise(drum, len(time), rate, dice)
         if drum is Drum.SNARE:
-            sound = (1 - self.snare_tone) * peak_one(sound) + self.snare_tone * decay**2 * np.sin(
-                2 * np.pi * 185 * time
-            )
+            body = self.snare_tone * decay**2 * np.sin(2 * np.pi * _SNARE_HERTZ * time)
+            sound = (1 - self.snare_tone) * peak_one(sound) + body
         return faded(peak_one(sound), 0.001, _RELEASE, rate)
 
     def _kick_phase(self, time: Samples) -> Samples:
