@@ -71,6 +71,7 @@ def test_what_is_not_there_is_found(text, problem):
         "    jukebox-deploy verify engines --against bundle  # with a remark",
         "`jukebox-deploy COMMAND -h`, `jukebox-deploy import openai FILES … --preset 1b_lyrics`, `--debug`, `data`",
         "`export --weights int8|int4`, `pip install --upgrade x`, `train`, `step_2 --x`",
+        "the characters `'` and `\"`",
     ],
 )
 def test_what_is_there_is_let_pass(text):

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import math
+import shlex
 import time
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -15,6 +17,7 @@ from jukebox_deploy.cli.options import PATH, comma_separated
 from jukebox_deploy.contract import LinearWeights, Precision
 from jukebox_deploy.engines.bundle import MANIFEST_NAME
 from jukebox_deploy.engines.quantised_weights import describe_prior, quantised_weights
+from jukebox_deploy.runtime.lengths import lowest_level, shortest_seconds
 
 if TYPE_CHECKING:
     from jukebox_deploy.engines.manifest import Manifest
@@ -128,4 +131,16 @@ def _report(out: Path, manifest: Manifest, as_json: bool) -> None:
     click.echo(f"{out}: {len(manifest.graphs)} graphs in {manifest.precision}{weights}, {size / 1e6:.1f} MB.")
     for level, facts in quantised_weights(manifest).items():
         click.echo(describe_prior(level, facts))
-    click.echo(f"Next: jukebox-deploy sample {out} --out song, or jukebox-deploy build {out} --out engines.")
+    click.echo(f"Next: {', or '.join(next_commands(out, manifest))}.")
+
+
+def next_commands(out: Path, manifest: Manifest) -> list[str]:
+    """What works as it stands: songs only down to a level that the graphs at hand can sample, and long enough."""
+    bundle, config = shlex.quote(str(out)), manifest.config
+    build = f"jukebox-deploy build {bundle} --out engines"
+    lowest = lowest_level(config, manifest.graphs)
+    if lowest is None:
+        return [build]
+    seconds = math.ceil(shortest_seconds(config, lowest))
+    down_to = f" --lowest-level {lowest}" if lowest else ""
+    return [f"jukebox-deploy sample {bundle} --seconds {seconds}{down_to} --out song", build]

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import click
 
@@ -16,34 +17,55 @@ from jukebox_deploy.cli.tensorrt_options import chosen_tensorrt, tensorrt_option
 from jukebox_deploy.engines.onnxruntime_sessions import GPU_PROVIDERS
 from jukebox_deploy.jobs.sample_job import Backend, EngineChoice, OpenedModel, SampleSummary, open_model
 from jukebox_deploy.jobs.song_requests import (
-    build_requests,
+    build_jobs,
     level_settings,
+    read_jobs,
     read_lyrics,
-    read_requests,
-    song_jobs,
 )
 from jukebox_deploy.runtime.audio import SampleFormat
+from jukebox_deploy.runtime.events import Event, SongWarning
 from jukebox_deploy.runtime.sampler import SamplingOptions, SongJob
-from jukebox_deploy.runtime.song import Mode
+from jukebox_deploy.runtime.song import Mode, is_text
 
-if TYPE_CHECKING:
-    from rich.console import Console
+
+class OutFolder(click.ParamType[Path]):
+    """A folder to write to; nothing at all, as an empty variable of a shell gives, is not the current one."""
+
+    name = "folder"
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Path:
+        """The path; a usage error for an empty one, and for bytes that song.json and messages cannot hold."""
+        if not str(value):
+            self.fail("an empty name; give the folder of the song.", param, ctx)
+        if not is_text(str(value)):
+            self.fail(f"{str(value)!r} is not text in UTF-8; give another name.", param, ctx)
+        return Path(value)
 
 
 _song_options = grouped(
     click.option("--seconds", type=float, help="Length of the result, a prompt or continued song included."),
-    click.option("--artist", default="", help="Name of the artist, or its number as in #12."),
-    click.option("--genre", default="", help="Name of the genre, or its number as in #12."),
+    click.option("--artist", help="Name of the artist, or its number as in #12."),
+    click.option("--genre", help="Name of the genre, or its number as in #12."),
     click.option("--lyrics", help="Lyrics of the whole song."),
     click.option("--lyrics-file", type=PATH, help="The same from a text file (UTF-8)."),
     click.option("--total-seconds", type=float, help="How long the model is told the song is; default: the result."),
-    click.option("--offset", type=float, default=0.0, help="Where in that song the result begins, in seconds."),
+    click.option("--offset", type=float, help="Where in that song the result begins, in seconds. [default: 0]"),
     click.option("--seed", type=int, default=0, show_default=True, help="Same seed, same songs."),
 )
 _source_options = grouped(
     click.option("--prompt", type=PATH, help="Begin with a sound file: WAV, FLAC, OGG or MP3."),
-    click.option("--continue", "continued", type=PATH, help="Begin with the codes of a song folder, go on from there."),
-    click.option("--upsample", type=PATH, help="Take the top codes of a song folder, sample the levels below."),
+    click.option(
+        "--continue",
+        "continued",
+        type=PATH,
+        help="Begin with the codes of a song folder, go on from there. Artist, genre, lyrics, --total-seconds and "
+        "--offset are that song's, where they are not given.",
+    ),
+    click.option(
+        "--upsample",
+        type=PATH,
+        help="Take the top codes of a song folder, sample the levels below; artist, genre and so on as for --continue.",
+    ),
     click.option("--prompt-seconds", type=float, help="Use only that much of the beginning of any of these."),
 )
 _sampling_options = grouped(
@@ -59,7 +81,12 @@ _sampling_options = grouped(
 )
 _several_options = grouped(
     click.option("--songs", type=int, help="Make that many songs that differ in their random numbers."),
-    click.option("--requests", type=PATH, help="A song per line: JSON objects with artist, genre, lyrics, seconds, …"),
+    click.option(
+        "--requests",
+        type=PATH,
+        help="A song per line: JSON objects with artist, genre, lyrics, seconds, … Options are for the songs whose "
+        "lines leave them out. docs/sampling.md has all keys.",
+    ),
     click.option("--slots", type=int, default=16, show_default=True, help="Songs sampled at once, at most."),
 )
 _engine_options = grouped(
@@ -96,7 +123,9 @@ _engine_options = grouped(
 )
 _CHOICES = ("provider", "threads", "checkpoint", "map_weights", "cuda_graph", "compiled")
 _output_options = grouped(
-    click.option("--out", required=True, type=PATH, metavar="DIR", help="Folder of the song, or of several songs."),
+    click.option(
+        "--out", required=True, type=OutFolder(), metavar="DIR", help="Folder of the song, or of several songs."
+    ),
     click.option(
         "--format",
         "sample_format",
@@ -146,7 +175,10 @@ def command(bundle: Path, **options: Any) -> None:
     summary = SampleSummary(_jobs(model, defaults, options))
     if choice.compiled:
         click.echo("PyTorch compiles each level's step before its first code; kernels are kept for later.", err=True)
-    _sample(model, sampling, summary, Console(stderr=options["as_json"]))
+    alone = options["songs"] is None and options["requests"] is None
+    with ProgressDisplay(Console(stderr=options["as_json"])) as display:
+        progress = SamplingProgress(model.engine.config.vqvae, display, alone=alone)
+        _show(_events(model, sampling, summary.jobs, options), summary, progress)
     if options["spectrogram"]:
         summary.draw_spectrograms()
     if options["as_json"]:
@@ -157,7 +189,7 @@ def _song_fields(options: dict[str, Any]) -> dict[str, Any]:
     """The fields of a `SongRequest` that the options give for every song, but for the settings of levels."""
     if options["lyrics"] is not None and options["lyrics_file"] is not None:
         raise click.UsageError("--lyrics and --lyrics-file exclude each other.")
-    lyrics = read_lyrics(options["lyrics_file"]) if options["lyrics_file"] else options["lyrics"] or ""
+    lyrics = read_lyrics(options["lyrics_file"]) if options["lyrics_file"] else options["lyrics"]
     return {
         "seconds": options["seconds"],
         "artist": options["artist"],
@@ -188,17 +220,26 @@ def _jobs(model: OpenedModel, defaults: dict[str, Any], options: dict[str, Any])
     songs, path = options["songs"], options["requests"]
     if songs is not None and path is not None:
         raise click.UsageError("--songs and --requests exclude each other.")
-    if path is not None:
-        return song_jobs(read_requests(path, fields), options["out"])
-    if songs is not None:
-        return song_jobs(build_requests(fields, songs), options["out"])
-    return [SongJob(request, options["out"]) for request in build_requests(fields, 1)]
+    return build_jobs(fields, songs, options["out"]) if path is None else read_jobs(path, fields, options["out"])
 
 
-def _sample(model: OpenedModel, options: SamplingOptions, summary: SampleSummary, console: Console) -> None:
+def _lyrics_warnings(jobs: Sequence[SongJob], path: Path | None) -> Iterator[SongWarning]:
+    """A file of lyrics with nothing in it is a mistake, while empty lyrics are none."""
+    for index, job in enumerate(jobs) if path is not None else ():
+        if not job.request.lyrics.strip():
+            yield SongWarning(index, f"There are no lyrics in {path}; the song is sampled without.")
+
+
+def _events(
+    model: OpenedModel, sampling: SamplingOptions, jobs: Sequence[SongJob], options: dict[str, Any]
+) -> Iterator[Event]:
+    """What happens, from the first warning on."""
+    yield from _lyrics_warnings(jobs, options["lyrics_file"])
+    yield from model.sampler(sampling).sample(jobs)
+
+
+def _show(events: Iterable[Event], summary: SampleSummary, progress: SamplingProgress) -> None:
     """Make the songs and show how it goes."""
-    with ProgressDisplay(console) as display:
-        progress = SamplingProgress(model.engine.config.vqvae, display)
-        for event in model.sampler(options).sample(summary.jobs):
-            summary.note(event)
-            progress.show(event)
+    for event in events:
+        summary.note(event)
+        progress.show(event)

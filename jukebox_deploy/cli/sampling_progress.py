@@ -30,7 +30,9 @@ class LevelSum:
 class SamplingProgress:
     """Give it every event of a run."""
 
-    def __init__(self, vqvae: VQVAEConfig, display: ProgressDisplay) -> None:
+    def __init__(self, vqvae: VQVAEConfig, display: ProgressDisplay, *, alone: bool = False) -> None:
+        """Songs have the numbers of their folders, `song_0` and so on; one that is `alone` has none."""
+        self._alone = alone
         self._vqvae = vqvae
         self._display = display
         self._levels: dict[int, LevelSum] = {}
@@ -41,12 +43,15 @@ class SamplingProgress:
             case LevelProgress(level):
                 self._display.show(self._level(level).after(event))
             case DecodeProgress(level, song, done, total):
-                self._display.show(Progress(f"song {song + 1}, decoding level {level}", done, total, "codes"))
+                self._display.show(Progress(f"{self._song(song)}, decoding level {level}", done, total, "codes"))
             case SongWarning(song, text):
-                self._display.say(f"song {song + 1}: warning: {text}")
+                self._display.say(f"{self._song(song)}: warning: {text}")
             case SongDecoded(song=song, wav=wav):
                 scaled = f", scaled by {wav.scale:.3f} because its peak was {wav.peak:.3f}" if wav.scale != 1.0 else ""
-                self._display.say(f"song {song + 1}: {wav.seconds:.2f} s in {wav.path}{scaled}")
+                self._display.say(f"{self._song(song)}: {wav.seconds:.2f} s in {wav.path}{scaled}")
+
+    def _song(self, number: int) -> str:
+        return "song" if self._alone else f"song {number}"
 
     def _level(self, level: int) -> LevelSum:
         if level not in self._levels:

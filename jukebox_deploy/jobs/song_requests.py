@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -10,6 +9,8 @@ from typing import Any
 
 from jukebox_deploy.config_json import config_from_dict
 from jukebox_deploy.errors import ConfigError, SamplingError
+from jukebox_deploy.jobs.request_lines import parse_line
+from jukebox_deploy.jobs.source_labels import with_labels_of_source
 from jukebox_deploy.runtime.sampler import SongJob
 from jukebox_deploy.runtime.song import LevelSettings, SongRequest
 
@@ -37,55 +38,67 @@ def level_settings(levels: int, values: Mapping[str, Sequence[LevelValue]]) -> t
     return tuple(LevelSettings(**fields) for fields in chosen)
 
 
-def build_requests(defaults: Mapping[str, Any], count: int) -> list[SongRequest]:
-    """Several songs of one seed that differ only in their number."""
-    if count < 1:
-        raise SamplingError(f"{count} songs cannot be; ask for at least 1.")
-    return [SongRequest(**{**defaults, "song": number}) for number in range(count)]
+def build_jobs(defaults: Mapping[str, Any], count: int | None, out: Path) -> list[SongJob]:
+    """One song in the folder `out`, or `count` songs of one seed in `song_0`, `song_1`, ... there.
+
+    They differ only in their number. `defaults` are fields of `SongRequest`; what is `None` is not given.
+    """
+    if count is not None and count < 1:
+        raise SamplingError(f"--songs {count} cannot be: {count} songs cannot be made; ask for at least 1.")
+    given = _given(defaults)
+    folders = [out] if count is None else [song_folder(out, index) for index in range(count)]
+    return [
+        SongJob(with_labels_of_source(SongRequest(**{**given, "song": number}), given, folder), folder)
+        for number, folder in enumerate(folders)
+    ]
 
 
-def read_requests(path: Path, defaults: Mapping[str, Any]) -> list[SongRequest]:
+def read_jobs(path: Path, defaults: Mapping[str, Any], out: Path) -> list[SongJob]:
     """Read songs from a file of JSON lines: objects with fields of `SongRequest`, as in `song.json`.
 
     `defaults` fill in what a line leaves out. Songs without a seed of their own are numbered, so that
-    equal lines give different songs. Raises `SamplingError` that names the line.
+    equal lines give different songs. They go into `song_0`, `song_1`, ... of `out`. Raises `SamplingError`
+    that names the line.
     """
-    try:
-        lines = path.read_text(encoding="utf-8").split("\n")
-    except (OSError, UnicodeDecodeError) as error:
-        raise SamplingError(f"{path}: the songs cannot be read ({error}).") from error
-    requests = [
-        _read_request(f"{path}, line {number}", line, {**defaults, "song": number - 1})
-        for number, line in enumerate(lines, start=1)
-        if line.strip()
-    ]
-    if not requests:
+    lines = [(number, line) for number, line in enumerate(_read_text(path).split("\n"), start=1) if line.strip()]
+    if not lines:
         raise SamplingError(f"{path}: there are no songs in this file; write one JSON object per line.")
-    return requests
+    given = _plain(_given(defaults))
+    jobs = []
+    for index, (number, line) in enumerate(lines):
+        try:
+            jobs.append(_read_job(line, {**given, "song": number - 1}, song_folder(out, index)))
+        except (ConfigError, SamplingError) as error:
+            raise SamplingError(f"{path}, line {number}: {error}") from error
+    return jobs
 
 
-def _read_request(where: str, line: str, defaults: Mapping[str, Any]) -> SongRequest:
-    try:
-        fields = json.loads(line)
-    except json.JSONDecodeError as error:
-        raise SamplingError(f"{where}: not JSON ({error}).") from error
-    if not isinstance(fields, dict):
-        raise SamplingError(f"{where}: expected an object such as {{'artist': 'name', 'seconds': 20}}, found {line!r}.")
+def song_folder(out: Path, index: int) -> Path:
+    """The folder of one of several songs; messages call it by that number."""
+    return out / f"song_{index}"
+
+
+def _read_job(line: str, defaults: Mapping[str, Any], folder: Path) -> SongJob:
+    fields = parse_line(line)
     own = {"song": 0} if "seed" in fields else {}
+    given = {**defaults, **own, **fields}
+    return SongJob(with_labels_of_source(config_from_dict(SongRequest, given, "song"), given, folder), folder)
+
+
+def _read_text(path: Path) -> str:
     try:
-        return config_from_dict(SongRequest, {**_plain(defaults), **own, **fields}, "song")
-    except (ConfigError, SamplingError) as error:
-        raise SamplingError(f"{where}: {error}") from error
+        return path.read_text(encoding="utf-8-sig")
+    except (OSError, UnicodeDecodeError) as error:
+        raise SamplingError(f"{path}: the songs cannot be read ({error}); give a text file in UTF-8.") from error
+
+
+def _given(defaults: Mapping[str, Any]) -> dict[str, Any]:
+    return {name: value for name, value in defaults.items() if value is not None}
 
 
 def _plain(defaults: Mapping[str, Any]) -> dict[str, Any]:
     """Defaults as JSON would give them."""
     return {**defaults, "levels": [asdict(level) for level in defaults.get("levels", ())]}
-
-
-def song_jobs(requests: Sequence[SongRequest], out: Path) -> list[SongJob]:
-    """Songs in the folders `song_0`, `song_1`, ... of `out`."""
-    return [SongJob(request, out / f"song_{index}") for index, request in enumerate(requests)]
 
 
 def read_lyrics(path: Path) -> str:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import string
+import unicodedata
 from collections import Counter
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
@@ -16,6 +17,8 @@ from jukebox_deploy.errors import LabelError
 
 PADDING = 0
 """The token in front of short lyrics; it prints as nothing."""
+
+_LISTED = 20  # characters that a warning names
 
 _FIRST_CHARACTERS = string.ascii_uppercase + string.ascii_lowercase + string.digits + ".,:;!?-"
 _LAST_CHARACTERS = "'\"()[] \t\n"
@@ -37,8 +40,16 @@ class CleanedLyrics:
         """Sentences for the user; none if nothing was lost."""
         if not self.dropped:
             return ()
-        listed = ", ".join(f"{character!r} ({count}x)" for character, count in self.dropped.items())
+        listed = _listed(f"{character!r} ({count}x)" for character, count in self.dropped.items())
         return (f"The lyrics have characters that the model does not know; they are left out: {listed}.",)
+
+    def spellings(self) -> tuple[str, ...]:
+        """The same for characters that will be sung as something that does not look like them."""
+        spelled = {c: text for c, text in self.replaced.items() if not _is_alike(c)}
+        if not spelled:
+            return ()
+        listed = _listed(f"{character!r} as {text!r}" for character, text in spelled.items())
+        return (f"The lyrics have characters that the model does not know; it reads them so: {listed}.",)
 
 
 @dataclass(frozen=True)
@@ -136,6 +147,18 @@ def lyric_window(
     indices[padding:] = np.arange(start, start + count - padding)
     tokens[padding:] = np.asarray(lyrics, np.int64)[indices[padding:]]
     return LyricWindow(tokens, indices)
+
+
+def _listed(items: Iterable[str]) -> str:
+    """The first of them, and how many more there are."""
+    every = list(items)
+    more = f" and {len(every) - _LISTED} more" if len(every) > _LISTED else ""
+    return ", ".join(every[:_LISTED]) + more
+
+
+def _is_alike(character: str) -> bool:
+    """Whether what stands for a character reads the same: a letter without its accent, a plain quotation mark."""
+    return unicodedata.category(character)[0] in "PZ" or unicodedata.name(character, "").startswith("LATIN ")
 
 
 def _import_unidecode() -> Callable[[str], str]:

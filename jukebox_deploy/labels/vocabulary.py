@@ -50,6 +50,21 @@ class UnknownName:
 
 
 @dataclass(frozen=True)
+class UnnamedId:
+    """An id without a name in a list that has names; `str()` gives a warning for the user."""
+
+    kind: str  # "artist" or "genre"
+    number: int
+    named: tuple[int, ...]  # the ids that have names
+
+    def __str__(self) -> str:
+        return (
+            f"No {self.kind} of the model has the number #{self.number}, so nothing may have been learned for it. "
+            f"The list has names for #{min(self.named)} to #{max(self.named)}."
+        )
+
+
+@dataclass(frozen=True)
 class NameMatch:
     """The ids of an artist (one) or of genres (one or more), and the names that had none."""
 
@@ -95,6 +110,13 @@ class ModelVocabulary:
             match = self._match("genre", words, self.names.genres)
         self._check_slots(len(match.ids), text)
         return match
+
+    def unnamed(self, artist: int, genres: Iterable[int]) -> tuple[UnnamedId, ...]:
+        """Those of a song's ids that have no name; none for unknown, or where there is no list at all."""
+        return (
+            *_unnamed("artist", [artist], self.names.artists),
+            *_unnamed("genre", genres, self.names.genres),
+        )
 
     def artist_name(self, artist: int) -> str:
         """All names of an id, sorted and joined with `_`; `#12` if it has none."""
@@ -193,6 +215,11 @@ def _explicit_ids(kind: str, text: str, rows: int) -> tuple[int, ...]:
         if number >= rows:
             raise LabelError(f"There is no {kind} #{number}: the model has #0 to #{rows - 1}.")
     return ids
+
+
+def _unnamed(kind: str, ids: Iterable[int], known: Mapping[str, int]) -> tuple[UnnamedId, ...]:
+    named = {*known.values(), UNKNOWN_ID}
+    return tuple(UnnamedId(kind, number, tuple(sorted(named))) for number in ids if known and number not in named)
 
 
 def _close_names(key: str, known: Mapping[str, int]) -> tuple[str, ...]:

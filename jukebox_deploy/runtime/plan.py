@@ -3,13 +3,17 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+
+import numpy as np
 
 from jukebox_deploy.config import JukeboxConfig, PriorConfig
 from jukebox_deploy.errors import SamplingError
-from jukebox_deploy.labels.rows import LabelledSong, SongText, label_song, window_labels
+from jukebox_deploy.labels.lyrics import LyricAlphabet
+from jukebox_deploy.labels.rows import LabelledSong, SongLabels, SongText, label_song, window_labels
 from jukebox_deploy.labels.timing import duration_limits
 from jukebox_deploy.labels.vocabulary import Vocabulary
+from jukebox_deploy.runtime.lengths import check_windows
 from jukebox_deploy.runtime.song import SongLengths, SongRequest
 from jukebox_deploy.runtime.windows import Window, WindowGeometry, plan_level
 
@@ -34,13 +38,18 @@ def plan_song(
     """
     priors = [config.prior(level) for level in lengths.levels_to_sample(lowest_level)]
     total, offset = _place_in_song(config, priors, request, lengths)
+    check_windows(config, request, lengths, lowest_level)
     text = SongText(request.artist, request.genre, request.lyrics)
     plans = {}
     for prior in priors:
-        windows = plan_level(WindowGeometry.of(prior), lengths.totals[prior.level], lengths.given[prior.level])
         song = label_song(prior, vocabulary, text, total_length=total, offset=offset)
+        windows = plan_level(WindowGeometry.of(prior), lengths.totals[prior.level], lengths.given[prior.level])
         _check_labels(config, prior, song, windows)
-        plans[prior.level] = LevelPlan(windows, song)
+        more = (
+            *_label_warnings(prior, vocabulary, text, song.labels),
+            *_lyrics_warnings(config, prior, request, song.labels, windows),
+        )
+        plans[prior.level] = LevelPlan(windows, replace(song, warnings=(*song.warnings, *more)))
     return plans
 
 
@@ -59,7 +68,7 @@ def _place_in_song(
     if end > total:
         raise SamplingError(
             f"the sampled part ends at {end / rate:.2f} s, after the song's end at {total / rate:.2f} s; "
-            "give a longer total or sample less."
+            "give a longer --total-seconds, or fewer --seconds."
         )
     return total, offset
 
@@ -69,3 +78,43 @@ def _check_labels(config: JukeboxConfig, prior: PriorConfig, song: LabelledSong,
     for window in (windows[0], windows[-1]):
         hop = config.vqvae.hop_length(prior.level)
         window_labels(prior, config.vqvae.sample_rate, hop, song.labels, window.start)
+
+
+def _label_warnings(prior: PriorConfig, vocabulary: Vocabulary, text: SongText, song: SongLabels) -> tuple[str, ...]:
+    """What is odd in a request, though it may be right in songs that a model learns from."""
+    unnamed = vocabulary.for_model(prior.labels).unnamed(song.artist, song.genres) if prior.labels else ()
+    spellings = LyricAlphabet.of(prior.lyrics).clean(text.lyrics).spellings() if prior.lyrics and text.lyrics else ()
+    return (*map(str, unnamed), *spellings)
+
+
+def _lyrics_warnings(
+    config: JukeboxConfig, prior: PriorConfig, request: SongRequest, song: SongLabels, windows: Sequence[Window]
+) -> tuple[str, ...]:
+    """A sentence for lyrics that nothing will sing, if there are such."""
+    if request.lyrics.strip() and not any(other.lyrics for other in config.priors):
+        return (f"The model {config.name} takes no lyrics; they are left out.",)
+    lost = np.count_nonzero(~_seen_characters(config, prior, request, song, windows))
+    if prior.lyrics is None or not lost:
+        return ()
+    return (
+        f"{lost} of the {len(song.lyric_tokens)} characters of the lyrics are seen by no window: each sees "
+        f"{prior.lyrics.tokens} of them, spread over a song of {song.total_length / config.vqvae.sample_rate:.2f} s. "
+        "Give fewer lyrics or more --seconds; for the lyrics of a longer song, say how long it is with "
+        "--total-seconds.",
+    )
+
+
+def _seen_characters(
+    config: JukeboxConfig, prior: PriorConfig, request: SongRequest, song: SongLabels, windows: Sequence[Window]
+) -> np.ndarray:
+    """Of the characters that belong to what is sampled: whether a window sees them."""
+    rate, hop = config.vqvae.sample_rate, config.vqvae.hop_length(prior.level)
+    seen = np.zeros(len(song.lyric_tokens), bool)
+    for window in windows:
+        lyrics = window_labels(prior, rate, hop, song, window.start).lyrics
+        if lyrics is not None:
+            seen[lyrics.indices[lyrics.indices >= 0]] = True
+    first, last = windows[0].new_codes.start, windows[-1].new_codes.stop
+    begin, end = (len(seen) * (song.offset + code * hop) // song.total_length for code in (first, last))
+    # A song of unknown length ends with what is sampled, and so do its lyrics.
+    return seen[begin : len(seen) if request.total_seconds is None else end]

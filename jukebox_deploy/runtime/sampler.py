@@ -23,6 +23,7 @@ from jukebox_deploy.runtime.audio import SampleFormat, writing_wav
 from jukebox_deploy.runtime.conditioning import WindowConditioner
 from jukebox_deploy.runtime.decode import decode_codes
 from jukebox_deploy.runtime.events import DecodeProgress, Event, LevelProgress, SongDecoded, SongWarning
+from jukebox_deploy.runtime.lengths import check_limits
 from jukebox_deploy.runtime.level import LevelSampler, SongLevel
 from jukebox_deploy.runtime.plan import LevelPlan, plan_song
 from jukebox_deploy.runtime.slot import WindowConditioning
@@ -131,7 +132,8 @@ class SongSampler:
             if self._options.resume:
                 return None
             raise SamplingError(f"{job.folder} already holds a song; resume it, or choose another folder.")
-        source = open_source(self._engine, job.request)
+        check_limits(self._config, job.request, self._options.lowest_level)
+        source = open_source(self._engine, job.request, self._fingerprint.checkpoint)
         self._plan(job.request, source.lengths)
         return source
 
@@ -214,6 +216,7 @@ class SongSampler:
         vqvae = self._config.vqvae
         path = song.store.folder / f"level_{level}.wav"
         codes = song.codes[level]
+        yield DecodeProgress(level, song.index, 0, len(codes))  # the clock starts here, not after the first chunk
         with writing_wav(path, vqvae.sample_rate, self._options.sample_format) as wav:
             for chunk in decode_codes(self._engine, level, codes):
                 wav.write(chunk)

@@ -19,9 +19,29 @@ class Mode(StrEnum):
     UPSAMPLE = "upsample"  # from the upper codes of another song folder, only lower levels are sampled
 
 
+FROM_CODES = (Mode.CONTINUE, Mode.UPSAMPLE)
+"""The modes whose source is a song folder."""
+
+OPTIONS = {
+    "seconds": "--seconds",
+    "total_seconds": "--total-seconds",
+    "offset_seconds": "--offset",
+    "source_seconds": "--prompt-seconds",
+    "artist": "--artist",
+    "genre": "--genre",
+    "lyrics": "--lyrics",
+}
+"""What the command line calls the fields of a `SongRequest`, for messages."""
+
+
 def _require(condition: bool, message: str) -> None:
     if not condition:
         raise SamplingError(message)
+
+
+def is_text(text: str) -> bool:
+    """Whether UTF-8 can hold it: bytes of another encoding and halves of characters cannot be written to song.json."""
+    return not any("\ud800" <= character <= "\udfff" for character in text)
 
 
 @dataclass(frozen=True)
@@ -73,15 +93,22 @@ class SongRequest:
             value: float | None = getattr(self, name)
             _require(
                 value is None or (math.isfinite(value) and value > 0),
-                f"{name.replace('_', ' ')} {value} cannot be; give more than 0.",
+                f"{OPTIONS[name]} {value} cannot be; give more than 0 seconds.",
             )
         _require(
             math.isfinite(self.offset_seconds) and self.offset_seconds >= 0,
-            f"offset seconds {self.offset_seconds} cannot be; give 0 or more.",
+            f"--offset {self.offset_seconds} cannot be; give 0 seconds or more.",
         )
-        for name, number, bits in (("seed", self.seed, 64), ("song", self.song, 32)):
+        for name, number, bits in (("--seed", self.seed, 64), ("song", self.song, 32)):
             _require(0 <= number < 2**bits, f"{name} {number} cannot be; give 0 to 2^{bits} - 1.")
+        self._check_texts()
         self._check_mode()
+
+    def _check_texts(self) -> None:
+        for name in ("artist", "genre", "lyrics"):
+            text: str = getattr(self, name)
+            _require(is_text(text), f"{OPTIONS[name]} {text[:80]!r} is not text in UTF-8; give it in UTF-8.")
+        _require(is_text(self.source or ""), f"the name {self.source!r} is not text in UTF-8; rename the file.")
 
     def _check_mode(self) -> None:
         if self.mode is Mode.ANCESTRAL:
@@ -91,7 +118,7 @@ class SongRequest:
             _require(self.source is not None, f"mode {self.mode} starts from a {what}; give one.")
         _require(
             self.seconds is not None or self.mode is Mode.UPSAMPLE,
-            f"mode {self.mode} needs the seconds of music to make; give more than 0.",
+            f"mode {self.mode} needs the seconds of music to make; say how many with --seconds.",
         )
 
     def settings(self, level: int) -> LevelSettings:

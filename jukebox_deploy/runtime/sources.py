@@ -12,8 +12,8 @@ from jukebox_deploy.engine import Engine
 from jukebox_deploy.errors import SamplingError
 from jukebox_deploy.runtime.audio import read_prompt
 from jukebox_deploy.runtime.decode import encode_audio
-from jukebox_deploy.runtime.song import Mode, SongLengths, SongRequest, whole_samples
-from jukebox_deploy.runtime.store import read_codes
+from jukebox_deploy.runtime.song import FROM_CODES, Mode, SongLengths, SongRequest, whole_samples
+from jukebox_deploy.runtime.store import read_codes, read_record
 
 
 @dataclass(frozen=True)
@@ -29,9 +29,14 @@ class SongSource:
         return SongLengths(tuple(len(codes) for codes in self.given), self.totals)
 
 
-def open_source(engine: Engine, request: SongRequest) -> SongSource:
-    """Work out what is given; `SamplingError` or `AudioError` if nothing could be sampled from it."""
+def open_source(engine: Engine, request: SongRequest, checkpoint: str) -> SongSource:
+    """Work out what is given; `SamplingError` or `AudioError` if nothing could be sampled from it.
+
+    `checkpoint` is the fingerprint of the engine's: codes of another one stand for other sounds.
+    """
     vqvae = engine.config.vqvae
+    if request.mode in FROM_CODES:
+        _require_same_checkpoint(Path(request.source or ""), engine.config.name, checkpoint)
     given = _GIVEN[request.mode](engine, request)
     if request.seconds is None:
         samples = len(given[-1]) * vqvae.hop_lengths[-1]
@@ -39,21 +44,33 @@ def open_source(engine: Engine, request: SongRequest) -> SongSource:
         samples = whole_samples(request.seconds, vqvae)
         if samples == 0:
             raise SamplingError(
-                f"{request.seconds} s are less than one top code of {vqvae.hop_lengths[-1] / vqvae.sample_rate:.4f} s; "
-                "ask for more."
+                f"--seconds {request.seconds}: less than one top code of "
+                f"{vqvae.hop_lengths[-1] / vqvae.sample_rate:.4f} s; ask for more."
             )
     totals = tuple(samples // hop for hop in vqvae.hop_lengths)
     if request.mode in (Mode.PRIMED, Mode.CONTINUE) and len(given[-1]) >= totals[-1]:
         raise SamplingError(
             f"{request.source} already gives {len(given[-1]) * vqvae.hop_lengths[-1] / vqvae.sample_rate:.2f} s, and "
-            f"{samples / vqvae.sample_rate:.2f} s are asked for in all; ask for more, or use less of the source."
+            f"{samples / vqvae.sample_rate:.2f} s are asked for in all; ask for more with --seconds, or use less of "
+            "the source with --prompt-seconds."
         )
     if request.mode is Mode.UPSAMPLE and len(given[-1]) < totals[-1]:
         raise SamplingError(
             f"{request.source} has {len(given[-1])} top codes, {totals[-1]} are needed for {request.seconds} s; "
-            "ask for less, or continue that song first."
+            "ask for less with --seconds, or go on with that song first (--continue)."
         )
     return SongSource(tuple(codes[:total] for codes, total in zip(given, totals, strict=True)), totals)
+
+
+def _require_same_checkpoint(source: Path, model: str, checkpoint: str) -> None:
+    """Precision and engine may be others, the weights may not."""
+    record = read_record(source)
+    found = record.fingerprint.checkpoint
+    if found != checkpoint:
+        raise SamplingError(
+            f"{source} is a song of another model: made with {record.model}, checkpoint {found[:12]}…; this is "
+            f"{model}, checkpoint {checkpoint[:12]}…. Its codes mean nothing here; give the bundle that made it."
+        )
 
 
 def _nothing(engine: Engine, request: SongRequest) -> list[np.ndarray]:

@@ -17,6 +17,7 @@ import sys
 from collections.abc import Sequence
 from contextlib import suppress
 from dataclasses import dataclass
+from enum import StrEnum
 from pathlib import Path
 from types import TracebackType
 from typing import Any, Self
@@ -25,7 +26,7 @@ import numpy as np
 
 from jukebox_deploy.config_json import config_to_dict, read_record_file
 from jukebox_deploy.errors import SamplingError
-from jukebox_deploy.files import atomic_path, write_json_atomic
+from jukebox_deploy.files import atomic_path, remove_leftovers, write_json_atomic
 from jukebox_deploy.runtime.song import SongLengths, SongRequest
 
 FORMAT_VERSION = 1
@@ -73,6 +74,7 @@ class SongStore:
             raise SamplingError(
                 f"{self.folder}: another run is working on this song; wait for it or stop it."
             ) from error
+        remove_leftovers(self.folder, age=0.0)  # of a run that was killed: nobody else writes here
         return self
 
     def __exit__(
@@ -151,7 +153,16 @@ def find_songs(folder: Path) -> tuple[Path, ...]:
 
 def read_record(folder: Path) -> SongRecord:
     """Read `song.json`; `SamplingError` if it is missing, damaged or of another version."""
-    return read_record_file(SongRecord, folder / _RECORD, FORMAT_VERSION, SamplingError, "sample the song again")
+    if not (folder / _RECORD).is_file():
+        raise SamplingError(
+            f"{folder}: there is no such song folder."
+            if not folder.is_dir()
+            else f"{folder} is no song folder, there is no {_RECORD} in it; name a folder that `sample` made."
+        )
+    try:
+        return read_record_file(SongRecord, folder / _RECORD, FORMAT_VERSION, SamplingError, "sample the song again")
+    except RecursionError:
+        raise SamplingError(f"{folder / _RECORD} is damaged: it is nested too deeply. Sample the song again.") from None
 
 
 def read_codes(folder: Path, level: int, codebook_size: int) -> np.ndarray:
@@ -186,10 +197,15 @@ def _load_codes(path: Path) -> np.ndarray:
 def _differences(there: Any, here: Any) -> list[str]:
     """What two dataclasses of one kind disagree about, in words."""
     return [
-        f"{field.name} was {getattr(there, field.name)!r}, is now {getattr(here, field.name)!r}"
+        f"{field.name} was {_shown(getattr(there, field.name))}, is now {_shown(getattr(here, field.name))}"
         for field in dataclasses.fields(there)
         if getattr(there, field.name) != getattr(here, field.name)
     ]
+
+
+def _shown(value: Any) -> str:
+    """A value as song.json has it."""
+    return repr(str(value) if isinstance(value, StrEnum) else value)
 
 
 def _lock_file(descriptor: int) -> None:

@@ -3,7 +3,7 @@ from __future__ import annotations
 from click.testing import CliRunner
 
 from jukebox_deploy.cli.main import cli
-from jukebox_deploy.jobs.song_requests import read_requests
+from jukebox_deploy.jobs.song_requests import read_jobs
 from tests.data.song_folders import noise, write_sound, write_table
 
 
@@ -22,7 +22,7 @@ def test_requests_are_songs_that_sample_can_make(tmp_path):
     folder, out = songs(tmp_path), tmp_path / "requests.jsonl"
     result = run(folder, "--seconds", 1, "--place", 0.5, "--out", out)
     assert result.exit_code == 0, result.output
-    first, second = read_requests(out, {"seed": 3})
+    first, second = (job.request for job in read_jobs(out, {"seed": 3}, tmp_path / "songs"))
     assert (first.artist, first.genre, first.lyrics) == ("them", "folk", "ah")
     assert (first.seconds, first.total_seconds, first.offset_seconds) == (1.0, 2.0, 0.5)
     assert (second.artist, second.total_seconds, second.offset_seconds) == ("", 4.0, 1.5)

@@ -92,7 +92,7 @@ def jobs_of_command(arguments: list[str], monkeypatch: pytest.MonkeyPatch) -> li
     caught: list[SongJob] = []
     model = OpenedModel(FakeEngine(MODEL), FINGERPRINT, Vocabulary())
     monkeypatch.setattr(sample_command, "open_model", lambda *rest: model)
-    monkeypatch.setattr(sample_command, "_sample", lambda model, options, summary, console: caught.extend(summary.jobs))
+    monkeypatch.setattr(sample_command, "_show", lambda events, summary, progress: caught.extend(summary.jobs))
     result = CliRunner().invoke(cli, ["sample", "bundle", *arguments])
     assert result.exit_code == 0, result.output
     return caught

@@ -5,6 +5,7 @@ from __future__ import annotations
 import errno
 import json
 import random
+import shutil
 import signal
 import subprocess
 import sys
@@ -139,6 +140,28 @@ class TestModes:
         assert all_codes(third)[2] == all_codes(first)[2][:258]
         assert all_codes(third)[1] != all_codes(first)[1][: 258 * 4]
 
+    def test_songs_have_the_numbers_of_their_folders(self, sample, tmp_path: Path) -> None:
+        several = succeed(sample("--out", tmp_path / "n", "--seconds", 0.3, "--songs", 2, *TOP_ONLY)).output
+        for number in (0, 1):
+            assert f"song {number}: 0.30 s in {tmp_path / 'n' / f'song_{number}'}" in several
+        assert "song 2" not in several
+        assert "song: 0.30 s in" in succeed(sample("--out", tmp_path / "a", "--seconds", 0.3, *TOP_ONLY)).output
+
+    def test_a_continued_song_keeps_its_labels(self, sample, tmp_path: Path) -> None:
+        first, second = tmp_path / "first", tmp_path / "second"
+        labels = ("--artist", "the tin foxes", "--genre", "folk", "--lyrics", "la", "--total-seconds", 9, "--offset", 2)
+        succeed(sample("--out", first, "--seconds", 0.3, *labels, *TOP_ONLY))
+        continued = ("--seconds", 0.4, "--continue", first, "--genre", "blues", *TOP_ONLY)
+        succeed(sample("--out", second, *continued))
+        request = read_record(second).request
+        assert (request.artist, request.genre, request.lyrics) == ("the tin foxes", "blues", "la")
+        assert (request.total_seconds, request.offset_seconds) == (9.0, 2.0)
+        shutil.rmtree(first)
+        succeed(sample("--out", second, *continued, "--resume"))
+        assert "artist was 'the tin foxes', is now ''" in refusal(
+            sample("--out", second, *continued, "--artist", "", "--resume")
+        )
+
     def test_pytorch_gives_the_same_codes(self, sample, tiny_checkpoint: CheckpointBundle, tmp_path: Path) -> None:
         eager = ("--backend", "eager", "--checkpoint", tiny_checkpoint.folder)
         for name, backend in (("onnx", ()), ("eager", eager)):
@@ -153,6 +176,26 @@ class TestWarnings:
         assert "does not know the artist 'the tin foxe'" in result.output
         assert "Close names: 'the tin foxes'" in result.output
         assert "does not know the genre 'polka'" in result.output
+
+    def test_characters_that_are_spelled_out(self, sample, tmp_path: Path) -> None:
+        result = succeed(sample("--out", tmp_path / "a", "--seconds", 0.3, "--lyrics", "日 ♥ é", *TOP_ONLY))
+        assert "it reads them so: '日' as 'Ri ', '♥' as 'hearts'." in result.output
+
+    def test_a_number_without_a_name(self, sample, tmp_path: Path) -> None:
+        result = succeed(sample("--out", tmp_path / "a", "--seconds", 0.3, "--artist", "#7", *TOP_ONLY))
+        assert "song: warning: No artist of the model has the number #7" in result.output
+
+    def test_a_file_of_lyrics_without_any(self, sample, tmp_path: Path) -> None:
+        lyrics = tmp_path / "lyrics.txt"
+        lyrics.write_text(" \n")
+        arguments = ("--seconds", 0.3, "--lyrics-file", lyrics, "--songs", 2, "--json", *TOP_ONLY)
+        result = succeed(sample("--out", tmp_path / "a", *arguments))
+        assert f"song 1: warning: There are no lyrics in {lyrics}" in result.stderr
+        assert all("There are no lyrics" in song["warnings"][0] for song in json.loads(result.stdout)["songs"])
+
+    def test_more_lyrics_than_the_song_has_room_for(self, sample, tmp_path: Path) -> None:
+        result = succeed(sample("--out", tmp_path / "a", "--seconds", 0.3, "--lyrics", "la " * 500, *TOP_ONLY))
+        assert "of the 1500 characters of the lyrics are seen by no window" in result.output
 
     def test_characters_that_are_left_out(self, sample, tmp_path: Path) -> None:
         result = succeed(sample("--out", tmp_path / "a", "--seconds", 0.3, "--lyrics", "Hej ☃ då", *TOP_ONLY))
@@ -252,16 +295,22 @@ class TestBadInput:
     @pytest.mark.parametrize(
         ("arguments", "told"),
         [
-            ((), "needs the seconds of music to make"),
+            ((), "needs the seconds of music to make; say how many with --seconds"),
             (("--seconds", 0), "seconds 0.0 cannot be"),
             (("--seconds", -3), "seconds -3.0 cannot be"),
             (("--seconds", "nan"), "seconds nan cannot be"),
             (("--seconds", 0.001), "less than one top code"),
-            (("--seconds", 0.5), "needs a full window of 1024 codes"),
+            (("--seconds", 0.5), "level 0 needs at least 0.8 s, these are 0.50 s: --seconds 0.8, or --lowest-level 2."),
+            (("--seconds", "1e8"), "--seconds: a song of 1e+08 s is outside what the model knows: 1.00 s to 120.00 s"),
+            (("--seconds", "1e308"), "outside what the model knows: 1.00 s to 120.00 s"),
+            (("--seconds", "inf"), "--seconds inf cannot be"),
+            (("--seconds", 3, "--total-seconds", "1e300"), "--total-seconds: a song of 1e+300 s is outside"),
+            (("--seconds", 3, "--total-seconds", "nan"), "--total-seconds nan cannot be"),
+            (("--seconds", 3, "--artist", "\udcff"), "--artist '\\udcff' is not text in UTF-8"),
             (("--seconds", 121), "outside what the model knows: 1.00 s to 120.00 s"),
             (("--seconds", 3, "--total-seconds", 2), "after the song's end at 2.00 s"),
             (("--seconds", 3, "--total-seconds", 500), "outside what the model knows"),
-            (("--seconds", 3, "--offset", -1), "offset seconds -1.0 cannot be"),
+            (("--seconds", 3, "--offset", -1), "--offset -1.0 cannot be"),
             (("--seconds", 3, "--top-p", 0), "top-p 0.0 cannot be"),
             (("--seconds", 3, "--top-p", "1=1.5"), "top-p 1.5 cannot be"),
             (("--seconds", 3, "--top-k", 0), "top-k 0 cannot be"),
@@ -281,6 +330,7 @@ class TestBadInput:
             (("--requests", "nowhere.jsonl"), "the songs cannot be read"),
             (("--seconds", 3, "--prompt", "a.wav", "--upsample", "b"), "exclude each other"),
             (("--seconds", 3, "--prompt-seconds", 1), "needs --prompt"),
+            (("--seconds", 3, "--prompt", "a.wav", "--prompt-seconds", 0), "--prompt-seconds 0.0 cannot be"),
             (("--seconds", 3, "--prompt", "nowhere.wav"), "there is no such sound file"),
             (("--seconds", 3, "--continue", "nowhere"), "there is no such song folder"),
             (("--upsample", "nowhere"), "there is no such song folder"),
@@ -291,6 +341,12 @@ class TestBadInput:
     )
     def test_requests(self, sample, tmp_path: Path, arguments: tuple[object, ...], told: str) -> None:
         assert told in refusal(sample("--out", tmp_path / "song", *arguments))
+        assert list(tmp_path.iterdir()) == []
+
+    @pytest.mark.parametrize(("out", "told"), [("", "an empty name"), ("\udcff", "is not text in UTF-8")])
+    def test_folders(self, sample, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, out: str, told: str) -> None:
+        monkeypatch.chdir(tmp_path)
+        assert told in refusal(sample("--out", out, "--seconds", 0.3, *TOP_ONLY))
         assert list(tmp_path.iterdir()) == []
 
     @pytest.mark.parametrize(
@@ -364,6 +420,16 @@ class TestBadBundles:
         graphs = {**copied.manifest.graphs, "step_2": replace(entry, spec=replace(entry.spec, tensors=tuple(renamed)))}
         write_manifest(copied.folder, replace(copied.manifest, graphs=graphs))
         assert "the tables of step_2 are not those of this version" in self.refused(copied.folder)
+
+    def test_a_song_of_another_model(self, copied: EngineBundle, sample, tmp_path: Path) -> None:
+        succeed(sample("--out", tmp_path / "first", "--seconds", 0.3, *TOP_ONLY))
+        write_manifest(copied.folder, replace(copied.manifest, checkpoint="0" * 64))
+        for arguments in (("--continue", "--seconds", "3"), ("--upsample",)):
+            option, *rest = arguments
+            command = ["sample", str(copied.folder), "--out", str(tmp_path / "song"), option, str(tmp_path / "first")]
+            told = refusal(CliRunner().invoke(cli, [*command, *rest]))
+            assert f"{tmp_path / 'first'} is a song of another model: made with tiny" in told
+        assert not (tmp_path / "song").exists()
 
     def test_a_changed_file(self, copied: EngineBundle) -> None:
         path = copied.folder / "step_2.onnx"

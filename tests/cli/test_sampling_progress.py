@@ -54,14 +54,31 @@ def test_levels_have_rates_of_their_own() -> None:
 
 @pytest.mark.parametrize(("scale", "more"), [(1.0, ""), (0.5, ", scaled by 0.500 because its peak was 2.000")])
 def test_warnings_and_files_are_lines(scale: float, more: str) -> None:
-    wav = WavReport(Path("song/level_0.wav"), 1600, 800, peak=1.0 / scale, scale=scale)
+    wav = WavReport(Path("song_1/level_0.wav"), 1600, 800, peak=1.0 / scale, scale=scale)
     written = lines(
         (0.0, SongWarning(0, "no [such] artist")),
         (1.0, DecodeProgress(0, 1, 7, 7)),
         (2.0, SongDecoded(0, 1, wav)),
     )
     assert written == [
-        "song 1: warning: no [such] artist",
-        "song 2, decoding level 0: 7 of 7 codes",
-        f"song 2: 2.00 s in song/level_0.wav{more}",
+        "song 0: warning: no [such] artist",
+        "song 1, decoding level 0: 7 of 7 codes",
+        f"song 1: 2.00 s in song_1/level_0.wav{more}",
     ]
+
+
+def test_a_song_alone_has_no_number() -> None:
+    stream = io.StringIO()
+    with ProgressDisplay(Console(file=stream)) as display:
+        SamplingProgress(VQVAE, display, alone=True).show(SongWarning(0, "no such artist"))
+    assert stream.getvalue() == "song: warning: no such artist\n"
+
+
+def test_a_decoder_of_several_chunks_at_once_has_its_true_rate() -> None:
+    """The second chunk is done when the first one is taken."""
+    written = lines(
+        (0.0, DecodeProgress(0, 1, 0, 700)),
+        (7.0, DecodeProgress(0, 1, 350, 700)),
+        (7.0, DecodeProgress(0, 1, 700, 700)),
+    )
+    assert written == ["song 1, decoding level 0: 700 of 700 codes, 100/s, in 0:00:07"]

@@ -19,7 +19,7 @@ def ramp_songs(folder: Path, *lengths: int) -> Catalogue:
     """Songs of ramps at the VQ-VAE's rate; a file of another name or length may lie there already."""
     for number, length in enumerate(lengths):
         write_sound(folder / f"{number}.wav", ramp(length) * (-1) ** number, RATE)
-    return read_catalogue(folder, CatalogueFilters(silence_decibel=None))
+    return read_catalogue(folder, CatalogueFilters(min_seconds=0, silence_decibel=None))
 
 
 def cache_in(folder: Path, fingerprint: str = "weights") -> CodeCache:

@@ -36,6 +36,21 @@ def test_clean_reports_what_became_of_characters():
     assert cleaned.warnings() == (
         "The lyrics have characters that the model does not know; they are left out: '+' (2x), '#' (1x).",
     )
+    assert cleaned.spellings() == (
+        "The lyrics have characters that the model does not know; it reads them so: '世' as 'Shi '.",
+    )
+
+
+def test_of_many_characters_the_first_are_named():
+    (warning,) = LyricAlphabet(LabelRules.NAMES).clean("".join(map(chr, range(0xAC00, 0xAC00 + 30)))).spellings()
+    assert warning.count(" as ") == 20
+    assert warning.endswith("and 10 more.")
+
+
+@pytest.mark.parametrize("text", ["naïve Ærø", "don\u2019t \u2014 \u201cstop\u201d …", "a\xa0b", "une\r\ndeux\\trois"])
+def test_what_reads_the_same_needs_no_warning(text):
+    cleaned = LyricAlphabet(LabelRules.NAMES).clean(text)
+    assert cleaned.warnings() == cleaned.spellings() == ()
 
 
 def test_clean_text_needs_no_warning():

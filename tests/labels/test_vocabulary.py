@@ -5,7 +5,7 @@ import pytest
 
 from jukebox_deploy.config import LabelConfig, LabelRules
 from jukebox_deploy.errors import LabelError
-from jukebox_deploy.labels.vocabulary import Vocabulary, normalise
+from jukebox_deploy.labels.vocabulary import NameLists, Vocabulary, normalise
 
 LABELS = {
     LabelRules.WORDS: LabelConfig(LabelRules.WORDS, artists=10, genres=8, genre_slots=5),
@@ -84,6 +84,17 @@ def test_numbers_need_no_list(rules, vocabulary):
             names.genres("#8")
     with pytest.raises(LabelError, match="one artist"):
         names.artist("#1 #2")
+
+
+@both_rules
+def test_a_number_without_a_name_warns_where_others_have_names(rules):
+    vocabulary = Vocabulary({rules: NameLists({"unknown": 0, "abba": 1}, {"pop": 2})})
+    names = vocabulary.for_model(LABELS[rules])
+    artist, genre = map(str, names.unnamed(7, (2, 3)))
+    assert "No artist of the model has the number #7" in artist
+    assert "No genre of the model has the number #3" in genre
+    assert names.unnamed(1, (0, 2)) == names.unnamed(0, ()) == ()
+    assert Vocabulary().for_model(LABELS[rules]).unnamed(7, (3,)) == ()
 
 
 def test_several_genre_numbers():

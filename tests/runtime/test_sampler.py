@@ -16,7 +16,7 @@ from jukebox_deploy.config import JukeboxConfig
 from jukebox_deploy.contract import GraphKind
 from jukebox_deploy.errors import AudioError, ConfigError, EngineError, JukeboxError, LabelError, SamplingError
 from jukebox_deploy.runtime.decode import encode_audio
-from jukebox_deploy.runtime.events import LevelProgress, SongDecoded, SongWarning
+from jukebox_deploy.runtime.events import DecodeProgress, LevelProgress, SongDecoded, SongWarning
 from jukebox_deploy.runtime.sampler import SamplingOptions, SongJob, SongSampler
 from jukebox_deploy.runtime.song import Mode, SongRequest
 from jukebox_deploy.runtime.store import Fingerprint, read_record
@@ -302,7 +302,24 @@ def test_warnings_come_once_and_first(tmp_path: Path) -> None:
     ("request_", "error", "message"),
     [
         (SongRequest(seconds=0.01), SamplingError, "less than one top code"),
-        (SongRequest(seconds=0.1), SamplingError, "Sample a longer song"),
+        (
+            SongRequest(seconds=0.1),
+            SamplingError,
+            "level 0 needs at least 0.4 s, these are 0.10 s: --seconds 0.4, or --low",
+        ),
+        (
+            SongRequest(seconds=1e308),
+            LabelError,
+            "--seconds: a song of 1e\\+308 s is outside what the model knows: 0.20",
+        ),
+        (SongRequest(seconds=1e9, total_seconds=50), LabelError, "--seconds: a song of 1e\\+09 s is outside"),
+        (SongRequest(seconds=1.0, total_seconds=1e300), LabelError, "--total-seconds: a song of 1e\\+300 s is outside"),
+        (SongRequest(seconds=1.0, offset_seconds=1e308), LabelError, "--offset and --seconds: a song of 1e\\+308 s"),
+        (
+            SongRequest(Mode.PRIMED, 1.0, source="a", source_seconds=1e308),
+            SamplingError,
+            "--prompt-seconds: 1e\\+308 s",
+        ),
         (SongRequest(seconds=61.0), LabelError, "outside what the model knows"),
         (SongRequest(seconds=1.0, total_seconds=0.9), SamplingError, "after the song's end"),
         (SongRequest(seconds=1.0, total_seconds=3.0, offset_seconds=2.5), SamplingError, "after the song's end"),
@@ -320,9 +337,78 @@ def test_bad_requests_are_refused_before_anything_is_written(
     assert list(tmp_path.iterdir()) == []
 
 
+def test_a_model_that_is_told_no_time_makes_songs_of_a_day_at_most(tmp_path: Path) -> None:
+    job = SongJob(SongRequest(seconds=1e8), tmp_path / "song")
+    with pytest.raises(SamplingError, match=r"--seconds: 1e\+08 s are more than a day; give at most 86400"):
+        sample(FakeEngine(MODELS["unlabelled"]), [job])
+
+
+@pytest.mark.parametrize(
+    ("lowest", "remedy"), [(0, r"go on with that song first \(--continue, --seconds 0.4\)\.$"), (1, "--continue")]
+)
+def test_top_codes_too_few_to_upsample(lowest: int, remedy: str, tmp_path: Path) -> None:
+    first = SongJob(SongRequest(seconds=0.1), tmp_path / "first")
+    sample(FakeEngine(MODEL), [first], SamplingOptions(lowest_level=2))
+    job = SongJob(SongRequest(Mode.UPSAMPLE, source=str(first.folder)), tmp_path / "second")
+    with pytest.raises(SamplingError, match=f"level {lowest} needs at least 0.4 s, these are 0.10 s: .*{remedy}"):
+        sample(FakeEngine(MODEL), [job], SamplingOptions(lowest_level=lowest))
+
+
+@pytest.mark.parametrize("mode", [Mode.CONTINUE, Mode.UPSAMPLE])
+def test_codes_of_another_checkpoint_are_refused_and_those_of_another_engine_are_not(
+    mode: Mode, tmp_path: Path
+) -> None:
+    first = SongJob(SongRequest(seconds=0.6), tmp_path / "first")
+    sample(FakeEngine(MODEL), [first])
+    seconds = 0.8 if mode is Mode.CONTINUE else None
+    job = SongJob(SongRequest(mode, seconds, source=str(first.folder)), tmp_path / "second")
+    for fingerprint in (Fingerprint("engine 1", "checkpoint 2"), Fingerprint("engine 2", "checkpoint 2")):
+        with pytest.raises(
+            SamplingError, match=r"another model: made with lyrics_in_sequence, .* give the bundle that"
+        ):
+            list(SongSampler(FakeEngine(MODEL), fingerprint).sample([job]))
+    assert not job.folder.exists()
+    list(SongSampler(FakeEngine(MODEL), Fingerprint("engine 2", FINGERPRINT.checkpoint)).sample([job]))
+    assert read_record(job.folder).lengths.given[2] == 30
+
+
+def test_the_decoder_is_timed_from_its_beginning(tmp_path: Path) -> None:
+    """The first chunk is work too: counted from after it, the next ones, done meanwhile, would take no time."""
+    events = sample(FakeEngine(MODEL), [SongJob(REQUESTS[1], tmp_path / "song")])
+    decoding = [event.done for event in events if isinstance(event, DecodeProgress)]
+    assert decoding[0] == 0
+    assert decoding[-1] == 17 * 4
+
+
+@pytest.mark.parametrize(
+    ("request_", "lost"),
+    [
+        (SongRequest(seconds=0.5, lyrics="la la la"), None),
+        (SongRequest(seconds=0.5, lyrics="la la la la"), "3 of the 11 characters"),
+        (SongRequest(seconds=4.0, lyrics="la " * 20), None),
+        (SongRequest(seconds=4.0, lyrics="la " * 40), "characters"),
+        (SongRequest(seconds=0.5, lyrics="la " * 40, total_seconds=50.0, offset_seconds=20.0), None),
+        (SongRequest(seconds=0.5, lyrics="la " * 40, total_seconds=2.0), "characters"),
+    ],
+)
+def test_lyrics_that_no_window_sees_are_told_of(request_: SongRequest, lost: str | None, tmp_path: Path) -> None:
+    events = sample(FakeEngine(MODEL), [SongJob(request_, tmp_path / "song")])
+    warnings = [event.text for event in events if isinstance(event, SongWarning)]
+    assert len(warnings) == (0 if lost is None else 1)
+    if lost is not None:
+        assert f"{lost} of the lyrics are seen by no window" in warnings[0] or lost in warnings[0]
+
+
+def test_a_model_without_lyrics_says_so(tmp_path: Path) -> None:
+    request = SongRequest(seconds=0.5, lyrics="la")
+    events = sample(FakeEngine(MODELS["unlabelled"]), [SongJob(request, tmp_path / "song")])
+    warnings = [event.text for event in events if isinstance(event, SongWarning)]
+    assert warnings == ["The model unlabelled takes no lyrics; they are left out."]
+
+
 def test_sources_that_leave_nothing_to_do_are_refused(prompt: Path, tmp_path: Path) -> None:
     primed = SongRequest(Mode.PRIMED, 20 * TOP_SECOND, source=str(prompt))
-    with pytest.raises(SamplingError, match=r"already gives 0.40 s, and 0.40 s are asked for"):
+    with pytest.raises(SamplingError, match=r"already gives 0.40 s, and 0.40 s are .*--prompt-seconds"):
         sample(FakeEngine(MODEL), [SongJob(primed, tmp_path / "song")])
     first = SongJob(SongRequest(seconds=0.6), tmp_path / "first")
     sample(FakeEngine(MODEL), [first])

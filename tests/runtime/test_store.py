@@ -42,6 +42,12 @@ def test_codes_are_replaced_as_a_whole(folder: Path) -> None:
     assert np.load(folder / "codes_1.npy").dtype == np.int32
 
 
+def test_what_a_killed_run_had_begun_to_write_is_removed(folder: Path) -> None:
+    (folder / ".partial-0123abcd-codes_1.npy").touch()
+    with SongStore(folder):
+        assert not list(folder.glob(".partial-*"))
+
+
 def test_a_folder_is_locked_while_it_is_open_and_free_after(folder: Path) -> None:
     with SongStore(folder):
         with pytest.raises(SamplingError, match="another run"), SongStore(folder):
@@ -84,6 +90,7 @@ def test_a_second_song_is_refused(folder: Path) -> None:
         (lambda text: text.replace('"format": 1', '"format": 2'), "has the format 2, expected 1"),
         (lambda text: text.replace('"seed": 0', '"seed": "x"'), "damaged: song.json.request.seed"),
         (lambda text: text.replace('"seed": 0', '"sed": 0'), "unknown keys"),
+        (lambda text: "[" * 100_000, "damaged: it is nested too deeply"),
     ],
 )
 def test_a_damaged_record_is_refused(change, message: str, folder: Path) -> None:
@@ -91,6 +98,19 @@ def test_a_damaged_record_is_refused(change, message: str, folder: Path) -> None
     path.write_text(change(path.read_text()))
     with pytest.raises(SamplingError, match=message):
         read_record(folder)
+
+
+def test_a_record_that_is_not_there_is_refused(tmp_path: Path) -> None:
+    with pytest.raises(SamplingError, match="nowhere: there is no such song folder"):
+        read_record(tmp_path / "nowhere")
+    with pytest.raises(SamplingError, match=r"is no song folder, there is no song\.json in it"):
+        read_record(tmp_path)
+
+
+def test_what_differs_is_told_as_the_record_has_it(folder: Path) -> None:
+    request = SongRequest(Mode.ANCESTRAL, 3.0, "Añá", lyrics="one\ntwo", levels=RECORD.request.levels)
+    with SongStore(folder) as store, pytest.raises(SamplingError, match="mode was 'primed', is now 'ancestral'; "):
+        store.resume(request, RECORD.fingerprint)
 
 
 @pytest.mark.parametrize(
