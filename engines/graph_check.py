@@ -1,7 +1,7 @@
 """A look at every ONNX graph before a runtime's parser sees it.
 
 A cache that breaks one of these rules is copied at every step by ONNX Runtime, refused by TensorRT,
-or, worst, silently read after it was overwritten (measured; design, section 3). Weights are not read.
+or, worst, silently read after it was overwritten (measured; docs/design.md, "Graphs"). Weights are not read.
 All violations are reported together.
 """
 
@@ -150,11 +150,22 @@ def _check_operators(uses: _Uses) -> Iterator[str]:
 
 def _check_weight_files(model: Any, allowed: Collection[str]) -> Iterator[str]:
     """External weights come from listed files only, whose hashes were checked."""
-    found = {
-        entry.value for tensor in model.graph.initializer for entry in tensor.external_data if entry.key == "location"
-    }
+    found = {entry.value for tensor in _tensors(model) for entry in tensor.external_data if entry.key == "location"}
     if odd := sorted(found - set(allowed)):
         yield f"weights come from {odd}, which the manifest does not list for this graph (listed: {sorted(allowed)})."
+
+
+def _tensors(message: Any) -> Iterator[Any]:
+    """Every tensor in a model: initialisers, dense or sparse, and attributes, sub-graphs and functions included."""
+    from onnx import TensorProto
+
+    if isinstance(message, TensorProto):
+        yield message
+        return
+    for kind, value in message.ListFields():
+        if kind.message_type is not None:
+            for inner in [value] if hasattr(value, "ListFields") else value:
+                yield from _tensors(inner)
 
 
 def _check_cache_table(state: TensorSpec) -> Iterator[str]:

@@ -13,6 +13,9 @@ from jukebox_deploy.errors import EngineError
 
 FORMAT_VERSION = 4
 
+SOURCE_GRAPHS, SOURCE_WEIGHTS = "onnx_sha256", "weights_sha256"
+"""Under which an entry's options have the hashes of the files that its graph was made from."""
+
 PIECE_BYTES = 64 * 2**20
 """Larger files are hashed in pieces of that size as well, so that several cores can check them when they are opened."""
 
@@ -90,6 +93,25 @@ class Manifest:
     vocabulary: Mapping[str, Any] = field(default_factory=dict)  # names of artists and genres, plain JSON data
     linear_weights: LinearWeights = LinearWeights.AS_PRECISION
     format_version: int = FORMAT_VERSION
+
+    def source_facts(self, name: str) -> dict[str, Any]:
+        """What the entry of an engine says of the exported graph of that name, and of all its files."""
+        entry = self.graphs[name]
+        return {
+            SOURCE_GRAPHS: [self.files[piece.file].sha256 for piece in entry.pieces],
+            SOURCE_WEIGHTS: [self.files[file].sha256 for file in entry.weights],
+        }
+
+    def is_source_of(self, name: str, made: GraphEntry) -> bool:
+        """Whether a graph was made from the one of that name in this bundle, as far as it says what it was made of.
+
+        Bundles that were built before weights were recorded say it of the graphs alone.
+        """
+        if self.target is not Target.ONNXRUNTIME or name not in self.graphs:
+            return False
+        facts = self.source_facts(name)
+        said = {key: made.options[key] for key in facts if key in made.options}
+        return SOURCE_GRAPHS in said and said == {key: facts[key] for key in said}
 
     def graph(self, kind: GraphKind, level: int) -> GraphEntry:
         """The graph of that kind and level; `EngineError` lists what there is."""

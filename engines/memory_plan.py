@@ -34,6 +34,7 @@ class PriorMemory:
     most_slots: int  # that the graphs take
     hand_over_per_slot: int = 0  # between the parts of step and prefill
     one_window: int = 0  # what goes into and comes out of the graphs that condition a window
+    fewest_slots: int = 1  # that the step takes
 
     @property
     def per_slot(self) -> int:
@@ -45,9 +46,9 @@ class PriorMemory:
         return self.weights + (self.activations or 0) + self.one_window + slots * self.per_slot
 
     def slots_within(self, memory: int) -> int:
-        """The most slots that fit into that many bytes; 0 if not even one does."""
-        room = (memory - self.total(0)) // self.per_slot
-        return max(0, min(room, self.most_slots))
+        """The most slots that fit into that many bytes; 0 if not even the fewest do."""
+        room = min((memory - self.total(0)) // self.per_slot, self.most_slots)
+        return room if room >= self.fewest_slots else 0
 
 
 def plan_manifest(manifest: Manifest) -> list[PriorMemory]:
@@ -94,6 +95,7 @@ def _plan(
             if (spec := specs.get(f"{kind}_{level}"))
             for tensor in spec.tensors
         ),
+        fewest_slots=slots.minimum,
     )
 
 

@@ -10,7 +10,6 @@ from __future__ import annotations
 
 import hashlib
 import os
-import tempfile
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -25,7 +24,7 @@ from jukebox_deploy.engines.manifest import GraphEntry, GraphPart, Target
 from jukebox_deploy.engines.onnxruntime_ready import ACCURACY_OF_INTEGERS, Maker, mark_ready, this_maker
 from jukebox_deploy.engines.onnxruntime_sessions import ACCURACY, BLOCK_SIZE, import_onnxruntime
 from jukebox_deploy.errors import EngineError
-from jukebox_deploy.files import atomic_directory
+from jukebox_deploy.files import atomic_directory, scratch_folder
 
 if TYPE_CHECKING:
     from onnx import ModelProto, TensorProto
@@ -117,8 +116,8 @@ def _build_entry(
     progress(name)
     readied = [_build_piece(source, entry, piece, folder, files, maker) for piece in entry.pieces]
     facts = {READY: maker.to_json()} if any(readied) else {}
-    exported = [source.manifest.files[piece.file].sha256 for piece in entry.pieces]
-    return replace(entry, options={**entry.options, **facts, "onnx_sha256": exported}, weights=entry.weights[:1])
+    made_of = source.manifest.source_facts(name)
+    return replace(entry, options={**entry.options, **facts, **made_of}, weights=entry.weights[:1])
 
 
 def _build_piece(
@@ -130,9 +129,9 @@ def _build_piece(
     path = source.folder / piece.file
     model = onnx.load(path, load_external_data=False)
     ready = any(node.op_type == "DequantizeLinear" for node in model.graph.node)
-    with tempfile.TemporaryDirectory(dir=folder.parent, prefix=".ready-") as scratch:
+    with scratch_folder(folder) as scratch:
         if ready:
-            path = _optimise(path, block_size(model), Path(scratch))
+            path = _optimise(path, block_size(model), scratch)
             model = onnx.load(path, load_external_data=False)
             mark_ready(model, maker)
         if entry.weights:

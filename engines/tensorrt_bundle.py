@@ -12,8 +12,13 @@ from jukebox_deploy.contract import DimensionRange, GraphKind, GraphSpec
 from jukebox_deploy.engines.bundle import EngineBundle, open_bundle, write_manifest
 from jukebox_deploy.engines.manifest import GraphEntry, GraphPart, Target
 from jukebox_deploy.engines.onnxruntime_build import is_ready
-from jukebox_deploy.engines.tensorrt_build import BuildOptions, BuildSummary, build_engine
-from jukebox_deploy.engines.tensorrt_capabilities import Arithmetic, Refusal, find_refusals
+from jukebox_deploy.engines.tensorrt_build import BuildOptions, BuildSummary, Feature, build_engine
+from jukebox_deploy.engines.tensorrt_capabilities import (
+    Arithmetic,
+    Refusal,
+    default_capabilities,
+    find_refusals,
+)
 from jukebox_deploy.engines.tensorrt_flavour import Progress, flavour_version, load_flavour, no_progress
 from jukebox_deploy.errors import EngineError
 from jukebox_deploy.files import atomic_directory
@@ -84,11 +89,12 @@ def _select(source: EngineBundle, graphs: Sequence[str]) -> list[str]:
 def _plan(source: EngineBundle, graph: str, options: BuildOptions) -> list[_Build]:
     """What is to be built for one graph of a bundle."""
     entry, manifest = source.manifest.graphs[graph], source.manifest
+    specs = [with_slots(piece.spec, options.slots) for piece in entry.pieces]
     left, refusals = divide_capabilities(entry.spec, Arithmetic(manifest.precision, manifest.linear_weights), options)
     mine = replace(options, compute_capabilities=left)
     return [
-        _Build(graph, with_slots(piece.spec, options.slots), source.folder / piece.file, beside, mine, refusals)
-        for piece in entry.pieces
+        _Build(graph, spec, source.folder / piece.file, beside, mine, refusals)
+        for spec, piece in zip(specs, entry.pieces, strict=True)
         for beside in [tuple(os.path.relpath(name, os.path.dirname(piece.file) or ".") for name in entry.weights)]
     ]
 
@@ -96,16 +102,24 @@ def _plan(source: EngineBundle, graph: str, options: BuildOptions) -> list[_Buil
 def divide_capabilities(
     spec: GraphSpec, arithmetic: Arithmetic, options: BuildOptions
 ) -> tuple[tuple[str, ...], tuple[Refusal, ...]]:
-    """The GPUs that a graph is built for, and those that are left out.
+    """The GPUs that a graph is built for, and those that are left out; where none are named, all that can run it.
 
     Raises `EngineError` where one would be left out that must not be, or all.
     """
-    refusals = find_refusals(spec.kind, arithmetic, options.compute_capabilities)
+    asked = options.compute_capabilities or _default_capabilities(options)
+    refusals = find_refusals(spec.kind, arithmetic, asked)
     refused = {refusal.capability for refusal in refusals}
-    left = tuple(capability for capability in options.compute_capabilities if capability not in refused)
-    if refusals and not (options.skip_refused and left):
+    left = tuple(capability for capability in asked if capability not in refused)
+    may_skip = options.skip_refused or not options.compute_capabilities
+    if refusals and not (may_skip and left):
         raise EngineError(f"{spec.name}: " + " ".join(str(refusal) for refusal in refusals))
     return left, refusals
+
+
+def _default_capabilities(options: BuildOptions) -> tuple[str, ...]:
+    """All that the flavour names; none for weights that can be put in later, for it makes those for one target only."""
+    alone = {Feature.REFIT, Feature.STRIPPED} & set(options.features)
+    return () if alone else default_capabilities(options.target)
 
 
 def with_slots(spec: GraphSpec, slots: Sequence[int]) -> GraphSpec:
@@ -193,7 +207,7 @@ def _facts(
     activations = [s.activation_bytes for s in summaries if s.activation_bytes is not None]
     kernels = [s.kernels for s in summaries if s.kernels is not None]
     return {
-        "onnx_sha256": [source.manifest.files[piece.file].sha256 for piece in exported.pieces],
+        **source.manifest.source_facts(exported.spec.name),
         "layers": sum(summary.layers for summary in summaries),
         "layers_of_parts": [summary.layers for summary in summaries] if exported.parts else [],
         "kernels": sum(kernels) if len(kernels) == len(summaries) else None,

@@ -10,6 +10,7 @@ from typing import Any
 from jukebox_deploy.contract import GraphKind, LinearWeights, Precision
 from jukebox_deploy.engines.device import NoDeviceError
 from jukebox_deploy.engines.manifest import Target
+from jukebox_deploy.engines.tensorrt_flavour import load_flavour
 from jukebox_deploy.errors import EngineError
 
 _CAPABILITY = re.compile(r"(\d{1,2})\.(\d)")
@@ -107,10 +108,22 @@ def known_capabilities(trt: Any) -> dict[str, str]:
     return {_capability_of(name): name for name in names}
 
 
+_OLDEST_BY_DEFAULT = (8, 0)
+
+
+def default_capabilities(target: Target) -> tuple[str, ...]:
+    """The GPUs to build for where nobody names any; empty for a flavour that builds for the one at hand.
+
+    They are those that TensorRT-RTX chooses by itself, but named, so that a manifest can say them.
+    """
+    known = known_capabilities(load_flavour(target)) if target is Target.TENSORRT_RTX else {}
+    return tuple(capability for capability in known if _parse(capability) >= _OLDEST_BY_DEFAULT)
+
+
 def capabilities_of_engine(builder_config: Any, asked: Sequence[str]) -> tuple[str, ...]:
     """The GPUs that an engine runs on: those asked for, or that of this machine where a flavour builds for it.
 
-    Empty where nobody says it: by default, TensorRT-RTX builds for all newer GPUs.
+    Empty where nobody says it: by default, TensorRT-RTX builds for all GPUs from 8.0 on.
     """
     if asked or hasattr(builder_config, "num_compute_capabilities"):
         return tuple(asked)

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 from jukebox_deploy.contract import GraphKind
 from jukebox_deploy.engines.bundle import EngineBundle
-from jukebox_deploy.engines.manifest import GraphEntry, GraphPart, Target
+from jukebox_deploy.engines.manifest import GraphEntry, GraphPart
 from jukebox_deploy.engines.tensorrt_build import Feature
 from jukebox_deploy.errors import EngineError
 
@@ -70,14 +70,8 @@ def _require_source(bundle: EngineBundle, name: str, entry: GraphEntry, source: 
         raise EngineError(
             f"{bundle.folder}: {name} has no weights; name the ONNX bundle that it was built from with --weights-from."
         )
-    exported = source.manifest.graphs.get(name)
-    same = (
-        source.manifest.target is Target.ONNXRUNTIME
-        and source.manifest.checkpoint == bundle.manifest.checkpoint
-        and exported is not None
-        and [source.manifest.files[piece.file].sha256 for piece in exported.pieces] == entry.options.get("onnx_sha256")
-    )
-    if not same:
+    same_checkpoint = source.manifest.checkpoint == bundle.manifest.checkpoint
+    if not (same_checkpoint and source.manifest.is_source_of(name, entry)):
         raise EngineError(f"{bundle.folder}: {name} was not built from {source.folder}; its weights are other ones.")
 
 

@@ -93,10 +93,10 @@ class BuildEvents:
         return list(dict.fromkeys(text for severity, text in self.messages if severity in severities))
 
     def number(self, label: str) -> int | None:
-        """The number that a message gives after a label, if one does."""
+        """The largest number that a message gives after a label, if one does: each profile has its own."""
         pattern = re.compile(re.escape(label) + r"\D*(\d+)")
         found = [match for _, text in self.messages if (match := pattern.search(text))]
-        return int(found[-1].group(1)) if found else None
+        return max((int(match.group(1)) for match in found), default=None)
 
 
 @functools.cache

@@ -2,10 +2,7 @@
 
 from __future__ import annotations
 
-import json
-import sys
 from collections.abc import Mapping
-from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -17,7 +14,9 @@ from jukebox_deploy.cli.build_choices import (
     export_request,
     require_as_exported,
     require_sense,
+    require_use_of_graphs,
 )
+from jukebox_deploy.cli.build_report import report_checked, report_engines, report_graphs
 from jukebox_deploy.cli.export_options import export_options
 from jukebox_deploy.cli.folders import replacing
 from jukebox_deploy.cli.options import comma_separated
@@ -56,7 +55,7 @@ def _numbers(context: click.Context, parameter: click.Parameter, value: str | No
     "--compute",
     callback=comma_separated,
     metavar="8.6,8.9",
-    help="Compute capabilities of the GPUs, for tensorrt-rtx. Without it: 8.0 and newer.",
+    help="Compute capabilities of the GPUs, for tensorrt-rtx. Without it: those from 8.0 on that can run them.",
 )
 @click.option("--skip-refused", is_flag=True, help="Leave out GPUs of --compute that cannot run a graph, and say so.")
 @click.option(
@@ -93,10 +92,14 @@ def command(source: Path, target: str, out: Path | None, force: bool, as_json: b
     if _is_checkpoint(source):
         _build_checkpoint(source, _required(out, target), Target(target), force, as_json, choices)
         return
+    require_use_of_graphs(source, {**choices, "force": force}, runs_graphs, makes_copy=out is not None)
     bundle, chosen = _open_source(source, choices["graphs"])
     require_as_exported(bundle, choices)
+    if runs_graphs and out is None:
+        report_checked(bundle, as_json)
+        return
     if runs_graphs:
-        _report_ready(bundle if out is None else _make_ready(bundle, chosen, out, force), as_json)
+        report_graphs(_make_ready(bundle, chosen, _required(out, target), force), as_json)
         return
     from jukebox_deploy.engines.tensorrt_bundle import build_bundle, processes_to_build
 
@@ -109,7 +112,7 @@ def command(source: Path, target: str, out: Path | None, force: bool, as_json: b
 
         at_once = choices["processes"] or processes_to_build(bundle, chosen)
         _, summaries = build_bundle(bundle, out, build_options(Target(target), choices), chosen, progress, at_once)
-    _report(out, target, summaries, as_json)
+    report_engines(out, Target(target), summaries, as_json)
 
 
 def _build_checkpoint(
@@ -121,6 +124,8 @@ def _build_checkpoint(
 
     checkpoint = CheckpointBundle.open(source)
     request = export_request(target, choices)
+    build = CheckpointBuild(request, build_options(target, choices), choices["keep_onnx"])
+    summaries: list[BuildSummary] = []
     with replacing(out, force=force, is_ours=_is_bundle, inputs=[source]), progress_line("reading") as say:
 
         def exported(event: ExportEvent) -> None:
@@ -131,20 +136,20 @@ def _build_checkpoint(
 
         if target is Target.ONNXRUNTIME:
             export_bundle(checkpoint, out, request, exported)
-            _report_ready(open_bundle(out), as_json)
-            return
-        build = CheckpointBuild(request, build_options(target, choices), choices["keep_onnx"])
-        listener = BuildListener(exported, building)
-        _, summaries = build_from_checkpoint(checkpoint, out, build, choices["processes"], listener)
-    _report(out, str(target), summaries, as_json)
+        else:
+            listener = BuildListener(exported, building)
+            _, summaries = build_from_checkpoint(checkpoint, out, build, choices["processes"], listener)
+    if target is Target.ONNXRUNTIME:
+        report_graphs(open_bundle(out, verify_hashes=False), as_json)
+    else:
+        report_engines(out, target, summaries, as_json)
 
 
 def _make_ready(source: EngineBundle, graphs: tuple[str, ...], out: Path, force: bool) -> EngineBundle:
     from jukebox_deploy.engines.onnxruntime_build import build_ready_bundle
 
     with replacing(out, force=force, is_ours=_is_bundle, inputs=[source.folder]), progress_line("reading") as say:
-        build_ready_bundle(source, out, graphs, lambda graph: say(f"{graph}: fusing integer weights"))
-    return open_bundle(out)
+        return build_ready_bundle(source, out, graphs, lambda graph: say(f"{graph}: fusing integer weights"))
 
 
 def _required(out: Path | None, target: str) -> Path:
@@ -171,64 +176,3 @@ def _open_source(source: Path, graphs: tuple[str, ...]) -> tuple[EngineBundle, t
     if not named:
         raise EngineError(f"{source} is not a graph of the bundle around it; export it again.")
     return bundle, named
-
-
-def _report_ready(bundle: EngineBundle, as_json: bool) -> None:
-    if bundle.manifest.target is not Target.ONNXRUNTIME:
-        raise EngineError(
-            f"{bundle.folder} holds {bundle.manifest.target} engines; ONNX Runtime needs the ONNX bundle."
-        )
-    if as_json:
-        ready = {"bundle": str(bundle.folder), "target": str(Target.ONNXRUNTIME), "graphs": list(bundle.graphs)}
-        click.echo(json.dumps(ready, indent=2))
-    else:
-        click.echo(f"{bundle.folder}: all hashes match. ONNX Runtime runs it as it is{_more_to_do(bundle)}.")
-
-
-def _more_to_do(bundle: EngineBundle) -> str:
-    from jukebox_deploy.engines.onnxruntime_build import can_be_ready
-
-    return "; with --out, a copy that opens sooner" if can_be_ready(bundle) else "; there is nothing to build"
-
-
-def _report(out: Path, target: str, summaries: list[BuildSummary], as_json: bool) -> None:
-    if as_json:
-        summary = {"bundle": str(out), "target": target, "graphs": [asdict(summary) for summary in summaries]}
-        click.echo(json.dumps(summary, indent=2))
-    else:
-        _print_summaries(out, summaries)
-
-
-def _print_summaries(out: Path, summaries: list[BuildSummary]) -> None:
-    from rich import box
-    from rich.console import Console
-    from rich.table import Table
-
-    table = Table(box=box.SIMPLE)
-    table.add_column("graph", no_wrap=True)
-    for heading in ("layers", "kernels", "caches in place", "profiles", "engine MiB", "activations MiB", "seconds"):
-        table.add_column(heading, justify="right", no_wrap=True)
-    for summary in summaries:
-        table.add_row(
-            summary.graph,
-            f"{summary.layers:,}",
-            "" if summary.kernels is None else f"{summary.kernels:,}",
-            str(summary.caches_in_place),
-            str(summary.profiles),
-            _mebibytes(summary.engine_bytes),
-            "" if summary.activation_bytes is None else _mebibytes(summary.activation_bytes),
-            f"{summary.seconds:.1f}",
-        )
-    # In a pipe there is no terminal whose width could be asked for.
-    console = Console(width=None if sys.stdout.isatty() else 120, highlight=False, markup=False)
-    console.print(table)
-    for summary in summaries:
-        for remark in (*summary.refused, *summary.warnings):
-            console.print(f"{summary.graph}: {remark}")
-    peak = max((summary.process_peak_bytes or 0 for summary in summaries), default=0)
-    console.print(f"Peak memory of a building process: {peak / 1e9:.2f} GB.")
-    console.print(f"{len(summaries)} engines in {out}; see them with: jukebox-deploy inspect {out}")
-
-
-def _mebibytes(size: int) -> str:
-    return f"{size / 2**20:.1f}"

@@ -4,28 +4,23 @@ from __future__ import annotations
 
 import json
 import math
-import sys
 from collections import Counter
-from collections.abc import Iterator
 from dataclasses import asdict
 from itertools import zip_longest
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import click
 
-from jukebox_deploy.contract import LinearWeights, Precision
+from jukebox_deploy.cli.inspect_text import Description, print_description
+from jukebox_deploy.cli.options import UsualFloat
+from jukebox_deploy.contract import Precision
 from jukebox_deploy.engines.bundle import MANIFEST_NAME, EngineBundle, open_bundle
 from jukebox_deploy.engines.manifest import GraphEntry, Manifest
 from jukebox_deploy.engines.memory_plan import PriorMemory, plan_config, plan_manifest
-from jukebox_deploy.engines.quantised_weights import describe_prior, quantised_weights
+from jukebox_deploy.engines.quantised_weights import quantised_weights
 from jukebox_deploy.errors import EngineError
 from jukebox_deploy.graphs import layers_of_parts
-
-if TYPE_CHECKING:
-    from rich.console import Console
-
-Description = dict[str, Any]
 
 
 @click.command()
@@ -33,7 +28,7 @@ Description = dict[str, Any]
 @click.option("--graph", "graphs", multiple=True, metavar="NAME", help="Also print the tensors of this graph.")
 @click.option(
     "--memory",
-    type=click.FloatRange(min=0, min_open=True),
+    type=UsualFloat(min=0, min_open=True),
     metavar="GB",
     help="Say how many slots fit into 10^9 bytes.",
 )
@@ -57,7 +52,7 @@ def command(folder: Path, graphs: tuple[str, ...], memory: float | None, quick: 
     if as_json:
         click.echo(json.dumps(description, indent=2))
     else:
-        _print(description, {name: tables[name] for name in graphs})
+        print_description(description, {name: tables[name] for name in graphs})
 
 
 def _tables(description: Description) -> dict[str, Description]:
@@ -154,124 +149,6 @@ def _describe_component(infos: Any) -> Description:
 
 
 def _describe_memory(plan: PriorMemory, limit: int | None) -> Description:
-    description = asdict(plan) | {"total": {slots: plan.total(slots) for slots in (1, plan.most_slots)}}
+    totals = {slots: plan.total(slots) for slots in (plan.fewest_slots, plan.most_slots)}
+    description = asdict(plan) | {"total": totals}
     return description if limit is None else description | {"memory": limit, "slots_that_fit": plan.slots_within(limit)}
-
-
-def _print(description: Description, tables: dict[str, Description]) -> None:
-    from rich.console import Console
-
-    # In a pipe there is no terminal whose width could be asked for.
-    console = Console(width=None if sys.stdout.isatty() else 120, highlight=False, markup=False)
-    if description["kind"] == "engine bundle":
-        _print_engines(console, description)
-    else:
-        _print_checkpoint(console, description)
-    for name, table in tables.items():
-        _print_tensors(console, name, table)
-    _print_memory(console, description["memory"])
-
-
-def _print_engines(console: Console, description: Description) -> None:
-    console.print(
-        f"{description['folder']}: engine bundle of {description['model']} for {description['target']}, "
-        f"{_element_types(description)}, {_gigabytes(description['bytes'])} GB"
-    )
-    console.print(f"hashes: {description['hashes']}; checkpoint {description['checkpoint']}")
-    console.print(f"parity: {'the report is in the manifest' if description['parity'] else 'not compared'}")
-    for level, facts in description["quantised_weights"].items():
-        console.print(describe_prior(level, facts))
-    console.print("made with " + ", ".join(f"{name} {version}" for name, version in description["tools"].items()))
-    rows = [row for name, graph in description["graphs"].items() for row in _graph_rows(name, graph)]
-    _print_table(console, ("graph", "file", "MiB with weights", "layers", "sizes", "GPUs"), rows, right=(2,))
-
-
-def _graph_rows(name: str, graph: Description) -> Iterator[tuple[str, ...]]:
-    """A graph, and below it its parts with the layers of the stack that each has."""
-    parts = graph["parts"]
-    file = graph["file"] or f"{len(parts)} parts"
-    capabilities = ", ".join(graph["compute_capabilities"])
-    yield name, file, _mebibytes(graph["bytes"]), "", _ranges(graph["table"]), capabilities
-    for part in parts:
-        size = _mebibytes(part["bytes"]) + (" + shared" if graph["weights"] else "")
-        first, last = part["stack_layers"]
-        yield "", part["file"], size, f"{first}-{last}", "", ""
-
-
-def _element_types(description: Description) -> str:
-    weights = description["linear_weights"]
-    return description["precision"] + ("" if weights == LinearWeights.AS_PRECISION else f" with {weights} weights")
-
-
-def _ranges(table: Description) -> str:
-    return "  ".join(f"{symbol} {low}-{high}" for symbol, (low, _, high) in table["ranges"].items())
-
-
-def _print_checkpoint(console: Console, description: Description) -> None:
-    console.print(f"{description['folder']}: checkpoint bundle of {description['model']}")
-    console.print(f"fingerprint: {description['fingerprint'] or 'not computed'}")
-    for rules, counts in description["vocabulary"].items():
-        console.print(f"names ({rules}): " + ", ".join(f"{count} {kind}" for kind, count in counts.items()))
-    rows = [
-        (name, f"{part['parameters']:,}", _mebibytes(part["bytes"]), ", ".join(part["dtypes"]))
-        for name, part in description["components"].items()
-    ]
-    _print_table(console, ("part", "parameters", "MiB", "dtypes"), rows, right=(1, 2))
-
-
-def _print_tensors(console: Console, name: str, table: Description) -> None:
-    rows = [
-        (
-            tensor["name"],
-            tensor["dtype"],
-            "[" + ", ".join(map(str, tensor["dims"])) + "]",
-            tensor["role"] + (", in place" if tensor["in_place"] else ""),
-        )
-        for tensor in table["tensors"]
-    ]
-    _print_table(console, (f"tensors of {name}", "dtype", "dimensions", "role"), rows)
-
-
-def _print_memory(console: Console, plans: list[Description]) -> None:
-    headings = ["prior", "precision", "weights GB", "caches MiB/slot", "window MiB/slot"]
-    cut = any(plan["hand_over_per_slot"] for plan in plans)
-    headings += [*(["between parts MiB/slot"] if cut else []), "activations MiB"]
-    rows = []
-    for plan in plans:
-        row = [
-            str(plan["level"]),
-            plan["precision"],
-            _gigabytes(plan["weights"]),
-            _mebibytes(plan["caches_per_slot"]),
-            _mebibytes(plan["window_per_slot"]),
-            *([_mebibytes(plan["hand_over_per_slot"])] if cut else []),
-            "" if plan["activations"] is None else _mebibytes(plan["activations"]),
-            *(f"{_gigabytes(total)} ({slots})" for slots, total in plan["total"].items()),
-        ]
-        rows.append([*row, str(plan["slots_that_fit"])] if "memory" in plan else row)
-    if not rows:
-        return
-    headings += ["GB (slots)", "GB (most slots)"]
-    if "memory" in plans[0]:
-        headings.append(f"slots in {plans[0]['memory'] / 1e9:g} GB")
-    _print_table(console, headings, rows, right=range(2, len(headings)))
-
-
-def _print_table(console: Console, headings: Any, rows: Any, right: Any = ()) -> None:
-    from rich import box
-    from rich.table import Table
-
-    table = Table(box=box.SIMPLE)
-    for index, heading in enumerate(headings):
-        table.add_column(heading, justify="right" if index in right else "left")
-    for row in rows:
-        table.add_row(*row)
-    console.print(table)
-
-
-def _mebibytes(size: int) -> str:
-    return f"{size / 2**20:,.1f}"
-
-
-def _gigabytes(size: int) -> str:
-    return f"{size / 1e9:,.3f}"

@@ -23,6 +23,20 @@ def comma_separated(context: click.Context, parameter: click.Parameter, value: s
     return tuple(part.strip() for part in value.split(",") if part.strip()) if value else ()
 
 
+_LARGEST = 1e15
+
+
+class UsualFloat(click.FloatRange):
+    """A number in a range, and never one that no memory and no distance has: nan, inf, 1e300."""
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> float:
+        """As click does, and refuse what cannot be counted with."""
+        number = float(super().convert(value, param, ctx))
+        if not abs(number) <= _LARGEST:  # so that nan does not pass
+            self.fail(f"{value} is no usual number.", param, ctx)
+        return number
+
+
 def grouped(*options: Decorator[_Command]) -> Decorator[_Command]:
     """Several options as one decorator; help shows them in this order."""
 

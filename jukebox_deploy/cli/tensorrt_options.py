@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from jukebox_deploy.cli.options import PATH, grouped
+from jukebox_deploy.cli.options import PATH, UsualFloat, grouped
 
 if TYPE_CHECKING:
     from jukebox_deploy.engines.tensorrt_features import TensorRtOptions
@@ -17,7 +17,7 @@ tensorrt_options = grouped(
     click.option("--lean-runtime", type=PATH, help="Library that runs version-compatible engines of another version."),
     click.option(
         "--weight-budget",
-        type=click.FloatRange(min=0),
+        type=UsualFloat(min=0),
         metavar="GIB",
         help="Of each engine that streams its weights: how much of them stays on the GPU.",
     ),

@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
-import tempfile
-from collections.abc import Callable
-from contextlib import AbstractContextManager, nullcontext
-from dataclasses import dataclass
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from jukebox_deploy.checkpoints.bundle import CheckpointBundle
@@ -19,6 +18,9 @@ from jukebox_deploy.engines.tensorrt_bundle import (
 )
 from jukebox_deploy.engines.tensorrt_capabilities import Arithmetic
 from jukebox_deploy.engines.tensorrt_flavour import load_flavour
+from jukebox_deploy.engines.tensorrt_trial import try_build
+from jukebox_deploy.errors import EngineError, JukeboxError
+from jukebox_deploy.files import is_free, scratch_folder
 from jukebox_deploy.jobs.export_job import ExportEvent, ExportRequest, export_bundle, select_graphs
 
 
@@ -38,16 +40,35 @@ class CheckpointBuild:
     options: BuildOptions
     onnx: Path | None = None  # the folder that keeps the graphs; `None`: they are thrown away
 
-    def require_possible(self, checkpoint: CheckpointBundle) -> None:
-        """Find out before the export what the build would refuse after it.
+    def require_possible(self, checkpoint: CheckpointBundle, out: Path) -> None:
+        """Find out before the export what the build into `out` would refuse after it.
 
-        Raises `EngineError` for a missing flavour and for GPUs that cannot run the graphs, `ExportError` for
-        unknown graphs.
+        Raises `JukeboxError` for folders that cannot be written, `EngineError` for a missing flavour, for GPUs that
+        cannot run the graphs and for choices that the builder refuses, `ExportError` for unknown graphs.
         """
+        self._require_folders(out)
         load_flavour(self.options.target)
         arithmetic = Arithmetic(self.export.options.precision, self.export.quantisation.weights)
-        for spec in select_graphs(checkpoint.config, self.export).values():
-            divide_capabilities(spec, arithmetic, self.options)
+        specs = list(select_graphs(checkpoint.config, self.export).values())
+        gpus = [gpu for spec in specs for gpu in divide_capabilities(spec, arithmetic, self.options)[0]]
+        if specs:
+            try_build(replace(self.options, compute_capabilities=tuple(gpus)), specs[0])
+
+    def _require_folders(self, out: Path) -> None:
+        if self.onnx is not None and self.onnx.resolve().is_relative_to(out.resolve()):
+            raise EngineError(
+                f"the graphs cannot be kept in {self.onnx}: {out} is to be the folder of the engines. Choose a folder "
+                "outside of it for --keep-onnx."
+            )
+        for folder in (out, self.onnx):
+            if folder is not None:
+                _require_free(folder)
+
+
+def _require_free(folder: Path) -> None:
+    """As `atomic_directory` does, but hours before it."""
+    if not is_free(folder):
+        raise JukeboxError(f"{folder}: already there and not empty; remove it or choose another folder.")
 
 
 def build_from_checkpoint(
@@ -62,7 +83,7 @@ def build_from_checkpoint(
     Raises as `CheckpointBuild.require_possible`, `export_bundle` and `build_bundle` do.
     """
     listener = listener or BuildListener()
-    build.require_possible(checkpoint)
+    build.require_possible(checkpoint, out)
     with _folder_for_graphs(build.onnx, out) as folder:
         export_bundle(checkpoint, folder, build.export, listener.exported)
         source = open_bundle(folder, verify_hashes=False)
@@ -70,22 +91,11 @@ def build_from_checkpoint(
         return build_bundle(source, out, build.options, (), listener.building, at_once)
 
 
-def _folder_for_graphs(wanted: Path | None, out: Path) -> AbstractContextManager[Path]:
-    """The wanted folder, or one beside `out` that does not outlive the build."""
+@contextmanager
+def _folder_for_graphs(wanted: Path | None, out: Path) -> Iterator[Path]:
+    """The wanted folder, or one that does not exist yet, beside `out`, and does not outlive the build."""
     if wanted is not None:
-        return nullcontext(wanted)
-    out.parent.mkdir(parents=True, exist_ok=True)
-    return _Scratch(out.parent)
-
-
-class _Scratch(AbstractContextManager[Path]):
-    """A folder in a temporary folder, which does not exist yet."""
-
-    def __init__(self, parent: Path) -> None:
-        self._folder = tempfile.TemporaryDirectory(dir=parent, prefix=".onnx-")
-
-    def __enter__(self) -> Path:
-        return Path(self._folder.name) / "graphs"
-
-    def __exit__(self, *error: object) -> None:
-        self._folder.cleanup()
+        yield wanted
+        return
+    with scratch_folder(out) as scratch:
+        yield scratch / "graphs"

@@ -3,15 +3,23 @@
 from __future__ import annotations
 
 import json
+import sys
+from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 import pytest
 from click.testing import CliRunner, Result
 
 from jukebox_deploy.checkpoints.bundle import CheckpointBundle
 from jukebox_deploy.cli.main import cli
+from jukebox_deploy.engines import tensorrt_build
 from jukebox_deploy.engines.bundle import EngineBundle, open_bundle
+from jukebox_deploy.engines.cuda_device import CudaDevice
+from jukebox_deploy.engines.device import NoDeviceError
 from jukebox_deploy.engines.manifest import Target
+from jukebox_deploy.engines.tensorrt_capabilities import set_compute_capabilities
+from jukebox_deploy.engines.tensorrt_flavour import shared_logger
 from tests.engines.handmade_graphs import save_bundle
 
 
@@ -128,6 +136,9 @@ def test_onnx_runtime_gets_the_graphs_of_a_checkpoint(tiny_checkpoint: Checkpoin
     arguments = ("--target", "onnxruntime", "--graphs", "condition_0", "--out", tmp_path / "graphs")
     result = build(tiny_checkpoint.folder, *arguments)
     assert result.exit_code == 0, result.output
+    words = " ".join(result.output.split())
+    assert "condition_0 condition_0.onnx, prior_0.weights" in words
+    assert "hashes" not in words
     assert open_bundle(tmp_path / "graphs").manifest.precision == "fp32"
 
 
@@ -143,12 +154,12 @@ def test_what_a_gpu_cannot_run_is_said_before_the_export(tiny_checkpoint: Checkp
     ("arguments", "named"),
     [
         (["--precision", "fp32"], "--precision"),
-        (["--precision", "int8"], "--weights"),
+        (["--precision", "int8"], "--precision"),
         (["--weights", "fp8"], "--weights"),
         (["--keep", "layers.0"], "--keep"),
         (["--calibrate", "self"], "--calibrate"),
         (["--max-kl", "0"], "--max-kl"),
-        (["--logits"], "--logits"),
+        (["--no-logits"], "--no-logits"),
         (["--parts", "2"], "--parts"),
         (["--no-validate"], "--no-validate"),
         (["--keep-onnx", "x"], "--keep-onnx"),
@@ -175,7 +186,79 @@ def test_what_says_the_same_as_the_export_is_taken(source: Path, tmp_path: Path)
         (["--slots", "0,4"], "give numbers from 1 on"),
         (["--parts", "0"], "neither a number of parts nor a size like 4GB"),
         (["--parts", "0GB"], "neither a number of parts nor a size like 4GB"),
+        (["--max-kl", "nan"], "nan is no usual number"),
+        (["--target", "onnxruntime", "--slots", "99"], "--slots is for an export or for engines of TensorRT"),
+        (["--target", "onnxruntime", "--processes", "3"], "--processes is for an export or for engines of TensorRT"),
     ],
 )
 def test_choices_that_cannot_be(source: Path, tmp_path: Path, arguments: list[str], message: str) -> None:
     assert message in refusal(build(source, "--out", tmp_path / "engines", *arguments))
+
+
+def test_choices_that_a_source_leaves_no_room_for(source: Path, tmp_path: Path) -> None:
+    step = build(source / "step_0.onnx", "--out", tmp_path / "engines", "--graphs", "nonsense")
+    assert "is one graph, so --graphs has nothing to choose" in " ".join(refusal(step).split())
+    for arguments in (["--graphs", "nonsense"], ["--force"]):
+        message = refusal(build(source, "--target", "onnxruntime", *arguments))
+        assert f"{arguments[0]} is for a copy that opens sooner, which needs --out DIR" in message
+
+
+def test_what_cannot_be_built_is_said_before_the_export(
+    tiny_checkpoint: CheckpointBundle, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """With the words that it had after the export."""
+    pytest.importorskip("tensorrt_rtx")
+
+    def never(*_: object) -> None:
+        raise AssertionError("nothing is to be exported")
+
+    monkeypatch.setattr("jukebox_deploy.jobs.build_job.export_bundle", never)
+    out = tmp_path / "engines"
+    for arguments, message in (
+        (["--compute", "8.9,9.0"], "tensorrt-rtx cannot build for compute capability 9.0; it knows ['7.5', "),
+        (["--timing-caches", str(tmp_path / "times")], "leave --timing-caches out"),
+        (["--keep-onnx", str(out)], "is to be the folder of the engines"),
+        (["--keep-onnx", str(out / "onnx")], "is to be the folder of the engines"),
+    ):
+        found = refusal(build(tiny_checkpoint.folder, "--out", out, "--graphs", "condition_0", *arguments))
+        assert message in " ".join(found.split())
+    assert not list(tmp_path.iterdir())
+    out.mkdir()
+    (out / "notes").touch()
+    found = refusal(build(tiny_checkpoint.folder, "--out", out, "--graphs", "condition_0"))
+    assert "engines: already there and not empty; remove it or choose another folder" in found
+    found = refusal(build(tiny_checkpoint.folder, "--out", tmp_path / "new", "--keep-onnx", out))
+    assert "engines: already there and not empty" in found
+
+
+@pytest.mark.parametrize("feature", ["refit", "stripped"])
+def test_what_needs_a_gpu_is_said_before_the_export(
+    tiny_checkpoint: CheckpointBundle, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, feature: str
+) -> None:
+    pytest.importorskip("tensorrt_rtx")
+    exports: list[object] = []
+    monkeypatch.setattr("jukebox_deploy.jobs.build_job.export_bundle", lambda *given: exports.append(given))
+    result = build(tiny_checkpoint.folder, "--out", tmp_path / "engines", "--feature", feature)
+    assert result.exit_code
+    try:
+        CudaDevice().close()
+    except NoDeviceError:
+        assert "Stripping and refitting of weights needs a GPU on the building machine" in result.output
+        assert exports == []
+
+
+def test_a_flavour_for_the_gpu_at_hand_takes_no_others(
+    tiny_checkpoint: CheckpointBundle, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """That flavour is not installed, so the other one plays it, with a configuration that asks for no GPUs."""
+    monkeypatch.setitem(sys.modules, "tensorrt", pytest.importorskip("tensorrt_rtx"))
+
+    def without_names(trt: Any, builder_config: Any, asked: Sequence[str], target: Target) -> None:
+        set_compute_capabilities(trt, object(), asked, target)
+
+    monkeypatch.setattr(tensorrt_build, "set_compute_capabilities", without_names)
+    monkeypatch.setattr(tensorrt_build, "shared_logger", lambda target: shared_logger(Target.TENSORRT_RTX))
+    arguments = ("--target", "tensorrt", "--compute", "8.9", "--out", tmp_path / "engines", "--graphs", "condition_0")
+    found = refusal(build(tiny_checkpoint.folder, *arguments))
+    assert "tensorrt builds for the GPU of this machine only: leave out the compute capabilities" in found
+    assert not list(tmp_path.iterdir())

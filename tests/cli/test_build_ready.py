@@ -25,11 +25,23 @@ def test_integer_graphs_are_made_ready(tmp_path: Path) -> None:
     assert "with --out, a copy that opens sooner" in build(source).output
     result = build(source, "--out", out, "--json")
     assert result.exit_code == 0, result.output
-    assert json.loads(result.stdout)["bundle"] == str(out)
+    summary = json.loads(result.stdout)
+    assert (summary["bundle"], [graph["graph"] for graph in summary["graphs"]]) == (
+        str(out),
+        list(open_bundle(out).graphs),
+    )
+    step = next(graph for graph in summary["graphs"] if graph["graph"] == "step_0")
+    assert (step["files"], step["ready"]) == (["step_0.onnx", "prior_0.weights"], True)
+    assert step["bytes"] == sum((out / file).stat().st_size for file in step["files"])
     assert "there is nothing to build" in build(out).output
     assert is_ready(open_bundle(out).manifest.graphs["step_0"])
     assert "not empty" in build(source, "--out", out).output
-    assert build(source / "step_0.onnx", "--out", out, "--force").exit_code == 0
+    again = build(source / "step_0.onnx", "--out", out, "--force")
+    assert again.exit_code == 0
+    words = " ".join(again.output.split())
+    assert "step_0 step_0.onnx, prior_0.weights 0." in words
+    assert "is for ONNX Runtime; graphs: 1, 0." in words
+    assert "there is nothing to build" not in words
     assert list(open_bundle(out).graphs) == ["step_0"]
 
 

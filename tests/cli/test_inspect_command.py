@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -10,7 +11,10 @@ import pytest
 from click.testing import CliRunner, Result
 
 from jukebox_deploy.cli.main import cli
-from tests.engines.handmade_graphs import cache_spec, save_bundle, save_cut_bundle
+from jukebox_deploy.contract import DimensionRange
+from jukebox_deploy.engines.bundle import write_manifest
+from jukebox_deploy.engines.manifest import GraphEntry, Target
+from tests.engines.handmade_graphs import cache_spec, make_manifest, save_bundle, save_cut_bundle
 
 
 def inspect(*arguments: str | Path) -> Result:
@@ -89,6 +93,48 @@ def test_parts_for_people(tmp_path: Path) -> None:
     for text in ("step_2 3 parts 0.0", "step_2_part_2.engine 0.0 10-15", " between ", "tensors of step_2_part_1"):
         assert text in output
     assert "has no graphs ['step_2_part_3']" in inspect(folder, "--graph", "step_2_part_3").output
+
+
+def built_bundle(folder: Path, taken: DimensionRange, **options: Any) -> Path:
+    """A step as if it had been built; nothing in it could run."""
+    folder.mkdir()
+    (folder / "step_0.engine").write_bytes(bytes(2048))
+    spec = replace(cache_spec(), ranges=(taken,))
+    facts = {"profiles": 1, "layers": 1234, "activation_bytes": 256, **options}
+    entry = GraphEntry(spec, "step_0.engine", compute_capabilities=("8.9",), options=facts)
+    write_manifest(folder, replace(make_manifest([entry]), target=Target.TENSORRT_RTX))
+    return folder
+
+
+def test_how_engines_were_built(tmp_path: Path) -> None:
+    reason = "compute capability 8.6 cannot run fp8 weights: store them as int8 or int4, or leave it out."
+    options = {"kernels": 321, "slots": [1, 4], "features": ["weight-streaming", "stripped"], "refused": [reason]}
+    folder = built_bundle(tmp_path / "engines", DimensionRange("B", 1, 4, 4), **options)
+    output = " ".join(inspect(folder).output.split())
+    assert "step_0 1,234 321 1, 4 weight-streaming, stripped" in output
+    assert f"not for all GPUs, step_0: {reason}" in output
+    assert "one window" in output
+    assert "kernels per run" not in inspect(save_bundle(tmp_path / "onnx").folder).output
+    plain = built_bundle(tmp_path / "plain", DimensionRange("B", 1, 4, 16), slots=[], features=[], kernels=None)
+    assert " step_0 1,234 4 " in " ".join(inspect(plain).output.split())
+
+
+def test_an_engine_of_one_number_of_slots(tmp_path: Path) -> None:
+    folder = built_bundle(tmp_path / "engines", DimensionRange("B", 1, 1, 1))
+    (row,) = [line for line in inspect(folder, "--memory", "8").output.splitlines() if line.strip().startswith("0 ")]
+    assert row.split()[-5:] == ["0.000", "(1)", "0.000", "(1)", "1"]
+    assert list(described(folder)["memory"][0]["total"]) == ["1"]
+
+
+def test_slots_that_an_engine_does_not_take_do_not_fit(tmp_path: Path) -> None:
+    folder = built_bundle(tmp_path / "engines", DimensionRange("B", 4, 4, 8))
+    (memory,) = described(folder)["memory"]
+    assert list(memory["total"]) == ["4", "8"]
+    fits = {
+        size: described(folder, "--memory", f"{size / 1e9:.9f}")["memory"][0]["slots_that_fit"]
+        for size in (memory["total"]["4"] - 1, memory["total"]["4"], memory["total"]["8"])
+    }
+    assert list(fits.values()) == [0, 4, 8]
 
 
 def test_a_checkpoint_bundle(checkpoint: Path) -> None:

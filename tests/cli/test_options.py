@@ -8,7 +8,8 @@ import click
 import pytest
 from click.testing import CliRunner
 
-from jukebox_deploy.cli.options import comma_separated, give_report, grouped, report_options
+from jukebox_deploy.cli.main import cli
+from jukebox_deploy.cli.options import UsualFloat, comma_separated, give_report, grouped, report_options
 from jukebox_deploy.cli.tables import output_console, plain_table
 
 
@@ -57,3 +58,35 @@ def test_a_table_in_a_pipe_keeps_its_columns_and_wraps_only_where_it_may(capsys)
 def test_a_console_without_markup_prints_brackets(capsys):
     output_console(markup=False).print("[bold] 12")
     assert capsys.readouterr().out == "[bold] 12\n"
+
+
+@click.command()
+@click.option("--size", type=UsualFloat(min=0, min_open=True))
+def weigh(size):
+    click.echo(size)
+
+
+@pytest.mark.parametrize("size", ["nan", "inf", "1e400", "1e300", "0", "-1", "much"])
+def test_a_number_that_cannot_be_counted_with_is_refused(size):
+    result = CliRunner().invoke(weigh, ["--size", size])
+    assert result.exit_code == 2
+    assert "Invalid value for '--size'" in result.output
+
+
+def test_other_numbers_are_taken():
+    assert [CliRunner().invoke(weigh, ["--size", size]).output for size in ("0.5", "1e15")] == ["0.5\n", f"{1e15}\n"]
+
+
+@pytest.mark.parametrize("number", ["nan", "inf"])
+@pytest.mark.parametrize(
+    "command",
+    [
+        ["inspect", ".", "--memory"],
+        ["sample", ".", "--out", "song", "--weight-budget"],
+        ["export", ".", "--out", "graphs", "--weights", "int8", "--max-kl"],
+    ],
+)
+def test_commands_refuse_them_before_any_work(command, number):
+    result = CliRunner().invoke(cli, [*command, number])
+    assert result.exit_code == 2
+    assert f"{number} is no usual number" in " ".join(result.output.split())

@@ -173,6 +173,33 @@ def weights_from_elsewhere(model: Any) -> None:
     weight.external_data.add(key="location", value="../secret")
 
 
+def stored_at(location: str) -> Any:
+    tensor = onnx.TensorProto(name="hidden", data_type=onnx.TensorProto.FLOAT, dims=[1])
+    tensor.data_location = onnx.TensorProto.EXTERNAL
+    tensor.external_data.add(key="location", value=location)
+    return tensor
+
+
+def constant_from_elsewhere(model: Any) -> None:
+    model.graph.node.append(helper.make_node("Constant", [], ["hidden"], value=stored_at("constant.bin")))
+
+
+def branch_from_elsewhere(model: Any) -> None:
+    branch = helper.make_graph([], "branch", [], [], [stored_at("branch.bin")])
+    model.graph.node.append(helper.make_node("If", ["one"], ["chosen"], then_branch=branch, else_branch=branch))
+
+
+def function_from_elsewhere(model: Any) -> None:
+    node = helper.make_node("Constant", [], ["out"], value=stored_at("function.bin"))
+    model.functions.append(helper.make_function("", "Given", [], ["out"], [node], model.opset_import))
+
+
+def sparse_weights_from_elsewhere(model: Any) -> None:
+    model.graph.sparse_initializer.append(
+        onnx.SparseTensorProto(values=stored_at("values.bin"), indices=stored_at("indices.bin"), dims=[4])
+    )
+
+
 BROKEN: list[tuple[Callable[[Any], None], str]] = [
     (set_attribute("axis", 1), "along axis 1, expected 2"),
     (set_attribute("mode", "circular"), "mode 'circular', expected 'linear'"),
@@ -197,6 +224,10 @@ BROKEN: list[tuple[Callable[[Any], None], str]] = [
     (frozen_output_slots, "output 'result' has dimensions [1, 2, 1, 16], expected ['B', 2, 1, 16]"),
     (lost_output_rank, "output 'result' has dimensions [], expected ['B', 2, 1, 16]"),
     (weights_from_elsewhere, "weights come from ['../secret'], which the manifest does not list"),
+    (constant_from_elsewhere, "weights come from ['constant.bin'], which"),
+    (branch_from_elsewhere, "weights come from ['branch.bin'], which"),
+    (function_from_elsewhere, "weights come from ['function.bin'], which"),
+    (sparse_weights_from_elsewhere, "weights come from ['indices.bin', 'values.bin'], which"),
 ]
 
 

@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 
 from jukebox_deploy.contract import GraphKind
 from jukebox_deploy.engines import manifest_json
-from jukebox_deploy.engines.manifest import FileRecord, GraphEntry, GraphPart, Manifest
+from jukebox_deploy.engines.manifest import FileRecord, GraphEntry, GraphPart, Manifest, Target
 from jukebox_deploy.engines.manifest_json import manifest_from_json, manifest_to_json
 from jukebox_deploy.errors import EngineError
 from jukebox_deploy.graphs import cut_graph, declare_graphs
@@ -56,6 +56,25 @@ def test_graphs_are_found_by_kind_and_level() -> None:
     assert example().graph(GraphKind.STEP, 0).file == "step_0.onnx"
     with pytest.raises(EngineError, match="no graph 'step_1'; it has \\['step_0', 'step_2', 'vqvae_decode_0'\\]"):
         example().graph(GraphKind.STEP, 1)
+
+
+def test_a_graph_is_made_from_these_files_and_no_others() -> None:
+    """Weights lie in files of their own, which other weights of the same model do not change the graph for."""
+    entry = GraphEntry(cache_spec(), "step_0.onnx", ("step_0.weights",))
+    files = {"step_0.onnx": FileRecord("ab" * 32, 3), "step_0.weights": FileRecord("cd" * 32, 5)}
+    source = replace(make_manifest([entry]), files=files)
+    facts = source.source_facts("step_0")
+    assert facts == {"onnx_sha256": ["ab" * 32], "weights_sha256": ["cd" * 32]}
+    made = GraphEntry(cache_spec(), "step_0.engine", options=facts)
+    assert source.is_source_of("step_0", made)
+    before = replace(made, options={"onnx_sha256": ["ab" * 32]})  # as bundles said it once
+    for file, old_too in (("step_0.weights", True), ("step_0.onnx", False)):
+        other = replace(source, files={**files, file: FileRecord("ef" * 32, 5)})
+        assert not other.is_source_of("step_0", made)
+        assert other.is_source_of("step_0", before) is old_too
+    assert not source.is_source_of("step_0", replace(made, options={"weights_sha256": ["cd" * 32]}))
+    assert not source.is_source_of("step_9", made)
+    assert not replace(source, target=Target.TENSORRT).is_source_of("step_0", made)
 
 
 def test_a_changed_manifest_is_noticed() -> None:

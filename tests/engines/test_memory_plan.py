@@ -91,6 +91,11 @@ def test_what_fits() -> None:
     assert [plan.slots_within(memory) for memory in (0, 1100, 1199, 1200, 1499, 10_000)] == [0, 0, 0, 1, 3, 8]
 
 
+def test_fewer_slots_than_the_step_takes_do_not_count() -> None:
+    plan = PriorMemory(0, Precision.FP16, 1000, 60, 40, 100, most_slots=8, fewest_slots=4)
+    assert [plan.slots_within(memory) for memory in (0, 1400, 1499, 1500, 1600, 10_000)] == [0, 0, 0, 4, 5, 8]
+
+
 @pytest.mark.parametrize("precision", [Precision.FP32, Precision.FP16])
 @pytest.mark.parametrize("name", ["tiny", "1b_lyrics", "5b_lyrics"])
 def test_caches_are_those_of_the_cost_formulas(name: str, precision: Precision) -> None:
@@ -120,4 +125,5 @@ def test_cache_and_window_make_the_whole_table() -> None:
     spec = GraphSpec(GraphKind.STEP, 0, tensors, (DimensionRange("B", 2, 2, 4),))
     manifest = make_manifest([GraphEntry(spec, "step_0.onnx")])
     (plan,) = plan_manifest(replace(manifest, files={"step_0.onnx": FileRecord("ab" * 32, 3)}))
-    assert (plan.weights, plan.caches_per_slot, plan.window_per_slot, plan.most_slots) == (3, 0, 2 * 8 + 5 * 4, 4)
+    assert (plan.weights, plan.caches_per_slot, plan.window_per_slot) == (3, 0, 2 * 8 + 5 * 4)
+    assert (plan.fewest_slots, plan.most_slots) == (2, 4)

@@ -77,6 +77,7 @@ def test_only_graphs_with_integers_are_made_ready(exported, ready):
     facts = ready.manifest.graphs["step_0"].options
     assert facts["onnxruntime"]["version"] == ready.manifest.tools["onnxruntime"]
     assert facts["onnx_sha256"] == [exported.manifest.files["step_0.onnx"].sha256]
+    assert facts["weights_sha256"] == [exported.manifest.files["prior_0.weights"].sha256]
     assert open_bundle(ready.folder).graphs == exported.graphs  # and every hash is right
 
 

@@ -179,7 +179,7 @@ def test_weights_of_a_large_graph_go_to_the_file_in_pieces(rtx: Any, tmp_path: P
 
 def test_events_read_numbers_from_messages() -> None:
     events = BuildEvents()
-    events.messages += [("INFO", f"Total Activation Memory: {number} bytes") for number in (12, 34)]
+    events.messages += [("INFO", f"Total Activation Memory: {number} bytes") for number in (12, 34, 5)]
     assert events.number("Total Activation Memory:") == 34
     assert events.number("Total Weights Memory:") is None
 
@@ -238,7 +238,9 @@ def test_no_step_writes_its_weights_out(rtx: Any, tmp_path: Path, monkeypatch: A
     monkeypatch.setattr(tensorrt_build, "profile_ranges", lambda spec, slots: [spec.ranges])
     (warning,) = (apart := summary()).warnings
     assert warning.startswith("2 kernels of every step do nothing but write quantised weights out")
-    assert together.kernels is not None and apart.kernels is not None and together.kernels < apart.kernels
+    assert together.kernels is not None
+    assert apart.kernels is not None
+    assert together.kernels < apart.kernels
 
 
 def test_a_graph_may_fix_the_slots_that_its_table_names(rtx: Any, tmp_path: Path) -> None:

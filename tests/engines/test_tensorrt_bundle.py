@@ -3,16 +3,18 @@
 from __future__ import annotations
 
 import signal
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import pytest
 
-from jukebox_deploy.contract import DimensionRange, GraphKind, Precision
+from jukebox_deploy.contract import DimensionRange, GraphKind, LinearWeights, Precision
 from jukebox_deploy.engines.bundle import open_bundle
 from jukebox_deploy.engines.manifest import Target
-from jukebox_deploy.engines.tensorrt_build import BuildOptions, Feature
-from jukebox_deploy.engines.tensorrt_bundle import build_bundle, with_slots
+from jukebox_deploy.engines.tensorrt_build import BuildOptions, Feature, build_engine
+from jukebox_deploy.engines.tensorrt_bundle import build_bundle, divide_capabilities, with_slots
+from jukebox_deploy.engines.tensorrt_capabilities import Arithmetic
 from jukebox_deploy.errors import EngineError, JukeboxError
 from jukebox_deploy.graphs import declare_graphs
 from jukebox_deploy.presets import preset
@@ -39,6 +41,7 @@ def test_a_bundle_becomes_a_bundle(rtx: Any, tmp_path: Path) -> None:
     assert step.spec == cache_spec()
     assert step.compute_capabilities == ("8.6", "12.0")
     assert step.options["onnx_sha256"] == [source.manifest.files["step_0.onnx"].sha256]
+    assert step.options["weights_sha256"] == [source.manifest.files["step_0.weights"].sha256]
     assert step.options["activation_bytes"] == summaries[0].activation_bytes
     assert {event[0] for event in seen} == {"step_0", "vqvae_decode_0"}
     assert all(1 <= done <= steps for _, _, done, steps in seen)
@@ -81,6 +84,35 @@ def test_or_left_out_graph_by_graph_with_the_reason(rtx: Any, tmp_path: Path) ->
     assert "7.5 multiplies no fp32 matrices" in summaries[0].refused[0]
     assert graphs["step_0"].options["refused"] == list(summaries[0].refused)
     assert summaries[1].refused == ()
+
+
+def test_without_any_named_all_that_can_run_a_graph_are(rtx: Any, tmp_path: Path) -> None:
+    exported = save_bundle(tmp_path / "onnx")
+    source = replace(exported, manifest=replace(exported.manifest, linear_weights=LinearWeights.FP8))
+    bundle, summaries = build_bundle(source, tmp_path / "engines", BuildOptions())
+    graphs = open_bundle(bundle.folder).manifest.graphs
+    assert graphs["step_0"].compute_capabilities == ("8.9", "12.0", "12.1")
+    assert graphs["vqvae_decode_0"].compute_capabilities == ("8.0", "8.6", "8.9", "12.0", "12.1")
+    assert [reason[:43] for reason in graphs["step_0"].options["refused"]] == [
+        "compute capability 8.0 cannot run fp8 weigh",
+        "compute capability 8.6 cannot run fp8 weigh",
+    ]
+    assert summaries[1].refused == ()
+
+
+def test_naming_them_costs_nothing(rtx: Any, tmp_path: Path) -> None:
+    source = save_bundle(tmp_path / "onnx")
+    _, named = build_bundle(source, tmp_path / "named", BuildOptions())
+    spec, path = source.manifest.graphs["step_0"].spec, source.folder / "step_0.onnx"
+    by_flavour = build_engine(path, spec, tmp_path / "step_0.engine", BuildOptions(), ["step_0.weights"])
+    assert named[0].engine_bytes < 1.01 * by_flavour.engine_bytes
+
+
+@pytest.mark.parametrize("feature", [Feature.REFIT, Feature.STRIPPED])
+def test_none_are_named_for_weights_that_come_later(rtx: Any, feature: Feature) -> None:
+    """With several TensorRT-RTX 1.7 fails in `kernel_gen.cpp: CHECK(sm_vers_.size() == 1)`."""
+    options = BuildOptions(features=(feature,))
+    assert divide_capabilities(cache_spec(), Arithmetic(Precision.FP16, LinearWeights.FP8), options) == ((), ())
 
 
 def test_a_graph_for_no_gpu_at_all_is_refused(tmp_path: Path) -> None:

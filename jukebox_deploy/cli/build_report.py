@@ -1,0 +1,109 @@
+"""What `build` says of what it made, for people and for machines."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from dataclasses import asdict
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from jukebox_deploy.cli.tables import output_console, plain_table
+from jukebox_deploy.engines.bundle import EngineBundle
+from jukebox_deploy.engines.manifest import Target
+from jukebox_deploy.errors import EngineError
+
+if TYPE_CHECKING:
+    from jukebox_deploy.engines.tensorrt_build import BuildSummary
+
+
+def report_checked(bundle: EngineBundle, as_json: bool) -> None:
+    """Graphs for ONNX Runtime that were looked at, and nothing else. Raises `EngineError` for engines."""
+    if bundle.manifest.target is not Target.ONNXRUNTIME:
+        raise EngineError(
+            f"{bundle.folder} holds {bundle.manifest.target} engines; ONNX Runtime needs the ONNX bundle."
+        )
+    if as_json:
+        _print_json(bundle.folder, Target.ONNXRUNTIME, _graphs(bundle))
+    else:
+        click.echo(f"{bundle.folder}: all hashes match. ONNX Runtime runs it as it is{_more_to_do(bundle)}.")
+
+
+def _more_to_do(bundle: EngineBundle) -> str:
+    from jukebox_deploy.engines.onnxruntime_build import can_be_ready
+
+    return "; with --out, a copy that opens sooner" if can_be_ready(bundle) else "; there is nothing to build"
+
+
+def report_graphs(bundle: EngineBundle, as_json: bool) -> None:
+    """Graphs for ONNX Runtime that were just made."""
+    graphs = _graphs(bundle)
+    if as_json:
+        _print_json(bundle.folder, Target.ONNXRUNTIME, graphs)
+        return
+    fused, right = "integer weights fused", "MiB with weights"
+    table = plain_table("graph", "files", right, fused, right={right}, wrapped={"files"})
+    for graph in graphs:
+        size = _mebibytes(graph["bytes"])
+        table.add_row(graph["graph"], ", ".join(graph["files"]), size, "yes" if graph["ready"] else "")
+    console = output_console(120, markup=False)
+    console.print(table)
+    whole = _mebibytes(sum(record.bytes for record in bundle.manifest.files.values()))
+    console.print(f"{bundle.folder} is for ONNX Runtime; graphs: {len(graphs)}, {whole} MiB in all.")
+
+
+def _graphs(bundle: EngineBundle) -> list[dict[str, Any]]:
+    from jukebox_deploy.engines.onnxruntime_build import is_ready
+
+    manifest = bundle.manifest
+    return [
+        {
+            "graph": name,
+            "files": list(entry.files),
+            "bytes": sum(manifest.files[file].bytes for file in entry.files),
+            "ready": is_ready(entry),
+        }
+        for name, entry in manifest.graphs.items()
+    ]
+
+
+def report_engines(out: Path, target: Target, summaries: Sequence[BuildSummary], as_json: bool) -> None:
+    """Engines that were just built."""
+    if as_json:
+        _print_json(out, target, [asdict(summary) for summary in summaries])
+    else:
+        _print_summaries(out, summaries)
+
+
+def _print_summaries(out: Path, summaries: Sequence[BuildSummary]) -> None:
+    numbers = ("layers", "kernels", "caches in place", "profiles", "engine MiB", "activations MiB", "seconds")
+    table = plain_table("graph", *numbers, right=numbers)
+    for summary in summaries:
+        table.add_row(
+            summary.graph,
+            f"{summary.layers:,}",
+            "" if summary.kernels is None else f"{summary.kernels:,}",
+            str(summary.caches_in_place),
+            str(summary.profiles),
+            _mebibytes(summary.engine_bytes),
+            "" if summary.activation_bytes is None else _mebibytes(summary.activation_bytes),
+            f"{summary.seconds:.1f}",
+        )
+    console = output_console(120, markup=False)
+    console.print(table)
+    for summary in summaries:
+        for remark in (*summary.refused, *summary.warnings):
+            console.print(f"{summary.graph}: {remark}")
+    peak = max((summary.process_peak_bytes or 0 for summary in summaries), default=0)
+    console.print(f"Peak memory of a building process: {peak / 1e9:.2f} GB.")
+    console.print(f"{len(summaries)} engines in {out}; see them with: jukebox-deploy inspect {out}")
+
+
+def _print_json(folder: Path, target: Target, graphs: list[dict[str, Any]]) -> None:
+    click.echo(json.dumps({"bundle": str(folder), "target": str(target), "graphs": graphs}, indent=2))
+
+
+def _mebibytes(size: int) -> str:
+    return f"{size / 2**20:.1f}"

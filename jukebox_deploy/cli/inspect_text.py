@@ -1,0 +1,166 @@
+"""What `inspect` found, for people."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import TYPE_CHECKING, Any
+
+from jukebox_deploy.cli.tables import output_console
+from jukebox_deploy.contract import GraphKind, LinearWeights
+from jukebox_deploy.engines.quantised_weights import describe_prior
+
+if TYPE_CHECKING:
+    from rich.console import Console
+
+Description = dict[str, Any]
+"""A bundle as plain data."""
+
+_OF_SLOTS = (GraphKind.STEP, GraphKind.PREFILL)
+
+
+def print_description(description: Description, tables: dict[str, Description]) -> None:
+    """What `inspect` found, and the tensors of some graphs."""
+    console = output_console(markup=False)
+    if description["kind"] == "engine bundle":
+        _print_engines(console, description)
+    else:
+        _print_checkpoint(console, description)
+    for name, table in tables.items():
+        _print_tensors(console, name, table)
+    _print_memory(console, description["memory"])
+
+
+def _print_engines(console: Console, description: Description) -> None:
+    console.print(
+        f"{description['folder']}: engine bundle of {description['model']} for {description['target']}, "
+        f"{_element_types(description)}, {_gigabytes(description['bytes'])} GB"
+    )
+    console.print(f"hashes: {description['hashes']}; checkpoint {description['checkpoint']}")
+    console.print(f"parity: {'the report is in the manifest' if description['parity'] else 'not compared'}")
+    for level, facts in description["quantised_weights"].items():
+        console.print(describe_prior(level, facts))
+    console.print("made with " + ", ".join(f"{name} {version}" for name, version in description["tools"].items()))
+    rows = [row for name, graph in description["graphs"].items() for row in _graph_rows(name, graph)]
+    _print_table(console, ("graph", "file", "MiB with weights", "layers", "sizes", "GPUs"), rows, right=(2,))
+    _print_builds(console, description["graphs"])
+
+
+def _print_builds(console: Console, graphs: dict[str, Description]) -> None:
+    """How engines were built; graphs for ONNX Runtime were not."""
+    built = {name: graph for name, graph in graphs.items() if "profiles" in graph["options"]}
+    if not built:
+        return
+    headings = ("engine", "network layers", "kernels per run", "tuned for slots", "features")
+    rows = [(name, *_build_row(graph)) for name, graph in built.items()]
+    _print_table(console, headings, rows, right=(1, 2))
+    names_of: dict[str, list[str]] = {}
+    for name, graph in built.items():
+        for reason in graph["options"].get("refused", []):
+            names_of.setdefault(reason, []).append(name)
+    for reason, names in names_of.items():
+        console.print(f"not for all GPUs, {', '.join(names)}: {reason}")
+
+
+def _build_row(graph: Description) -> tuple[str, ...]:
+    options, ranges = graph["options"], graph["table"]["ranges"]
+    kernels, slots = options.get("kernels"), options.get("slots") if graph["table"]["kind"] in _OF_SLOTS else []
+    best = slots or ([ranges["B"][1]] if "B" in ranges else [])
+    return (
+        f"{options.get('layers', 0):,}",
+        "" if kernels is None else f"{kernels:,}",
+        ", ".join(map(str, best)),
+        ", ".join(options.get("features", [])),
+    )
+
+
+def _graph_rows(name: str, graph: Description) -> Iterator[tuple[str, ...]]:
+    """A graph, and below it its parts with the layers of the stack that each has."""
+    parts = graph["parts"]
+    file = graph["file"] or f"{len(parts)} parts"
+    capabilities = ", ".join(graph["compute_capabilities"])
+    yield name, file, _mebibytes(graph["bytes"]), "", _ranges(graph["table"]), capabilities
+    for part in parts:
+        size = _mebibytes(part["bytes"]) + (" + shared" if graph["weights"] else "")
+        first, last = part["stack_layers"]
+        yield "", part["file"], size, f"{first}-{last}", "", ""
+
+
+def _element_types(description: Description) -> str:
+    weights = description["linear_weights"]
+    return description["precision"] + ("" if weights == LinearWeights.AS_PRECISION else f" with {weights} weights")
+
+
+def _ranges(table: Description) -> str:
+    return "  ".join(f"{symbol} {low}-{high}" for symbol, (low, _, high) in table["ranges"].items())
+
+
+def _print_checkpoint(console: Console, description: Description) -> None:
+    console.print(f"{description['folder']}: checkpoint bundle of {description['model']}")
+    console.print(f"fingerprint: {description['fingerprint'] or 'not computed'}")
+    for rules, counts in description["vocabulary"].items():
+        console.print(f"names ({rules}): " + ", ".join(f"{count} {kind}" for kind, count in counts.items()))
+    rows = [
+        (name, f"{part['parameters']:,}", _mebibytes(part["bytes"]), ", ".join(part["dtypes"]))
+        for name, part in description["components"].items()
+    ]
+    _print_table(console, ("part", "parameters", "MiB", "dtypes"), rows, right=(1, 2))
+
+
+def _print_tensors(console: Console, name: str, table: Description) -> None:
+    rows = [
+        (
+            tensor["name"],
+            tensor["dtype"],
+            "[" + ", ".join(map(str, tensor["dims"])) + "]",
+            tensor["role"] + (", in place" if tensor["in_place"] else ""),
+        )
+        for tensor in table["tensors"]
+    ]
+    _print_table(console, (f"tensors of {name}", "dtype", "dimensions", "role"), rows)
+
+
+def _print_memory(console: Console, plans: list[Description]) -> None:
+    headings = ["prior", "precision", "weights GB", "caches MiB/slot", "window MiB/slot"]
+    cut = any(plan["hand_over_per_slot"] for plan in plans)
+    headings += [*(["between parts MiB/slot"] if cut else []), "one window MiB", "activations MiB"]
+    rows = []
+    for plan in plans:
+        row = [
+            str(plan["level"]),
+            plan["precision"],
+            _gigabytes(plan["weights"]),
+            _mebibytes(plan["caches_per_slot"]),
+            _mebibytes(plan["window_per_slot"]),
+            *([_mebibytes(plan["hand_over_per_slot"])] if cut else []),
+            _mebibytes(plan["one_window"]),
+            "" if plan["activations"] is None else _mebibytes(plan["activations"]),
+            # One number of slots has one total, and still two columns.
+            *(f"{_gigabytes(plan['total'][slots])} ({slots})" for slots in (plan["fewest_slots"], plan["most_slots"])),
+        ]
+        rows.append([*row, str(plan["slots_that_fit"])] if "memory" in plan else row)
+    if not rows:
+        return
+    headings += ["GB (fewest)", "GB (most)"]
+    if "memory" in plans[0]:
+        headings.append(f"slots in {plans[0]['memory'] / 1e9:g} GB")
+    _print_table(console, headings, rows, right=range(2, len(headings)))
+
+
+def _print_table(console: Console, headings: Any, rows: Any, right: Any = ()) -> None:
+    from rich import box
+    from rich.table import Table
+
+    table = Table(box=box.SIMPLE)
+    for index, heading in enumerate(headings):
+        table.add_column(heading, justify="right" if index in right else "left")
+    for row in rows:
+        table.add_row(*row)
+    console.print(table)
+
+
+def _mebibytes(size: int) -> str:
+    return f"{size / 2**20:,.1f}"
+
+
+def _gigabytes(size: int) -> str:
+    return f"{size / 1e9:,.3f}"
