@@ -176,7 +176,12 @@ class TensorRtEngine:
     def _what_fits(self, level: int, slots: int, free: int) -> str:
         (plan,) = (plan for plan in plan_manifest(self._bundle.manifest) if plan.level == level)
         fitting = min(plan.slots_within(free), slots - 1)  # that many slots are what did not fit
-        advice = f"Ask for fewer slots: {fitting} would fit." if fitting else "Not even one slot fits."
+        if fitting >= plan.fewest_slots:
+            advice = f"Ask for fewer slots: {fitting} would fit."
+        elif plan.fewest_slots == 1:
+            advice = "Not even one slot fits."
+        else:
+            advice = f"The engines take {plan.fewest_slots} slots at least, which do not fit; build them for fewer."
         return (
             f"Level {level} with {slots} slots takes about {plan.total(slots) / 2**30:.2f} GiB, and "
             f"{free / 2**30:.2f} GiB were free. {advice}"

@@ -102,22 +102,25 @@ def _plan(source: EngineBundle, graph: str, options: BuildOptions) -> list[_Buil
 def divide_capabilities(
     spec: GraphSpec, arithmetic: Arithmetic, options: BuildOptions
 ) -> tuple[tuple[str, ...], tuple[Refusal, ...]]:
-    """The GPUs that a graph is built for, and those that are left out; where none are named, all that can run it.
+    """The GPUs that a graph is built for, and those that are left out.
 
+    Where none are named the flavour chooses (none), unless it would choose some that cannot run the graph.
     Raises `EngineError` where one would be left out that must not be, or all.
     """
     asked = options.compute_capabilities or _default_capabilities(options)
     refusals = find_refusals(spec.kind, arithmetic, asked)
+    if not refusals:
+        return options.compute_capabilities, ()
     refused = {refusal.capability for refusal in refusals}
     left = tuple(capability for capability in asked if capability not in refused)
     may_skip = options.skip_refused or not options.compute_capabilities
-    if refusals and not (may_skip and left):
+    if not (may_skip and left):
         raise EngineError(f"{spec.name}: " + " ".join(str(refusal) for refusal in refusals))
     return left, refusals
 
 
 def _default_capabilities(options: BuildOptions) -> tuple[str, ...]:
-    """All that the flavour names; none for weights that can be put in later, for it makes those for one target only."""
+    """What the flavour would choose; none where weights can be put in later, for it makes those for one target only."""
     alone = {Feature.REFIT, Feature.STRIPPED} & set(options.features)
     return () if alone else default_capabilities(options.target)
 

@@ -112,10 +112,7 @@ _OLDEST_BY_DEFAULT = (8, 0)
 
 
 def default_capabilities(target: Target) -> tuple[str, ...]:
-    """The GPUs to build for where nobody names any; empty for a flavour that builds for the one at hand.
-
-    They are those that TensorRT-RTX chooses by itself, but named, so that a manifest can say them.
-    """
+    """What a flavour that knows GPUs by name chooses of them; empty for one that builds for the GPU at hand."""
     known = known_capabilities(load_flavour(target)) if target is Target.TENSORRT_RTX else {}
     return tuple(capability for capability in known if _parse(capability) >= _OLDEST_BY_DEFAULT)
 

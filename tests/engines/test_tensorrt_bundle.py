@@ -12,7 +12,7 @@ import pytest
 from jukebox_deploy.contract import DimensionRange, GraphKind, LinearWeights, Precision
 from jukebox_deploy.engines.bundle import open_bundle
 from jukebox_deploy.engines.manifest import Target
-from jukebox_deploy.engines.tensorrt_build import BuildOptions, Feature, build_engine
+from jukebox_deploy.engines.tensorrt_build import BuildOptions, Feature
 from jukebox_deploy.engines.tensorrt_bundle import build_bundle, divide_capabilities, with_slots
 from jukebox_deploy.engines.tensorrt_capabilities import Arithmetic
 from jukebox_deploy.errors import EngineError, JukeboxError
@@ -86,26 +86,18 @@ def test_or_left_out_graph_by_graph_with_the_reason(rtx: Any, tmp_path: Path) ->
     assert summaries[1].refused == ()
 
 
-def test_without_any_named_all_that_can_run_a_graph_are(rtx: Any, tmp_path: Path) -> None:
+def test_without_any_named_those_that_can_run_a_graph_are_where_some_cannot(rtx: Any, tmp_path: Path) -> None:
     exported = save_bundle(tmp_path / "onnx")
     source = replace(exported, manifest=replace(exported.manifest, linear_weights=LinearWeights.FP8))
     bundle, summaries = build_bundle(source, tmp_path / "engines", BuildOptions())
     graphs = open_bundle(bundle.folder).manifest.graphs
     assert graphs["step_0"].compute_capabilities == ("8.9", "12.0", "12.1")
-    assert graphs["vqvae_decode_0"].compute_capabilities == ("8.0", "8.6", "8.9", "12.0", "12.1")
+    assert graphs["vqvae_decode_0"].compute_capabilities == ()  # the flavour's choice, newer GPUs included
     assert [reason[:43] for reason in graphs["step_0"].options["refused"]] == [
         "compute capability 8.0 cannot run fp8 weigh",
         "compute capability 8.6 cannot run fp8 weigh",
     ]
     assert summaries[1].refused == ()
-
-
-def test_naming_them_costs_nothing(rtx: Any, tmp_path: Path) -> None:
-    source = save_bundle(tmp_path / "onnx")
-    _, named = build_bundle(source, tmp_path / "named", BuildOptions())
-    spec, path = source.manifest.graphs["step_0"].spec, source.folder / "step_0.onnx"
-    by_flavour = build_engine(path, spec, tmp_path / "step_0.engine", BuildOptions(), ["step_0.weights"])
-    assert named[0].engine_bytes < 1.01 * by_flavour.engine_bytes
 
 
 @pytest.mark.parametrize("feature", [Feature.REFIT, Feature.STRIPPED])
