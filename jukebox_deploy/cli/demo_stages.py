@@ -114,15 +114,14 @@ class Demo:
 
     def _export(self, checkpoint: CheckpointBundle) -> EngineBundle:
         from jukebox_deploy.engines.bundle import open_bundle
-        from jukebox_deploy.graphs import GraphOptions
         from jukebox_deploy.jobs.export_job import ExportRequest, export_bundle
         from jukebox_deploy.jobs.tensorrt_check import TensorRtCheck
 
         out = self._out / "onnx"
-        with self._teller.stage("Export it to ONNX graphs", "export", checkpoint.folder, "--logits", "--out", out):
+        with self._teller.stage("Export it to ONNX graphs", "export", checkpoint.folder, "--out", out):
             with self._teller.console.status("exporting") as status:
                 # TensorRT-RTX gets them in the next stage.
-                request = ExportRequest(GraphOptions(logits=True), tensorrt=TensorRtCheck.NEVER)
+                request = ExportRequest(tensorrt=TensorRtCheck.NEVER)
                 export_bundle(checkpoint, out, request, lambda e: status.update(f"{e.action} {e.graph} {e.detail}"))
             bundle = open_bundle(out)
             size = sum(record.bytes for record in bundle.manifest.files.values())

@@ -63,7 +63,7 @@ def command(bundles: tuple[Path, ...], against: Path | None, out: Path | None, a
     Of the VQ-VAE: how much of the sound each level keeps, and how evenly codes are used. Of the priors: bits per token
     when each token is told before the next is predicted. Of several bundles of one checkpoint, such as exports in other
     precisions, the others are compared with the first, and those that need more than 1 % more bits are marked. Steps
-    must have been exported with --logits.
+    must have been exported without --no-logits.
     """
     from jukebox_deploy.jobs.evaluate_job import EvaluationRequest, evaluate
     from jukebox_deploy.jobs.evaluation_data import DataChoice

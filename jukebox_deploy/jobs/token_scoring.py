@@ -62,7 +62,7 @@ def _score_part(logits: Tensor, tokens: Tensor, part: slice) -> TokenScore:
 def _require_graphs(engine: Engine, prior: PriorConfig) -> None:
     require_graphs(engine, prior_graphs(prior), f"scoring level {prior.level}")
     if not gives_logits(engine.graphs[f"{GraphKind.STEP}_{prior.level}"]):
-        raise EngineError(f"step_{prior.level} gives no logits; export with --logits.")
+        raise EngineError(f"step_{prior.level} gives no logits; export it without --no-logits.")
 
 
 def score_with_engine(

@@ -49,14 +49,15 @@ class Case:
     @property
     def export(self) -> ExportRequest:
         """What to export."""
-        plain = self.weights is LinearWeights.AS_PRECISION
-        stored = QuantisationRequest(self.weights, calibration=None if plain else Calibration.NONE, judge_quality=False)
+        stored = QuantisationRequest()
+        if self.weights is not LinearWeights.AS_PRECISION:
+            stored = QuantisationRequest(self.weights, calibration=Calibration.NONE, judge_quality=False)
         return ExportRequest(
             GraphOptions(self.precision),
             self.graphs,
             validate=False,
             tensorrt=TensorRtCheck.NEVER,
-            quantisation=QuantisationRequest() if plain else stored,
+            quantisation=stored,
             cutting=Cutting(self.parts),
         )
 

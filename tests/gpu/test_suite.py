@@ -9,14 +9,18 @@ import numpy as np
 import pytest
 
 from jukebox_deploy.engine import Engine
+from jukebox_deploy.engines.bundle import open_bundle
 from jukebox_deploy.engines.eager import EagerEngine, EagerSession
 from jukebox_deploy.engines.tensorrt import TensorRtEngine
+from jukebox_deploy.jobs.export_job import export_bundle
 from jukebox_deploy.jobs.onnx_opening import onnx_engine
 from jukebox_deploy.jobs.opening import eager_engine
+from jukebox_deploy.jobs.verify_job import verify_bundle
 from tests.damaged_bundles import with_flipped_weight
 from tests.engines import fake_tensorrt
 from tests.engines.host_device import HostDevice
 from tests.gpu import suite
+from tests.gpu.backends import CASES
 
 LEVEL = 0
 GRAPHS = ("vqvae_decode_0", "condition_0", "prefill_0", "step_0")
@@ -57,6 +61,16 @@ def test_graphs(tried, model, graph):
 
 def test_given_codes(tried, model):
     suite.check_given_codes(model, tried.engine, LEVEL)
+
+
+@pytest.mark.parametrize(
+    "case", ["int8", *(pytest.param(name, marks=pytest.mark.slow) for name in CASES if name != "int8")]
+)
+def test_every_case_is_exported_and_agrees_on_a_processor(tiny_checkpoint, tmp_path, case):
+    export_bundle(tiny_checkpoint, tmp_path / "onnx", CASES[case].export)
+    report = verify_bundle(open_bundle(tmp_path / "onnx"), tiny_checkpoint)
+    report.require()
+    assert report.outcomes["passed" if case != "bf16" else "not run"] > 2
 
 
 def test_every_number_of_slots(tried, model):

@@ -97,8 +97,8 @@ def test_what_conditions_a_window_counts(case):
 
 
 def test_a_step_without_logits_is_refused(case):
-    with pytest.raises(EngineError, match="step_0 gives no logits; export with --logits"):
-        score_with_engine(case.engine(), case.prior, case.windows, lambda done, total: None)
+    with pytest.raises(EngineError, match="step_0 gives no logits; export it without --no-logits"):
+        score_with_engine(case.engine(logits=False), case.prior, case.windows, lambda done, total: None)
 
 
 def test_missing_graphs_are_named(case):
