@@ -11,6 +11,7 @@ from jukebox_deploy.checkpoints.bundle import CheckpointBundle
 from jukebox_deploy.contract import GraphSpec
 from jukebox_deploy.engines.bundle import EngineBundle
 from jukebox_deploy.engines.onnxruntime_sessions import GraphFile
+from jukebox_deploy.errors import EngineError
 from jukebox_deploy.export.graph_modules import graph_module
 from jukebox_deploy.export.validation import TensorParity
 from jukebox_deploy.jobs.difference import find_difference, first_difference
@@ -36,7 +37,10 @@ class OriginFinder:
         model = load_model(self.checkpoint, level, self.graphs.manifest.precision, self.rounded.get(level))
         tables = self.graphs.parts.get(spec.name) or (self.graphs.graphs[spec.name],)
         pieces = [GraphFile.read(table, self.graphs.paths[table.name]) for table in tables]
-        found = find_difference(pieces, graph_module(spec, model), feeds, precision)
+        try:
+            found = find_difference(pieces, graph_module(spec, model), feeds, precision)
+        except EngineError as error:  # where engines run, ONNX Runtime need not be installed
+            return f"{first_difference(rows)} (the layer was not looked for: {error})".strip()
         if found.module is None and not self.runs_graphs:
             return f"the ONNX graph agrees with the model, so it is the engine that differs. {first_difference(rows)}"
         return str(found)

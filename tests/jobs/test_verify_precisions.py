@@ -11,6 +11,7 @@ from jukebox_deploy.checkpoints.bundle import CheckpointBundle
 from jukebox_deploy.checkpoints.random_bundle import write_random_bundle
 from jukebox_deploy.contract import LinearWeights, Precision
 from jukebox_deploy.engines.bundle import EngineBundle, open_bundle
+from jukebox_deploy.errors import EngineError
 from jukebox_deploy.export.validation import LIMITS, compare
 from jukebox_deploy.graphs import GraphOptions
 from jukebox_deploy.jobs.export_job import ExportRequest, export_bundle
@@ -113,6 +114,19 @@ class TestQuantisedEngines:
         outcomes = {c.kind: c.outcome for c in verify_bundle(engines, checkpoint, exported=onnx).checks}
         passed = {CheckKind.RANDOM_INPUTS, CheckKind.LOGITS, CheckKind.GREEDY_CODES, CheckKind.QUANTISED_WEIGHTS}
         assert {kind for kind, outcome in outcomes.items() if outcome is Outcome.PASSED} >= passed
+
+    def test_a_miss_is_told_where_no_runtime_can_look_for_its_layer(
+        self, onnx: EngineBundle, checkpoint: CheckpointBundle, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        def find_difference(*arguments: object) -> None:
+            raise EngineError("onnxruntime is not installed.")
+
+        monkeypatch.setattr("jukebox_deploy.jobs.verify_origin.find_difference", find_difference)
+        lost = with_zeroed_weight(onnx, tmp_path / "lost", "step_0", "core.transformer.layers.0.mlp_norm.weight")
+        engines = fake_tensorrt.save_engines(lost, tmp_path / "engines")
+        failed = [c for c in verify_bundle(engines, checkpoint, exported=lost).checks if c.failed]
+        assert failed[0].origin.endswith("(the layer was not looked for: onnxruntime is not installed.)")
+        assert failed[0].origin.startswith("the first tensor that differs is")
 
     def test_alone_they_ask_for_their_graphs(
         self, onnx: EngineBundle, checkpoint: CheckpointBundle, tmp_path: Path
