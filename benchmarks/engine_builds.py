@@ -114,7 +114,7 @@ def _build(case: BuildCase, folder: Path) -> dict[str, Any]:
     source = open_bundle(folder / _EXPORT, verify_hashes=False)
     options = BuildOptions(compute_capabilities=(case.capability,))
     _, summaries = build_bundle(source, folder / _BUILD, options, (case.step,))
-    shown = ("graph", "engine_bytes", "layers", "activation_bytes")
+    shown = ("graph", "engine_bytes", "layers", "kernels", "activation_bytes")
     engines = [{name: getattr(s, name) for name in shown} | {"seconds": round(s.seconds, 1)} for s in summaries]
     return {"engines": engines}
 
