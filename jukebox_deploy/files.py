@@ -78,8 +78,7 @@ def atomic_directory(path: Path) -> Iterator[Path]:
     room or no permission. After any error `path` is as it was.
     """
     path = Path(path)
-    if not is_free(path):
-        raise JukeboxError(f"{path}: already there and not empty; remove it or choose another folder.")
+    require_free(path)
     with scratch_folder(path) as scratch, _explained(path, _NO_ROOM):
         partial = scratch / _WHOLE
         partial.mkdir()
@@ -149,6 +148,12 @@ def aside_of(path: Path) -> Path:
 def is_free(path: Path) -> bool:
     """Whether there is nothing, or an empty folder."""
     return not path.exists() or (path.is_dir() and not any(path.iterdir()))
+
+
+def require_free(path: Path) -> None:
+    """Raise `JukeboxError` unless a new folder can take this place."""
+    if not is_free(path):
+        raise JukeboxError(f"{path}: already there and not empty; remove it or choose another folder.")
 
 
 def remove_leftovers(folder: Path, age: float = _HOUR, of: str | None = None) -> None:

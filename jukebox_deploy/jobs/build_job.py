@@ -19,8 +19,8 @@ from jukebox_deploy.engines.tensorrt_bundle import (
 from jukebox_deploy.engines.tensorrt_capabilities import Arithmetic
 from jukebox_deploy.engines.tensorrt_flavour import load_flavour
 from jukebox_deploy.engines.tensorrt_trial import try_build
-from jukebox_deploy.errors import EngineError, JukeboxError
-from jukebox_deploy.files import is_free, scratch_folder
+from jukebox_deploy.errors import EngineError
+from jukebox_deploy.files import require_free, scratch_folder
 from jukebox_deploy.jobs.export_job import ExportEvent, ExportRequest, export_bundle, select_graphs
 
 
@@ -62,13 +62,7 @@ class CheckpointBuild:
             )
         for folder in (out, self.onnx):
             if folder is not None:
-                _require_free(folder)
-
-
-def _require_free(folder: Path) -> None:
-    """As `atomic_directory` does, but hours before it."""
-    if not is_free(folder):
-        raise JukeboxError(f"{folder}: already there and not empty; remove it or choose another folder.")
+                require_free(folder)  # as `atomic_directory` does, hours later
 
 
 def build_from_checkpoint(

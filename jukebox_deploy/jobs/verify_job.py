@@ -16,6 +16,7 @@ from jukebox_deploy.contract import GraphSpec
 from jukebox_deploy.engines.bundle import EngineBundle
 from jukebox_deploy.engines.device import NoDeviceError
 from jukebox_deploy.engines.manifest import Target
+from jukebox_deploy.engines.onnxruntime_sessions import CPU
 from jukebox_deploy.errors import EngineError
 from jukebox_deploy.jobs.opening import require_same_model, tool_versions
 from jukebox_deploy.jobs.verify_build import build_checks
@@ -47,6 +48,10 @@ def verify_bundle(
     specs = _select(bundle, request.graphs)
     if exported is not None:
         _require_source(bundle, exported)
+    if request.provider != CPU and manifest.target is not Target.ONNXRUNTIME:
+        raise EngineError(
+            f"{bundle.folder} holds {manifest.target} engines, which run without ONNX Runtime: drop --provider."
+        )
     checks = []
     for check in _checks(bundle, checkpoint, request, specs, exported):
         listener(check)

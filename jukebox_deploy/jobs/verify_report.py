@@ -32,7 +32,7 @@ class CheckKind(StrEnum):
     PROBABILITIES = "probabilities"  # of codes: quantised weights as they run, against the checkpoint's
     SOUND = "sound"  # the decoder's audio
     BUILD = "parse and build"  # by TensorRT, where its engines cannot run
-    ENGINE = "engine"  # by itself, where the graphs that it was built from are compared instead
+    ENGINE = "engine"  # by itself, where it cannot run
 
 
 @dataclass(frozen=True)

@@ -128,6 +128,13 @@ class TestQuantisedEngines:
         assert failed[0].origin.endswith("(the layer was not looked for: onnxruntime is not installed.)")
         assert failed[0].origin.startswith("the first tensor that differs is")
 
+    def test_a_provider_of_onnx_runtime_is_not_for_them(
+        self, onnx: EngineBundle, checkpoint: CheckpointBundle, tmp_path: Path
+    ) -> None:
+        engines = fake_tensorrt.save_engines(onnx, tmp_path / "engines")
+        with pytest.raises(EngineError, match=r"holds tensorrt-rtx engines, .*: drop --provider"):
+            verify_bundle(engines, checkpoint, VerifyRequest(provider="cuda"))
+
     def test_alone_they_ask_for_their_graphs(
         self, onnx: EngineBundle, checkpoint: CheckpointBundle, tmp_path: Path
     ) -> None:
