@@ -169,7 +169,7 @@ def _remarks(spec: GraphSpec, options: BuildOptions, launches: Launches | None) 
     if launches is not None and launches.written_weights:
         yield (
             f"{launches.written_weights} kernels of every step do nothing but write quantised weights out as floats, "
-            "which takes longer than floats would; build with other --slots, or with --precision fp16."
+            "which takes longer than floats would. Export for more than one slot (--batch), or with --precision fp16."
         )
 
 

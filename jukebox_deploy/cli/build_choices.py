@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -31,10 +31,8 @@ def export_request(target: Target, choices: Mapping[str, Any]) -> ExportRequest:
 
     precision, weights = _arithmetic(choices)
     default = Precision.FP32 if target is Target.ONNXRUNTIME else Precision.FP16
-    slots = choices["slots"]
-    ranges = (slots[0], slots[len(slots) // 2], slots[-1]) if slots else GraphOptions().slots
     return ExportRequest(
-        GraphOptions(precision or default, ranges, choices["logits"]),
+        GraphOptions(precision or default, _slot_range(target, choices["slots"]), choices["logits"]),
         choices["graphs"],
         choices["validate"],
         TensorRtCheck.NEVER,
@@ -42,6 +40,19 @@ def export_request(target: Target, choices: Mapping[str, Any]) -> ExportRequest:
         quantisation=quantisation({**choices, "weights": weights}),
         cutting=cutting(choices),
     )
+
+
+def _slot_range(target: Target, slots: Sequence[int]) -> tuple[int, int, int]:
+    """The smallest, best and largest number of slots of the exported graphs.
+
+    Those of engines stay variable: what a number that is fixed at one costs is told in `profile_ranges`.
+    """
+    from jukebox_deploy.graphs import GraphOptions
+
+    if not slots:
+        return GraphOptions().slots
+    least, best, most = slots[0], slots[len(slots) // 2], slots[-1]
+    return (least, best, most) if target is Target.ONNXRUNTIME else (1, best, max(2, most))
 
 
 def _arithmetic(choices: Mapping[str, Any]) -> tuple[Precision | None, LinearWeights | None]:

@@ -107,9 +107,18 @@ def test_a_checkpoint_is_exported_and_built(tiny_checkpoint: CheckpointBundle, t
     graphs = exported_graphs(tiny_checkpoint, tmp_path, "--precision", "fp8", "--slots", "4", "--compute", "8.9")
     engines = open_bundle(tmp_path / "engines").manifest
     assert (engines.precision, engines.linear_weights, engines.target) == ("fp16", "fp8", Target.TENSORRT_RTX)
-    assert {(r.minimum, r.maximum) for r in graphs.graphs["step_0"].ranges} == {(4, 4)}
+    # Graphs stay variable, engines are for what was asked: no step is built for one slot alone.
+    assert {(r.minimum, r.maximum) for r in graphs.graphs["step_0"].ranges} == {(1, 4)}
+    assert {(r.minimum, r.maximum) for r in engines.graphs["step_0"].spec.ranges} == {(4, 4)}
     assert engines.graphs["step_0"].options["quantised_weights"]["weights"] == "fp8"
     assert engines.checkpoint == tiny_checkpoint.fingerprint()
+
+
+def test_engines_for_one_slot_come_of_graphs_for_more(tiny_checkpoint: CheckpointBundle, tmp_path: Path) -> None:
+    graphs = exported_graphs(tiny_checkpoint, tmp_path, "--no-validate", "--slots", "1", "--compute", "8.9")
+    engines = open_bundle(tmp_path / "engines").manifest
+    assert {(r.minimum, r.maximum) for r in graphs.graphs["step_0"].ranges} == {(1, 2)}
+    assert {(r.minimum, r.maximum) for r in engines.graphs["step_0"].spec.ranges} == {(1, 1)}
 
 
 def test_graphs_in_parts_become_engines_in_parts(tiny_checkpoint: CheckpointBundle, tmp_path: Path) -> None:
