@@ -23,7 +23,7 @@ from jukebox_deploy.benchmarks.machine import describe_this_machine
 from jukebox_deploy.files import write_json_atomic
 
 if TYPE_CHECKING:  # PyTorch is imported when it is used
-    from jukebox_deploy.jobs.train_request import TrainRequest
+    from jukebox_deploy.jobs.training.request import TrainRequest
 
 _MODULE = "jukebox_deploy.benchmarks.data_loading"
 _BATCHES = 400  # made alone
@@ -33,7 +33,7 @@ _FIRST = 8  # batches that are not timed: the threads begin with several at once
 def requests_of(options: argparse.Namespace, out: Path) -> Iterator[tuple[str, TrainRequest]]:
     """A run for every part of the bundle."""
     from jukebox_deploy.checkpoints.bundle import CheckpointBundle
-    from jukebox_deploy.jobs.train_request import TrainRequest
+    from jukebox_deploy.jobs.training.request import TrainRequest
     from jukebox_deploy.training.precision import TrainingPrecision
     from jukebox_deploy.training.settings import Part, RunSettings
 

@@ -64,7 +64,7 @@ class Machine:
 
 def describe_this_machine(device: str = "cpu") -> Machine:
     """The card, with the versions of all that may run, and the GPU if that is where it runs."""
-    from jukebox_deploy.jobs.opening import tool_versions
+    from jukebox_deploy.jobs.opening.eager import tool_versions
 
     return describe_machine(tool_versions(*PACKAGES), None if device == "cpu" else gpu_name())
 

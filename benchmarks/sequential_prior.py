@@ -126,7 +126,7 @@ class SequentialEngine(EagerEngine):
 
     def _function(self, kind: GraphKind, level: int, model: SequentialPrior) -> tuple[GraphSpec, GraphFunction]:
         from jukebox_deploy.export.graph_modules import graph_module
-        from jukebox_deploy.jobs.opening import on_threads
+        from jukebox_deploy.jobs.opening.eager import on_threads
 
         name = f"{kind}_{level}"
         if name not in self.graphs:

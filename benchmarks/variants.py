@@ -109,7 +109,7 @@ class Subjects:
         self._models: dict[int | None, VQVAE | Prior] = {}
         self.first = bundles[0]
         if checkpoint is not None:
-            from jukebox_deploy.jobs.opening import require_same_model
+            from jukebox_deploy.jobs.opening.eager import require_same_model
 
             for bundle in bundles:
                 require_same_model(bundle, checkpoint)
@@ -169,7 +169,7 @@ class Subjects:
         """The engine of a variant."""
         bundle = self._bundles[variant.bundle]
         if variant.is_engine:
-            from jukebox_deploy.jobs.bundle_opening import bundle_engine
+            from jukebox_deploy.jobs.opening.bundle import bundle_engine
 
             on_cpu = self.device == "cpu"
             options = OnnxRuntimeOptions(self.device, threads if on_cpu else None, map_weights=variant.mapped)
@@ -196,7 +196,7 @@ class Subjects:
         return model
 
     def _model(self, level: int | None) -> VQVAE | Prior:
-        from jukebox_deploy.jobs.opening import load_model
+        from jukebox_deploy.jobs.opening.eager import load_model
 
         if self._checkpoint is None:
             raise ConfigError("baselines run the weights of a checkpoint bundle; name it with --against.")
@@ -206,7 +206,7 @@ class Subjects:
         return self._models[level]
 
     def _function(self, spec: GraphSpec, threads: int, compiled: bool) -> GraphFunction:
-        from jukebox_deploy.jobs.opening import graph_function
+        from jukebox_deploy.jobs.opening.eager import graph_function
 
         return graph_function(spec, self._model(spec.model_level), threads, compiled)
 
@@ -281,7 +281,7 @@ def _reason_to_leave_out(
 
 @cache
 def _reason_not_to_compile(device: str) -> str | None:
-    from jukebox_deploy.jobs.opening import WITHOUT_COMPILING
+    from jukebox_deploy.jobs.opening.eager import WITHOUT_COMPILING
     from jukebox_deploy.models.compilation import require_compilation
 
     try:

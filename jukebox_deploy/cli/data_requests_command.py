@@ -27,7 +27,7 @@ def requests(folder: Path, out: Path, seconds: float, place: float, metadata: Pa
     `sample` makes such songs, and `evaluate-songs` tells whether they are what was asked for.
     """
     from jukebox_deploy.data.catalogue import read_catalogue
-    from jukebox_deploy.jobs.corpus_requests import corpus_requests, write_requests
+    from jukebox_deploy.jobs.requests.corpus import corpus_requests, write_requests
 
     catalogue = read_catalogue(folder, metadata=metadata)
     asked = corpus_requests(catalogue, seconds, place)

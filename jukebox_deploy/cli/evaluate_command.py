@@ -66,7 +66,7 @@ def command(bundles: tuple[Path, ...], against: Path | None, out: Path | None, a
     must have been exported without --no-logits.
     """
     from jukebox_deploy.jobs.evaluate_job import EvaluationRequest, evaluate
-    from jukebox_deploy.jobs.evaluation_data import DataChoice
+    from jukebox_deploy.jobs.evaluation.data import DataChoice
 
     everything = bundles if against is None else (against, *bundles)
     codes, data, threads = (choices.pop(name) for name in ("codes", "data", "threads"))

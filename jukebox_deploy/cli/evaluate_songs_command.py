@@ -15,8 +15,8 @@ if TYPE_CHECKING:
     from rich.table import Table
 
     from jukebox_deploy.engine import Engine
-    from jukebox_deploy.jobs.sample_quality import SampleQuality
-    from jukebox_deploy.jobs.scale_shares import MeanShare
+    from jukebox_deploy.jobs.samples.quality import SampleQuality
+    from jukebox_deploy.jobs.samples.scale_shares import MeanShare
 
 
 @click.command()
@@ -52,7 +52,7 @@ def command(songs: Path, data: Path, plot: Path | None, out: Path | None, as_jso
     Classifiers learn artists and genres from clips of the corpus that are as long as the samples, and are asked what
     they hear. For genres of a synthesized corpus, the share of energy on the genre's scale is measured as well.
     """
-    from jukebox_deploy.jobs.sample_quality import JudgeRequest, judge_samples
+    from jukebox_deploy.jobs.samples.quality import JudgeRequest, judge_samples
 
     codec = _open_codec(choices["codec"], choices["threads"])
     threads = {"threads": choices["threads"]} if choices["threads"] else {}
@@ -67,7 +67,7 @@ def command(songs: Path, data: Path, plot: Path | None, out: Path | None, as_jso
 def _open_codec(folder: Path | None, threads: int | None) -> Engine | None:
     if folder is None:
         return None
-    from jukebox_deploy.jobs.evaluated_bundles import open_evaluated
+    from jukebox_deploy.jobs.evaluation.bundles import open_evaluated
 
     (bundle,) = open_evaluated([folder], threads)
     return bundle.engine
@@ -76,7 +76,7 @@ def _open_codec(folder: Path | None, threads: int | None) -> Engine | None:
 def _draw(plot: Path | None, judged: tuple[SampleQuality, ...]) -> list[Path]:
     if plot is None:
         return []
-    from jukebox_deploy.jobs.sample_pictures import write_sample_picture
+    from jukebox_deploy.jobs.samples.pictures import write_sample_picture
 
     pictures = []
     for quality in judged:

@@ -89,7 +89,7 @@ def import_trained_command(
 
     from jukebox_deploy.checkpoints.bundle import CheckpointBundle
     from jukebox_deploy.contract import Precision
-    from jukebox_deploy.jobs.trained_bundle import join_bundles
+    from jukebox_deploy.jobs.training.bundle import join_bundles
 
     parts = [CheckpointBundle.open(run / "bundle" if (run / "bundle").is_dir() else run) for run in runs]
     element: torch.dtype | None = getattr(torch, Precision(dtype).dtype) if dtype else None

@@ -6,7 +6,7 @@ from typing import Any
 
 import click
 
-from jukebox_deploy.jobs.song_requests import LevelValue
+from jukebox_deploy.jobs.requests.songs import LevelValue
 
 
 class LevelValueType(click.ParamType[LevelValue]):

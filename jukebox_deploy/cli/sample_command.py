@@ -15,13 +15,13 @@ from jukebox_deploy.cli.progress import ProgressDisplay
 from jukebox_deploy.cli.sampling_progress import SamplingProgress
 from jukebox_deploy.cli.tensorrt_options import chosen_tensorrt, tensorrt_options
 from jukebox_deploy.engines.onnxruntime_sessions import GPU_PROVIDERS
-from jukebox_deploy.jobs.sample_job import Backend, EngineChoice, OpenedModel, SampleSummary, open_model
-from jukebox_deploy.jobs.song_requests import (
+from jukebox_deploy.jobs.requests.songs import (
     build_jobs,
     level_settings,
     read_jobs,
     read_lyrics,
 )
+from jukebox_deploy.jobs.sample_job import Backend, EngineChoice, OpenedModel, SampleSummary, open_model
 from jukebox_deploy.runtime.audio import SampleFormat
 from jukebox_deploy.runtime.events import Event, SongWarning
 from jukebox_deploy.runtime.sampler import SamplingOptions, SongJob

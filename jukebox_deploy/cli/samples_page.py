@@ -62,8 +62,8 @@ def _write(folder: Path | None, engines: Path | None, out: Path, force: bool, co
     from jukebox_deploy.checkpoints.bundle import CheckpointBundle
     from jukebox_deploy.cli.progress import ProgressDisplay
     from jukebox_deploy.cli.sampling_progress import SamplingProgress
-    from jukebox_deploy.jobs.samples_page import PageRequest, write_samples_page
-    from jukebox_deploy.jobs.samples_text import is_samples_page
+    from jukebox_deploy.jobs.samples.page import PageRequest, write_samples_page
+    from jukebox_deploy.jobs.samples.text import is_samples_page
 
     if folder is None:
         raise CheckpointError(f"{SHIPPED}: no trained model here; name a checkpoint bundle with --bundle.")
@@ -86,7 +86,7 @@ def _model(checkpoint: CheckpointBundle, engines: Path | None) -> Iterator[Opene
     """The checkpoint's graphs on ONNX Runtime; exported for this once unless they are named."""
     from jukebox_deploy.engines.bundle import open_bundle
     from jukebox_deploy.jobs.export_job import ExportRequest, export_bundle
-    from jukebox_deploy.jobs.opening import require_same_model
+    from jukebox_deploy.jobs.opening.eager import require_same_model
     from jukebox_deploy.jobs.sample_job import open_model
     from jukebox_deploy.jobs.tensorrt_check import TensorRtCheck
 

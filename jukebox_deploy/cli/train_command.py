@@ -17,9 +17,9 @@ from jukebox_deploy.cli.progress import ProgressDisplay
 from jukebox_deploy.cli.training_progress import training_progress
 
 if TYPE_CHECKING:
-    from jukebox_deploy.jobs.song_requests import LevelValue
+    from jukebox_deploy.jobs.requests.songs import LevelValue
     from jukebox_deploy.jobs.train_job import TrainingSummary
-    from jukebox_deploy.jobs.train_request import TrainingListener, TrainRequest
+    from jukebox_deploy.jobs.training.request import TrainingListener, TrainRequest
     from jukebox_deploy.models.losses import LossSettings
     from jukebox_deploy.training.settings import OptimiserSettings, Part, RunSettings
 
@@ -204,7 +204,7 @@ def _warn_of_emulation(request: TrainRequest) -> None:
 
 
 def _request(part: Part, options: dict[str, Any]) -> TrainRequest:
-    from jukebox_deploy.jobs.train_request import TrainRequest
+    from jukebox_deploy.jobs.training.request import TrainRequest
     from jukebox_deploy.training.settings import Cadence
 
     places = ("data", "out", "preset", "bundle", "fine_tune", "metadata", "vocabulary", "codes", "resume")

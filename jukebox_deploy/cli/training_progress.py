@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 from jukebox_deploy.cli.progress import Progress
 
 if TYPE_CHECKING:
-    from jukebox_deploy.jobs.train_request import TrainingEvent
+    from jukebox_deploy.jobs.training.request import TrainingEvent
 
 _ENCODING = "encoding songs"
 _SHOWN = ("loss", "bits", "samples_per_second", "codes_per_second")

@@ -16,7 +16,7 @@ from jukebox_deploy.engines.onnxruntime_sessions import CPU, GPU_PROVIDERS
 
 if TYPE_CHECKING:
     from jukebox_deploy.engines.bundle import EngineBundle
-    from jukebox_deploy.jobs.verify_report import Check, VerifyReport
+    from jukebox_deploy.jobs.verification.report import Check, VerifyReport
 
 PAGE_NAME = "verification.html"
 """The page that `--record` puts beside a manifest."""
@@ -71,8 +71,8 @@ def command(bundle: Path, against: Path, out: Path | None, as_json: bool, **choi
     """
     from jukebox_deploy.checkpoints.bundle import CheckpointBundle
     from jukebox_deploy.engines.bundle import open_bundle
+    from jukebox_deploy.jobs.verification.ladder import VerifyRequest
     from jukebox_deploy.jobs.verify_job import verify_bundle
-    from jukebox_deploy.jobs.verify_ladder import VerifyRequest
 
     tensorrt = chosen_tensorrt(choices)
     request = VerifyRequest(

@@ -10,7 +10,7 @@ from jukebox_deploy.benchmarks.report_style import STYLE
 from jukebox_deploy.files import atomic_path
 
 if TYPE_CHECKING:
-    from jukebox_deploy.jobs.verify_report import Check, VerifyReport
+    from jukebox_deploy.jobs.verification.report import Check, VerifyReport
 
 _HEADINGS = ("graph", "check", "at", "found", "limit", "outcome")
 

@@ -18,17 +18,17 @@ from typing import Any
 from jukebox_deploy.contract import GraphKind
 from jukebox_deploy.data.catalogue import Catalogue
 from jukebox_deploy.errors import EngineError
-from jukebox_deploy.jobs.evaluated_bundles import EvaluatedBundle, open_evaluated
-from jukebox_deploy.jobs.evaluation_data import (
+from jukebox_deploy.jobs.evaluation.bundles import EvaluatedBundle, open_evaluated
+from jukebox_deploy.jobs.evaluation.data import (
     DataChoice,
     PriorWindows,
     evaluation_windows,
     pieces_of_sound,
     some_songs,
 )
-from jukebox_deploy.jobs.reconstruction import LevelMeasurement, LevelQuality
+from jukebox_deploy.jobs.evaluation.reconstruction import LevelMeasurement, LevelQuality
+from jukebox_deploy.jobs.evaluation.token_scoring import PriorScore
 from jukebox_deploy.jobs.song_codes import code_cache, encode_songs
-from jukebox_deploy.jobs.token_scoring import PriorScore
 from jukebox_deploy.training.metrics import TokenScore
 
 ACCEPTED_COST = 0.01

@@ -31,8 +31,8 @@ from jukebox_deploy.export.validation import check_structure, require_parity
 from jukebox_deploy.export.weights import RawTensor, WeightFile, plain_tensors, weights_of_graphs, write_weights
 from jukebox_deploy.files import atomic_directory
 from jukebox_deploy.graphs import GraphOptions, declare_graphs
-from jukebox_deploy.jobs.opening import component_name, eager_engine, tool_versions
-from jukebox_deploy.jobs.parity import compare_graph, reason_not_to_run, reference, sizes_to_compare
+from jukebox_deploy.jobs.comparison.parity import compare_graph, reason_not_to_run, reference, sizes_to_compare
+from jukebox_deploy.jobs.opening.eager import component_name, eager_engine, tool_versions
 from jukebox_deploy.jobs.quantised_export import QuantisationRequest, Quantiser
 from jukebox_deploy.jobs.tensorrt_check import TensorRtCheck, check_with_tensorrt
 

@@ -23,9 +23,9 @@ from jukebox_deploy.export.linear_layers import LinearChoice, choose_layers
 from jukebox_deploy.export.quantisation import WeightFormat, column_error
 from jukebox_deploy.export.weights import RawTensor, WeightFile, quantised_tensors
 from jukebox_deploy.graphs import GraphOptions, declare_graphs, declare_step
-from jukebox_deploy.jobs.forced_windows import ForcedWindows, sample_windows, song_windows, whole_blocks
-from jukebox_deploy.jobs.opening import component_name, eager_engine
-from jukebox_deploy.jobs.quality import Quality, compare_logits, logits_of
+from jukebox_deploy.jobs.comparison.forced_windows import ForcedWindows, sample_windows, song_windows, whole_blocks
+from jukebox_deploy.jobs.comparison.quality import Quality, compare_logits, logits_of
+from jukebox_deploy.jobs.opening.eager import component_name, eager_engine
 from jukebox_deploy.runtime.store import find_songs
 
 MAX_KL = {LinearWeights.INT8: 0.01, LinearWeights.INT4: 0.05, LinearWeights.FP8: 0.05}

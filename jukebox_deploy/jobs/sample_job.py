@@ -22,8 +22,8 @@ from jukebox_deploy.engines.manifest import Target
 from jukebox_deploy.engines.onnxruntime_sessions import GPU_PROVIDERS, OnnxRuntimeOptions, import_onnxruntime
 from jukebox_deploy.engines.tensorrt_features import TensorRtOptions
 from jukebox_deploy.errors import EngineError
-from jukebox_deploy.jobs.bundle_opening import tensorrt_engine
-from jukebox_deploy.jobs.onnx_opening import onnx_engine
+from jukebox_deploy.jobs.opening.bundle import tensorrt_engine
+from jukebox_deploy.jobs.opening.onnx_graphs import onnx_engine
 from jukebox_deploy.labels.vocabulary import Vocabulary
 from jukebox_deploy.runtime.audio import WavReport
 from jukebox_deploy.runtime.events import Event, LevelProgress, SongDecoded, SongWarning
@@ -189,7 +189,7 @@ def _open_eager(bundle: EngineBundle, choice: EngineChoice) -> tuple[Engine, str
     from jukebox_deploy.checkpoints.bundle import CheckpointBundle
     from jukebox_deploy.engines.eager_replay import TorchRecording
     from jukebox_deploy.engines.replay import Recorder
-    from jukebox_deploy.jobs.opening import WITHOUT_COMPILING, eager_engine, require_same_model
+    from jukebox_deploy.jobs.opening.eager import WITHOUT_COMPILING, eager_engine, require_same_model
     from jukebox_deploy.models.compilation import require_compilation
 
     checkpoint = CheckpointBundle.open(choice.checkpoint or Path())

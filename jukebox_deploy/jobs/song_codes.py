@@ -19,8 +19,8 @@ from jukebox_deploy.engine import Engine
 from jukebox_deploy.engines.bundle import open_bundle
 from jukebox_deploy.engines.onnxruntime_sessions import OnnxRuntimeOptions
 from jukebox_deploy.graphs import declare_graphs
-from jukebox_deploy.jobs.bundle_opening import bundle_engine
-from jukebox_deploy.jobs.opening import eager_engine, require_same_model
+from jukebox_deploy.jobs.opening.bundle import bundle_engine
+from jukebox_deploy.jobs.opening.eager import eager_engine, require_same_model
 from jukebox_deploy.runtime.decode import encode_audio
 
 

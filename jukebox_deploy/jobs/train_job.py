@@ -8,9 +8,9 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from jukebox_deploy.checkpoints.bundle import CheckpointBundle
-from jukebox_deploy.jobs.train_prior import PriorTraining
-from jukebox_deploy.jobs.train_request import TrainingEvent, TrainingListener, TrainingPart, TrainRequest
-from jukebox_deploy.jobs.train_vqvae import VQVAETraining
+from jukebox_deploy.jobs.training.prior import PriorTraining
+from jukebox_deploy.jobs.training.request import TrainingEvent, TrainingListener, TrainingPart, TrainRequest
+from jukebox_deploy.jobs.training.vqvae import VQVAETraining
 from jukebox_deploy.training.logs import RunLog, require_board
 from jukebox_deploy.training.run_folder import RunFolder
 from jukebox_deploy.training.settings import Part

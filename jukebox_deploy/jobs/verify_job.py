@@ -18,10 +18,10 @@ from jukebox_deploy.engines.device import NoDeviceError
 from jukebox_deploy.engines.manifest import Target
 from jukebox_deploy.engines.onnxruntime_sessions import CPU
 from jukebox_deploy.errors import EngineError
-from jukebox_deploy.jobs.opening import require_same_model, tool_versions
-from jukebox_deploy.jobs.verify_build import build_checks
-from jukebox_deploy.jobs.verify_ladder import Ladder, VerifyRequest
-from jukebox_deploy.jobs.verify_report import Check, CheckKind, VerifyReport, not_run
+from jukebox_deploy.jobs.opening.eager import require_same_model, tool_versions
+from jukebox_deploy.jobs.verification.build import build_checks
+from jukebox_deploy.jobs.verification.ladder import Ladder, VerifyRequest
+from jukebox_deploy.jobs.verification.report import Check, CheckKind, VerifyReport, not_run
 
 _TOOLS = ("jukebox-deploy", "torch", "onnxruntime", "onnxruntime-gpu", "tensorrt", "tensorrt-rtx")
 

@@ -19,7 +19,7 @@ pytest.importorskip("onnxruntime")
 @pytest.fixture
 def no_tables(monkeypatch):
     """Graphs made by hand are not those that a model declares."""
-    monkeypatch.setattr("jukebox_deploy.jobs.onnx_opening.require_current_tables", lambda bundle: None)
+    monkeypatch.setattr("jukebox_deploy.jobs.opening.onnx_graphs.require_current_tables", lambda bundle: None)
 
 
 def test_the_stages_of_an_opening_add_up(tmp_path, no_tables):

@@ -3,7 +3,7 @@ from __future__ import annotations
 from click.testing import CliRunner
 
 from jukebox_deploy.cli.main import cli
-from jukebox_deploy.jobs.song_requests import read_jobs
+from jukebox_deploy.jobs.requests.songs import read_jobs
 from tests.data.song_folders import noise, write_sound, write_table
 
 

@@ -12,10 +12,10 @@ from click.testing import CliRunner
 
 from jukebox_deploy.cli.evaluate_command import _signed
 from jukebox_deploy.cli.main import cli
-from jukebox_deploy.jobs import evaluated_bundles
 from jukebox_deploy.jobs.evaluate_job import BundleResult, Evaluation, PriorResult
-from jukebox_deploy.jobs.evaluation_data import DataChoice
-from jukebox_deploy.jobs.token_scoring import PriorScore, score_with_model
+from jukebox_deploy.jobs.evaluation import bundles as evaluated_bundles
+from jukebox_deploy.jobs.evaluation.data import DataChoice
+from jukebox_deploy.jobs.evaluation.token_scoring import PriorScore, score_with_model
 from jukebox_deploy.training.metrics import TokenScore
 from tests.jobs.small_evaluation import joint_lyrics_config, write_checkpoint, write_songs
 

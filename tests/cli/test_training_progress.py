@@ -2,7 +2,7 @@ from __future__ import annotations
 
 from jukebox_deploy.cli.progress import Pace
 from jukebox_deploy.cli.training_progress import training_progress
-from jukebox_deploy.jobs.train_request import TrainingEvent
+from jukebox_deploy.jobs.training.request import TrainingEvent
 
 
 def test_training_tells_its_own_rate_and_the_time_left() -> None:

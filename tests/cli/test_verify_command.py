@@ -14,7 +14,7 @@ from jukebox_deploy.cli.main import cli
 from jukebox_deploy.engines.bundle import open_bundle
 from jukebox_deploy.engines.tensorrt_features import TensorRtOptions
 from jukebox_deploy.errors import EngineError
-from jukebox_deploy.jobs import verify_ladder
+from jukebox_deploy.jobs.verification import ladder as verify_ladder
 from tests.damaged_bundles import with_flipped_weight
 
 GRAPHS = "vqvae_decode_2,prefill_1,step_1"

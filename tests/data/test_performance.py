@@ -13,8 +13,8 @@ from jukebox_deploy.data.synthesis.genres import GENRES
 from jukebox_deploy.data.synthesis.outline import outline
 from jukebox_deploy.data.synthesis.performance import PEAK, _Performance, perform
 from jukebox_deploy.data.synthesis.score import Arrangement, Drum, Hit, Note, Part, SectionKind
-from jukebox_deploy.jobs.discriminant import predict_held_out
-from jukebox_deploy.jobs.sound_features import band_levels, pitch_class_energies, pitch_class_levels
+from jukebox_deploy.jobs.samples.discriminant import predict_held_out
+from jukebox_deploy.jobs.samples.sound_features import band_levels, pitch_class_energies, pitch_class_levels
 from tests.data.short_songs import RATE, short_song
 
 INTRO, REFRAIN = SectionKind.INTRO, SectionKind.REFRAIN

@@ -28,7 +28,7 @@ from jukebox_deploy.engines.replay import Recorder, Work
 from jukebox_deploy.errors import EngineError
 from jukebox_deploy.export.graph_modules import graph_module
 from jukebox_deploy.graphs import GraphOptions, declare_graphs
-from jukebox_deploy.jobs.opening import eager_engine
+from jukebox_deploy.jobs.opening.eager import eager_engine
 from jukebox_deploy.models.builders import build_model
 from jukebox_deploy.presets import preset
 from tests.engines import handmade_prior

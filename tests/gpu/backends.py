@@ -23,10 +23,10 @@ from jukebox_deploy.engines.tensorrt_flavour import load_flavour
 from jukebox_deploy.errors import EngineError, JukeboxError
 from jukebox_deploy.export.cutting import Cutting
 from jukebox_deploy.graphs import GraphOptions
-from jukebox_deploy.jobs.bundle_opening import tensorrt_engine
 from jukebox_deploy.jobs.export_job import ExportRequest
-from jukebox_deploy.jobs.onnx_opening import onnx_engine
-from jukebox_deploy.jobs.opening import eager_engine
+from jukebox_deploy.jobs.opening.bundle import tensorrt_engine
+from jukebox_deploy.jobs.opening.eager import eager_engine
+from jukebox_deploy.jobs.opening.onnx_graphs import onnx_engine
 from jukebox_deploy.jobs.quantised_export import Calibration, QuantisationRequest
 from jukebox_deploy.jobs.tensorrt_check import TensorRtCheck
 from jukebox_deploy.models.compilation import require_compilation

@@ -14,8 +14,8 @@ import numpy as np
 from jukebox_deploy.config import PriorConfig
 from jukebox_deploy.contract import GraphKind, GraphSpec
 from jukebox_deploy.engine import Engine, PriorSession
-from jukebox_deploy.jobs.parity import compare_graph, sizes_to_compare
-from jukebox_deploy.jobs.window_runs import (
+from jukebox_deploy.jobs.comparison.parity import compare_graph, sizes_to_compare
+from jukebox_deploy.jobs.comparison.window_runs import (
     StretchPlace,
     WindowStretch,
     make_stretch,

@@ -23,9 +23,9 @@ from jukebox_deploy.engines.cuda_device import CudaDevice
 from jukebox_deploy.engines.device import DeviceProperties
 from jukebox_deploy.engines.manifest import Target
 from jukebox_deploy.errors import EngineError
-from jukebox_deploy.jobs.opening import eager_engine
+from jukebox_deploy.jobs.opening.eager import eager_engine
+from jukebox_deploy.jobs.verification.ladder import VerifyRequest
 from jukebox_deploy.jobs.verify_job import verify_bundle
-from jukebox_deploy.jobs.verify_ladder import VerifyRequest
 from tests.gpu import suite
 from tests.gpu.backends import BACKENDS, CASES, UPSAMPLER, Case, Material, NotHereError
 from tests.gpu.conftest import MakeMaterial

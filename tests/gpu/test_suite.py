@@ -13,8 +13,8 @@ from jukebox_deploy.engines.bundle import open_bundle
 from jukebox_deploy.engines.eager import EagerEngine, EagerSession
 from jukebox_deploy.engines.tensorrt import TensorRtEngine
 from jukebox_deploy.jobs.export_job import export_bundle
-from jukebox_deploy.jobs.onnx_opening import onnx_engine
-from jukebox_deploy.jobs.opening import eager_engine
+from jukebox_deploy.jobs.opening.eager import eager_engine
+from jukebox_deploy.jobs.opening.onnx_graphs import onnx_engine
 from jukebox_deploy.jobs.verify_job import verify_bundle
 from tests.damaged_bundles import with_flipped_weight
 from tests.engines import fake_tensorrt

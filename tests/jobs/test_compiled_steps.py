@@ -13,7 +13,7 @@ from jukebox_deploy.checkpoints.bundle import CheckpointBundle
 from jukebox_deploy.engines.bundle import EngineBundle
 from jukebox_deploy.errors import SamplingError
 from jukebox_deploy.graphs import GraphOptions, declare_graphs
-from jukebox_deploy.jobs.opening import eager_engine
+from jukebox_deploy.jobs.opening.eager import eager_engine
 from jukebox_deploy.jobs.sample_job import Backend, EngineChoice, open_model
 from jukebox_deploy.models.compilation import compile_for_inference
 from jukebox_deploy.runtime.sampler import SamplingOptions, SongJob
@@ -29,7 +29,7 @@ def traced(monkeypatch: pytest.MonkeyPatch) -> None:
     """Steps are traced, but kernels are not compiled: that takes ten seconds for each session."""
     counters.clear()
     compile_step = partial(compile_for_inference, backend="aot_eager")
-    monkeypatch.setattr("jukebox_deploy.jobs.opening.compile_for_inference", compile_step)
+    monkeypatch.setattr("jukebox_deploy.jobs.opening.eager.compile_for_inference", compile_step)
 
 
 @pytest.mark.parametrize("level", range(3))

@@ -13,8 +13,8 @@ from jukebox_deploy.engines.onnxruntime_sessions import GraphFile
 from jukebox_deploy.export.feeds import random_feed
 from jukebox_deploy.export.graph_modules import graph_module
 from jukebox_deploy.export.validation import TensorParity
-from jukebox_deploy.jobs.difference import Difference, find_difference, first_difference
-from jukebox_deploy.jobs.opening import load_model
+from jukebox_deploy.jobs.comparison.difference import Difference, find_difference, first_difference
+from jukebox_deploy.jobs.opening.eager import load_model
 from tests.damaged_bundles import with_flipped_weight
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from jukebox_deploy.jobs.discriminant import LinearDiscriminant, predict_held_out
+from jukebox_deploy.jobs.samples.discriminant import LinearDiscriminant, predict_held_out
 
 
 def clouds(seed: int = 0, count: int = 200) -> tuple[np.ndarray, list[str]]:

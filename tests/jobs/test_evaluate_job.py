@@ -22,11 +22,11 @@ from jukebox_deploy.jobs.evaluate_job import (
     PriorResult,
     evaluate,
 )
-from jukebox_deploy.jobs.evaluated_bundles import open_evaluated
-from jukebox_deploy.jobs.evaluation_data import DataChoice
+from jukebox_deploy.jobs.evaluation.bundles import open_evaluated
+from jukebox_deploy.jobs.evaluation.data import DataChoice
+from jukebox_deploy.jobs.evaluation.token_scoring import PriorScore
 from jukebox_deploy.jobs.export_job import ExportRequest, export_bundle
 from jukebox_deploy.jobs.tensorrt_check import TensorRtCheck
-from jukebox_deploy.jobs.token_scoring import PriorScore
 from jukebox_deploy.training.metrics import TokenScore
 from tests.damaged_bundles import with_changed_manifest
 from tests.data.song_folders import noise, write_sound, write_table

@@ -11,7 +11,7 @@ from jukebox_deploy.data.audio_files import read_song
 from jukebox_deploy.data.catalogue import CatalogueFilters, read_catalogue
 from jukebox_deploy.data.code_cache import CodeCache, encode_catalogue
 from jukebox_deploy.errors import DataError
-from jukebox_deploy.jobs.evaluation_data import DataChoice, evaluation_windows, pieces_of_sound, some_songs
+from jukebox_deploy.jobs.evaluation.data import DataChoice, evaluation_windows, pieces_of_sound, some_songs
 from jukebox_deploy.presets import preset
 from tests.data.song_folders import ramp, write_sound
 from tests.jobs.small_evaluation import VOCABULARY, prior_of, upsampler_config, write_songs

@@ -9,7 +9,7 @@ import pytest
 import soundfile
 
 from jukebox_deploy.errors import AudioError
-from jukebox_deploy.jobs.ogg_files import with_serial_number, write_ogg
+from jukebox_deploy.jobs.samples.ogg_files import with_serial_number, write_ogg
 
 RATE = 8000
 SOUND = 0.5 * np.sin(2 * np.pi * 440 * np.arange(3 * RATE) / RATE)

@@ -13,14 +13,20 @@ from jukebox_deploy.contract import GraphKind
 from jukebox_deploy.engines.bundle import EngineBundle, open_bundle
 from jukebox_deploy.errors import ConfigError, EngineError
 from jukebox_deploy.export.cutting import Cutting
+from jukebox_deploy.jobs.comparison.window_runs import (
+    StretchPlace,
+    WindowStretch,
+    make_stretch,
+    run_given_codes,
+    run_greedy_codes,
+)
 from jukebox_deploy.jobs.export_job import ExportRequest, export_bundle
-from jukebox_deploy.jobs.onnx_opening import onnx_engine
-from jukebox_deploy.jobs.opening import eager_engine
+from jukebox_deploy.jobs.opening.eager import eager_engine
+from jukebox_deploy.jobs.opening.onnx_graphs import onnx_engine
 from jukebox_deploy.jobs.tensorrt_check import TensorRtCheck
+from jukebox_deploy.jobs.verification.ladder import VerifyRequest
+from jukebox_deploy.jobs.verification.report import Outcome
 from jukebox_deploy.jobs.verify_job import verify_bundle
-from jukebox_deploy.jobs.verify_ladder import VerifyRequest
-from jukebox_deploy.jobs.verify_report import Outcome
-from jukebox_deploy.jobs.window_runs import StretchPlace, WindowStretch, make_stretch, run_given_codes, run_greedy_codes
 from tests.damaged_bundles import with_flipped_weight
 
 PARTS = 3

@@ -21,11 +21,11 @@ from jukebox_deploy.engines.quantised_weights import describe_prior, quantised_w
 from jukebox_deploy.errors import ExportError, ParityError, SamplingError
 from jukebox_deploy.graphs import GraphOptions, declare_graphs
 from jukebox_deploy.jobs import quantised_export
+from jukebox_deploy.jobs.comparison.forced_windows import sample_windows, song_windows, whole_blocks
+from jukebox_deploy.jobs.comparison.quality import compare_logits, logits_of
 from jukebox_deploy.jobs.export_job import ExportEvent, ExportRequest, export_bundle
-from jukebox_deploy.jobs.forced_windows import sample_windows, song_windows, whole_blocks
-from jukebox_deploy.jobs.onnx_opening import onnx_engine
-from jukebox_deploy.jobs.opening import eager_engine
-from jukebox_deploy.jobs.quality import compare_logits, logits_of
+from jukebox_deploy.jobs.opening.eager import eager_engine
+from jukebox_deploy.jobs.opening.onnx_graphs import onnx_engine
 from jukebox_deploy.jobs.quantised_export import (
     Calibration,
     QuantisationRequest,
@@ -34,9 +34,9 @@ from jukebox_deploy.jobs.quantised_export import (
     song_folders,
 )
 from jukebox_deploy.jobs.tensorrt_check import TensorRtCheck
+from jukebox_deploy.jobs.verification.ladder import VerifyRequest
+from jukebox_deploy.jobs.verification.report import CheckKind, Outcome
 from jukebox_deploy.jobs.verify_job import verify_bundle
-from jukebox_deploy.jobs.verify_ladder import VerifyRequest
-from jukebox_deploy.jobs.verify_report import CheckKind, Outcome
 from jukebox_deploy.presets import preset
 from jukebox_deploy.runtime.song import SongLengths, SongRequest
 from jukebox_deploy.runtime.store import Fingerprint, SongRecord, SongStore

@@ -7,8 +7,8 @@ import pytest
 import torch
 
 from jukebox_deploy.graphs import declare_graphs
-from jukebox_deploy.jobs.opening import eager_engine
-from jukebox_deploy.jobs.reconstruction import LevelMeasurement, reconstructed
+from jukebox_deploy.jobs.evaluation.reconstruction import LevelMeasurement, reconstructed
+from jukebox_deploy.jobs.opening.eager import eager_engine
 from jukebox_deploy.models.losses import spectral_convergence
 from tests.data.song_folders import noise
 from tests.jobs.small_evaluation import upsampler_config, write_checkpoint

@@ -12,9 +12,9 @@ from jukebox_deploy.checkpoints.bundle import CheckpointBundle
 from jukebox_deploy.data.synthesis.performance import perform
 from jukebox_deploy.errors import DataError, EngineError, SamplingError
 from jukebox_deploy.graphs import declare_graphs
-from jukebox_deploy.jobs.opening import eager_engine
-from jukebox_deploy.jobs.sample_pictures import nearest_clip, write_sample_picture
-from jukebox_deploy.jobs.sample_quality import JudgeRequest, SampleQuality, judge_samples
+from jukebox_deploy.jobs.opening.eager import eager_engine
+from jukebox_deploy.jobs.samples.pictures import nearest_clip, write_sample_picture
+from jukebox_deploy.jobs.samples.quality import JudgeRequest, SampleQuality, judge_samples
 from tests.data.short_songs import RATE
 from tests.data.song_folders import noise, write_sound, write_table
 from tests.jobs.sampled_songs import ARTISTS, GENRES, refrain, write_corpus, write_song

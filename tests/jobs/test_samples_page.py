@@ -13,10 +13,10 @@ from jukebox_deploy.checkpoints.random_bundle import write_random_bundle
 from jukebox_deploy.config import TimingConfig
 from jukebox_deploy.data.synthesis.artists import ARTISTS
 from jukebox_deploy.data.synthesis.genres import GENRES
-from jukebox_deploy.jobs import samples_page
 from jukebox_deploy.jobs.sample_job import OpenedModel
-from jukebox_deploy.jobs.samples_page import PageRequest, songs_to_ask_for, voice_begins, write_samples_page
-from jukebox_deploy.jobs.samples_text import is_samples_page
+from jukebox_deploy.jobs.samples import page as samples_page
+from jukebox_deploy.jobs.samples.page import PageRequest, songs_to_ask_for, voice_begins, write_samples_page
+from jukebox_deploy.jobs.samples.text import is_samples_page
 from jukebox_deploy.labels.vocabulary import Vocabulary
 from tests.data.short_songs import short_song
 from tests.runtime.fake_engine import FakeEngine

@@ -8,8 +8,8 @@ import numpy as np
 import pytest
 
 from jukebox_deploy.data.synthesis.genres import GENRES
-from jukebox_deploy.jobs.scale_shares import MeanShare, compare_scale_shares, own_and_other_shares, scale_share
-from jukebox_deploy.jobs.song_clips import ClipFormat
+from jukebox_deploy.jobs.samples.scale_shares import MeanShare, compare_scale_shares, own_and_other_shares, scale_share
+from jukebox_deploy.jobs.samples.song_clips import ClipFormat
 
 FORM = ClipFormat(16_000, 16_000)
 EVEN = np.full((1, 12), 1 / 12)

@@ -18,7 +18,7 @@ from jukebox_deploy.data.synthesis.score import Arrangement
 from jukebox_deploy.data.synthesis.song_files import CorpusIdentity
 from jukebox_deploy.errors import SamplingError
 from jukebox_deploy.jobs.evaluate_job import EvaluationRequest, evaluate
-from jukebox_deploy.jobs.evaluation_data import DataChoice
+from jukebox_deploy.jobs.evaluation.data import DataChoice
 from jukebox_deploy.jobs.shipped_model import PROMPT_FILE, SAMPLING_FILE, SHIPPED, sampling_advice, shipped_model
 from jukebox_deploy.presets import preset
 from jukebox_deploy.runtime.audio import read_prompt

@@ -7,7 +7,7 @@ import pytest
 
 from jukebox_deploy.data.catalogue import read_catalogue
 from jukebox_deploy.errors import AudioError, DataError, SamplingError
-from jukebox_deploy.jobs.song_clips import ClipFormat, corpus_clips, sampled_clips, sampled_levels
+from jukebox_deploy.jobs.samples.song_clips import ClipFormat, corpus_clips, sampled_clips, sampled_levels
 from tests.data.short_songs import RATE
 from tests.data.song_folders import noise, ramp, write_sound, write_table
 from tests.jobs.sampled_songs import write_song

@@ -12,8 +12,8 @@ import pytest
 
 from jukebox_deploy.config_json import config_from_dict, config_to_dict
 from jukebox_deploy.errors import SamplingError
-from jukebox_deploy.jobs.request_lines import parse_line
-from jukebox_deploy.jobs.song_requests import (
+from jukebox_deploy.jobs.requests.lines import parse_line
+from jukebox_deploy.jobs.requests.songs import (
     LevelValue,
     build_jobs,
     level_settings,

@@ -7,7 +7,13 @@ import pytest
 
 from jukebox_deploy.data.synthesis.scales import PITCH_CLASSES, frequency
 from jukebox_deploy.errors import AudioError
-from jukebox_deploy.jobs.sound_features import BANDS, PITCH_FLOOR, band_levels, pitch_class_energies, pitch_class_levels
+from jukebox_deploy.jobs.samples.sound_features import (
+    BANDS,
+    PITCH_FLOOR,
+    band_levels,
+    pitch_class_energies,
+    pitch_class_levels,
+)
 
 RATE = 16_000
 

@@ -13,7 +13,7 @@ import numpy as np
 import pytest
 
 from jukebox_deploy.errors import SamplingError
-from jukebox_deploy.jobs.song_requests import build_jobs, read_jobs
+from jukebox_deploy.jobs.requests.songs import build_jobs, read_jobs
 from jukebox_deploy.runtime.song import LevelSettings, Mode, SongLengths, SongRequest
 from jukebox_deploy.runtime.store import Fingerprint, SongRecord, SongStore
 

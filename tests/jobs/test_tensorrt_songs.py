@@ -12,9 +12,9 @@ from jukebox_deploy.engines.manifest import Target
 from jukebox_deploy.engines.tensorrt_features import TensorRtOptions
 from jukebox_deploy.engines.tensorrt_runtime import Platform
 from jukebox_deploy.export.cutting import Cutting
-from jukebox_deploy.jobs.bundle_opening import tensorrt_engine
 from jukebox_deploy.jobs.export_job import ExportRequest, export_bundle
-from jukebox_deploy.jobs.onnx_opening import onnx_engine
+from jukebox_deploy.jobs.opening.bundle import tensorrt_engine
+from jukebox_deploy.jobs.opening.onnx_graphs import onnx_engine
 from jukebox_deploy.jobs.sample_job import EngineChoice, OpenedModel, open_model
 from jukebox_deploy.jobs.tensorrt_check import TensorRtCheck
 from jukebox_deploy.runtime.sampler import SamplingOptions, SongJob

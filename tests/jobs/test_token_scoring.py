@@ -11,10 +11,10 @@ from jukebox_deploy.data.windows import WindowBatch
 from jukebox_deploy.engine import Engine
 from jukebox_deploy.errors import EngineError
 from jukebox_deploy.graphs import GraphOptions, declare_graphs
-from jukebox_deploy.jobs.evaluation_data import DataChoice, evaluation_windows
-from jukebox_deploy.jobs.opening import eager_engine
+from jukebox_deploy.jobs.evaluation.data import DataChoice, evaluation_windows
+from jukebox_deploy.jobs.evaluation.token_scoring import score_with_engine, score_with_model
+from jukebox_deploy.jobs.opening.eager import eager_engine
 from jukebox_deploy.jobs.song_codes import code_cache, encode_songs
-from jukebox_deploy.jobs.token_scoring import score_with_engine, score_with_model
 from tests.jobs.small_evaluation import CONFIGS, VOCABULARY, prior_of, write_checkpoint, write_songs
 
 SEVEN = 7

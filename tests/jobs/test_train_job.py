@@ -13,10 +13,10 @@ import torch
 from jukebox_deploy.checkpoints.bundle import CheckpointBundle
 from jukebox_deploy.config import LabelRules
 from jukebox_deploy.errors import CheckpointError, ConfigError, DataError, TrainingError
-from jukebox_deploy.jobs import train_vqvae
 from jukebox_deploy.jobs.train_job import TrainingSummary, train
-from jukebox_deploy.jobs.train_request import TrainingEvent, TrainRequest
-from jukebox_deploy.jobs.trained_bundle import join_bundles
+from jukebox_deploy.jobs.training import vqvae as train_vqvae
+from jukebox_deploy.jobs.training.bundle import join_bundles
+from jukebox_deploy.jobs.training.request import TrainingEvent, TrainRequest
 from jukebox_deploy.models.losses import LossSettings
 from jukebox_deploy.training.settings import Cadence, OptimiserSettings, Part, RunSettings
 

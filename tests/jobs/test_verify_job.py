@@ -21,9 +21,9 @@ from jukebox_deploy.export.validation import LIMITS, TensorParity
 from jukebox_deploy.graphs import GraphOptions
 from jukebox_deploy.jobs.export_job import ExportRequest, export_bundle
 from jukebox_deploy.jobs.tensorrt_check import TensorRtCheck
+from jukebox_deploy.jobs.verification.ladder import VerifyRequest, signal_to_error
+from jukebox_deploy.jobs.verification.report import Check, CheckKind, Outcome, VerifyReport
 from jukebox_deploy.jobs.verify_job import verify_bundle
-from jukebox_deploy.jobs.verify_ladder import VerifyRequest, signal_to_error
-from jukebox_deploy.jobs.verify_report import Check, CheckKind, Outcome, VerifyReport
 from tests.damaged_bundles import with_changed_manifest, with_flipped_weight
 from tests.engines import fake_tensorrt
 from tests.export.small_models import unlabelled_config
@@ -206,7 +206,7 @@ class TestGraphsOfEngines:
         def build_engine(*arguments):
             raise EngineError("condition_1: tensorrt-rtx cannot build the engine.")
 
-        monkeypatch.setattr("jukebox_deploy.jobs.verify_build.build_engine", build_engine)
+        monkeypatch.setattr("jukebox_deploy.jobs.verification.build.build_engine", build_engine)
         report = verify_bundle(engines, tiny_checkpoint, VerifyRequest(self.GRAPHS[:1]), exported=tiny_engine_bundle)
         with pytest.raises(ParityError, match=r"condition_1, parse and build at tensorrt-rtx .*: condition_1: tens"):
             report.require()

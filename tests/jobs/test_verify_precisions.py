@@ -17,9 +17,9 @@ from jukebox_deploy.graphs import GraphOptions
 from jukebox_deploy.jobs.export_job import ExportRequest, export_bundle
 from jukebox_deploy.jobs.quantised_export import Calibration, QuantisationRequest
 from jukebox_deploy.jobs.tensorrt_check import TensorRtCheck
+from jukebox_deploy.jobs.verification.ladder import VerifyRequest
+from jukebox_deploy.jobs.verification.report import CheckKind, Outcome, VerifyReport
 from jukebox_deploy.jobs.verify_job import verify_bundle
-from jukebox_deploy.jobs.verify_ladder import VerifyRequest
-from jukebox_deploy.jobs.verify_report import CheckKind, Outcome, VerifyReport
 from tests.damaged_bundles import with_scaled_weight, with_zeroed_weight
 from tests.engines import fake_tensorrt
 from tests.export.small_models import unlabelled_config
@@ -121,7 +121,7 @@ class TestQuantisedEngines:
         def find_difference(*arguments: object) -> None:
             raise EngineError("onnxruntime is not installed.")
 
-        monkeypatch.setattr("jukebox_deploy.jobs.verify_origin.find_difference", find_difference)
+        monkeypatch.setattr("jukebox_deploy.jobs.verification.origin.find_difference", find_difference)
         lost = with_zeroed_weight(onnx, tmp_path / "lost", "step_0", "core.transformer.layers.0.mlp_norm.weight")
         engines = fake_tensorrt.save_engines(lost, tmp_path / "engines")
         failed = [c for c in verify_bundle(engines, checkpoint, exported=lost).checks if c.failed]

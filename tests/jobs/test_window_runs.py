@@ -8,8 +8,8 @@ import numpy as np
 import pytest
 
 from jukebox_deploy.graphs import GraphOptions, declare_graphs
-from jukebox_deploy.jobs.opening import eager_engine
-from jukebox_deploy.jobs.window_runs import StretchPlace, make_stretch, run_given_codes, run_greedy_codes
+from jukebox_deploy.jobs.comparison.window_runs import StretchPlace, make_stretch, run_given_codes, run_greedy_codes
+from jukebox_deploy.jobs.opening.eager import eager_engine
 from jukebox_deploy.presets import preset
 
 TINY = preset("tiny")

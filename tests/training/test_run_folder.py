@@ -13,7 +13,7 @@ from jukebox_deploy.cli.main import failure_of
 from jukebox_deploy.config import JukeboxConfig
 from jukebox_deploy.errors import TrainingError
 from jukebox_deploy.jobs.train_job import train
-from jukebox_deploy.jobs.train_request import TrainRequest
+from jukebox_deploy.jobs.training.request import TrainRequest
 from jukebox_deploy.training.checkpoint import Snapshot
 from jukebox_deploy.training.run_folder import RunFolder, RunRecord
 from jukebox_deploy.training.settings import Cadence, OptimiserSettings, Part

@@ -8,9 +8,9 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from jukebox_deploy.files import atomic_path
-from jukebox_deploy.jobs.sample_quality import Recognition, SampleQuality
-from jukebox_deploy.jobs.song_clips import Clip, ClipFormat
-from jukebox_deploy.jobs.train_request import sample_indices
+from jukebox_deploy.jobs.samples.quality import Recognition, SampleQuality
+from jukebox_deploy.jobs.samples.song_clips import Clip, ClipFormat
+from jukebox_deploy.jobs.training.request import sample_indices
 from jukebox_deploy.runtime.spectrogram import log_magnitudes
 
 if TYPE_CHECKING:

@@ -9,7 +9,7 @@ from jukebox_deploy.engines.onnxruntime_sessions import OnnxRuntimeOptions
 from jukebox_deploy.engines.tensorrt import TensorRtEngine, open_tensorrt
 from jukebox_deploy.engines.tensorrt_features import TensorRtOptions
 from jukebox_deploy.errors import EngineError
-from jukebox_deploy.jobs.onnx_opening import onnx_engine, require_current_tables
+from jukebox_deploy.jobs.opening.onnx_graphs import onnx_engine, require_current_tables
 
 
 def bundle_engine(

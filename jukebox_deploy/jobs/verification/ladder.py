@@ -22,31 +22,18 @@ from jukebox_deploy.engines.tensorrt_features import TensorRtOptions
 from jukebox_deploy.export.feeds import random_feed
 from jukebox_deploy.export.validation import LIMITS, compare
 from jukebox_deploy.graphs import GraphOptions, declare_graphs
-from jukebox_deploy.jobs.bundle_opening import bundle_engine
-from jukebox_deploy.jobs.difference import Arrays
-from jukebox_deploy.jobs.error_statistics import error_statistics
-from jukebox_deploy.jobs.graph_runs import run_graph
-from jukebox_deploy.jobs.opening import eager_engine
-from jukebox_deploy.jobs.parity import (
+from jukebox_deploy.jobs.comparison.difference import Arrays
+from jukebox_deploy.jobs.comparison.error_statistics import error_statistics
+from jukebox_deploy.jobs.comparison.graph_runs import run_graph
+from jukebox_deploy.jobs.comparison.parity import (
     compare_graph,
     reason_not_to_run,
     reference,
     sizes_to_compare,
     slots_to_compare,
 )
-from jukebox_deploy.jobs.quality import compare_logits
-from jukebox_deploy.jobs.quantised_export import measure_quality, worst_column
-from jukebox_deploy.jobs.verify_origin import OriginFinder
-from jukebox_deploy.jobs.verify_report import (
-    Check,
-    CheckKind,
-    check_of_error,
-    check_of_share,
-    check_of_tensors,
-    not_run,
-)
-from jukebox_deploy.jobs.verify_weights import rounded_weights
-from jukebox_deploy.jobs.window_runs import (
+from jukebox_deploy.jobs.comparison.quality import compare_logits
+from jukebox_deploy.jobs.comparison.window_runs import (
     StretchPlace,
     WindowStretch,
     inputs_of_step,
@@ -54,6 +41,19 @@ from jukebox_deploy.jobs.window_runs import (
     run_given_codes,
     run_greedy_codes,
 )
+from jukebox_deploy.jobs.opening.bundle import bundle_engine
+from jukebox_deploy.jobs.opening.eager import eager_engine
+from jukebox_deploy.jobs.quantised_export import measure_quality, worst_column
+from jukebox_deploy.jobs.verification.origin import OriginFinder
+from jukebox_deploy.jobs.verification.report import (
+    Check,
+    CheckKind,
+    check_of_error,
+    check_of_share,
+    check_of_tensors,
+    not_run,
+)
+from jukebox_deploy.jobs.verification.weights import rounded_weights
 from jukebox_deploy.training.metrics import error_energy
 
 SOUND_LIMIT = -20 * math.log10(LIMITS[Precision.FP32].relative_error)

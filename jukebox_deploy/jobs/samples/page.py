@@ -25,10 +25,10 @@ from jukebox_deploy.data.synthesis.performance import perform
 from jukebox_deploy.data.synthesis.score import Arrangement, SectionKind, Song
 from jukebox_deploy.engine import Engine
 from jukebox_deploy.files import atomic_directory
-from jukebox_deploy.jobs.ogg_files import write_ogg
-from jukebox_deploy.jobs.reconstruction import reconstructed
+from jukebox_deploy.jobs.evaluation.reconstruction import reconstructed
 from jukebox_deploy.jobs.sample_job import OpenedModel
-from jukebox_deploy.jobs.samples_text import PAGE_FILE, Reconstruction, Sample, SamplesPage
+from jukebox_deploy.jobs.samples.ogg_files import write_ogg
+from jukebox_deploy.jobs.samples.text import PAGE_FILE, Reconstruction, Sample, SamplesPage
 from jukebox_deploy.jobs.shipped_model import sampling_advice
 from jukebox_deploy.runtime.events import Event, SongDecoded
 from jukebox_deploy.runtime.sampler import SamplingOptions, SongJob

@@ -12,7 +12,7 @@ from jukebox_deploy.data.catalogue import Catalogue, read_catalogue
 from jukebox_deploy.data.code_cache import CodedSongs
 from jukebox_deploy.data.windows import CodeWindows, WindowBatch, WindowSettings
 from jukebox_deploy.errors import DataError
-from jukebox_deploy.jobs.train_request import sample_indices
+from jukebox_deploy.jobs.training.request import sample_indices
 from jukebox_deploy.labels.vocabulary import Vocabulary
 
 PIECE_SECONDS = 5.0

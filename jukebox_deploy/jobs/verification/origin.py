@@ -14,10 +14,10 @@ from jukebox_deploy.engines.onnxruntime_sessions import GraphFile
 from jukebox_deploy.errors import EngineError
 from jukebox_deploy.export.graph_modules import graph_module
 from jukebox_deploy.export.validation import TensorParity
-from jukebox_deploy.jobs.difference import find_difference, first_difference
-from jukebox_deploy.jobs.opening import load_model
-from jukebox_deploy.jobs.parity import reason_not_to_run
-from jukebox_deploy.jobs.verify_weights import RoundedWeights
+from jukebox_deploy.jobs.comparison.difference import find_difference, first_difference
+from jukebox_deploy.jobs.comparison.parity import reason_not_to_run
+from jukebox_deploy.jobs.opening.eager import load_model
+from jukebox_deploy.jobs.verification.weights import RoundedWeights
 
 
 @dataclass(frozen=True)

@@ -13,8 +13,8 @@ from jukebox_deploy.contract import GraphSpec, Precision, TensorSpec
 from jukebox_deploy.engine import Engine
 from jukebox_deploy.export.feeds import random_feed
 from jukebox_deploy.export.validation import Statistics, TensorParity, compare
-from jukebox_deploy.jobs.arrays_on_disk import ArraysOnDisk
-from jukebox_deploy.jobs.graph_runs import run_graph
+from jukebox_deploy.jobs.comparison.arrays_on_disk import ArraysOnDisk
+from jukebox_deploy.jobs.comparison.graph_runs import run_graph
 from jukebox_deploy.parameter_counts import system_parameters
 
 _LARGE_SLOT = 32 << 20

@@ -16,9 +16,9 @@ from jukebox_deploy.config import JukeboxConfig
 from jukebox_deploy.data.catalogue import Catalogue
 from jukebox_deploy.data.crops import AudioCrops, CropSettings
 from jukebox_deploy.errors import ConfigError, TrainingError
-from jukebox_deploy.jobs.train_request import Songs, TrainingListener, TrainRequest
-from jukebox_deploy.jobs.trained_bundle import component_source, write_trained_bundle
-from jukebox_deploy.jobs.training_sounds import write_sounds
+from jukebox_deploy.jobs.training.bundle import component_source, write_trained_bundle
+from jukebox_deploy.jobs.training.request import Songs, TrainingListener, TrainRequest
+from jukebox_deploy.jobs.training.sounds import write_sounds
 from jukebox_deploy.models.bottleneck import Codebook, CodebookState, UpdateRule, restore_codebook
 from jukebox_deploy.models.builders import build_vqvae
 from jukebox_deploy.models.losses import Bandwidths, LossSettings, spectral_convergence

@@ -19,7 +19,7 @@ from jukebox_deploy.engine import Engine
 from jukebox_deploy.errors import SamplingError
 from jukebox_deploy.export.calibration import CalibrationWindows
 from jukebox_deploy.export.feeds import random_feed
-from jukebox_deploy.jobs.window_runs import WindowStretch, random_conditioning, run_sampled_codes
+from jukebox_deploy.jobs.comparison.window_runs import WindowStretch, random_conditioning, run_sampled_codes
 from jukebox_deploy.labels.rows import window_labels
 from jukebox_deploy.labels.vocabulary import Vocabulary
 from jukebox_deploy.runtime.conditioning import WindowConditioner

@@ -9,8 +9,8 @@ from typing import Any
 
 from jukebox_deploy.config_json import config_from_dict
 from jukebox_deploy.errors import ConfigError, SamplingError
-from jukebox_deploy.jobs.request_lines import parse_line
-from jukebox_deploy.jobs.source_labels import with_labels_of_source
+from jukebox_deploy.jobs.requests.lines import parse_line
+from jukebox_deploy.jobs.requests.source_labels import with_labels_of_source
 from jukebox_deploy.runtime.sampler import SongJob
 from jukebox_deploy.runtime.song import LevelSettings, SongRequest
 

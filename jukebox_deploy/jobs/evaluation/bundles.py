@@ -19,11 +19,11 @@ from jukebox_deploy.engines.manifest import Target
 from jukebox_deploy.engines.onnxruntime_sessions import OnnxRuntimeOptions
 from jukebox_deploy.errors import EngineError
 from jukebox_deploy.graphs import declare_graphs
-from jukebox_deploy.jobs.bundle_opening import bundle_engine
-from jukebox_deploy.jobs.opening import eager_engine, pytorch_threads
-from jukebox_deploy.jobs.parity import reason_not_to_run
+from jukebox_deploy.jobs.comparison.parity import reason_not_to_run
+from jukebox_deploy.jobs.evaluation.token_scoring import Listener, PriorScore, score_with_engine, score_with_model
+from jukebox_deploy.jobs.opening.bundle import bundle_engine
+from jukebox_deploy.jobs.opening.eager import eager_engine, pytorch_threads
 from jukebox_deploy.jobs.song_codes import weights_digest
-from jukebox_deploy.jobs.token_scoring import Listener, PriorScore, score_with_engine, score_with_model
 from jukebox_deploy.labels.vocabulary import Vocabulary
 
 

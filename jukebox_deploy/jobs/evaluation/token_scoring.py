@@ -17,8 +17,8 @@ from jukebox_deploy.contract import GraphKind
 from jukebox_deploy.data.windows import WindowBatch
 from jukebox_deploy.engine import Engine, prior_graphs, require_graphs, run_by_row
 from jukebox_deploy.errors import EngineError
+from jukebox_deploy.jobs.comparison.window_runs import WindowStretch, gives_logits, logits_of_given_codes
 from jukebox_deploy.jobs.quantised_export import measured_slots
-from jukebox_deploy.jobs.window_runs import WindowStretch, gives_logits, logits_of_given_codes
 from jukebox_deploy.models.prior import Prior
 from jukebox_deploy.training.metrics import TokenScore, token_score
 from jukebox_deploy.training.objective import PriorObjective

@@ -9,8 +9,8 @@ import numpy as np
 
 from jukebox_deploy.config import PriorConfig
 from jukebox_deploy.engine import Engine
-from jukebox_deploy.jobs.forced_windows import ForcedWindows
-from jukebox_deploy.jobs.window_runs import run_given_codes
+from jukebox_deploy.jobs.comparison.forced_windows import ForcedWindows
+from jukebox_deploy.jobs.comparison.window_runs import run_given_codes
 
 
 @dataclass(frozen=True)

@@ -14,8 +14,8 @@ from jukebox_deploy.config import LabelRules
 from jukebox_deploy.data.audio_files import Audio, read_stretch
 from jukebox_deploy.data.catalogue import Catalogue
 from jukebox_deploy.errors import AudioError, DataError, SamplingError
-from jukebox_deploy.jobs.sound_features import SHORTEST_SECONDS
-from jukebox_deploy.jobs.train_request import sample_indices
+from jukebox_deploy.jobs.samples.sound_features import SHORTEST_SECONDS
+from jukebox_deploy.jobs.training.request import sample_indices
 from jukebox_deploy.labels.vocabulary import canonical
 from jukebox_deploy.runtime.store import find_songs, read_record
 from jukebox_deploy.sound_files import open_sound

@@ -17,8 +17,8 @@ import numpy.typing as npt
 from jukebox_deploy.data.dice import Dice, Stream
 from jukebox_deploy.data.synthesis.genres import GENRES, Genre
 from jukebox_deploy.data.synthesis.scales import OCTAVE
-from jukebox_deploy.jobs.song_clips import ClipFormat
-from jukebox_deploy.jobs.sound_features import pitch_class_energies
+from jukebox_deploy.jobs.samples.song_clips import ClipFormat
+from jukebox_deploy.jobs.samples.sound_features import pitch_class_energies
 
 Numbers = npt.NDArray[np.float64]
 

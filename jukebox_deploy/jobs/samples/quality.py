@@ -16,11 +16,11 @@ from jukebox_deploy.data.audio_files import Audio
 from jukebox_deploy.data.catalogue import Catalogue, read_catalogue
 from jukebox_deploy.engine import Engine
 from jukebox_deploy.errors import DataError, EngineError, SamplingError
-from jukebox_deploy.jobs.discriminant import LinearDiscriminant, predict_held_out
-from jukebox_deploy.jobs.reconstruction import reconstructed
-from jukebox_deploy.jobs.scale_shares import ScaleShares, compare_scale_shares
-from jukebox_deploy.jobs.song_clips import Clip, ClipFormat, corpus_clips, sampled_clips, sampled_levels
-from jukebox_deploy.jobs.sound_features import band_levels, pitch_class_energies, pitch_class_levels
+from jukebox_deploy.jobs.evaluation.reconstruction import reconstructed
+from jukebox_deploy.jobs.samples.discriminant import LinearDiscriminant, predict_held_out
+from jukebox_deploy.jobs.samples.scale_shares import ScaleShares, compare_scale_shares
+from jukebox_deploy.jobs.samples.song_clips import Clip, ClipFormat, corpus_clips, sampled_clips, sampled_levels
+from jukebox_deploy.jobs.samples.sound_features import band_levels, pitch_class_energies, pitch_class_levels
 from jukebox_deploy.threads import map_in_threads
 
 CORPUS_CLIPS = 600

@@ -20,11 +20,11 @@ from jukebox_deploy.engines.eager import EagerEngine, GraphFunction
 from jukebox_deploy.errors import ConfigError, LabelError, TrainingError
 from jukebox_deploy.export.graph_modules import graph_module
 from jukebox_deploy.graphs import declare_graphs
-from jukebox_deploy.jobs.fine_tuning import begin_with, fit_label_tables, vocabulary_of
 from jukebox_deploy.jobs.song_codes import code_cache, encode_songs, weights_digest
-from jukebox_deploy.jobs.train_request import Songs, TrainingEvent, TrainingListener, TrainRequest, sample_indices
-from jukebox_deploy.jobs.trained_bundle import component_source, write_trained_bundle
-from jukebox_deploy.jobs.training_samples import write_samples
+from jukebox_deploy.jobs.training.bundle import component_source, write_trained_bundle
+from jukebox_deploy.jobs.training.fine_tuning import begin_with, fit_label_tables, vocabulary_of
+from jukebox_deploy.jobs.training.request import Songs, TrainingEvent, TrainingListener, TrainRequest, sample_indices
+from jukebox_deploy.jobs.training.samples import write_samples
 from jukebox_deploy.labels.vocabulary import Vocabulary
 from jukebox_deploy.labels.vocabulary_files import read_vocabulary
 from jukebox_deploy.models.builders import build_prior

@@ -12,7 +12,7 @@ from jukebox_deploy.config import JukeboxConfig
 from jukebox_deploy.data.code_cache import CodedSong
 from jukebox_deploy.data.windows import song_labels
 from jukebox_deploy.engine import Engine
-from jukebox_deploy.jobs.training_sounds import write_sounds
+from jukebox_deploy.jobs.training.sounds import write_sounds
 from jukebox_deploy.labels.vocabulary import Vocabulary
 from jukebox_deploy.runtime.conditioning import WindowConditioner
 from jukebox_deploy.runtime.decode import decode_codes

@@ -10,7 +10,7 @@ from jukebox_deploy.engines.bundle import EngineBundle
 from jukebox_deploy.engines.tensorrt_build import BuildOptions, BuildSummary, Feature, build_engine
 from jukebox_deploy.engines.tensorrt_flavour import flavour_version
 from jukebox_deploy.errors import EngineError
-from jukebox_deploy.jobs.verify_report import Check, CheckKind, Outcome, not_run
+from jukebox_deploy.jobs.verification.report import Check, CheckKind, Outcome, not_run
 
 _ON_A_GPU = (Feature.REFIT, Feature.STRIPPED)
 """Features that a flavour may build on a GPU only; nothing in the arithmetic depends on them."""

@@ -19,7 +19,7 @@ from jukebox_deploy.engines.threads import worthwhile_threads
 from jukebox_deploy.errors import EngineError
 from jukebox_deploy.export.graph_modules import graph_module
 from jukebox_deploy.export.weights import WeightFile
-from jukebox_deploy.jobs.onnx_opening import require_current_tables
+from jukebox_deploy.jobs.opening.onnx_graphs import require_current_tables
 from jukebox_deploy.models.compilation import compile_for_inference, explained_compilation
 from jukebox_deploy.models.prior import Prior
 from jukebox_deploy.models.vqvae import VQVAE

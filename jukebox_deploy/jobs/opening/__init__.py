@@ -1,0 +1,1 @@
+"""From a folder to an engine that runs, whatever the folder holds."""

@@ -1,0 +1,1 @@
+"""Songs as users ask for them: by options, by files of lines, by the songs of a corpus."""
