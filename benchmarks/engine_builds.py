@@ -108,8 +108,8 @@ def _export(case: BuildCase, folder: Path) -> dict[str, Any]:
 
 def _build(case: BuildCase, folder: Path) -> dict[str, Any]:
     from jukebox_deploy.engines.bundle import open_bundle
-    from jukebox_deploy.engines.tensorrt_build import BuildOptions
-    from jukebox_deploy.engines.tensorrt_bundle import build_bundle
+    from jukebox_deploy.engines.tensorrt.build import BuildOptions
+    from jukebox_deploy.engines.tensorrt.bundle import build_bundle
 
     source = open_bundle(folder / _EXPORT, verify_hashes=False)
     options = BuildOptions(compute_capabilities=(case.capability,))

@@ -60,7 +60,7 @@ def open_once(opening: Opening, begun: float, clock: Callable[[], float] = time.
     """
     from jukebox_deploy.benchmarks.process_memory import memory_field
     from jukebox_deploy.engines.bundle import open_bundle
-    from jukebox_deploy.engines.onnxruntime_sessions import OnnxRuntimeOptions, import_onnxruntime
+    from jukebox_deploy.engines.onnxruntime.sessions import OnnxRuntimeOptions, import_onnxruntime
     from jukebox_deploy.jobs.opening.onnx_graphs import onnx_engine
 
     import_onnxruntime()

@@ -14,7 +14,7 @@ import numpy as np
 
 from jukebox_deploy.config import JukeboxConfig
 from jukebox_deploy.contract import GraphKind, GraphSpec
-from jukebox_deploy.engines.eager import EagerEngine, EagerSession, GraphFunction, GraphOpener
+from jukebox_deploy.engines.eager.engine import EagerEngine, EagerSession, GraphFunction, GraphOpener
 from jukebox_deploy.errors import EngineError
 
 if TYPE_CHECKING:

@@ -21,10 +21,10 @@ from jukebox_deploy.contract import GraphKind, GraphSpec, LinearWeights, Precisi
 from jukebox_deploy.costs import linear_weight_bytes, step_bytes
 from jukebox_deploy.engine import Engine
 from jukebox_deploy.engines.bundle import EngineBundle, open_bundle
-from jukebox_deploy.engines.eager import EagerEngine, GraphFunction
-from jukebox_deploy.engines.eager_replay import TorchRecording
+from jukebox_deploy.engines.eager.engine import EagerEngine, GraphFunction
+from jukebox_deploy.engines.eager.replay import TorchRecording
 from jukebox_deploy.engines.manifest import Target
-from jukebox_deploy.engines.onnxruntime_sessions import LARGE_WEIGHTS, OnnxRuntimeOptions
+from jukebox_deploy.engines.onnxruntime.sessions import LARGE_WEIGHTS, OnnxRuntimeOptions
 from jukebox_deploy.engines.quantised_weights import facts_of
 from jukebox_deploy.engines.replay import Recorder
 from jukebox_deploy.engines.threads import worthwhile_threads
@@ -32,7 +32,7 @@ from jukebox_deploy.errors import ConfigError, EngineError
 
 if TYPE_CHECKING:
     from jukebox_deploy.checkpoints.bundle import CheckpointBundle
-    from jukebox_deploy.engines.tensorrt_features import TensorRtOptions
+    from jukebox_deploy.engines.tensorrt.features import TensorRtOptions
     from jukebox_deploy.models.prior import Prior
     from jukebox_deploy.models.vqvae import VQVAE
 

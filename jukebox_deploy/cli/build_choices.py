@@ -15,7 +15,7 @@ from jukebox_deploy.engines.manifest import Manifest, Target
 from jukebox_deploy.errors import EngineError
 
 if TYPE_CHECKING:
-    from jukebox_deploy.engines.tensorrt_build import BuildOptions
+    from jukebox_deploy.engines.tensorrt.build import BuildOptions
     from jukebox_deploy.export.cutting import Cutting
     from jukebox_deploy.jobs.export_job import ExportRequest
 
@@ -67,7 +67,7 @@ def _arithmetic(choices: Mapping[str, Any]) -> tuple[Precision | None, LinearWei
 
 def build_options(target: Target, choices: Mapping[str, Any]) -> BuildOptions:
     """What to build for."""
-    from jukebox_deploy.engines.tensorrt_build import BuildOptions, Feature
+    from jukebox_deploy.engines.tensorrt.build import BuildOptions, Feature
 
     return BuildOptions(
         target,

@@ -27,7 +27,7 @@ from jukebox_deploy.engines.manifest import Target
 from jukebox_deploy.errors import EngineError
 
 if TYPE_CHECKING:
-    from jukebox_deploy.engines.tensorrt_build import BuildSummary
+    from jukebox_deploy.engines.tensorrt.build import BuildSummary
     from jukebox_deploy.jobs.export_job import ExportEvent
 
 _PATH = click.Path(path_type=Path)
@@ -101,7 +101,7 @@ def command(source: Path, target: str, out: Path | None, force: bool, as_json: b
     if runs_graphs:
         report_graphs(_make_ready(bundle, chosen, _required(out, target), force), as_json)
         return
-    from jukebox_deploy.engines.tensorrt_bundle import build_bundle, processes_to_build
+    from jukebox_deploy.engines.tensorrt.bundle import build_bundle, processes_to_build
 
     out = _required(out, target)
     ours = replacing(out, force=force, is_ours=_is_bundle, inputs=[bundle.folder])
@@ -146,7 +146,7 @@ def _build_checkpoint(
 
 
 def _make_ready(source: EngineBundle, graphs: tuple[str, ...], out: Path, force: bool) -> EngineBundle:
-    from jukebox_deploy.engines.onnxruntime_build import build_ready_bundle
+    from jukebox_deploy.engines.onnxruntime.build import build_ready_bundle
 
     with replacing(out, force=force, is_ours=_is_bundle, inputs=[source.folder]), progress_line("reading") as say:
         return build_ready_bundle(source, out, graphs, lambda graph: say(f"{graph}: fusing integer weights"))

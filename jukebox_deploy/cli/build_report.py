@@ -16,7 +16,7 @@ from jukebox_deploy.engines.manifest import Target
 from jukebox_deploy.errors import EngineError
 
 if TYPE_CHECKING:
-    from jukebox_deploy.engines.tensorrt_build import BuildSummary
+    from jukebox_deploy.engines.tensorrt.build import BuildSummary
 
 
 def report_checked(bundle: EngineBundle, as_json: bool) -> None:
@@ -32,7 +32,7 @@ def report_checked(bundle: EngineBundle, as_json: bool) -> None:
 
 
 def _more_to_do(bundle: EngineBundle) -> str:
-    from jukebox_deploy.engines.onnxruntime_build import can_be_ready
+    from jukebox_deploy.engines.onnxruntime.build import can_be_ready
 
     return "; with --out, a copy that opens sooner" if can_be_ready(bundle) else "; there is nothing to build"
 
@@ -55,7 +55,7 @@ def report_graphs(bundle: EngineBundle, as_json: bool) -> None:
 
 
 def _graphs(bundle: EngineBundle) -> list[dict[str, Any]]:
-    from jukebox_deploy.engines.onnxruntime_build import is_ready
+    from jukebox_deploy.engines.onnxruntime.build import is_ready
 
     manifest = bundle.manifest
     return [

@@ -130,8 +130,8 @@ class Demo:
 
     def _build(self, bundle: EngineBundle) -> None:
         from jukebox_deploy.engines.manifest import Target
-        from jukebox_deploy.engines.tensorrt_build import BuildOptions
-        from jukebox_deploy.engines.tensorrt_bundle import build_bundle, processes_to_build
+        from jukebox_deploy.engines.tensorrt.build import BuildOptions
+        from jukebox_deploy.engines.tensorrt.bundle import build_bundle, processes_to_build
 
         out = self._out / "engines"
         with self._teller.stage("Build TensorRT-RTX engines, no GPU needed", "build", bundle.folder, "--out", out):

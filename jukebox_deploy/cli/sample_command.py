@@ -14,7 +14,7 @@ from jukebox_deploy.cli.options import PATH, grouped
 from jukebox_deploy.cli.progress import ProgressDisplay
 from jukebox_deploy.cli.sampling_progress import SamplingProgress
 from jukebox_deploy.cli.tensorrt_options import chosen_tensorrt, tensorrt_options
-from jukebox_deploy.engines.onnxruntime_sessions import GPU_PROVIDERS
+from jukebox_deploy.engines.onnxruntime.sessions import GPU_PROVIDERS
 from jukebox_deploy.jobs.requests.songs import (
     build_jobs,
     level_settings,

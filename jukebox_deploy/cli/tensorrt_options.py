@@ -10,7 +10,7 @@ import click
 from jukebox_deploy.cli.options import PATH, UsualFloat, grouped
 
 if TYPE_CHECKING:
-    from jukebox_deploy.engines.tensorrt_features import TensorRtOptions
+    from jukebox_deploy.engines.tensorrt.features import TensorRtOptions
 
 tensorrt_options = grouped(
     click.option("--host-code", is_flag=True, help="Let engines for TensorRT bring code for the processor."),
@@ -35,7 +35,7 @@ TENSORRT_CHOICES = ("host_code", "lean_runtime", "weight_budget", "weights_from"
 def chosen_tensorrt(options: Mapping[str, Any]) -> TensorRtOptions | None:
     """The options of `tensorrt_options` that were given; `None` if none was."""
     from jukebox_deploy.engines.bundle import open_bundle
-    from jukebox_deploy.engines.tensorrt_features import TensorRtOptions
+    from jukebox_deploy.engines.tensorrt.features import TensorRtOptions
 
     budget, source, kernels = options["weight_budget"], options["weights_from"], options["kernel_caches"]
     if not any((options["host_code"], options["lean_runtime"], budget is not None, source, kernels)):

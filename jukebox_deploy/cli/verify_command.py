@@ -12,7 +12,7 @@ from jukebox_deploy.cli.options import FILE, PATH, comma_separated, give_report,
 from jukebox_deploy.cli.progress import progress_line
 from jukebox_deploy.cli.tables import output_console, plain_table
 from jukebox_deploy.cli.tensorrt_options import chosen_tensorrt, tensorrt_options
-from jukebox_deploy.engines.onnxruntime_sessions import CPU, GPU_PROVIDERS
+from jukebox_deploy.engines.onnxruntime.sessions import CPU, GPU_PROVIDERS
 
 if TYPE_CHECKING:
     from jukebox_deploy.engines.bundle import EngineBundle

@@ -9,16 +9,16 @@ from pathlib import Path
 
 from jukebox_deploy.checkpoints.bundle import CheckpointBundle
 from jukebox_deploy.engines.bundle import EngineBundle, open_bundle
-from jukebox_deploy.engines.tensorrt_build import BuildOptions, BuildSummary
-from jukebox_deploy.engines.tensorrt_bundle import (
+from jukebox_deploy.engines.tensorrt.build import BuildOptions, BuildSummary
+from jukebox_deploy.engines.tensorrt.bundle import (
     GraphProgress,
     build_bundle,
     divide_capabilities,
     processes_to_build,
 )
-from jukebox_deploy.engines.tensorrt_capabilities import Arithmetic
-from jukebox_deploy.engines.tensorrt_flavour import load_flavour
-from jukebox_deploy.engines.tensorrt_trial import try_build
+from jukebox_deploy.engines.tensorrt.capabilities import Arithmetic
+from jukebox_deploy.engines.tensorrt.flavour import load_flavour
+from jukebox_deploy.engines.tensorrt.trial import try_build
 from jukebox_deploy.errors import EngineError
 from jukebox_deploy.files import require_free, scratch_folder
 from jukebox_deploy.jobs.export_job import ExportEvent, ExportRequest, export_bundle, select_graphs

@@ -20,8 +20,8 @@ from jukebox_deploy.engines import quantised_weights
 from jukebox_deploy.engines.bundle import write_manifest
 from jukebox_deploy.engines.graph_check import check_graph_file
 from jukebox_deploy.engines.manifest import GraphEntry, GraphPart, Manifest, Target
-from jukebox_deploy.engines.onnxruntime import OnnxRuntimeEngine
-from jukebox_deploy.engines.onnxruntime_sessions import OnnxRuntimeOptions
+from jukebox_deploy.engines.onnxruntime.engine import OnnxRuntimeEngine
+from jukebox_deploy.engines.onnxruntime.sessions import OnnxRuntimeOptions
 from jukebox_deploy.errors import ExportError
 from jukebox_deploy.export.cutting import Cutting
 from jukebox_deploy.export.parallel import TraceRequest, trace_all

@@ -19,8 +19,8 @@ from jukebox_deploy.engine import Engine
 from jukebox_deploy.engines.bundle import EngineBundle, open_bundle
 from jukebox_deploy.engines.device import NoDeviceError
 from jukebox_deploy.engines.manifest import Target
-from jukebox_deploy.engines.onnxruntime_sessions import GPU_PROVIDERS, OnnxRuntimeOptions, import_onnxruntime
-from jukebox_deploy.engines.tensorrt_features import TensorRtOptions
+from jukebox_deploy.engines.onnxruntime.sessions import GPU_PROVIDERS, OnnxRuntimeOptions, import_onnxruntime
+from jukebox_deploy.engines.tensorrt.features import TensorRtOptions
 from jukebox_deploy.errors import EngineError
 from jukebox_deploy.jobs.opening.bundle import tensorrt_engine
 from jukebox_deploy.jobs.opening.onnx_graphs import onnx_engine
@@ -187,7 +187,7 @@ def _open_eager(bundle: EngineBundle, choice: EngineChoice) -> tuple[Engine, str
     import torch
 
     from jukebox_deploy.checkpoints.bundle import CheckpointBundle
-    from jukebox_deploy.engines.eager_replay import TorchRecording
+    from jukebox_deploy.engines.eager.replay import TorchRecording
     from jukebox_deploy.engines.replay import Recorder
     from jukebox_deploy.jobs.opening.eager import WITHOUT_COMPILING, eager_engine, require_same_model
     from jukebox_deploy.models.compilation import require_compilation

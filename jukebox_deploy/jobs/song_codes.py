@@ -17,7 +17,7 @@ from jukebox_deploy.data.catalogue import Catalogue, read_catalogue
 from jukebox_deploy.data.code_cache import CodeCache, CodedSongs, encode_catalogue
 from jukebox_deploy.engine import Engine
 from jukebox_deploy.engines.bundle import open_bundle
-from jukebox_deploy.engines.onnxruntime_sessions import OnnxRuntimeOptions
+from jukebox_deploy.engines.onnxruntime.sessions import OnnxRuntimeOptions
 from jukebox_deploy.graphs import declare_graphs
 from jukebox_deploy.jobs.opening.bundle import bundle_engine
 from jukebox_deploy.jobs.opening.eager import eager_engine, require_same_model

@@ -7,7 +7,7 @@ from enum import StrEnum
 from pathlib import Path
 
 from jukebox_deploy.engines.manifest import GraphEntry, Target
-from jukebox_deploy.engines.tensorrt_build import BuildOptions, build_engine
+from jukebox_deploy.engines.tensorrt.build import BuildOptions, build_engine
 from jukebox_deploy.files import scratch_folder
 
 SMALL_WEIGHTS = 256 << 20

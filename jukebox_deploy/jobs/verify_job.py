@@ -16,7 +16,7 @@ from jukebox_deploy.contract import GraphSpec
 from jukebox_deploy.engines.bundle import EngineBundle
 from jukebox_deploy.engines.device import NoDeviceError
 from jukebox_deploy.engines.manifest import Target
-from jukebox_deploy.engines.onnxruntime_sessions import CPU
+from jukebox_deploy.engines.onnxruntime.sessions import CPU
 from jukebox_deploy.errors import EngineError
 from jukebox_deploy.jobs.opening.eager import require_same_model, tool_versions
 from jukebox_deploy.jobs.verification.build import build_checks

@@ -15,7 +15,7 @@ from jukebox_deploy.benchmarks.plan import BenchmarkPlan
 from jukebox_deploy.benchmarks.results import Backend, WorkloadKind
 from jukebox_deploy.benchmarks.variants import open_subjects
 from jukebox_deploy.cli.main import cli
-from jukebox_deploy.engines.tensorrt_features import TensorRtOptions
+from jukebox_deploy.engines.tensorrt.features import TensorRtOptions
 from jukebox_deploy.errors import ConfigError
 from tests.engines import fake_tensorrt
 from tests.engines.host_device import HostDevice
@@ -45,7 +45,7 @@ def device(monkeypatch):
     """Pretended, for all engines of TensorRT."""
     device = HostDevice()
     monkeypatch.setattr(
-        "jukebox_deploy.engines.tensorrt.open_platform",
+        "jukebox_deploy.engines.tensorrt.engine.open_platform",
         lambda target, options: fake_tensorrt.platform(target, device),
     )
     return device

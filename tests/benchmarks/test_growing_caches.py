@@ -17,7 +17,7 @@ from jukebox_deploy.benchmarks.tasks import SlotWindows
 from jukebox_deploy.config import JukeboxConfig, LyricsConfig, PriorConfig, TransformerConfig
 from jukebox_deploy.contract import Precision, Role
 from jukebox_deploy.engine import Engine
-from jukebox_deploy.engines.eager import EagerEngine
+from jukebox_deploy.engines.eager.engine import EagerEngine
 from jukebox_deploy.errors import EngineError
 from jukebox_deploy.export.feeds import random_feed
 from jukebox_deploy.export.graph_modules import graph_module

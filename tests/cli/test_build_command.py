@@ -13,13 +13,13 @@ from click.testing import CliRunner, Result
 
 from jukebox_deploy.checkpoints.bundle import CheckpointBundle
 from jukebox_deploy.cli.main import cli
-from jukebox_deploy.engines import tensorrt_build
 from jukebox_deploy.engines.bundle import EngineBundle, open_bundle
 from jukebox_deploy.engines.cuda_device import CudaDevice
 from jukebox_deploy.engines.device import NoDeviceError
 from jukebox_deploy.engines.manifest import Target
-from jukebox_deploy.engines.tensorrt_capabilities import set_compute_capabilities
-from jukebox_deploy.engines.tensorrt_flavour import shared_logger
+from jukebox_deploy.engines.tensorrt import build as tensorrt_build
+from jukebox_deploy.engines.tensorrt.capabilities import set_compute_capabilities
+from jukebox_deploy.engines.tensorrt.flavour import shared_logger
 from tests.engines.handmade_graphs import save_bundle
 
 

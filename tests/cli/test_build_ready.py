@@ -10,7 +10,7 @@ from click.testing import CliRunner, Result
 
 from jukebox_deploy.cli.main import cli
 from jukebox_deploy.engines.bundle import open_bundle
-from jukebox_deploy.engines.onnxruntime_build import is_ready
+from jukebox_deploy.engines.onnxruntime.build import is_ready
 from tests.engines import handmade_prior
 
 pytest.importorskip("onnxruntime")

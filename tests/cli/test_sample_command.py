@@ -445,7 +445,7 @@ class TestBadBundles:
         def open_platform(*_: object) -> None:
             raise NoDeviceError("there is no GPU.")
 
-        monkeypatch.setattr("jukebox_deploy.engines.tensorrt.open_platform", open_platform)
+        monkeypatch.setattr("jukebox_deploy.engines.tensorrt.engine.open_platform", open_platform)
         write_manifest(copied.folder, replace(copied.manifest, target=Target.TENSORRT_RTX))
         assert "there is no GPU." in self.refused(copied.folder)
 

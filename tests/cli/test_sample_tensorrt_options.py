@@ -8,7 +8,7 @@ import pytest
 from click.testing import CliRunner
 
 from jukebox_deploy.cli.main import cli
-from jukebox_deploy.engines.tensorrt_features import TensorRtOptions
+from jukebox_deploy.engines.tensorrt.features import TensorRtOptions
 from jukebox_deploy.errors import EngineError
 from jukebox_deploy.jobs.sample_job import EngineChoice
 

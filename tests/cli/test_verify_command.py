@@ -12,7 +12,7 @@ from click.testing import CliRunner
 from jukebox_deploy.checkpoints.random_bundle import write_random_bundle
 from jukebox_deploy.cli.main import cli
 from jukebox_deploy.engines.bundle import open_bundle
-from jukebox_deploy.engines.tensorrt_features import TensorRtOptions
+from jukebox_deploy.engines.tensorrt.features import TensorRtOptions
 from jukebox_deploy.errors import EngineError
 from jukebox_deploy.jobs.verification import ladder as verify_ladder
 from tests.damaged_bundles import with_flipped_weight

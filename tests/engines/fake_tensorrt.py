@@ -24,10 +24,10 @@ from jukebox_deploy.contract import GraphSpec, dimension_symbol, numpy_dtype
 from jukebox_deploy.engines.bundle import EngineBundle, open_bundle, write_manifest
 from jukebox_deploy.engines.device import ALIGNMENT
 from jukebox_deploy.engines.manifest import GraphEntry, GraphPart, Target
-from jukebox_deploy.engines.onnxruntime_sessions import GraphFile, OnnxRuntimeOptions, open_session
-from jukebox_deploy.engines.tensorrt_flavour import BuildEvents
-from jukebox_deploy.engines.tensorrt_graph import DTYPE_OF
-from jukebox_deploy.engines.tensorrt_runtime import Platform
+from jukebox_deploy.engines.onnxruntime.sessions import GraphFile, OnnxRuntimeOptions, open_session
+from jukebox_deploy.engines.tensorrt.flavour import BuildEvents
+from jukebox_deploy.engines.tensorrt.graph import DTYPE_OF
+from jukebox_deploy.engines.tensorrt.runtime import Platform
 from tests.engines.host_device import HostDevice
 
 VERSION = "1.7.1.116"

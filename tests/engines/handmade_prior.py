@@ -25,9 +25,9 @@ from jukebox_deploy.contract import (
     TensorSpec,
 )
 from jukebox_deploy.engines.bundle import EngineBundle, open_bundle, write_manifest
-from jukebox_deploy.engines.eager import EagerEngine, GraphFunction
+from jukebox_deploy.engines.eager.engine import EagerEngine, GraphFunction
 from jukebox_deploy.engines.manifest import GraphEntry
-from jukebox_deploy.engines.onnxruntime import OnnxRuntimeEngine
+from jukebox_deploy.engines.onnxruntime.engine import OnnxRuntimeEngine
 from jukebox_deploy.presets import preset
 from tests.engines.handmade_graphs import decode_model, decode_spec, make_manifest, make_model
 

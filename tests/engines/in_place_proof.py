@@ -18,8 +18,8 @@ from collections.abc import Iterable
 import numpy as np
 
 from jukebox_deploy.engines.bundle import open_bundle
-from jukebox_deploy.engines.onnxruntime import OnnxRuntimeEngine, OnnxRuntimeSession
-from jukebox_deploy.engines.onnxruntime_memory import HostBuffer
+from jukebox_deploy.engines.onnxruntime.engine import OnnxRuntimeEngine, OnnxRuntimeSession
+from jukebox_deploy.engines.onnxruntime.memory import HostBuffer
 
 SLOTS = 2
 _PROT_READ, _PROT_WRITE = 1, 2

@@ -8,8 +8,8 @@ import pytest
 import torch
 
 from jukebox_deploy.contract import GraphKind, GraphSpec
-from jukebox_deploy.engines.eager import GraphFunction
-from jukebox_deploy.engines.tensors import to_numpy, to_tensor
+from jukebox_deploy.engines.eager.engine import GraphFunction
+from jukebox_deploy.engines.eager.tensors import to_numpy, to_tensor
 from jukebox_deploy.errors import EngineError
 from tests.engines import handmade_prior
 

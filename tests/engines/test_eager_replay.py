@@ -22,8 +22,8 @@ from jukebox_deploy.checkpoints.bundle import CheckpointBundle
 from jukebox_deploy.config import JukeboxConfig
 from jukebox_deploy.contract import Precision
 from jukebox_deploy.engine import PriorSession
-from jukebox_deploy.engines.eager import EagerEngine
-from jukebox_deploy.engines.eager_replay import TorchRecording, WatchedTensor, _cause
+from jukebox_deploy.engines.eager.engine import EagerEngine
+from jukebox_deploy.engines.eager.replay import TorchRecording, WatchedTensor, _cause
 from jukebox_deploy.engines.replay import Recorder, Work
 from jukebox_deploy.errors import EngineError
 from jukebox_deploy.export.graph_modules import graph_module

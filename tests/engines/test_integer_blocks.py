@@ -8,9 +8,9 @@ import pytest
 from onnx import TensorProto, helper, numpy_helper
 
 from jukebox_deploy.contract import LinearWeights
-from jukebox_deploy.engines.integer_blocks import block_size
-from jukebox_deploy.engines.onnxruntime_build import build_ready_bundle
-from jukebox_deploy.engines.onnxruntime_sessions import GraphFile, OnnxRuntimeOptions, open_session
+from jukebox_deploy.engines.onnxruntime.build import build_ready_bundle
+from jukebox_deploy.engines.onnxruntime.integer_blocks import block_size
+from jukebox_deploy.engines.onnxruntime.sessions import GraphFile, OnnxRuntimeOptions, open_session
 from tests.engines import handmade_prior
 
 

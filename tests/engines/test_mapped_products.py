@@ -7,9 +7,10 @@ import onnx
 import pytest
 from onnx import TensorProto, helper, numpy_helper
 
-from jukebox_deploy.engines import mapped_products, onnxruntime_sessions
-from jukebox_deploy.engines.mapped_products import divide_products
-from jukebox_deploy.engines.onnxruntime_sessions import GraphFile, OnnxRuntimeOptions, open_session
+from jukebox_deploy.engines.onnxruntime import mapped_products
+from jukebox_deploy.engines.onnxruntime import sessions as onnxruntime_sessions
+from jukebox_deploy.engines.onnxruntime.mapped_products import divide_products
+from jukebox_deploy.engines.onnxruntime.sessions import GraphFile, OnnxRuntimeOptions, open_session
 from tests.engines import handmade_prior
 
 onnxruntime = pytest.importorskip("onnxruntime")

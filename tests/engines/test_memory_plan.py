@@ -14,7 +14,7 @@ from jukebox_deploy.contract import DimensionRange, GraphKind, GraphSpec, Precis
 from jukebox_deploy.costs import allocated_cache_bytes
 from jukebox_deploy.engines.manifest import FileRecord, GraphEntry, Manifest
 from jukebox_deploy.engines.memory_plan import PriorMemory, plan_config, plan_manifest
-from jukebox_deploy.engines.tensorrt_graph import TensorRtGraph
+from jukebox_deploy.engines.tensorrt.graph import TensorRtGraph
 from jukebox_deploy.presets import PRESETS, preset
 from tests.engines.handmade_graphs import cache_spec, decode_spec, make_manifest, save_cut_bundle
 from tests.engines.host_device import HostDevice

@@ -16,11 +16,11 @@ import numpy as np
 import pytest
 
 from jukebox_deploy.contract import GraphKind, Role, TensorSpec
-from jukebox_deploy.engines import onnxruntime_sessions as sessions
 from jukebox_deploy.engines.device import NoDeviceError
-from jukebox_deploy.engines.onnxruntime import OnnxRuntimeEngine
-from jukebox_deploy.engines.onnxruntime_memory import DeviceMemory, HostBuffer
-from jukebox_deploy.engines.onnxruntime_sessions import OnnxRuntimeOptions, import_onnxruntime
+from jukebox_deploy.engines.onnxruntime import sessions
+from jukebox_deploy.engines.onnxruntime.engine import OnnxRuntimeEngine
+from jukebox_deploy.engines.onnxruntime.memory import DeviceMemory, HostBuffer
+from jukebox_deploy.engines.onnxruntime.sessions import OnnxRuntimeOptions, import_onnxruntime
 from jukebox_deploy.engines.threads import SMALL_WEIGHTS, worthwhile_threads
 from jukebox_deploy.errors import EngineError
 from tests.engines import handmade_prior, in_place_proof

@@ -7,11 +7,11 @@ import onnx
 import pytest
 
 from jukebox_deploy.contract import GraphKind, LinearWeights, Role
-from jukebox_deploy.engines import onnxruntime_ready
 from jukebox_deploy.engines.bundle import open_bundle
-from jukebox_deploy.engines.onnxruntime import OnnxRuntimeEngine
-from jukebox_deploy.engines.onnxruntime_build import build_ready_bundle, is_ready
-from jukebox_deploy.engines.onnxruntime_sessions import (
+from jukebox_deploy.engines.onnxruntime import ready as onnxruntime_ready
+from jukebox_deploy.engines.onnxruntime.build import build_ready_bundle, is_ready
+from jukebox_deploy.engines.onnxruntime.engine import OnnxRuntimeEngine
+from jukebox_deploy.engines.onnxruntime.sessions import (
     GraphFile,
     OnnxRuntimeOptions,
     import_onnxruntime,
@@ -124,7 +124,7 @@ def test_what_cannot_be_made_ready(exported, ready, tmp_path):
 
 
 def test_a_prefill_is_opened_when_it_is_needed(ready, monkeypatch):
-    from jukebox_deploy.engines import onnxruntime
+    from jukebox_deploy.engines.onnxruntime import engine as onnxruntime
 
     opened = []
 

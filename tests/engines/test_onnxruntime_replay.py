@@ -18,13 +18,13 @@ import pytest
 from onnx import TensorProto, helper, numpy_helper
 
 from jukebox_deploy.contract import DimensionRange, GraphKind, GraphSpec, Role, TensorSpec
-from jukebox_deploy.engines import onnxruntime as backend
-from jukebox_deploy.engines import onnxruntime_sessions as sessions
 from jukebox_deploy.engines.device import OutOfDeviceMemoryError
-from jukebox_deploy.engines.integer_blocks import gpu_block_size
-from jukebox_deploy.engines.onnxruntime import OnnxRuntimeEngine, OnnxRuntimeRunner, OnnxRuntimeSession
-from jukebox_deploy.engines.onnxruntime_memory import DeviceBuffer, DeviceMemory, bound_dtype, failure
-from jukebox_deploy.engines.onnxruntime_sessions import GraphFile, OnnxRuntimeOptions
+from jukebox_deploy.engines.onnxruntime import engine as backend
+from jukebox_deploy.engines.onnxruntime import sessions
+from jukebox_deploy.engines.onnxruntime.engine import OnnxRuntimeEngine, OnnxRuntimeRunner, OnnxRuntimeSession
+from jukebox_deploy.engines.onnxruntime.integer_blocks import gpu_block_size
+from jukebox_deploy.engines.onnxruntime.memory import DeviceBuffer, DeviceMemory, bound_dtype, failure
+from jukebox_deploy.engines.onnxruntime.sessions import GraphFile, OnnxRuntimeOptions
 from jukebox_deploy.errors import EngineError
 from tests.engines import handmade_prior
 

@@ -8,11 +8,11 @@ import pytest
 from jukebox_deploy.contract import GraphKind
 from jukebox_deploy.engine import Engine, PriorSession
 from jukebox_deploy.engines.bundle import open_bundle
-from jukebox_deploy.engines.eager import EagerEngine
+from jukebox_deploy.engines.eager.engine import EagerEngine
 from jukebox_deploy.engines.manifest import Target
-from jukebox_deploy.engines.onnxruntime import OnnxRuntimeEngine
-from jukebox_deploy.engines.onnxruntime_memory import DeviceMemory
-from jukebox_deploy.engines.tensorrt import TensorRtEngine
+from jukebox_deploy.engines.onnxruntime.engine import OnnxRuntimeEngine
+from jukebox_deploy.engines.onnxruntime.memory import DeviceMemory
+from jukebox_deploy.engines.tensorrt.engine import TensorRtEngine
 from jukebox_deploy.errors import EngineError
 from tests.engines import fake_tensorrt, handmade_prior
 from tests.engines.handmade_prior import HEADS, LENGTH, WIDTH

@@ -12,13 +12,13 @@ import numpy as np
 import pytest
 
 from jukebox_deploy.contract import GraphKind
-from jukebox_deploy.engines import tensorrt_runtime
 from jukebox_deploy.engines.bundle import EngineBundle, open_bundle, write_manifest
 from jukebox_deploy.engines.device import NoDeviceError, OutOfDeviceMemoryError
 from jukebox_deploy.engines.manifest import Target
-from jukebox_deploy.engines.tensorrt import TensorRtEngine
-from jukebox_deploy.engines.tensorrt_features import TensorRtOptions
-from jukebox_deploy.engines.tensorrt_graph import best_profile
+from jukebox_deploy.engines.tensorrt import runtime as tensorrt_runtime
+from jukebox_deploy.engines.tensorrt.engine import TensorRtEngine
+from jukebox_deploy.engines.tensorrt.features import TensorRtOptions
+from jukebox_deploy.engines.tensorrt.graph import best_profile
 from jukebox_deploy.errors import EngineError
 from tests.engines import fake_tensorrt, handmade_prior
 from tests.engines.fake_tensorrt import FakeSettings, save_engines

@@ -16,10 +16,10 @@ import pytest
 from onnx import helper, numpy_helper
 
 from jukebox_deploy.contract import DimensionRange, GraphKind, GraphSpec, Precision, Role, TensorSpec
-from jukebox_deploy.engines import tensorrt_build
 from jukebox_deploy.engines.manifest import Target
-from jukebox_deploy.engines.tensorrt_build import BuildOptions, Feature, build_engine, profile_ranges
-from jukebox_deploy.engines.tensorrt_flavour import BuildEvents, load_flavour, stream_writer
+from jukebox_deploy.engines.tensorrt import build as tensorrt_build
+from jukebox_deploy.engines.tensorrt.build import BuildOptions, Feature, build_engine, profile_ranges
+from jukebox_deploy.engines.tensorrt.flavour import BuildEvents, load_flavour, stream_writer
 from jukebox_deploy.errors import EngineError, JukeboxError
 from tests.engines.handmade_graphs import cache_model, cache_spec, decode_spec, make_model
 

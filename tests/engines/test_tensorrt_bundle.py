@@ -12,9 +12,9 @@ import pytest
 from jukebox_deploy.contract import DimensionRange, GraphKind, LinearWeights, Precision
 from jukebox_deploy.engines.bundle import open_bundle
 from jukebox_deploy.engines.manifest import Target
-from jukebox_deploy.engines.tensorrt_build import BuildOptions, Feature
-from jukebox_deploy.engines.tensorrt_bundle import build_bundle, divide_capabilities, with_slots
-from jukebox_deploy.engines.tensorrt_capabilities import Arithmetic
+from jukebox_deploy.engines.tensorrt.build import BuildOptions, Feature
+from jukebox_deploy.engines.tensorrt.bundle import build_bundle, divide_capabilities, with_slots
+from jukebox_deploy.engines.tensorrt.capabilities import Arithmetic
 from jukebox_deploy.errors import EngineError, JukeboxError
 from jukebox_deploy.graphs import declare_graphs
 from jukebox_deploy.presets import preset

@@ -10,7 +10,7 @@ import pytest
 from jukebox_deploy.contract import GraphKind, LinearWeights, Precision
 from jukebox_deploy.engines.device import NoDeviceError
 from jukebox_deploy.engines.manifest import Target
-from jukebox_deploy.engines.tensorrt_capabilities import (
+from jukebox_deploy.engines.tensorrt.capabilities import (
     Arithmetic,
     capabilities_of_engine,
     find_refusals,

@@ -12,9 +12,9 @@ import pytest
 from jukebox_deploy.contract import GraphKind
 from jukebox_deploy.engines.bundle import EngineBundle
 from jukebox_deploy.engines.manifest import Target
-from jukebox_deploy.engines.tensorrt import TensorRtEngine
-from jukebox_deploy.engines.tensorrt_features import TensorRtOptions
-from jukebox_deploy.engines.tensorrt_kernels import KernelCache, KernelKey
+from jukebox_deploy.engines.tensorrt.engine import TensorRtEngine
+from jukebox_deploy.engines.tensorrt.features import TensorRtOptions
+from jukebox_deploy.engines.tensorrt.kernels import KernelCache, KernelKey
 from jukebox_deploy.errors import EngineError
 from tests.engines import fake_tensorrt, handmade_prior
 from tests.engines.fake_tensorrt import FakeSettings, save_engines

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from jukebox_deploy.engines.tensorrt_listing import LISTING_BEGINS, Launches, read_launches
+from jukebox_deploy.engines.tensorrt.listing import LISTING_BEGINS, Launches, read_launches
 
 WEIGHTS = "{ Name: layer.weight_constantInt8_myl0, Dimensions: [8,4], Datatype: Int8, Format: (Linear) }"
 ROWS = "{ Name: rows [profile 1], Dimensions: [-1,8], Datatype: Half, Format: (Linear) }"

@@ -14,7 +14,7 @@ import jukebox_deploy
 
 ROOT = Path(__file__).parents[2]
 PACKAGE = Path(jukebox_deploy.__file__).parent
-SOURCES = sorted([*PACKAGE.glob("engines/*.py"), *PACKAGE.glob("runtime/*.py")])
+SOURCES = sorted([*PACKAGE.glob("engines/**/*.py"), *PACKAGE.glob("runtime/*.py")])
 RAISING = {"require", "_require", "failure", "_failure", "_require_validity"}
 """Functions that raise what they are told, with the library's own words."""
 _ADVICE = re.compile(
@@ -76,7 +76,7 @@ def test_what_the_documentation_quotes_is_in_the_code(quote: str) -> None:
     assert any(quote in text for text in texts())
 
 
-@pytest.mark.parametrize("path", sorted(PACKAGE.glob("engines/tensorrt*.py")), ids=lambda path: path.name)
+@pytest.mark.parametrize("path", sorted(PACKAGE.glob("engines/tensorrt/*.py")), ids=lambda path: path.name)
 def test_every_error_explains_itself_or_is_explained(path: Path) -> None:
     quotes = troubles()
     assert [message for message in raised(path.read_text()) if not is_explained(message, quotes)] == []

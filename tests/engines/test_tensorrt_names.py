@@ -16,19 +16,11 @@ from typing import Any
 
 import pytest
 
-import jukebox_deploy.engines
+import jukebox_deploy.engines.tensorrt
 from tests.engines import fake_tensorrt
 
-ENGINES = Path(jukebox_deploy.engines.__file__).parent
-SOURCES = sorted(ENGINES.glob("tensorrt*.py"))
-_RUNNER = {
-    "tensorrt",
-    "tensorrt_runtime",
-    "tensorrt_features",
-    "tensorrt_graph",
-    "tensorrt_kernels",
-    "tensorrt_session",
-}
+SOURCES = sorted(Path(jukebox_deploy.engines.tensorrt.__file__).parent.glob("*.py"))
+_RUNNER = {"engine", "runtime", "features", "graph", "kernels", "session"}
 RUNNER = [path for path in SOURCES if path.stem in _RUNNER]
 NAMES = json.loads((Path(__file__).parents[1] / "goldens" / "trt_names.json").read_text())
 FLAVOURS = ("tensorrt", "tensorrt_rtx")

@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from jukebox_deploy.engines.tensorrt_timing import TimingCache
+from jukebox_deploy.engines.tensorrt.timing import TimingCache
 
 
 class Config:

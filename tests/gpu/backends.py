@@ -11,15 +11,15 @@ from jukebox_deploy.contract import LinearWeights, Precision
 from jukebox_deploy.engine import Engine
 from jukebox_deploy.engines.bundle import EngineBundle, open_bundle
 from jukebox_deploy.engines.device import NoDeviceError
-from jukebox_deploy.engines.eager_replay import TorchRecording
+from jukebox_deploy.engines.eager.replay import TorchRecording
 from jukebox_deploy.engines.manifest import Target
-from jukebox_deploy.engines.onnxruntime_sessions import GPU_PROVIDERS, OnnxRuntimeOptions, import_onnxruntime
+from jukebox_deploy.engines.onnxruntime.sessions import GPU_PROVIDERS, OnnxRuntimeOptions, import_onnxruntime
 from jukebox_deploy.engines.replay import Recorder
-from jukebox_deploy.engines.tensorrt_build import BuildOptions
-from jukebox_deploy.engines.tensorrt_bundle import build_bundle
-from jukebox_deploy.engines.tensorrt_capabilities import known_capabilities
-from jukebox_deploy.engines.tensorrt_features import TensorRtOptions
-from jukebox_deploy.engines.tensorrt_flavour import load_flavour
+from jukebox_deploy.engines.tensorrt.build import BuildOptions
+from jukebox_deploy.engines.tensorrt.bundle import build_bundle
+from jukebox_deploy.engines.tensorrt.capabilities import known_capabilities
+from jukebox_deploy.engines.tensorrt.features import TensorRtOptions
+from jukebox_deploy.engines.tensorrt.flavour import load_flavour
 from jukebox_deploy.errors import EngineError, JukeboxError
 from jukebox_deploy.export.cutting import Cutting
 from jukebox_deploy.graphs import GraphOptions

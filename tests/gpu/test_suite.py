@@ -10,8 +10,8 @@ import pytest
 
 from jukebox_deploy.engine import Engine
 from jukebox_deploy.engines.bundle import open_bundle
-from jukebox_deploy.engines.eager import EagerEngine, EagerSession
-from jukebox_deploy.engines.tensorrt import TensorRtEngine
+from jukebox_deploy.engines.eager.engine import EagerEngine, EagerSession
+from jukebox_deploy.engines.tensorrt.engine import TensorRtEngine
 from jukebox_deploy.jobs.export_job import export_bundle
 from jukebox_deploy.jobs.opening.eager import eager_engine
 from jukebox_deploy.jobs.opening.onnx_graphs import onnx_engine

@@ -9,7 +9,7 @@ import pytest
 from jukebox_deploy.checkpoints.bundle import CheckpointBundle
 from jukebox_deploy.contract import Precision
 from jukebox_deploy.engines.bundle import EngineBundle
-from jukebox_deploy.engines.onnxruntime_sessions import GraphFile
+from jukebox_deploy.engines.onnxruntime.sessions import GraphFile
 from jukebox_deploy.export.feeds import random_feed
 from jukebox_deploy.export.graph_modules import graph_module
 from jukebox_deploy.export.validation import TensorParity

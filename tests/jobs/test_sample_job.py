@@ -14,7 +14,7 @@ from jukebox_deploy.checkpoints.random_bundle import write_random_bundle
 from jukebox_deploy.contract import LinearWeights
 from jukebox_deploy.engines.bundle import EngineBundle, write_manifest
 from jukebox_deploy.engines.manifest import Target
-from jukebox_deploy.engines.tensorrt_features import TensorRtOptions
+from jukebox_deploy.engines.tensorrt.features import TensorRtOptions
 from jukebox_deploy.errors import EngineError
 from jukebox_deploy.jobs.sample_job import Backend, EngineChoice, OpenedModel, open_model
 from jukebox_deploy.runtime.sampler import SamplingOptions, SongJob
@@ -223,8 +223,8 @@ def test_mapped_weights_choose_the_same_codes(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     """Of a small model. A larger one may differ, so a song does not go on with the other arithmetic."""
-    monkeypatch.setattr("jukebox_deploy.engines.onnxruntime_sessions.LARGE_WEIGHTS", 0)
-    monkeypatch.setattr("jukebox_deploy.engines.mapped_products.SMALLEST", 0)
+    monkeypatch.setattr("jukebox_deploy.engines.onnxruntime.sessions.LARGE_WEIGHTS", 0)
+    monkeypatch.setattr("jukebox_deploy.engines.onnxruntime.mapped_products.SMALLEST", 0)
     mapped = open_model(tiny_engine_bundle.folder, EngineChoice(threads=2, map_weights=True))
     assert mapped.fingerprint != model.fingerprint
     found = codes_of(mapped, primed[:1], tmp_path / "mapped", slots=1)

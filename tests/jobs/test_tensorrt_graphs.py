@@ -13,7 +13,7 @@ import pytest
 from jukebox_deploy.attention_patterns import AttentionOrder, layer_patterns
 from jukebox_deploy.checkpoints.bundle import CheckpointBundle
 from jukebox_deploy.contract import GraphKind, LinearWeights, Precision
-from jukebox_deploy.engines.tensorrt_build import BuildOptions, BuildSummary
+from jukebox_deploy.engines.tensorrt.build import BuildOptions, BuildSummary
 from jukebox_deploy.graphs import GraphOptions
 from jukebox_deploy.jobs.build_job import CheckpointBuild, build_from_checkpoint
 from jukebox_deploy.jobs.export_job import ExportRequest

@@ -9,8 +9,8 @@ import pytest
 from jukebox_deploy.checkpoints.bundle import CheckpointBundle
 from jukebox_deploy.engines.bundle import EngineBundle, open_bundle
 from jukebox_deploy.engines.manifest import Target
-from jukebox_deploy.engines.tensorrt_features import TensorRtOptions
-from jukebox_deploy.engines.tensorrt_runtime import Platform
+from jukebox_deploy.engines.tensorrt.features import TensorRtOptions
+from jukebox_deploy.engines.tensorrt.runtime import Platform
 from jukebox_deploy.export.cutting import Cutting
 from jukebox_deploy.jobs.export_job import ExportRequest, export_bundle
 from jukebox_deploy.jobs.opening.bundle import tensorrt_engine
@@ -39,7 +39,7 @@ def device(monkeypatch: pytest.MonkeyPatch) -> HostDevice:
     def open_platform(target: Target, options: TensorRtOptions) -> Platform:
         return fake_tensorrt.platform(target, device)
 
-    monkeypatch.setattr("jukebox_deploy.engines.tensorrt.open_platform", open_platform)
+    monkeypatch.setattr("jukebox_deploy.engines.tensorrt.engine.open_platform", open_platform)
     return device
 
 

@@ -149,7 +149,7 @@ def test_engines_are_not_run_without_a_gpu(tiny_engine_bundle, tiny_checkpoint, 
     def open_platform(target, options):
         raise NoDeviceError("there is no GPU on this machine.")
 
-    monkeypatch.setattr("jukebox_deploy.engines.tensorrt.open_platform", open_platform)
+    monkeypatch.setattr("jukebox_deploy.engines.tensorrt.engine.open_platform", open_platform)
     bundle = with_changed_manifest(tiny_engine_bundle, tmp_path / "bundle", target=Target.TENSORRT_RTX)
     report = verify_bundle(bundle, tiny_checkpoint)
     hint = "With --onnx, the graphs that it was built from are checked instead."
@@ -162,7 +162,7 @@ def test_engines_are_not_run_without_a_gpu(tiny_engine_bundle, tiny_checkpoint, 
 
 def test_engines_go_up_the_same_ladder(report, tiny_engine_bundle, tiny_checkpoint, tmp_path, monkeypatch):
     monkeypatch.setattr(
-        "jukebox_deploy.engines.tensorrt.open_platform", lambda target, options: fake_tensorrt.platform(target)
+        "jukebox_deploy.engines.tensorrt.engine.open_platform", lambda target, options: fake_tensorrt.platform(target)
     )
     bundle = fake_tensorrt.save_engines(tiny_engine_bundle, tmp_path / "engines")
     found = verify_bundle(bundle, tiny_checkpoint, VerifyRequest(LEVEL_0, windows=2))
@@ -181,7 +181,7 @@ class TestGraphsOfEngines:
         def open_platform(target, options):
             raise NoDeviceError("there is no GPU on this machine.")
 
-        monkeypatch.setattr("jukebox_deploy.engines.tensorrt.open_platform", open_platform)
+        monkeypatch.setattr("jukebox_deploy.engines.tensorrt.engine.open_platform", open_platform)
         manifest = tiny_engine_bundle.manifest
         graphs = {
             name: dataclasses.replace(entry, options={"onnx_sha256": [manifest.files[entry.file].sha256]})

@@ -104,7 +104,8 @@ class TestQuantisedEngines:
     @staticmethod
     def _gpu(monkeypatch: pytest.MonkeyPatch) -> None:
         monkeypatch.setattr(
-            "jukebox_deploy.engines.tensorrt.open_platform", lambda target, options: fake_tensorrt.platform(target)
+            "jukebox_deploy.engines.tensorrt.engine.open_platform",
+            lambda target, options: fake_tensorrt.platform(target),
         )
 
     def test_they_are_compared_beside_their_graphs(

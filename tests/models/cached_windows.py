@@ -9,7 +9,7 @@ import numpy as np
 
 from jukebox_deploy.config import PriorConfig
 from jukebox_deploy.contract import GraphKind, Precision
-from jukebox_deploy.engines.eager import EagerSession
+from jukebox_deploy.engines.eager.engine import EagerSession
 from jukebox_deploy.export.graph_modules import graph_module
 from jukebox_deploy.graphs import GraphOptions, declare_prefill, declare_step
 from jukebox_deploy.models.prior import Prior

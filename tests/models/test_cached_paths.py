@@ -13,7 +13,7 @@ import torch
 from jukebox_deploy.attention_patterns import ORDER_NUMBERS, AttentionPattern, layer_patterns
 from jukebox_deploy.config import LabelConfig, LabelRules, LyricsConfig, PriorConfig, TimingConfig, TransformerConfig
 from jukebox_deploy.contract import Precision
-from jukebox_deploy.engines.eager import EagerSession
+from jukebox_deploy.engines.eager.engine import EagerSession
 from jukebox_deploy.errors import ConfigError
 from jukebox_deploy.graphs import GraphOptions, declare_step
 from jukebox_deploy.models.builders import build_prior

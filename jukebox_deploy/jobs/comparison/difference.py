@@ -16,7 +16,7 @@ import torch
 from torch import Tensor, nn
 
 from jukebox_deploy.contract import Precision, Role
-from jukebox_deploy.engines.onnxruntime_sessions import GraphFile, OnnxRuntimeOptions, open_session
+from jukebox_deploy.engines.onnxruntime.sessions import GraphFile, OnnxRuntimeOptions, open_session
 from jukebox_deploy.export.graph_modules import GraphModule
 from jukebox_deploy.export.validation import LIMITS, TensorParity, compare
 

@@ -16,7 +16,7 @@ from jukebox_deploy.data.windows import WindowBatch
 from jukebox_deploy.engine import Engine
 from jukebox_deploy.engines.bundle import MANIFEST_NAME, EngineBundle, open_bundle
 from jukebox_deploy.engines.manifest import Target
-from jukebox_deploy.engines.onnxruntime_sessions import OnnxRuntimeOptions
+from jukebox_deploy.engines.onnxruntime.sessions import OnnxRuntimeOptions
 from jukebox_deploy.errors import EngineError
 from jukebox_deploy.graphs import declare_graphs
 from jukebox_deploy.jobs.comparison.parity import reason_not_to_run

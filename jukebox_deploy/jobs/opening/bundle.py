@@ -5,9 +5,9 @@ from __future__ import annotations
 from jukebox_deploy.engine import Engine
 from jukebox_deploy.engines.bundle import EngineBundle
 from jukebox_deploy.engines.manifest import Target
-from jukebox_deploy.engines.onnxruntime_sessions import OnnxRuntimeOptions
-from jukebox_deploy.engines.tensorrt import TensorRtEngine, open_tensorrt
-from jukebox_deploy.engines.tensorrt_features import TensorRtOptions
+from jukebox_deploy.engines.onnxruntime.sessions import OnnxRuntimeOptions
+from jukebox_deploy.engines.tensorrt.engine import TensorRtEngine, open_tensorrt
+from jukebox_deploy.engines.tensorrt.features import TensorRtOptions
 from jukebox_deploy.errors import EngineError
 from jukebox_deploy.jobs.opening.onnx_graphs import onnx_engine, require_current_tables
 

@@ -13,7 +13,7 @@ from jukebox_deploy.checkpoints.bundle import CheckpointBundle
 from jukebox_deploy.checkpoints.layout import VQVAE_COMPONENT, prior_component
 from jukebox_deploy.contract import GraphKind, GraphSpec, Precision
 from jukebox_deploy.engines.bundle import EngineBundle
-from jukebox_deploy.engines.eager import EagerEngine, GraphFunction
+from jukebox_deploy.engines.eager.engine import EagerEngine, GraphFunction
 from jukebox_deploy.engines.replay import Recorder
 from jukebox_deploy.engines.threads import worthwhile_threads
 from jukebox_deploy.errors import EngineError

@@ -5,8 +5,8 @@ from __future__ import annotations
 from jukebox_deploy.contract import GraphKind
 from jukebox_deploy.engines.bundle import EngineBundle
 from jukebox_deploy.engines.manifest import Target
-from jukebox_deploy.engines.onnxruntime import OnnxRuntimeEngine
-from jukebox_deploy.engines.onnxruntime_sessions import OnnxRuntimeOptions
+from jukebox_deploy.engines.onnxruntime.engine import OnnxRuntimeEngine
+from jukebox_deploy.engines.onnxruntime.sessions import OnnxRuntimeOptions
 from jukebox_deploy.errors import EngineError
 from jukebox_deploy.graphs import GraphOptions, declare_graphs
 

@@ -16,7 +16,7 @@ from jukebox_deploy.contract import GraphSpec
 from jukebox_deploy.data.catalogue import Catalogue
 from jukebox_deploy.data.code_cache import CodeCache, CodedSongs
 from jukebox_deploy.data.windows import CodeWindows, WindowSettings
-from jukebox_deploy.engines.eager import EagerEngine, GraphFunction
+from jukebox_deploy.engines.eager.engine import EagerEngine, GraphFunction
 from jukebox_deploy.errors import ConfigError, LabelError, TrainingError
 from jukebox_deploy.export.graph_modules import graph_module
 from jukebox_deploy.graphs import declare_graphs

@@ -7,8 +7,8 @@ from collections.abc import Iterable, Iterator
 from pathlib import Path
 
 from jukebox_deploy.engines.bundle import EngineBundle
-from jukebox_deploy.engines.tensorrt_build import BuildOptions, BuildSummary, Feature, build_engine
-from jukebox_deploy.engines.tensorrt_flavour import flavour_version
+from jukebox_deploy.engines.tensorrt.build import BuildOptions, BuildSummary, Feature, build_engine
+from jukebox_deploy.engines.tensorrt.flavour import flavour_version
 from jukebox_deploy.errors import EngineError
 from jukebox_deploy.jobs.verification.report import Check, CheckKind, Outcome, not_run
 

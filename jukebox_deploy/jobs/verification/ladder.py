@@ -17,8 +17,8 @@ from jukebox_deploy.engine import Engine
 from jukebox_deploy.engines import quantised_weights
 from jukebox_deploy.engines.bundle import EngineBundle
 from jukebox_deploy.engines.manifest import Target
-from jukebox_deploy.engines.onnxruntime_sessions import CPU, OnnxRuntimeOptions
-from jukebox_deploy.engines.tensorrt_features import TensorRtOptions
+from jukebox_deploy.engines.onnxruntime.sessions import CPU, OnnxRuntimeOptions
+from jukebox_deploy.engines.tensorrt.features import TensorRtOptions
 from jukebox_deploy.export.feeds import random_feed
 from jukebox_deploy.export.validation import LIMITS, compare
 from jukebox_deploy.graphs import GraphOptions, declare_graphs

@@ -10,7 +10,7 @@ import numpy as np
 from jukebox_deploy.checkpoints.bundle import CheckpointBundle
 from jukebox_deploy.contract import GraphSpec
 from jukebox_deploy.engines.bundle import EngineBundle
-from jukebox_deploy.engines.onnxruntime_sessions import GraphFile
+from jukebox_deploy.engines.onnxruntime.sessions import GraphFile
 from jukebox_deploy.errors import EngineError
 from jukebox_deploy.export.graph_modules import graph_module
 from jukebox_deploy.export.validation import TensorParity

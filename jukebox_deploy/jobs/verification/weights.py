@@ -6,7 +6,7 @@ from collections.abc import Mapping
 
 from jukebox_deploy.engines import quantised_weights
 from jukebox_deploy.engines.bundle import EngineBundle
-from jukebox_deploy.engines.onnxruntime_build import is_ready
+from jukebox_deploy.engines.onnxruntime.build import is_ready
 from jukebox_deploy.errors import EngineError
 from jukebox_deploy.export.weights import WeightFile, weights_of_graphs
 

@@ -12,8 +12,8 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from jukebox_deploy.engines.eager.tensors import to_numpy, to_tensor
 from jukebox_deploy.engines.replay import Work
-from jukebox_deploy.engines.tensors import to_numpy, to_tensor
 from jukebox_deploy.errors import EngineError
 
 if TYPE_CHECKING:

@@ -13,10 +13,10 @@ from typing import TYPE_CHECKING, Any
 
 from jukebox_deploy.contract import GraphKind, GraphSpec
 from jukebox_deploy.engines.device import NoDeviceError
-from jukebox_deploy.engines.integer_blocks import block_size, gpu_block_size
-from jukebox_deploy.engines.mapped_products import divide_products
-from jukebox_deploy.engines.onnxruntime_memory import failure
-from jukebox_deploy.engines.onnxruntime_ready import (
+from jukebox_deploy.engines.onnxruntime.integer_blocks import block_size, gpu_block_size
+from jukebox_deploy.engines.onnxruntime.mapped_products import divide_products
+from jukebox_deploy.engines.onnxruntime.memory import failure
+from jukebox_deploy.engines.onnxruntime.ready import (
     ACCURACY_OF_FLOATS,
     ACCURACY_OF_INTEGERS,
     maker_of,

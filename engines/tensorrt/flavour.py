@@ -19,7 +19,7 @@ from dataclasses import dataclass, field
 from typing import Any, BinaryIO
 
 from jukebox_deploy.engines.manifest import Target
-from jukebox_deploy.engines.tensorrt_listing import LISTING_BEGINS
+from jukebox_deploy.engines.tensorrt.listing import LISTING_BEGINS
 from jukebox_deploy.errors import EngineError
 
 Progress = Callable[[str, int, int], None]

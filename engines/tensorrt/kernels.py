@@ -16,7 +16,7 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any, Self
 
-from jukebox_deploy.engines.tensorrt_runtime import Platform
+from jukebox_deploy.engines.tensorrt.runtime import Platform
 from jukebox_deploy.errors import EngineError, JukeboxError
 from jukebox_deploy.files import atomic_path, write_json_atomic
 

@@ -20,11 +20,11 @@ from jukebox_deploy.engines.device import Device, DeviceArena, OutOfDeviceMemory
 from jukebox_deploy.engines.manifest import GraphPart
 from jukebox_deploy.engines.memory_plan import plan_manifest
 from jukebox_deploy.engines.slots import require_slots
-from jukebox_deploy.engines.tensorrt_features import TensorRtOptions, prepare_engine
-from jukebox_deploy.engines.tensorrt_graph import Addresses, EnginePart, TensorRtGraph
-from jukebox_deploy.engines.tensorrt_kernels import KernelCache, no_kernels_to_keep
-from jukebox_deploy.engines.tensorrt_runtime import Platform, load_engine, open_platform, require_suitable
-from jukebox_deploy.engines.tensorrt_session import TensorRtSession
+from jukebox_deploy.engines.tensorrt.features import TensorRtOptions, prepare_engine
+from jukebox_deploy.engines.tensorrt.graph import Addresses, EnginePart, TensorRtGraph
+from jukebox_deploy.engines.tensorrt.kernels import KernelCache, no_kernels_to_keep
+from jukebox_deploy.engines.tensorrt.runtime import Platform, load_engine, open_platform, require_suitable
+from jukebox_deploy.engines.tensorrt.session import TensorRtSession
 from jukebox_deploy.errors import EngineError
 
 _WORK = "working memory"

@@ -14,10 +14,10 @@ from typing import Any
 from jukebox_deploy.engines.bundle import EngineBundle
 from jukebox_deploy.engines.device import Device, NoDeviceError, OutOfDeviceMemoryError
 from jukebox_deploy.engines.manifest import GraphEntry, Target
-from jukebox_deploy.engines.tensorrt_build import Feature
-from jukebox_deploy.engines.tensorrt_capabilities import known_capabilities
-from jukebox_deploy.engines.tensorrt_features import TensorRtOptions, has_feature, require_features
-from jukebox_deploy.engines.tensorrt_flavour import BuildEvents, flavour_version, load_flavour, shared_logger
+from jukebox_deploy.engines.tensorrt.build import Feature
+from jukebox_deploy.engines.tensorrt.capabilities import known_capabilities
+from jukebox_deploy.engines.tensorrt.features import TensorRtOptions, has_feature, require_features
+from jukebox_deploy.engines.tensorrt.flavour import BuildEvents, flavour_version, load_flavour, shared_logger
 from jukebox_deploy.errors import EngineError
 
 _ERRORS = ("INTERNAL_ERROR", "ERROR")

@@ -16,8 +16,8 @@ from typing import Any
 from jukebox_deploy.contract import DimensionRange, GraphKind, GraphSpec
 from jukebox_deploy.engines.graph_check import check_graph_file
 from jukebox_deploy.engines.manifest import Target
-from jukebox_deploy.engines.tensorrt_capabilities import capabilities_of_engine, set_compute_capabilities
-from jukebox_deploy.engines.tensorrt_flavour import (
+from jukebox_deploy.engines.tensorrt.capabilities import capabilities_of_engine, set_compute_capabilities
+from jukebox_deploy.engines.tensorrt.flavour import (
     BuildEvents,
     Progress,
     load_flavour,
@@ -26,8 +26,8 @@ from jukebox_deploy.engines.tensorrt_flavour import (
     shared_logger,
     stream_writer,
 )
-from jukebox_deploy.engines.tensorrt_listing import Launches, read_launches
-from jukebox_deploy.engines.tensorrt_timing import TimingCache
+from jukebox_deploy.engines.tensorrt.listing import Launches, read_launches
+from jukebox_deploy.engines.tensorrt.timing import TimingCache
 from jukebox_deploy.errors import EngineError
 from jukebox_deploy.files import atomic_path
 

@@ -10,11 +10,11 @@ from typing import TYPE_CHECKING, Any
 from jukebox_deploy.contract import GraphKind
 from jukebox_deploy.engines.bundle import EngineBundle
 from jukebox_deploy.engines.manifest import GraphEntry, GraphPart
-from jukebox_deploy.engines.tensorrt_build import Feature
+from jukebox_deploy.engines.tensorrt.build import Feature
 from jukebox_deploy.errors import EngineError
 
 if TYPE_CHECKING:
-    from jukebox_deploy.engines.tensorrt_runtime import Platform
+    from jukebox_deploy.engines.tensorrt.runtime import Platform
 
 
 @dataclass(frozen=True)

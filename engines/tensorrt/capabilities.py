@@ -10,7 +10,7 @@ from typing import Any
 from jukebox_deploy.contract import GraphKind, LinearWeights, Precision
 from jukebox_deploy.engines.device import NoDeviceError
 from jukebox_deploy.engines.manifest import Target
-from jukebox_deploy.engines.tensorrt_flavour import load_flavour
+from jukebox_deploy.engines.tensorrt.flavour import load_flavour
 from jukebox_deploy.errors import EngineError
 
 _CAPABILITY = re.compile(r"(\d{1,2})\.(\d)")

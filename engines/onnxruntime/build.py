@@ -19,10 +19,10 @@ import numpy as np
 
 from jukebox_deploy.contract import LinearWeights
 from jukebox_deploy.engines.bundle import EngineBundle, open_bundle, write_manifest
-from jukebox_deploy.engines.integer_blocks import block_size
 from jukebox_deploy.engines.manifest import GraphEntry, GraphPart, Target
-from jukebox_deploy.engines.onnxruntime_ready import ACCURACY_OF_INTEGERS, Maker, mark_ready, this_maker
-from jukebox_deploy.engines.onnxruntime_sessions import ACCURACY, BLOCK_SIZE, import_onnxruntime
+from jukebox_deploy.engines.onnxruntime.integer_blocks import block_size
+from jukebox_deploy.engines.onnxruntime.ready import ACCURACY_OF_INTEGERS, Maker, mark_ready, this_maker
+from jukebox_deploy.engines.onnxruntime.sessions import ACCURACY, BLOCK_SIZE, import_onnxruntime
 from jukebox_deploy.errors import EngineError
 from jukebox_deploy.files import atomic_directory, scratch_folder
 

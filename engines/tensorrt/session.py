@@ -18,7 +18,7 @@ from jukebox_deploy.contract import Role, TensorSpec, numpy_dtype
 from jukebox_deploy.engines.device import ALIGNMENT, Device, DeviceArena
 from jukebox_deploy.engines.replay import Recorder, ReplayedSteps, Turn, Watched, tensors_to_watch
 from jukebox_deploy.engines.slots import SlotSession, buffer_count
-from jukebox_deploy.engines.tensorrt_graph import Addresses, TensorRtGraph
+from jukebox_deploy.engines.tensorrt.graph import Addresses, TensorRtGraph
 from jukebox_deploy.errors import EngineError
 
 _WORK = "working memory"

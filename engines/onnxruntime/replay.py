@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 
-from jukebox_deploy.engines.onnxruntime_memory import DeviceBuffer
+from jukebox_deploy.engines.onnxruntime.memory import DeviceBuffer
 
 Run = Callable[[int, Any], None]
 """Run the step in a turn of the buffers, with ONNX Runtime's options of a run."""

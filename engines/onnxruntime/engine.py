@@ -25,7 +25,7 @@ from jukebox_deploy.contract import (
     check_feeds,
 )
 from jukebox_deploy.engines.device import OutOfDeviceMemoryError
-from jukebox_deploy.engines.onnxruntime_memory import (
+from jukebox_deploy.engines.onnxruntime.memory import (
     BoundBuffer,
     DeviceBuffer,
     DeviceMemory,
@@ -34,8 +34,8 @@ from jukebox_deploy.engines.onnxruntime_memory import (
     bound_dtype,
     failure,
 )
-from jukebox_deploy.engines.onnxruntime_replay import TurnedSteps, WatchedDeviceBuffer
-from jukebox_deploy.engines.onnxruntime_sessions import (
+from jukebox_deploy.engines.onnxruntime.replay import TurnedSteps, WatchedDeviceBuffer
+from jukebox_deploy.engines.onnxruntime.sessions import (
     GraphFile,
     OnnxRuntimeOptions,
     import_onnxruntime,

@@ -11,15 +11,15 @@ from typing import Any
 from jukebox_deploy.contract import DimensionRange, GraphKind, GraphSpec
 from jukebox_deploy.engines.bundle import EngineBundle, open_bundle, write_manifest
 from jukebox_deploy.engines.manifest import GraphEntry, GraphPart, Target
-from jukebox_deploy.engines.onnxruntime_build import is_ready
-from jukebox_deploy.engines.tensorrt_build import BuildOptions, BuildSummary, Feature, build_engine
-from jukebox_deploy.engines.tensorrt_capabilities import (
+from jukebox_deploy.engines.onnxruntime.build import is_ready
+from jukebox_deploy.engines.tensorrt.build import BuildOptions, BuildSummary, Feature, build_engine
+from jukebox_deploy.engines.tensorrt.capabilities import (
     Arithmetic,
     Refusal,
     default_capabilities,
     find_refusals,
 )
-from jukebox_deploy.engines.tensorrt_flavour import Progress, flavour_version, load_flavour, no_progress
+from jukebox_deploy.engines.tensorrt.flavour import Progress, flavour_version, load_flavour, no_progress
 from jukebox_deploy.errors import EngineError
 from jukebox_deploy.files import atomic_directory
 from jukebox_deploy.processes import map_in_processes

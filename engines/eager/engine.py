@@ -15,10 +15,10 @@ import numpy as np
 
 from jukebox_deploy.config import JukeboxConfig
 from jukebox_deploy.contract import GraphKind, GraphSpec, Role, TensorSpec, check_feeds
-from jukebox_deploy.engines.eager_replay import WatchedTensor
+from jukebox_deploy.engines.eager.replay import WatchedTensor
+from jukebox_deploy.engines.eager.tensors import memory_in_words, to_numpy, to_tensor
 from jukebox_deploy.engines.replay import Recorder, ReplayedSteps, Turn, tensors_to_watch
 from jukebox_deploy.engines.slots import SlotBuffer, SlotSession
-from jukebox_deploy.engines.tensors import memory_in_words, to_numpy, to_tensor
 from jukebox_deploy.errors import EngineError
 
 if TYPE_CHECKING:

@@ -9,7 +9,7 @@ from pathlib import Path
 import numpy as np
 
 from jukebox_deploy.contract import GraphSpec, Role, TensorSpec
-from jukebox_deploy.engines.tensorrt_build import BuildOptions, build_engine
+from jukebox_deploy.engines.tensorrt.build import BuildOptions, build_engine
 
 _WIDTH = 64
 _DTYPE = "float16"  # which every GPU multiplies

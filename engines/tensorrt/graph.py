@@ -14,8 +14,8 @@ from typing import Any
 from jukebox_deploy.contract import GraphSpec, TensorSpec
 from jukebox_deploy.engines.device import Device, DeviceArena
 from jukebox_deploy.engines.manifest import tensors_between
-from jukebox_deploy.engines.tensorrt_kernels import KernelCache
-from jukebox_deploy.engines.tensorrt_runtime import Platform
+from jukebox_deploy.engines.tensorrt.kernels import KernelCache
+from jukebox_deploy.engines.tensorrt.runtime import Platform
 from jukebox_deploy.errors import EngineError
 
 DTYPE_OF = {
