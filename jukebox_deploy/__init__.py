@@ -1,3 +1,78 @@
-"""jukebox-deploy: Jukebox checkpoints in, music out through exported engines."""
+"""jukebox-deploy: Jukebox checkpoints in, music out through exported engines.
+
+The names in `__all__` are for programs that embed the toolkit (docs/python.md). Each is imported when it is first
+used: `import jukebox_deploy` alone loads nothing, and sampling on exported graphs never loads PyTorch.
+"""
+
+from importlib import import_module
+from typing import TYPE_CHECKING, Any
 
 __version__ = "0.1.0"
+
+if TYPE_CHECKING:  # the table below, for type checkers and editors
+    from jukebox_deploy.checkpoints.bundle import CheckpointBundle as CheckpointBundle
+    from jukebox_deploy.checkpoints.huggingface import import_huggingface as import_huggingface
+    from jukebox_deploy.checkpoints.openai import import_openai as import_openai
+    from jukebox_deploy.contract import LinearWeights as LinearWeights
+    from jukebox_deploy.contract import Precision as Precision
+    from jukebox_deploy.engines.bundle import EngineBundle as EngineBundle
+    from jukebox_deploy.engines.bundle import open_bundle as open_bundle
+    from jukebox_deploy.engines.manifest import Target as Target
+    from jukebox_deploy.engines.tensorrt.build import BuildOptions as BuildOptions
+    from jukebox_deploy.engines.tensorrt.bundle import build_bundle as build_bundle
+    from jukebox_deploy.errors import JukeboxError as JukeboxError
+    from jukebox_deploy.graphs import GraphOptions as GraphOptions
+    from jukebox_deploy.jobs.export_job import ExportRequest as ExportRequest
+    from jukebox_deploy.jobs.export_job import export_bundle as export_bundle
+    from jukebox_deploy.jobs.quantised_export import QuantisationRequest as QuantisationRequest
+    from jukebox_deploy.jobs.sample_job import Backend as Backend
+    from jukebox_deploy.jobs.sample_job import EngineChoice as EngineChoice
+    from jukebox_deploy.jobs.sample_job import OpenedModel as OpenedModel
+    from jukebox_deploy.jobs.sample_job import open_model as open_model
+    from jukebox_deploy.jobs.verify_job import verify_bundle as verify_bundle
+    from jukebox_deploy.runtime.decode import decode_codes as decode_codes
+    from jukebox_deploy.runtime.decode import encode_audio as encode_audio
+    from jukebox_deploy.runtime.events import DecodeProgress as DecodeProgress
+    from jukebox_deploy.runtime.events import Event as Event
+    from jukebox_deploy.runtime.events import LevelProgress as LevelProgress
+    from jukebox_deploy.runtime.events import SongDecoded as SongDecoded
+    from jukebox_deploy.runtime.events import SongWarning as SongWarning
+    from jukebox_deploy.runtime.sampler import SamplingOptions as SamplingOptions
+    from jukebox_deploy.runtime.sampler import SongJob as SongJob
+    from jukebox_deploy.runtime.song import LevelSettings as LevelSettings
+    from jukebox_deploy.runtime.song import Mode as Mode
+    from jukebox_deploy.runtime.song import SongRequest as SongRequest
+
+_HOMES = {
+    "checkpoints.bundle": ("CheckpointBundle",),
+    "checkpoints.huggingface": ("import_huggingface",),
+    "checkpoints.openai": ("import_openai",),
+    "contract": ("LinearWeights", "Precision"),
+    "engines.bundle": ("EngineBundle", "open_bundle"),
+    "engines.manifest": ("Target",),
+    "engines.tensorrt.build": ("BuildOptions",),
+    "engines.tensorrt.bundle": ("build_bundle",),
+    "errors": ("JukeboxError",),
+    "graphs": ("GraphOptions",),
+    "jobs.export_job": ("ExportRequest", "export_bundle"),
+    "jobs.quantised_export": ("QuantisationRequest",),
+    "jobs.sample_job": ("Backend", "EngineChoice", "OpenedModel", "open_model"),
+    "jobs.verify_job": ("verify_bundle",),
+    "runtime.decode": ("decode_codes", "encode_audio"),
+    "runtime.events": ("DecodeProgress", "Event", "LevelProgress", "SongDecoded", "SongWarning"),
+    "runtime.sampler": ("SamplingOptions", "SongJob"),
+    "runtime.song": ("LevelSettings", "Mode", "SongRequest"),
+}
+_MODULES = {name: f"{__name__}.{module}" for module, names in _HOMES.items() for name in names}
+__all__ = ["__version__", *sorted(_MODULES)]
+
+
+def __getattr__(name: str) -> Any:
+    """A public name from the module where it lives."""
+    if name not in _MODULES:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    return getattr(import_module(_MODULES[name]), name)
+
+
+def __dir__() -> list[str]:
+    return sorted({*globals(), *__all__})
