@@ -9,10 +9,8 @@ mapped files too, although the system can drop those pages at any time.
 from __future__ import annotations
 
 import argparse
-import datetime
 import json
 import shutil
-import subprocess
 import sys
 import tempfile
 import time
@@ -21,8 +19,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from jukebox_deploy.benchmarks.machine import describe_this_machine
-from jukebox_deploy.benchmarks.process_memory import memory_field
+from jukebox_deploy.benchmarks.process_memory import memory_field, output_of
+from jukebox_deploy.benchmarks.scripts import new_record, result_file, script_parser
 from jukebox_deploy.config import JukeboxConfig
 from jukebox_deploy.files import write_json_atomic
 from jukebox_deploy.presets import preset
@@ -65,9 +63,8 @@ def measure(case: Case, scratch: Path) -> dict[str, Any]:
     """Import once in a fresh process; what `measure_in_this_process` gives, and ratios to the largest file."""
     out = scratch / "bundle"
     command = [sys.executable, "-m", _MODULE, "--measure", case.format, "--out", str(out), *map(str, case.inputs)]
-    done = subprocess.run(command, capture_output=True, text=True, check=True)
+    result: dict[str, Any] = json.loads(output_of(command, f"the import of {case.name} failed"))
     shutil.rmtree(out)
-    result: dict[str, Any] = json.loads(done.stdout)
     largest = max(path.stat().st_size for path in case.files)
     return {
         "case": case.name,
@@ -115,28 +112,24 @@ def _as_zip(files: Sequence[Path], out: Path) -> list[Path]:
 
 def main(arguments: Sequence[str] | None = None) -> None:
     """Run from the command line; see the module's text."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    words = list(sys.argv[1:] if arguments is None else arguments)
+    parser = script_parser(_MODULE, __doc__)
     parser.add_argument("--preset", default="1b_lyrics")
     parser.add_argument("--levels", type=int, nargs="*", help="priors to take part; all if left out")
     parser.add_argument("--scratch", type=Path, help="folder with room for five copies")
     parser.add_argument("--out", type=Path, help="the result file")
     parser.add_argument("--measure", choices=["openai", "huggingface"], help=argparse.SUPPRESS)
     parser.add_argument("inputs", type=Path, nargs="*", help=argparse.SUPPRESS)
-    options = parser.parse_args(arguments)
+    options = parser.parse_args(words)
     if options.measure:
         print(json.dumps(measure_in_this_process(options.measure, options.inputs, options.out)))
         return
     config = preset(options.preset)
     levels = range(config.vqvae.levels) if options.levels is None else options.levels
     config = JukeboxConfig(config.name, config.vqvae, tuple(p for p in config.priors if p.level in levels))
-    date = datetime.date.today().isoformat()
     with tempfile.TemporaryDirectory(dir=options.scratch, prefix="checkpoint-memory-") as scratch:
         results = run(config, Path(scratch), lambda line: print(line, file=sys.stderr, flush=True))
-    command = f"python -m {_MODULE} --preset {config.name} --levels {' '.join(map(str, levels))}"
-    out = options.out or Path(__file__).parent / "results" / f"checkpoint-import-{date}.json"
-    write_json_atomic(
-        out, {"date": date, "command": command, "machine": describe_this_machine().to_json(), "results": results}
-    )
+    write_json_atomic(options.out or result_file("checkpoint-import"), new_record(_MODULE, words, results))
 
 
 if __name__ == "__main__":

@@ -10,7 +10,6 @@ takes examples faster, and its host may make them faster.
 from __future__ import annotations
 
 import argparse
-import datetime
 import sys
 import tempfile
 import time
@@ -19,7 +18,7 @@ from itertools import islice
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from jukebox_deploy.benchmarks.machine import describe_this_machine
+from jukebox_deploy.benchmarks.scripts import new_record, script_parser
 from jukebox_deploy.files import write_json_atomic
 
 if TYPE_CHECKING:  # PyTorch is imported when it is used
@@ -70,7 +69,7 @@ def measure(request: TrainRequest, steps: int) -> dict[str, Any]:
         for report in islice(reports, steps):
             waited += report.waited
         trained = time.monotonic() - begun
-        reports.close()  # type: ignore[attr-defined]  # a generator
+        reports.close()
     batch = request.settings.batch
     alone, taken = _BATCHES * batch / made, steps * batch / trained
     return {
@@ -96,7 +95,7 @@ def _seconds(batches: Iterator[object], count: int) -> float:
 def main(arguments: Sequence[str] | None = None) -> None:
     """Run from the command line; see the module's text."""
     words = list(sys.argv[1:] if arguments is None else arguments)
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = script_parser(_MODULE, __doc__)
     parser.add_argument("--data", type=Path, required=True, help="folder of songs")
     parser.add_argument("--bundle", type=Path, required=True, help="whose parts are trained")
     parser.add_argument("--codes", type=Path, required=True, help="the songs' codes")
@@ -108,12 +107,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     options = parser.parse_args(words)
     if options.steps < 1:
         parser.error(f"--steps: expected 1 or more, found {options.steps}")
-    record: dict[str, Any] = {
-        "date": datetime.date.today().isoformat(),
-        "command": " ".join(["python -m", _MODULE, *words]),
-        "machine": describe_this_machine().to_json(),
-        "results": {},
-    }
+    record = new_record(_MODULE, words, {})
     with tempfile.TemporaryDirectory() as folder:
         for name, request in requests_of(options, Path(folder)):
             record["results"][name] = measure(request, options.steps)

@@ -11,7 +11,6 @@ from __future__ import annotations
 
 import argparse
 import dataclasses
-import datetime
 import json
 import shutil
 import sys
@@ -20,12 +19,12 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from jukebox_deploy.benchmarks.machine import describe_this_machine
 from jukebox_deploy.benchmarks.preset_bundles import uncalibrated
 from jukebox_deploy.benchmarks.process_memory import Watched, memory_field, run_watched
+from jukebox_deploy.benchmarks.scripts import new_record, result_file, script_parser
 from jukebox_deploy.config import JukeboxConfig
 from jukebox_deploy.config_json import config_from_dict, config_to_dict
-from jukebox_deploy.contract import ITEM_BYTES, GraphKind, LinearWeights, Precision
+from jukebox_deploy.contract import ITEM_BYTES, GraphKind, LinearWeights, Precision, graph_name
 from jukebox_deploy.costs import linear_weight_bytes
 from jukebox_deploy.errors import EngineError
 from jukebox_deploy.files import scratch_folder, write_json_atomic
@@ -38,6 +37,7 @@ from jukebox_deploy.parameter_counts import (
     prior_parameters,
 )
 from jukebox_deploy.presets import preset
+from jukebox_deploy.quantities import byte_size
 
 _MODULE = "jukebox_deploy.benchmarks.engine_builds"
 _EXPORT, _BUILD = "export", "build"
@@ -58,7 +58,7 @@ class BuildCase:
     @property
     def step(self) -> str:
         """The name of the graph."""
-        return f"{GraphKind.STEP}_{self.level}"
+        return graph_name(GraphKind.STEP, self.level)
 
     @property
     def config(self) -> JukeboxConfig:
@@ -82,8 +82,8 @@ def require_room(case: BuildCase, folder: Path) -> None:
     needed = round((1 + _ENGINE_SHARE) * stored_bytes(case)) + _SPARE
     if (free := shutil.disk_usage(folder).free) < needed:
         raise EngineError(
-            f"{folder}: {case.preset} with {case.weights} weights takes about {needed / 1e9:.1f} GB, and "
-            f"{free / 1e9:.1f} GB are free. Name another folder with --work."
+            f"{folder}: {case.preset} with {case.weights} weights takes about {byte_size(needed)}, and "
+            f"{byte_size(free)} are free. Name another folder with --work."
         )
 
 
@@ -103,7 +103,7 @@ def _export(case: BuildCase, folder: Path) -> dict[str, Any]:
         cutting=Cutting(case.parts),
     )
     manifest = export_bundle(RandomCheckpoint.of(case.config), folder / _EXPORT, request)
-    return {"weight_bytes": sum(manifest.files[name].bytes for name in manifest.graphs[case.step].weights)}
+    return {"weight_bytes": manifest.bytes_of(manifest.graphs[case.step].weights)}
 
 
 def _build(case: BuildCase, folder: Path) -> dict[str, Any]:
@@ -156,7 +156,7 @@ def measure(case: BuildCase, work: Path) -> dict[str, Any]:
 
 
 def _parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = script_parser(_MODULE, __doc__)
     parser.add_argument("--preset", default="1b_lyrics")
     parser.add_argument("--level", type=int, help="of the prior; the top one if left out")
     choices = [str(weights) for weights in LinearWeights]
@@ -172,7 +172,8 @@ def _parser() -> argparse.ArgumentParser:
 
 def main(arguments: Sequence[str] | None = None) -> None:
     """Run from the command line; see the module's text."""
-    options = _parser().parse_args(arguments)
+    words = list(sys.argv[1:] if arguments is None else arguments)
+    options = _parser().parse_args(words)
     if options.stage:
         _run_stage(options.stage, config_from_dict(BuildCase, json.loads(options.case), "case"), options.work)
         return
@@ -180,11 +181,9 @@ def main(arguments: Sequence[str] | None = None) -> None:
     cases = [
         BuildCase(options.preset, level, LinearWeights(w), options.parts, options.compute) for w in options.weights
     ]
-    date = datetime.date.today().isoformat()
-    out = options.out or Path(__file__).parent / "results" / f"engine-build-{options.preset}-level-{level}-{date}.json"
+    out = options.out or result_file(f"engine-build-{options.preset}-level-{level}")
     options.work.mkdir(parents=True, exist_ok=True)
-    record: dict[str, Any] = {"date": date, "command": " ".join(["python -m", _MODULE, *(arguments or sys.argv[1:])])}
-    record |= {"machine": describe_this_machine().to_json(), "results": []}
+    record = new_record(_MODULE, words, [])
     for case in cases:
         record["results"].append(measure(case, options.work))
         write_json_atomic(out, record)  # after each: the next one may bring down the machine

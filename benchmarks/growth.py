@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from jukebox_deploy.benchmarks.measurement import Instruments, Listener, measure
-from jukebox_deploy.benchmarks.plan import BenchmarkPlan
+from jukebox_deploy.benchmarks.plan import BenchmarkPlan, check_plan
 from jukebox_deploy.benchmarks.preset_bundles import prepare_bundles, system_to_measure
 from jukebox_deploy.benchmarks.results import WorkloadKind, WorkloadResult
 from jukebox_deploy.benchmarks.variants import open_subjects
@@ -19,14 +19,30 @@ from jukebox_deploy.errors import ConfigError
 
 VALUES: dict[Axis, tuple[int, ...]] = {
     Axis.SLOTS: (1, 2, 4, 8, 16, 32, 64),
-    Axis.POSITION: (0, 512, 1024, 2048, 4096, 6144, 8064),
     Axis.CONTEXT: (1024, 2048, 4096, 8192, 16384),
     Axis.WIDTH: (256, 512, 768, 1024),
     Axis.DEPTH: (12, 24, 48, 72),
     Axis.LENGTH: (2, 4, 8),
     Axis.SONGS: (1, 2, 4, 8),
 }
-"""What is measured unless other values are given; for a window of 8192 codes."""
+"""What is measured along an axis unless other values are given; positions depend on the window."""
+
+_PLACES = (0, 1 / 16, 1 / 8, 1 / 4, 1 / 2, 3 / 4, 63 / 64)
+"""Positions that are measured unless others are given, as parts of a window."""
+
+
+def usual_values(preset: str, axis: Axis, plan: BenchmarkPlan) -> tuple[int, ...]:
+    """What is measured along an axis of a preset unless other values are given.
+
+    Positions are in the shortest window, each with room for the plan's steps. Raises `ConfigError` where none has.
+    """
+    if axis is not Axis.POSITION:
+        return VALUES[axis]
+    stepping = dataclasses.replace(plan, workloads=(WorkloadKind.STEP,))
+    window = min(prior.transformer.context for prior in system_to_measure(preset, stepping).priors)
+    if plan.steps > window:
+        raise ConfigError(f"{plan.steps} steps do not fit into the window of {preset}, which has {window}; give fewer.")
+    return tuple(sorted({min(round(place * window), window - plan.steps) for place in _PLACES}))
 
 
 @dataclasses.dataclass(frozen=True)
@@ -95,8 +111,11 @@ def measure_growth(
 ) -> Iterator[WorkloadResult]:
     """One result per value; models and graphs are made in the work folder.
 
-    Raises `ConfigError` for values that a model cannot have.
+    Raises `ConfigError` for values that a model cannot have, before the first of them is measured.
     """
-    for config, plan in growth.steps():
+    steps = growth.steps()
+    for config, plan in steps:
+        check_plan(config, plan)
+    for config, plan in steps:
         checkpoint, bundles = prepare_bundles(config, plan, weights, workdir, listener)
         yield from measure(open_subjects(bundles, checkpoint, plan.device), plan, listener, instruments)

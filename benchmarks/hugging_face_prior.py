@@ -7,7 +7,6 @@ than the original does not concern its speed (specification 16.4).
 from __future__ import annotations
 
 import importlib
-import importlib.metadata
 from typing import TYPE_CHECKING, Any
 
 from jukebox_deploy.attention_patterns import AttentionOrder
@@ -15,6 +14,7 @@ from jukebox_deploy.benchmarks.growing_caches import kept_positions
 from jukebox_deploy.benchmarks.sequential_prior import SequentialPrior
 from jukebox_deploy.config import PriorConfig
 from jukebox_deploy.contract import Precision
+from jukebox_deploy.tool_versions import tool_versions
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -27,9 +27,8 @@ VERSION = "4.57.6"
 
 def reason_to_leave_out(prior: PriorConfig, precision: Precision) -> str | None:
     """Why this prior cannot be run by `transformers` here; `None` if it can."""
-    try:
-        found = importlib.metadata.version("transformers")
-    except importlib.metadata.PackageNotFoundError:
+    found = tool_versions("transformers").get("transformers")
+    if found is None:
         return f"transformers=={VERSION} is not installed"
     if found != VERSION:
         return f"it needs transformers=={VERSION}, found {found}"

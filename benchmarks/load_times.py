@@ -10,9 +10,7 @@ Seconds add up: to import, to check hashes, to open the step, to run it once. Li
 from __future__ import annotations
 
 import argparse
-import datetime
 import json
-import subprocess
 import sys
 import time
 from collections.abc import Callable, Sequence
@@ -21,8 +19,8 @@ from pathlib import Path
 from statistics import median
 from typing import Any
 
+from jukebox_deploy.benchmarks.scripts import new_record, script_parser
 from jukebox_deploy.config_json import config_from_dict, config_to_dict
-from jukebox_deploy.errors import EngineError
 from jukebox_deploy.files import write_json_atomic
 
 _MODULE = "jukebox_deploy.benchmarks.load_times"
@@ -60,7 +58,8 @@ def open_once(opening: Opening, begun: float, clock: Callable[[], float] = time.
     """
     from jukebox_deploy.benchmarks.process_memory import memory_field
     from jukebox_deploy.engines.bundle import open_bundle
-    from jukebox_deploy.engines.onnxruntime.sessions import OnnxRuntimeOptions, import_onnxruntime
+    from jukebox_deploy.engines.onnxruntime.library import import_onnxruntime
+    from jukebox_deploy.engines.onnxruntime.sessions import OnnxRuntimeOptions
     from jukebox_deploy.jobs.opening.onnx_graphs import onnx_engine
 
     import_onnxruntime()
@@ -78,12 +77,11 @@ def open_once(opening: Opening, begun: float, clock: Callable[[], float] = time.
 
 def open_in_process(opening: Opening) -> LoadTime:
     """The same in a process that does nothing else; `EngineError` with its last words if that fails."""
+    from jukebox_deploy.benchmarks.process_memory import output_of
+
     command = [sys.executable, "-m", _MODULE, "--once", json.dumps(config_to_dict(opening)), repr(time.monotonic())]
-    done = subprocess.run(command, capture_output=True, text=True, check=False)
-    if done.returncode != 0:
-        words = (done.stderr.strip().splitlines() or ["no message"])[-1]
-        raise EngineError(f"{opening.bundle} could not be opened: {words}")
-    return config_from_dict(LoadTime, json.loads(done.stdout), "load time")
+    printed = output_of(command, f"{opening.bundle} could not be opened")
+    return config_from_dict(LoadTime, json.loads(printed), "load time")
 
 
 def measure(openings: Sequence[Opening], rounds: int, open_one: Callable[[Opening], LoadTime]) -> list[dict[str, Any]]:
@@ -115,7 +113,7 @@ def _openings(options: argparse.Namespace) -> list[Opening]:
 
 
 def _parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = script_parser(_MODULE, __doc__)
     parser.add_argument("bundles", nargs="+", type=Path, help="folders of ONNX graphs")
     parser.add_argument("--level", type=int, default=0, help="of the prior")
     parser.add_argument("--slots", type=int, default=1, help="songs at a time")
@@ -133,17 +131,9 @@ def main(arguments: Sequence[str] | None = None) -> None:
         opening = config_from_dict(Opening, json.loads(words[1]), "opening")
         print(json.dumps(asdict(open_once(opening, float(words[2])))))
         return
-    from jukebox_deploy.benchmarks.machine import describe_this_machine
-
     options = _parser().parse_args(words)
     results = measure(_openings(options), options.rounds, open_in_process)
-    record = {
-        "date": datetime.date.today().isoformat(),
-        "command": " ".join(["python -m", _MODULE, *words]),
-        "machine": describe_this_machine().to_json(),
-        "results": results,
-    }
-    write_json_atomic(options.out, record)
+    write_json_atomic(options.out, new_record(_MODULE, words, results))
     for result in results:
         print(json.dumps({name: result[name] for name in ("bundle", "mapped", "median")}))
 

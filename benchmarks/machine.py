@@ -2,52 +2,29 @@
 
 from __future__ import annotations
 
-import os
-import platform
 import time
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict, dataclass
-from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from jukebox_deploy.benchmarks.gpu import Gpu, gpu_name, installed_gpus
+from jukebox_deploy.benchmarks.gpu import gpu_name
+from jukebox_deploy.engines.installed_gpus import Gpu, installed_gpus
+from jukebox_deploy.provenance import Computer, describe_computer
 from jukebox_deploy.threads import usable_cores
 
 LARGE_READ = 512 << 20
 """Bytes that no processor's caches hold."""
 
-PACKAGES = (
-    "cuda-bindings",
-    "jukebox-deploy",
-    "numpy",
-    "onnx",
-    "onnxruntime",
-    "onnxruntime-gpu",
-    "onnxscript",
-    "safetensors",
-    "tensorrt",
-    "tensorrt-rtx",
-    "torch",
-    "transformers",
-)
-"""What the machine's card gives versions of, as far as they are there."""
-
 _READ_AT_LEAST = 1 << 30  # bytes per round, so that a small array is read often enough to time
 
 
 @dataclass(frozen=True)
-class Machine:
+class Machine(Computer):
     """What a reader needs to compare numbers."""
 
-    processor: str
-    cores: int  # those that this process may use
-    memory_bytes: int | None  # `None` where the system does not tell
-    system: str
-    python: str
-    packages: dict[str, str]  # versions
     read_bytes_per_second: float  # of an array of `LARGE_READ` bytes, all cores, best round
     gpu: str | None = None  # where the work was done, if not on the processor
     gpus: tuple[Gpu, ...] = ()  # what the machine has, used or not
@@ -64,20 +41,13 @@ class Machine:
 
 def describe_this_machine(device: str = "cpu") -> Machine:
     """The card, with the versions of all that may run, and the GPU if that is where it runs."""
-    from jukebox_deploy.jobs.opening.eager import tool_versions
-
-    return describe_machine(tool_versions(*PACKAGES), None if device == "cpu" else gpu_name())
+    return describe_machine(None, None if device == "cpu" else gpu_name())
 
 
-def describe_machine(packages: dict[str, str], gpu: str | None = None) -> Machine:
-    """Look around and measure the memory; `packages` are the versions of what is to run, `gpu` where."""
+def describe_machine(packages: dict[str, str] | None = None, gpu: str | None = None) -> Machine:
+    """Look around and measure the memory; `packages` as in `describe_computer`, `gpu` is where the work is done."""
     return Machine(
-        processor=_processor(),
-        cores=usable_cores(),
-        memory_bytes=_memory_bytes(),
-        system=platform.platform(),
-        python=platform.python_version(),
-        packages=packages,
+        **vars(describe_computer(packages)),
         read_bytes_per_second=read_bandwidth(LARGE_READ),
         gpu=gpu,
         gpus=installed_gpus(),
@@ -110,19 +80,3 @@ def _read(part: np.ndarray, repeats: int) -> None:
     """NumPy reads every word for the largest one, without holding the interpreter's lock."""
     for _ in range(repeats):
         part.max()
-
-
-def _processor() -> str:
-    try:
-        lines = Path("/proc/cpuinfo").read_text().splitlines()
-    except OSError:
-        lines = []
-    names = [line.partition(":")[2].strip() for line in lines if line.startswith("model name")]
-    return names[0] if names else platform.processor() or platform.machine()
-
-
-def _memory_bytes() -> int | None:
-    try:
-        return os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
-    except (AttributeError, ValueError, OSError):
-        return None

@@ -22,10 +22,12 @@ from jukebox_deploy.benchmarks.tasks import (
 )
 from jukebox_deploy.benchmarks.variants import baselines_of
 from jukebox_deploy.config import JukeboxConfig, PriorConfig
-from jukebox_deploy.contract import GraphKind, GraphSpec
+from jukebox_deploy.contract import GraphKind, GraphSpec, find_graph, graph_levels
 from jukebox_deploy.costs import tokens_per_second
 from jukebox_deploy.engine import Engine
+from jukebox_deploy.engines.slots import require_slots
 from jukebox_deploy.errors import ConfigError, EngineError
+from jukebox_deploy.graphs import GraphOptions, declare_graphs
 
 GRAPHS = {
     WorkloadKind.STEP: GraphKind.STEP,
@@ -110,6 +112,16 @@ def plan_stages(config: JukeboxConfig, graphs: dict[str, GraphSpec], plan: Bench
     return stages
 
 
+def check_plan(config: JukeboxConfig, plan: BenchmarkPlan) -> None:
+    """Raise what measuring a model by a plan would raise, before anything is made for it."""
+    plan_stages(config, declare_graphs(config, graph_options(plan)), plan, Path())
+
+
+def graph_options(plan: BenchmarkPlan) -> GraphOptions:
+    """Of the graphs that are exported to be measured."""
+    return GraphOptions(slots=(1, 4, max(16, *plan.slots)))
+
+
 class _Planner:
     def __init__(self, config: JukeboxConfig, graphs: dict[str, GraphSpec], plan: BenchmarkPlan, scratch: Path) -> None:
         self._config = config
@@ -135,17 +147,16 @@ class _Planner:
     def _levels(self, kind: GraphKind) -> list[int]:
         if self._plan.level is not None:
             return [self._graph(kind, self._plan.level).level]
-        return sorted((spec.level for spec in self._graphs.values() if spec.kind is kind), reverse=True)
+        return graph_levels(self._graphs, kind)[::-1]
 
     def _graph(self, kind: GraphKind, level: int) -> GraphSpec:
-        name = f"{kind}_{level}"
-        if name not in self._graphs:
-            raise EngineError(f"the bundle has no graph {name!r}; it has {', '.join(self._graphs)}. Export that too.")
-        return self._graphs[name]
+        return find_graph(self._graphs, kind, level)
 
     def _prior_stage(self, level: int, slots: int, kinds: tuple[WorkloadKind, ...]) -> Stage:
         prior = self._config.prior(level)
         position = self._position(prior)
+        step = self._graph(GraphKind.STEP, level)
+        require_slots(step, slots)
         tasks = {
             WorkloadKind.STEP: self._step_task(prior, slots, position),
             WorkloadKind.PREFILL: self._prefill_task(prior, slots, position),
@@ -153,7 +164,7 @@ class _Planner:
         return Stage(
             kinds,
             prior,
-            self._graph(GraphKind.STEP, level),
+            step,
             slots,
             lambda engine: SlotWindows(engine, level, slots),
             tuple(tasks[kind] for kind in kinds),
@@ -220,6 +231,7 @@ class _Planner:
         )
 
     def _song_stage(self, slots: int) -> Stage:
+        self._require_whole_model()
         seconds, folder = self._plan.seconds, self._scratch / "songs"
         songs = self._plan.songs or slots
         work = Workload(
@@ -233,6 +245,14 @@ class _Planner:
             lambda engine: SongTask(OpenedGraphs(engine), slots, songs, seconds, folder),
             ((work, _as_task),),
         )
+
+    def _require_whole_model(self) -> None:
+        """For songs."""
+        config, found = self._config, {prior.level for prior in self._config.priors}
+        if missing := [level for level in range(config.vqvae.levels) if level not in found]:
+            raise ConfigError(f"{config.name} makes no songs: it has no prior for the levels {missing}.")
+        for level in found:
+            self._graph(GraphKind.STEP, level)
 
 
 def _slot_windows(opened: object) -> SlotWindows:

@@ -11,13 +11,13 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 import jukebox_deploy
-from jukebox_deploy.benchmarks.plan import GRAPHS, BenchmarkPlan
+from jukebox_deploy.benchmarks.plan import GRAPHS, BenchmarkPlan, check_plan, graph_options
 from jukebox_deploy.benchmarks.results import WorkloadKind
 from jukebox_deploy.config import JukeboxConfig
 from jukebox_deploy.config_json import config_to_dict
-from jukebox_deploy.contract import GraphKind, LinearWeights
-from jukebox_deploy.engines.bundle import MANIFEST_NAME
-from jukebox_deploy.graphs import GraphOptions, declare_graphs
+from jukebox_deploy.contract import SLOT_GRAPHS, VQVAE_GRAPHS, LinearWeights
+from jukebox_deploy.engines.bundle import is_engine_bundle
+from jukebox_deploy.graphs import declare_graphs
 from jukebox_deploy.presets import RELEASED_UPSAMPLERS, RELEASED_VQVAE, preset
 
 if TYPE_CHECKING:
@@ -28,7 +28,6 @@ UPSAMPLER = "upsampler"
 
 _SEED = 0
 _OF_PRIORS = {WorkloadKind.STEP, WorkloadKind.PREFILL, WorkloadKind.CONDITION}
-_OF_SOUND = (GraphKind.VQVAE_ENCODE, GraphKind.VQVAE_DECODE)
 
 
 def system_to_measure(name: str, plan: BenchmarkPlan) -> JukeboxConfig:
@@ -52,10 +51,10 @@ def needed_graphs(config: JukeboxConfig, plan: BenchmarkPlan) -> tuple[str, ...]
     if WorkloadKind.SONG in plan.workloads:
         return tuple(declared)
     kinds = {GRAPHS[kind] for kind in plan.workloads}
-    if GraphKind.STEP in kinds or GraphKind.PREFILL in kinds:
-        kinds |= {GraphKind.STEP, GraphKind.PREFILL}
+    if kinds & set(SLOT_GRAPHS):
+        kinds |= set(SLOT_GRAPHS)
     # Sound is measured at one level, priors at all unless one is named.
-    wanted = {kind: {plan.level or 0} if kind in _OF_SOUND or plan.level is not None else None for kind in kinds}
+    wanted = {kind: {plan.level or 0} if kind in VQVAE_GRAPHS or plan.level is not None else None for kind in kinds}
     return tuple(
         name
         for name, spec in declared.items()
@@ -75,9 +74,11 @@ def prepare_bundles(
 
     `quality`: whether the engine bundles' manifests say what integer weights cost, which takes a measurement.
     The folders' names depend on all that they are made from; what is in the work folder already is used again.
+    Raises `ConfigError` or `EngineError` for what cannot be measured, before anything is made.
     """
     from jukebox_deploy.checkpoints.random_bundle import write_random_bundle
 
+    check_plan(config, plan)
     checkpoint = workdir / f"checkpoint-{config.name}-{_digest(config_to_dict(config), _SEED)}"
     if not checkpoint.exists():
         listener(f"writing random weights of {config.name}")
@@ -125,7 +126,7 @@ def _prepare_engine(
     from jukebox_deploy.jobs.tensorrt_check import TensorRtCheck
 
     request = ExportRequest(
-        GraphOptions(slots=(1, 4, max(16, *plan.slots))),
+        graph_options(plan),
         needed_graphs(config, plan),
         validate=False,
         tensorrt=TensorRtCheck.NEVER,
@@ -135,7 +136,7 @@ def _prepare_engine(
     made_of = [tables[name].to_json() for name in request.graphs]
     digest = _digest(made_of, checkpoint.name, _exporter(), integers.judge_quality)
     out = checkpoint.parent / f"onnx-{config.name}-{integers.weights}-{digest}"
-    if not (out / MANIFEST_NAME).exists():
+    if not is_engine_bundle(out):
         listener(f"exporting {config.name}, weights in {integers.weights}")
         export_bundle(CheckpointBundle.open(checkpoint), out, request)
     return out

@@ -36,6 +36,14 @@ def memory_field(name: str) -> int:
     raise RuntimeError(f"/proc/self/status has no {name}; this measurement needs Linux.")
 
 
+def output_of(command: Sequence[str], failed: str) -> str:
+    """What a command prints, which nothing disturbs. Raises `EngineError` with its last words, after `failed`."""
+    done = subprocess.run(command, capture_output=True, text=True, check=False)
+    if done.returncode:
+        raise EngineError(f"{failed}: {_reason(done.returncode, done.stderr)}")
+    return done.stdout
+
+
 def run_watched(command: Sequence[str], what: str) -> Watched:
     """Run a command to its end. Raises `EngineError` with its last words, or the signal that ended it."""
     begun, before, peak = time.perf_counter(), _children_seconds(), 0

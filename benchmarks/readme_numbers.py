@@ -2,14 +2,13 @@
 
     python -m jukebox_deploy.benchmarks.readme_numbers [--check]
 
-The page on speed has a table from all documents in `benchmarks/results/`: every engine of one workload for each group
-that differs in one field only, each measurement the newest of its machine. The README has those rows of it that are
-of released models. The other documents' blocks are those of `growth_table` and `model_card`.
+The page on speed has a table from all whole runs in `benchmarks/results/`: every engine of one workload for each group
+of one model that differs in one field only, each measurement the newest of its machine. The README has those rows of it
+that are of released models. The other documents' blocks are those of `growth_table` and `model_card`.
 """
 
 from __future__ import annotations
 
-import argparse
 import json
 import sys
 from collections.abc import Callable, Iterator, Sequence
@@ -17,11 +16,12 @@ from dataclasses import astuple, dataclass
 from pathlib import Path
 from urllib.parse import quote
 
-from jukebox_deploy.benchmarks.filled_blocks import Block, escaped, fill, table
-from jukebox_deploy.benchmarks.growth_table import GROWTH_BLOCK
-from jukebox_deploy.benchmarks.model_card import CARD_BLOCKS
+from jukebox_deploy.benchmarks.documents.filled_blocks import Block, escaped, fill
+from jukebox_deploy.benchmarks.documents.growth_table import GROWTH_BLOCK
+from jukebox_deploy.benchmarks.documents.model_card import CARD_BLOCKS
+from jukebox_deploy.benchmarks.drawing.report import by_machine
+from jukebox_deploy.benchmarks.drawing.words import title_of, unit_of
 from jukebox_deploy.benchmarks.preset_bundles import UPSAMPLER
-from jukebox_deploy.benchmarks.report import by_machine
 from jukebox_deploy.benchmarks.results import (
     FORMAT,
     Backend,
@@ -31,12 +31,15 @@ from jukebox_deploy.benchmarks.results import (
     WorkloadKind,
     WorkloadResult,
 )
-from jukebox_deploy.benchmarks.words import number, percent, times, title_of, unit_of
+from jukebox_deploy.benchmarks.scripts import script_parser
 from jukebox_deploy.benchmarks.workload_groups import distinct, headlines, is_engine, ratio_over, share_of_limit
 from jukebox_deploy.errors import JukeboxError
+from jukebox_deploy.markdown import table
+from jukebox_deploy.quantities import number, percent, times
 
 NOTHING = "No measurement is recorded yet."
 
+_MODULE = "jukebox_deploy.benchmarks.readme_numbers"
 _REPOSITORY = Path(__file__).resolve().parent.parent
 _HEADINGS = (
     "what",
@@ -71,8 +74,9 @@ def block(results: Path, link: str, shown: Callable[[Workload], bool] = lambda w
 
     `link` leads from the document to that folder.
     """
-    runs = {path.name: BenchmarkRun.load(path) for path in sorted(results.glob("*.json")) if is_result(path)}
-    newest: dict[tuple[str, ...], Row] = {}
+    loaded = {path.name: BenchmarkRun.load(path) for path in sorted(results.glob("*.json")) if is_result(path)}
+    runs = {name: run for name, run in loaded.items() if run.complete}
+    newest: dict[tuple[str, str, str], Row] = {}
     for machine in by_machine(runs):
         origins = {id(result): name for name, run in machine.runs.items() for result in run.results}
         for result in headlines(distinct(machine.results)):
@@ -85,7 +89,9 @@ def block(results: Path, link: str, shown: Callable[[Workload], bool] = lambda w
                 newest[row.what, row.engine, machine.machine.name] = row
     if not newest:
         return NOTHING
-    return table(_HEADINGS, (astuple(row) for row in newest.values()))
+    works = list(dict.fromkeys((what, machine) for what, _, machine in newest))  # rows of one are together
+    ordered = sorted(newest.items(), key=lambda item: works.index((item[0][0], item[0][2])))
+    return table(_HEADINGS, (astuple(row) for _, row in ordered))
 
 
 def is_result(path: Path) -> bool:
@@ -133,7 +139,7 @@ SPEED_BLOCK = Block(
 
 def main(arguments: Sequence[str] | None = None, repository: Path = _REPOSITORY) -> None:
     """Run from the command line; see the module's text."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = script_parser(_MODULE, __doc__)
     parser.add_argument("--check", action="store_true", help="change nothing; exit with 1 if a document is stale")
     check = parser.parse_args(arguments).check
     try:

@@ -22,6 +22,12 @@ from jukebox_deploy.files import write_json_atomic
 
 FORMAT = "jukebox-deploy benchmark 1"
 
+CALLS_FOR_PERCENTILES = 500
+"""Calls of which one in a hundred can be told."""
+
+STEADY = 0.2
+"""Rounds whose range is less, over their median, get no warning."""
+
 
 class WorkloadKind(StrEnum):
     """What is timed, and in what its speed is counted."""
@@ -56,7 +62,7 @@ class Workload:
     level: int
     slots: int = 1
     position: int | None = None  # in the window, of the first timed step or prefilled code
-    units_per_round: float = 0.0  # codes, windows or seconds of audio that a round makes
+    units_per_round: float = 0.0  # codes, windows or seconds of audio of a pass; a round has one or more of those
     width: int | None = None  # of the prior; `None` for the VQ-VAE and songs
     depth: int | None = None
     context: int | None = None
@@ -81,11 +87,14 @@ class MemoryLimit:
     weight_bytes: int
     cache_bytes_per_slot: int  # that a step reads, on average over the window
     step_bytes: int  # that a step of all slots must move
-    read_bytes_per_second: float
+    read_bytes_per_second: float  # the median of those after each round
+    rounds: tuple[float, ...] = ()  # bytes per second after each round; none where it was measured once
 
     def __post_init__(self) -> None:
         if self.step_bytes <= 0 or not 0 < self.read_bytes_per_second < math.inf:
             raise ConfigError(f"a memory limit needs bytes and a bandwidth above zero, found {self}.")
+        if not all(0 < read < math.inf for read in self.rounds):
+            raise ConfigError(f"a memory limit needs a bandwidth above zero after each round, found {self}.")
 
     def units_per_second(self, slots: int) -> float:
         """Codes per second of all slots together."""
@@ -115,15 +124,27 @@ class Latency:
     p50: float
     p90: float
     p99: float
+    maximum: float | None = None  # `None`, as the next, in files that do not say
+    calls: int | None = None  # that were timed
 
     def __post_init__(self) -> None:
         if not 0 < self.p50 <= self.p90 <= self.p99 < math.inf:
             raise ConfigError(f"expected percentiles above zero, ascending, found {self}.")
+        if self.maximum is not None and not self.p99 <= self.maximum < math.inf:
+            raise ConfigError(f"expected no percentile above the maximum, found {self}.")
+        if (self.maximum is None) != (self.calls is None) or self.calls == 0:
+            raise ConfigError(f"expected a maximum and the number of calls that it is of, found {self}.")
 
     @staticmethod
     def of(seconds: Sequence[float]) -> Latency:
         """Percentiles by linear interpolation."""
-        return Latency(*(float(q) for q in np.percentile(seconds, (50, 90, 99))))
+        p50, p90, p99, maximum = (float(q) for q in np.percentile(seconds, (50, 90, 99, 100)))
+        return Latency(p50, p90, p99, maximum, len(seconds))
+
+    @property
+    def tells_percentiles(self) -> bool:
+        """Whether so many calls were timed that one in a hundred can be told."""
+        return self.calls is not None and self.calls >= CALLS_FOR_PERCENTILES
 
 
 @dataclass(frozen=True)
@@ -141,6 +162,7 @@ class VariantResult:
     peak_memory_bytes: int | None = None  # of a process that did nothing else
     limit: MemoryLimit | None = None  # of this variant's own bytes; `None` where memory is not what limits
     notes: tuple[str, ...] = ()
+    calls_per_round: int | None = None  # `None` in files that do not say
 
     def __post_init__(self) -> None:
         if not self.units_per_second or not all(0 < speed < math.inf for speed in self.units_per_second):
@@ -157,9 +179,24 @@ class VariantResult:
         """Units per second."""
         return Spread.of(self.units_per_second)
 
+    @property
+    def is_steady(self) -> bool:
+        """Whether the rounds are so alike that other programs can hardly have disturbed them."""
+        return self.round_range <= STEADY
+
+    @property
+    def round_range(self) -> float:
+        """From the slowest round to the fastest, over the median."""
+        speed = self.speed
+        return (speed.maximum - speed.minimum) / speed.median
+
     def ratio_over(self, baseline: VariantResult) -> Spread:
         """How many times as fast as a baseline of the same workload, round by round."""
-        return Spread.of([a / b for a, b in zip(self.units_per_second, baseline.units_per_second, strict=True)])
+        return Spread.of(self.ratios_over(baseline))
+
+    def ratios_over(self, baseline: VariantResult) -> tuple[float, ...]:
+        """The same, each round by itself."""
+        return tuple(a / b for a, b in zip(self.units_per_second, baseline.units_per_second, strict=True))
 
 
 @dataclass(frozen=True)
@@ -173,9 +210,9 @@ class WorkloadResult:
         if len(counts := {len(variant.units_per_second) for variant in self.variants}) > 1:
             raise ConfigError(f"{self.workload}: variants take turns, but their rounds are {sorted(counts)}.")
 
-    def variant(self, backend: Backend, weights: str | None = None) -> VariantResult | None:
-        """The first variant of a backend (and a storage of weights)."""
-        return next((v for v in self.variants if v.backend == backend and weights in (None, v.weights)), None)
+    def variant(self, backend: Backend) -> VariantResult | None:
+        """The first variant of a backend."""
+        return next((v for v in self.variants if v.backend == backend), None)
 
 
 @dataclass(frozen=True)
@@ -197,6 +234,7 @@ class BenchmarkRun:
     machine: Machine
     results: tuple[WorkloadResult, ...] = field(default=())
     checks: tuple[BackendChecks, ...] = ()
+    complete: bool = True  # `False`: stopped before its end, after these results
     format: str = FORMAT
 
     def to_json(self) -> dict[str, Any]:

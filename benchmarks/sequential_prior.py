@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, cast
 import numpy as np
 
 from jukebox_deploy.config import JukeboxConfig
-from jukebox_deploy.contract import GraphKind, GraphSpec
+from jukebox_deploy.contract import GraphKind, GraphSpec, find_graph
 from jukebox_deploy.engines.eager.engine import EagerEngine, EagerSession, GraphFunction, GraphOpener
 from jukebox_deploy.errors import EngineError
 
@@ -128,9 +128,6 @@ class SequentialEngine(EagerEngine):
         from jukebox_deploy.export.graph_modules import graph_module
         from jukebox_deploy.jobs.opening.eager import on_threads
 
-        name = f"{kind}_{level}"
-        if name not in self.graphs:
-            raise EngineError(f"{self.config.name} has no graph {name!r}; it has {sorted(self.graphs)}.")
-        spec = self.graphs[name]
+        spec = find_graph(self.graphs, kind, level, self.config.name)
         spec = dataclasses.replace(spec, tensors=tuple(t for t in spec.tensors if not t.in_place))
         return spec, on_threads(graph_module(spec, cast("Prior", model)), self._threads)

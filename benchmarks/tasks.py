@@ -13,7 +13,6 @@ import numpy as np
 from jukebox_deploy.config import JukeboxConfig
 from jukebox_deploy.contract import GraphKind, GraphSpec, Role, numpy_dtype
 from jukebox_deploy.engine import Engine, GraphRunner, PriorSession
-from jukebox_deploy.errors import ConfigError
 from jukebox_deploy.export.feeds import random_feed, random_feeds
 
 PREFILL_BLOCKS = 2
@@ -154,10 +153,6 @@ class SongTask:
     calls = 1
 
     def __init__(self, engine: OpenedGraphs, slots: int, songs: int, seconds: float, folder: Path) -> None:
-        config = engine.config
-        missing = [level for level in range(config.vqvae.levels) if level not in [p.level for p in config.priors]]
-        if missing:
-            raise ConfigError(f"{config.name} makes no songs: it has no prior for the levels {missing}.")
         self._engine = engine
         self._slots = slots
         self._songs = songs

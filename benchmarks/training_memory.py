@@ -3,7 +3,8 @@
     python -m jukebox_deploy.benchmarks.training_memory --presets tiny small_demo
 
 One step of a real trainer on one example per batch. A process is forked before PyTorch has computed anything; what
-its memory grows by from there to its peak (the kernel's `VmHWM`) is the step's. Linux only.
+its memory grows by from there to its peak (the kernel's `VmHWM`) is the step's. Linux only. With `--computed` no
+step is made: its bytes are counted from the configuration, those of models that this machine has no room for too.
 
 glibc keeps freed pieces of up to 32 MB for later and may not find a use for them; with
 `MALLOC_MMAP_THRESHOLD_=1048576` in the environment all larger than 1 MB go back to the system.
@@ -12,7 +13,6 @@ glibc keeps freed pieces of up to 32 MB for later and may not find a use for the
 from __future__ import annotations
 
 import argparse
-import datetime
 import multiprocessing
 import os
 import sys
@@ -24,12 +24,13 @@ from typing import Any
 
 import numpy as np
 
-from jukebox_deploy.benchmarks.machine import describe_this_machine
 from jukebox_deploy.benchmarks.process_memory import memory_field
+from jukebox_deploy.benchmarks.scripts import new_record, result_file, script_parser
 from jukebox_deploy.config import JukeboxConfig
 from jukebox_deploy.errors import TrainingError
 from jukebox_deploy.files import write_json_atomic
 from jukebox_deploy.presets import preset
+from jukebox_deploy.quantities import byte_size
 
 _MODULE = "jukebox_deploy.benchmarks.training_memory"
 _THRESHOLD = "MALLOC_MMAP_THRESHOLD_"
@@ -104,6 +105,20 @@ def measure(case: Case) -> dict[str, Any]:
     return {**asdict(case), "baseline_bytes": before, "peak_bytes": peak, "step_bytes": peak - before}
 
 
+def compute(case: Case) -> dict[str, Any]:
+    """Bytes of the same step as the configuration has them: without the libraries, and for models of any size."""
+    from jukebox_deploy.training.memory import StepOptions, prior_step_memory, vqvae_step_memory
+    from jukebox_deploy.training.precision import TrainingPrecision
+
+    config = preset(case.preset)
+    options = StepOptions(1, TrainingPrecision(case.precision), case.recompute, case.samples)
+    if case.level is None:
+        memory = vqvae_step_memory(config.vqvae, options)
+    else:
+        memory = prior_step_memory(config.prior(case.level), options)
+    return {**asdict(case), "computed": True, "step_bytes": memory.total}
+
+
 def _measure_in_this_process(case: Case, sender: Connection) -> None:
     import torch
 
@@ -113,38 +128,33 @@ def _measure_in_this_process(case: Case, sender: Connection) -> None:
     sender.send((before, memory_field("VmHWM")))
 
 
-def main(arguments: Sequence[str] | None = None) -> None:
-    """Run from the command line; see the module's text."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+def _parser() -> argparse.ArgumentParser:
+    parser = script_parser(_MODULE, __doc__)
     parser.add_argument("--presets", nargs="+", default=["tiny", "small_demo"])
     parser.add_argument("--samples", type=int, default=SAMPLES, help="of an example of a VQ-VAE")
     parser.add_argument("--only", nargs="*", default=[], help="leave out cases whose names lack one of these words")
+    parser.add_argument("--computed", action="store_true", help="count from the configuration instead of measuring")
     parser.add_argument("--out", type=Path, help="the result file")
-    options = parser.parse_args(arguments)
+    return parser
+
+
+def main(arguments: Sequence[str] | None = None) -> None:
+    """Run from the command line; see the module's text."""
+    words = list(sys.argv[1:] if arguments is None else arguments)
+    options = _parser().parse_args(words)
     # Imported before the first fork, so that no process counts the libraries as its step's.
     import jukebox_deploy.training.memory
     import jukebox_deploy.training.trainer  # noqa: F401
 
-    date = datetime.date.today().isoformat()
-    out = options.out or Path(__file__).parent / "results" / f"training-memory-{date}.json"
-    words = ["python", "-m", _MODULE, "--presets", *options.presets, "--samples", str(options.samples)]
-    words += ["--only", *options.only] if options.only else []
+    out, record = options.out or result_file("training-memory"), new_record(_MODULE, words, [])
     if threshold := os.environ.get(_THRESHOLD):
-        words.insert(0, f"{_THRESHOLD}={threshold}")
-    results: list[dict[str, Any]] = []
-    machine = describe_this_machine().to_json()
-    for name in options.presets:
-        for case in cases_of(preset(name), options.samples):
-            if all(word in case.name.split() for word in options.only):
-                results.append(measure(case))
-                print(f"{case.name}: {results[-1]['step_bytes'] / 1e6:.0f} MB", file=sys.stderr, flush=True)
-                document = {
-                    "date": date,
-                    "command": " ".join(words),
-                    "machine": machine,
-                    "results": results,
-                }
-                write_json_atomic(out, document)
+        record["command"] = f"{_THRESHOLD}={threshold} {record['command']}"
+    take = compute if options.computed else measure
+    for case in (case for name in options.presets for case in cases_of(preset(name), options.samples)):
+        if all(word in case.name.split() for word in options.only):
+            record["results"].append(take(case))
+            print(f"{case.name}: {byte_size(record['results'][-1]['step_bytes'])}", file=sys.stderr, flush=True)
+            write_json_atomic(out, record)
 
 
 if __name__ == "__main__":

@@ -7,18 +7,16 @@ drop those pages at any time.
 from __future__ import annotations
 
 import json
-import subprocess
 import sys
 import tempfile
 from dataclasses import dataclass, replace
 from pathlib import Path
 
 from jukebox_deploy.benchmarks.plan import BenchmarkPlan, plan_stages
-from jukebox_deploy.benchmarks.process_memory import memory_field
+from jukebox_deploy.benchmarks.process_memory import memory_field, output_of
 from jukebox_deploy.benchmarks.results import Backend, WorkloadKind
 from jukebox_deploy.benchmarks.variants import open_subjects
 from jukebox_deploy.config_json import config_from_dict, config_to_dict
-from jukebox_deploy.errors import EngineError
 
 _MODULE = "jukebox_deploy.benchmarks.variant_memory"
 
@@ -57,11 +55,7 @@ class MemoryRequest:
 def peak_memory(request: MemoryRequest) -> int:
     """Bytes at most, measured in a fresh process. Raises `EngineError` with its last words if that fails."""
     command = [sys.executable, "-m", _MODULE, json.dumps(config_to_dict(request))]
-    done = subprocess.run(command, capture_output=True, text=True, check=False)
-    if done.returncode != 0:
-        words = (done.stderr.strip().splitlines() or ["no message"])[-1]
-        raise EngineError(f"the peak memory of {request.backend} could not be measured: {words}")
-    return int(done.stdout)
+    return int(output_of(command, f"the peak memory of {request.backend} could not be measured"))
 
 
 def run_alone(request: MemoryRequest) -> int:

@@ -29,6 +29,7 @@ from jukebox_deploy.engines.quantised_weights import facts_of
 from jukebox_deploy.engines.replay import Recorder
 from jukebox_deploy.engines.threads import worthwhile_threads
 from jukebox_deploy.errors import ConfigError, EngineError
+from jukebox_deploy.jobs.opening.same_model import require_same_model
 
 if TYPE_CHECKING:
     from jukebox_deploy.checkpoints.bundle import CheckpointBundle
@@ -109,8 +110,6 @@ class Subjects:
         self._models: dict[int | None, VQVAE | Prior] = {}
         self.first = bundles[0]
         if checkpoint is not None:
-            from jukebox_deploy.jobs.opening.eager import require_same_model
-
             for bundle in bundles:
                 require_same_model(bundle, checkpoint)
 
@@ -138,7 +137,7 @@ class Subjects:
 
     def _weight_bytes(self, variant: Variant, graph: GraphSpec) -> int:
         manifest = self._bundles[variant.bundle].manifest
-        return sum(manifest.files[name].bytes for name in manifest.graph(graph.kind, graph.level).weights)
+        return manifest.bytes_of(manifest.graph(graph.kind, graph.level).weights)
 
     def mapped_engines(self, graph: GraphSpec) -> list[Variant]:
         """The engines again, those whose weights in a graph are large enough to be left mapped."""

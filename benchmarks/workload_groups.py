@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from enum import StrEnum
 
@@ -45,11 +45,18 @@ SIZES = (Axis.WIDTH, Axis.DEPTH, Axis.CONTEXT)
 """Axes along which models have different names."""
 
 _Identity = dict[str, object]
+_Key = tuple[tuple[str, object], ...]
 
 
 def name_along(axis: Axis, model: str, value: int) -> str:
     """What a model is called that differs from another in one size: `mid-depth-12`."""
     return f"{model}-{axis}-{value}"
+
+
+def base_model(workload: Workload, axis: Axis) -> str:
+    """What a model along an axis is a variation of: `mid` for `mid-depth-12` along the depth, and for `mid`."""
+    value = axis_value(workload, axis)
+    return workload.model if value is None else workload.model.removesuffix(name_along(axis, "", int(value)))
 
 
 @dataclass(frozen=True)
@@ -58,6 +65,7 @@ class Sweep:
 
     axis: Axis
     results: tuple[WorkloadResult, ...]  # two or more
+    runs: tuple[str, ...] = ()  # that the results are of, one unless no run has them all
 
     @property
     def values(self) -> list[float]:
@@ -76,8 +84,17 @@ class Sweep:
         measured = [(x, r.workload, _named(r, variant)) for x, r in zip(self.values, self.results, strict=True)]
         return [(x, cost(workload, found)) for x, workload, found in measured if found is not None]
 
+    def ends(self, variant: str) -> tuple[float, float]:
+        """The first and the last value that the variant was measured for."""
+        (first, _), *_, (last, _) = self.costs(variant)
+        return first, last
+
+    def is_whole(self, variant: str) -> bool:
+        """Whether the variant was measured from one end of the sweep to the other."""
+        return self.ends(variant) == (self.values[0], self.values[-1])
+
     def growth(self, variant: str) -> float:
-        """How many times the cost of the variant's first value that of its last is, by the medians."""
+        """How many times the cost at the first of the variant's own ends that at the last is, by the medians."""
         (_, first), *_, (_, last) = self.costs(variant)
         return last.median / first.median
 
@@ -122,26 +139,41 @@ def _all_but(workload: Workload, axis: Axis) -> _Identity:
     """What is equal among the workloads of a sweep."""
     rest = _identity(workload)
     if axis in SIZES:
-        del rest["model"]
+        rest["model"] = base_model(workload, axis)
     if axis is Axis.CONTEXT and workload.position is not None and workload.context:
         rest[Axis.POSITION] = round(workload.position / workload.context, 2)
     del rest[axis]
     return rest
 
 
-def sweeps(results: Sequence[WorkloadResult]) -> list[Sweep]:
-    """All sweeps among results, by axis. Of two results with one value, the first is taken."""
+def sweeps(runs: Mapping[str, Sequence[WorkloadResult]]) -> list[Sweep]:
+    """All sweeps among the results of runs, by axis; of two results of one run with one value, as in `distinct`.
+
+    A sweep is of one run, the one with the most values and among those the last. Values that this run lacks are added
+    from the others, the last first.
+    """
     found = []
     for axis in Axis:
-        groups: dict[tuple[tuple[str, object], ...], dict[float, WorkloadResult]] = {}
-        for result in results:
-            value = axis_value(result.workload, axis)
-            if value is not None:
-                key = tuple(_all_but(result.workload, axis).items())
-                groups.setdefault(key, {}).setdefault(value, result)
-        ordered = [tuple(group[value] for value in sorted(group)) for group in groups.values()]
-        found += [sweep for group in ordered if len(group) > 1 and (sweep := Sweep(axis, group)).variants]
+        groups: dict[_Key, dict[str, dict[float, WorkloadResult]]] = {}
+        for name, results in runs.items():
+            for result in distinct(results):
+                value = axis_value(result.workload, axis)
+                if value is not None:
+                    key = tuple(_all_but(result.workload, axis).items())
+                    groups.setdefault(key, {}).setdefault(name, {})[value] = result
+        joined = [_joined(axis, group) for group in groups.values()]
+        found += [sweep for sweep in joined if len(sweep.results) > 1 and sweep.variants]
     return found
+
+
+def _joined(axis: Axis, group: Mapping[str, dict[float, WorkloadResult]]) -> Sweep:
+    """A sweep from the values of each run."""
+    chosen: dict[float, tuple[str, WorkloadResult]] = {}
+    for name, values in sorted(group.items(), key=lambda item: len(item[1])):  # what comes later wins
+        chosen |= {value: (name, result) for value, result in values.items()}
+    points = [chosen[value] for value in sorted(chosen)]
+    used = {name for name, _ in points}
+    return Sweep(axis, tuple(result for _, result in points), tuple(name for name in group if name in used))
 
 
 def distinct(results: Sequence[WorkloadResult]) -> list[WorkloadResult]:
@@ -159,7 +191,7 @@ def distinct(results: Sequence[WorkloadResult]) -> list[WorkloadResult]:
 def headlines(results: Sequence[WorkloadResult]) -> list[WorkloadResult]:
     """One result for each group that sweeps connect: the first with the most variants."""
     group = list(range(len(results)))
-    for sweep in sweeps(results):
+    for sweep in sweeps({"": results}):
         joined = {group[results.index(result)] for result in sweep.results}
         group = [min(joined) if number in joined else number for number in group]
     members = [[r for r, own in zip(results, group, strict=True) if own == number] for number in sorted(set(group))]
@@ -189,7 +221,14 @@ def ratio_over(result: WorkloadResult, variant: VariantResult, backend: Backend)
 
 
 def share_of_limit(workload: Workload, variant: VariantResult) -> float | None:
-    """The median speed over what the memory alone would allow; `None` where memory is not what limits."""
-    if variant.limit is None:
+    """The speed over what the memory alone would allow, `None` where memory is not what limits.
+
+    By round, where the memory was read after each, and of those the median.
+    """
+    limit = variant.limit
+    if limit is None:
         return None
-    return variant.speed.median / variant.limit.units_per_second(workload.slots)
+    if len(limit.rounds) != len(variant.units_per_second):
+        return variant.speed.median / limit.units_per_second(workload.slots)
+    rounds = zip(variant.units_per_second, limit.rounds, strict=True)
+    return float(np.median([speed * limit.step_bytes / (workload.slots * read) for speed, read in rounds]))

@@ -1,4 +1,4 @@
-"""`jukebox-deploy bench growth`: how cost grows with one size."""
+"""`jukebox-deploy bench growth`: measure how cost grows along one dimension."""
 
 from __future__ import annotations
 
@@ -8,7 +8,6 @@ from typing import Any
 import click
 
 from jukebox_deploy.cli.bench_run_command import (
-    RecordedCommand,
     names_of,
     numbers_from,
     plan_of,
@@ -17,7 +16,9 @@ from jukebox_deploy.cli.bench_run_command import (
     record,
     stored_as,
 )
+from jukebox_deploy.cli.options import PATH
 from jukebox_deploy.cli.progress import progress_line
+from jukebox_deploy.cli.recorded_command import RecordedCommand
 
 _AXES = ("slots", "position", "context", "width", "depth", "length", "songs")
 _WEIGHTS = ("fp32", "int8", "int4")
@@ -25,25 +26,37 @@ _WEIGHTS = ("fp32", "int8", "int4")
 
 @click.command(cls=RecordedCommand)
 @click.argument("axis", type=click.Choice(_AXES))
-@click.option("--preset", required=True, metavar="NAME", help="Whose random weights; mid, upsampler, tiny, ...")
+@click.option(
+    "--preset", required=True, metavar="NAME", help="Preset to measure, with random weights: mid, upsampler, tiny, ..."
+)
 @click.option(
     "--workdir",
     required=True,
     metavar="DIR",
-    type=click.Path(path_type=Path),
-    help="Where models and graphs are kept, to use them again.",
+    type=PATH,
+    help="Folder that keeps models and graphs for later runs.",
 )
-@click.option("--values", callback=numbers_from(0), metavar="N,N", help="Sizes to measure. [default: some per axis]")
-@click.option("--slots", type=click.IntRange(min=1), default=1, show_default=True, help="Songs at a time.")
 @click.option(
-    "--weights", callback=names_of(_WEIGHTS), default="fp32", show_default=True, metavar="NAME,NAME", help="Stored so."
+    "--values",
+    callback=numbers_from(0),
+    metavar="N,N",
+    help="Values of the axis to measure. [default: depends on the axis]",
+)
+@click.option("--slots", type=click.IntRange(min=1), default=1, show_default=True, help="Songs sampled at once.")
+@click.option(
+    "--weights",
+    callback=names_of(_WEIGHTS),
+    default="fp32",
+    show_default=True,
+    metavar="NAME,NAME",
+    help=f"How to store weights: {', '.join(_WEIGHTS)}.",
 )
 @click.option(
     "--seconds",
     type=click.FloatRange(min=0, min_open=True),
     default=2.0,
     show_default=True,
-    help="Length of each song along the axis songs.",
+    help="Length of each song, for the axis `songs`.",
 )
 @plan_options
 def growth(
@@ -56,15 +69,17 @@ def growth(
     out: Path | None,
     **choices: Any,
 ) -> None:
-    """Measure a step at several SLOTS, POSITIONs, CONTEXTs, WIDTHs or DEPTHs, or songs of some LENGTHs, or some SONGS.
+    """Measure how cost grows along one axis, with everything else fixed.
 
-    Everything but the axis stays as it is, so that plots show how cost grows with it.
+    slots, position, context, width and depth measure a sampling step; length measures a song of varying length, songs
+    a varying number of songs.
     """
-    from jukebox_deploy.benchmarks.growth import VALUES, Growth, measure_growth
+    from jukebox_deploy.benchmarks.growth import Growth, measure_growth, usual_values
     from jukebox_deploy.benchmarks.workload_groups import Axis
 
     choices["slots"] = (choices["slots"],)
-    sweep = Growth(preset, Axis(axis), values or VALUES[Axis(axis)], plan_of(choices))
+    plan = plan_of(choices)
+    sweep = Growth(preset, Axis(axis), values or usual_values(preset, Axis(axis), plan), plan)
     with progress_line("preparing") as say:
-        result = record(measure_growth(sweep, stored_as(weights), workdir, say), say, sweep.plan.device)
+        result = record(measure_growth(sweep, stored_as(weights), workdir, say), say, plan.device, out)
     publish(result, out, as_json)

@@ -1,10 +1,9 @@
-"""`jukebox-deploy bench report` and `bench compare`: what benchmark documents say, as a page and side by side."""
+"""`jukebox-deploy bench report` and `bench compare`: show result files as a page, and compare two of them."""
 
 from __future__ import annotations
 
 import json
 import os
-import sys
 from collections.abc import Sequence
 from itertools import groupby
 from pathlib import Path
@@ -13,19 +12,18 @@ from typing import TYPE_CHECKING
 import click
 
 from jukebox_deploy.cli.lazy_group import HELP
-from jukebox_deploy.cli.options import UsualFloat
+from jukebox_deploy.cli.options import FILE, UsualFloat
+from jukebox_deploy.cli.tables import output_console, plain_table
 
 if TYPE_CHECKING:
     from rich.table import Table
 
-    from jukebox_deploy.benchmarks.compare import Change, Comparison
-
-_FILE = click.Path(path_type=Path, dir_okay=False)
+    from jukebox_deploy.benchmarks.compare import Change, Comparison, Drift
 
 
 @click.command(context_settings=HELP)
-@click.argument("files", metavar="FILE...", nargs=-1, required=True, type=_FILE)
-@click.option("--out", required=True, metavar="PAGE.html", type=_FILE, help="Write the page to this file.")
+@click.argument("files", metavar="FILE...", nargs=-1, required=True, type=FILE)
+@click.option("--out", required=True, metavar="PAGE.html", type=FILE, help="Write the page to this file.")
 @click.option(
     "--png",
     metavar="FOLDER",
@@ -33,12 +31,12 @@ _FILE = click.Path(path_type=Path, dir_okay=False)
     help="Also write each plot as a PNG into this folder.",
 )
 def report(files: tuple[Path, ...], out: Path, png: Path | None) -> None:
-    """Make one HTML page with tables and plots of the result FILEs, which `bench run` wrote.
+    """Make an HTML page with tables and plots from result FILEs of `bench run`.
 
-    The page needs nothing else: no network, no script.
+    The page is self-contained: it loads nothing from the network and has no scripts.
     """
-    from jukebox_deploy.benchmarks.plots import write_png
-    from jukebox_deploy.benchmarks.report import by_machine, write_report
+    from jukebox_deploy.benchmarks.drawing.plots import write_png
+    from jukebox_deploy.benchmarks.drawing.report import by_machine, write_report
     from jukebox_deploy.benchmarks.results import BenchmarkRun
 
     machines = by_machine({name: BenchmarkRun.load(file) for name, file in _told_apart(files).items()})
@@ -54,7 +52,7 @@ def report(files: tuple[Path, ...], out: Path, png: Path | None) -> None:
 
 
 def _told_apart(files: Sequence[Path]) -> dict[str, Path]:
-    """The files by a name of each: its own, and for those of one name as many of its folders as it takes."""
+    """Return the files by unique names: the file's stem, prefixed with as many of its folders as needed."""
     places = [Path(os.path.abspath(file)) for file in files]
     names = [place.stem for place in places]
     for depth in range(2, max(len(place.parts) for place in places)):
@@ -66,24 +64,29 @@ def _told_apart(files: Sequence[Path]) -> dict[str, Path]:
 
 
 @click.command(context_settings=HELP)
-@click.argument("before", metavar="A.json", type=_FILE)
-@click.argument("after", metavar="B.json", type=_FILE)
+@click.argument("before", metavar="A.json", type=FILE)
+@click.argument("after", metavar="B.json", type=FILE)
 @click.option(
     "--threshold",
     type=UsualFloat(min=0),
     default=3.0,
     show_default=True,
     metavar="PERCENT",
-    help="Medians that differ by less count as no change.",
+    help="Treat medians that differ by less than this as unchanged.",
 )
 @click.option(
-    "--fail-on-slower", is_flag=True, help="Exit with 1 if anything got slower, or nothing is in both to be compared."
+    "--fail-on-slower",
+    is_flag=True,
+    help="Exit with 1 if anything got slower, or if the comparison is inconclusive: no common results, or too few "
+    "rounds.",
 )
 @click.option("--json", "as_json", is_flag=True, help="Print the comparison as one line of JSON.")
 def compare(before: Path, after: Path, threshold: float, fail_on_slower: bool, as_json: bool) -> None:
-    """Say what got faster or slower from A.json to B.json, result files of `bench run`.
+    """Show what got faster or slower from A.json to B.json, result files of `bench run`.
 
-    Something changed if the middle halves of its rounds do not overlap and its medians differ by the threshold.
+    Speeds are compared relative to a baseline that both runs measured, round by round, so that a change of the
+    baseline itself counts as a change of the machine. A result counts as changed if its medians differ by the threshold
+    and a rank test over its rounds is significant, given the number of results.
     """
     from jukebox_deploy.benchmarks import compare as comparing
     from jukebox_deploy.benchmarks.results import BenchmarkRun
@@ -98,22 +101,26 @@ def compare(before: Path, after: Path, threshold: float, fail_on_slower: bool, a
             f"nothing to compare: {before} and {after} have no result in common, so nothing says that nothing got "
             "slower. Measure the same workloads and variants; renamed ones need a new A.json."
         )
+    if fail_on_slower and not comparison.conclusive:
+        raise click.ClickException(f"{before} and {after}: {'; '.join(comparison.remarks)}.")
     if fail_on_slower and comparison.with_verdict(comparing.Verdict.SLOWER):
         raise click.exceptions.Exit(1)
 
 
 def _print_comparison(comparison: Comparison) -> None:
-    from rich.console import Console
     from rich.text import Text
 
     from jukebox_deploy.benchmarks.compare import Verdict
-    from jukebox_deploy.benchmarks.markup import printable
-    from jukebox_deploy.benchmarks.words import title_of
+    from jukebox_deploy.benchmarks.drawing.markup import printable
+    from jukebox_deploy.benchmarks.drawing.words import title_of
 
-    # In a pipe there is no terminal whose width could be asked for.
-    console = Console(width=None if sys.stdout.isatty() else 160, highlight=False)
+    console = output_console(160)
     for warning in comparison.warnings:
         console.print(Text(f"Warning: the machines differ. {printable(warning)}.", style="yellow"))
+    for remark in comparison.remarks:
+        console.print(Text(f"Warning: {printable(remark)}.", style="yellow"))
+    for drift in comparison.drifts:
+        console.print(Text(printable(f"{title_of(drift.workload)}: {_drift(drift)}.")))
     if comparison.changes:
         console.print(_changes_table(comparison.changes))
     for measured, where in ((comparison.only_before, "A"), (comparison.only_after, "B")):
@@ -124,26 +131,33 @@ def _print_comparison(comparison: Comparison) -> None:
     console.print(", ".join(f"{count} {verdict}" for verdict, count in counts.items()) + _alone(comparison) + ".")
 
 
+def _drift(drift: Drift) -> str:
+    """Describe how the speed of the baseline itself changed."""
+    from jukebox_deploy.quantities import times
+
+    if drift.shared:
+        return f"the machine was {times(drift.ratio)} as fast, by {drift.baseline}; all variants moved the same way"
+    return f"{drift.baseline} itself was {times(drift.ratio)} as fast"
+
+
 def _alone(comparison: Comparison) -> str:
-    """How many results have no counterpart, if any."""
+    """Return how many results have no counterpart, as the end of a sentence; empty if none."""
     sides = {"A": len(comparison.only_before), "B": len(comparison.only_after)}
     counts = " and ".join(f"{count} of {side}" for side, count in sides.items() if count)
     return f"; {counts} without a counterpart" if counts else ""
 
 
 def _changes_table(changes: tuple[Change, ...]) -> Table:
-    from rich import box
-    from rich.table import Table
     from rich.text import Text
 
-    from jukebox_deploy.benchmarks.markup import printable
-    from jukebox_deploy.benchmarks.words import number, quartiles, title_of, unit_of
+    from jukebox_deploy.benchmarks.drawing.markup import printable
+    from jukebox_deploy.benchmarks.drawing.words import quartiles, title_of
+    from jukebox_deploy.quantities import number
 
-    table = Table(box=box.SIMPLE)
-    for heading in ("workload", "variant", "A", "B", "B / A", ""):
-        table.add_column(heading, justify="right" if heading in ("A", "B", "B / A") else "left")
+    names, numbers = ("workload", "variant"), ("A", "B", "B / A")
+    table = plain_table(*names, *numbers, "", right=numbers, wrapped=(*names, *numbers, ""))
     for change in sorted(changes, key=lambda c: c.ratio):
-        unit = unit_of(change.workload.kind)
+        unit = _unit(change)
         table.add_row(
             Text(printable(title_of(change.workload))),
             Text(printable(change.variant + _threads(change))),
@@ -152,6 +166,13 @@ def _changes_table(changes: tuple[Change, ...]) -> Table:
             Text(change.verdict, style={"faster": "green", "slower": "red"}.get(change.verdict, "dim")),
         )
     return table
+
+
+def _unit(change: Change) -> str:
+    from jukebox_deploy.benchmarks.drawing.words import unit_of
+    from jukebox_deploy.quantities import TIMES
+
+    return unit_of(change.workload.kind) if change.baseline is None else f"{TIMES} {change.baseline}"
 
 
 def _threads(change: Change) -> str:

@@ -1,18 +1,19 @@
-"""`jukebox-deploy bench run`: engines and baselines on the same weights, in turn."""
+"""`jukebox-deploy bench run`: measure engines and baselines in turn, with the same weights."""
 
 from __future__ import annotations
 
-import datetime
 import json
-import shlex
 from collections.abc import Callable, Iterable
+from dataclasses import replace
 from enum import StrEnum
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 
 import click
 
+from jukebox_deploy.cli.options import FILE, PATH
 from jukebox_deploy.cli.progress import progress_line
+from jukebox_deploy.cli.recorded_command import RecordedCommand, words_of_command
 from jukebox_deploy.cli.tensorrt_options import TENSORRT_CHOICES, chosen_tensorrt, tensorrt_options
 
 if TYPE_CHECKING:
@@ -20,29 +21,14 @@ if TYPE_CHECKING:
     from jukebox_deploy.benchmarks.results import BenchmarkRun, WorkloadResult
     from jukebox_deploy.contract import LinearWeights
 
-_PATH = click.Path(path_type=Path)
 _Name = TypeVar("_Name", bound=StrEnum)
 _WORKLOADS = ("step", "prefill", "condition", "encode", "decode", "song")
 _BASELINES = ("eager", "eager-static", "eager-recorded", "torch-compile", "hugging-face")
 _WEIGHTS = ("fp32", "int8", "int4")
 
 
-class RecordedCommand(click.Command):
-    """A command that keeps the words it was called with, for the result file."""
-
-    def parse_args(self, ctx: click.Context, args: list[str]) -> list[str]:
-        """As click does, after a note of the words."""
-        ctx.meta["words"] = [*ctx.command_path.split(), *args]
-        return super().parse_args(ctx, args)
-
-
-def words_of_command() -> str:
-    """How the running command was called."""
-    return shlex.join(click.get_current_context().meta["words"])
-
-
 def numbers_from(least: int) -> Callable[[click.Context, click.Parameter, str | None], tuple[int, ...]]:
-    """A click callback for a list of whole numbers: `1,4` -> `(1, 4)`."""
+    """Return a click callback that parses a list of whole numbers: `1,4` -> `(1, 4)`."""
 
     def parse(context: click.Context, parameter: click.Parameter, value: str | None) -> tuple[int, ...]:
         if value is None:
@@ -59,7 +45,7 @@ def numbers_from(least: int) -> Callable[[click.Context, click.Parameter, str | 
 
 
 def names_of(known: tuple[str, ...]) -> Callable[[click.Context, click.Parameter, str | None], tuple[str, ...] | None]:
-    """A click callback for a list of known names; `None` if nothing was given."""
+    """Return a click callback that parses a list of known names; `None` if the option is not given."""
 
     def parse(context: click.Context, parameter: click.Parameter, value: str | None) -> tuple[str, ...] | None:
         if value is None:
@@ -73,32 +59,38 @@ def names_of(known: tuple[str, ...]) -> Callable[[click.Context, click.Parameter
 
 
 def plan_options(command: Callable[..., None]) -> Callable[..., None]:
-    """The options of everything that measures."""
+    """Add the options that all measuring commands share."""
     options = [
-        click.option("--level", type=click.IntRange(min=0), help="Measure this level only. [default: all priors]"),
-        click.option("--steps", type=click.IntRange(min=1), default=64, show_default=True, help="Steps of a round."),
-        click.option("--rounds", type=click.IntRange(min=5), default=5, show_default=True, help="Rounds of each side."),
-        click.option("--threads", type=click.IntRange(min=1), help="Threads of each side. [default: as many as pay]"),
+        click.option("--level", type=click.IntRange(min=0), help="Measure only this level. [default: all priors]"),
+        click.option("--steps", type=click.IntRange(min=1), default=64, show_default=True, help="Steps per round."),
+        click.option("--rounds", type=click.IntRange(min=5), default=7, show_default=True, help="Rounds per variant."),
+        click.option("--threads", type=click.IntRange(min=1), help="CPU threads. [default: as many as speed it up]"),
         click.option(
             "--baselines",
             callback=names_of(_BASELINES),
             metavar="NAME,NAME",
-            help="What to measure against: eager (caches that grow as in the original), eager-static (our own in "
-            "place), eager-recorded (those as CUDA graphs), torch-compile (those compiled, which takes a "
-            "minute or two), hugging-face (transformers). [default: all that run there]",
+            help="Baselines to measure: eager (caches that grow, as in the original), eager-static (caches updated in "
+            "place), eager-recorded (the same with CUDA graphs), torch-compile (the same compiled, which takes a "
+            "minute or two), hugging-face (transformers). [default: all that run on the device]",
         ),
-        click.option("--only-baselines", is_flag=True, help="Leave the engines out: PyTorch alone."),
+        click.option("--only-baselines", is_flag=True, help="Measure only the PyTorch baselines, no engines."),
         click.option(
             "--device",
             type=click.Choice(["cpu", "cuda"]),
             default="cpu",
             show_default=True,
-            help="Where all sides run; engines for TensorRT need cuda.",
+            help="Device for engines and baselines; TensorRT engines need cuda.",
         ),
-        click.option("--mapped", is_flag=True, help="Also engines that leave large weights mapped, not packed."),
-        click.option("--memory", is_flag=True, help="Also the peak memory of each side, loaded again in a process."),
-        click.option("--out", type=click.Path(path_type=Path, dir_okay=False), help="Write the result file here."),
-        click.option("--json", "as_json", is_flag=True, help="Print the result file as the last line."),
+        click.option(
+            "--mapped",
+            is_flag=True,
+            help="Also measure engines that use large weights memory-mapped (--map-weights of `sample`).",
+        ),
+        click.option(
+            "--memory", is_flag=True, help="Also measure the peak memory of each variant, in a process of its own."
+        ),
+        click.option("--out", type=FILE, help="Result file; rewritten after each workload."),
+        click.option("--json", "as_json", is_flag=True, help="Print the results as one line of JSON."),
     ]
     for option in reversed(options):
         command = option(command)
@@ -106,10 +98,16 @@ def plan_options(command: Callable[..., None]) -> Callable[..., None]:
 
 
 @click.command(cls=RecordedCommand)
-@click.argument("bundles", metavar="[ENGINE_BUNDLE]...", nargs=-1, type=_PATH)
-@click.option("--against", metavar="CHECKPOINT", type=_PATH, help="The checkpoint that the bundles were exported from.")
-@click.option("--preset", metavar="NAME", help="Instead of bundles: random weights of a preset, or of `upsampler`.")
-@click.option("--workdir", metavar="DIR", type=_PATH, help="Where --preset keeps what it made, to use it again.")
+@click.argument("bundles", metavar="[ENGINE_BUNDLE]...", nargs=-1, type=PATH)
+@click.option(
+    "--against", metavar="CHECKPOINT", type=PATH, help="Checkpoint bundle that the engines were exported from."
+)
+@click.option(
+    "--preset", metavar="NAME", help="Measure a preset (or `upsampler`) with random weights, instead of bundles."
+)
+@click.option(
+    "--workdir", metavar="DIR", type=PATH, help="Folder that keeps the models and graphs of --preset for later runs."
+)
 @click.option(
     "--weights",
     callback=names_of(_WEIGHTS),
@@ -122,8 +120,8 @@ def plan_options(command: Callable[..., None]) -> Callable[..., None]:
     "--quality/--no-quality",
     default=False,
     show_default=True,
-    help="Also measure what the integer weights of --preset cost in quality; `inspect` of their bundle says it. "
-    "Off by default: speed is what is measured here, and for a large model this takes minutes more.",
+    help="Also measure the quality of the integer weights of --preset; `inspect` then shows it for their bundle. Takes "
+    "minutes for a large model.",
 )
 @click.option(
     "--workloads",
@@ -131,18 +129,25 @@ def plan_options(command: Callable[..., None]) -> Callable[..., None]:
     default="step,prefill",
     show_default=True,
     metavar="NAME,NAME",
-    help=f"What to do: {', '.join(_WORKLOADS)}.",
+    help=f"Workloads to measure: {', '.join(_WORKLOADS)}.",
 )
 @click.option(
-    "--slots", callback=numbers_from(1), default="1,4", show_default=True, metavar="N,N", help="Songs at a time."
+    "--slots",
+    callback=numbers_from(1),
+    default="1,4",
+    show_default=True,
+    metavar="N,N",
+    help="Numbers of slots (songs sampled at once).",
 )
-@click.option("--position", type=click.IntRange(min=0), help="Of the first step. [default: the window's middle]")
+@click.option(
+    "--position", type=click.IntRange(min=0), help="Position of the first step in the window. [default: the middle]"
+)
 @click.option(
     "--seconds",
     type=click.FloatRange(min=0, min_open=True),
     default=10.0,
     show_default=True,
-    help="Length of what is encoded, decoded, or made as a song.",
+    help="Length of sound to encode, decode or sample, in seconds.",
 )
 @plan_options
 @tensorrt_options
@@ -157,9 +162,9 @@ def run(
     out: Path | None,
     **choices: Any,
 ) -> None:
-    """Measure ENGINE_BUNDLEs of one checkpoint, and PyTorch with the same weights.
+    """Measure ENGINE_BUNDLEs of one checkpoint against PyTorch with the same weights.
 
-    All sides take turns in one process. Everything that is printed was measured in this run.
+    All variants take turns in one process. Everything printed was measured in this run.
     """
     from jukebox_deploy.benchmarks.measurement import measure
     from jukebox_deploy.benchmarks.variants import open_subjects
@@ -175,12 +180,13 @@ def run(
         folders = list(bundles)
         if preset is not None and workdir is not None:
             against, folders = prepare(preset, plan, weights, workdir, say, quality)
-        result = record(measure(open_subjects(folders, against, plan.device, tensorrt), plan, say), say, plan.device)
+        results = measure(open_subjects(folders, against, plan.device, tensorrt), plan, say)
+        result = record(results, say, plan.device, out)
     publish(result, out, as_json)
 
 
 def _check_sources(bundles: tuple[Path, ...], against: Path | None, preset: str | None, workdir: Path | None) -> None:
-    """Either bundles and their checkpoint, or a preset and a folder to work in."""
+    """Raise `UsageError` unless either bundles and their checkpoint or a preset and a work folder are given."""
     if preset is None:
         if not bundles or against is None:
             raise click.UsageError("give ENGINE_BUNDLEs and --against CHECKPOINT, or --preset NAME and --workdir DIR.")
@@ -193,7 +199,7 @@ def _check_sources(bundles: tuple[Path, ...], against: Path | None, preset: str 
 
 
 def plan_of(choices: dict[str, Any]) -> BenchmarkPlan:
-    """The plan of the options."""
+    """Return the benchmark plan that the options describe."""
     from jukebox_deploy.benchmarks.plan import BenchmarkPlan
     from jukebox_deploy.benchmarks.results import Backend, WorkloadKind
 
@@ -207,7 +213,7 @@ def _members(kind: type[_Name], names: Iterable[str]) -> tuple[_Name, ...]:
 
 
 def stored_as(names: Iterable[str]) -> list[LinearWeights]:
-    """Ways to store weights by the names of the option."""
+    """Return the weight formats that the names of an option stand for."""
     from jukebox_deploy.contract import LinearWeights
 
     return [LinearWeights.AS_PRECISION if name == "fp32" else LinearWeights(name) for name in names]
@@ -216,25 +222,32 @@ def stored_as(names: Iterable[str]) -> list[LinearWeights]:
 def prepare(
     preset: str, plan: BenchmarkPlan, weights: Iterable[str], workdir: Path, say: Callable[[str], None], quality: bool
 ) -> tuple[Path, list[Path]]:
-    """The checkpoint and the engine bundles of a preset."""
+    """Make, or find, the checkpoint and the engine bundles of a preset."""
     from jukebox_deploy.benchmarks.preset_bundles import prepare_bundles, system_to_measure
 
     return prepare_bundles(system_to_measure(preset, plan), plan, stored_as(weights), workdir, say, quality)
 
 
-def record(results: Iterable[WorkloadResult], say: Callable[[str], None], device: str) -> BenchmarkRun:
-    """Measure on a device, after a look at the machine."""
+def record(
+    results: Iterable[WorkloadResult], say: Callable[[str], None], device: str, out: Path | None
+) -> BenchmarkRun:
+    """Describe the machine, then measure; `out` is rewritten as soon as a workload is finished."""
     from jukebox_deploy.benchmarks.machine import describe_this_machine
     from jukebox_deploy.benchmarks.results import BenchmarkRun
+    from jukebox_deploy.provenance import time_now
 
     say("reading memory")
     machine = describe_this_machine(device)
-    date = datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds").replace("+00:00", "Z")
-    return BenchmarkRun(words_of_command(), date, machine, tuple(results))
+    run = BenchmarkRun(words_of_command(), time_now(), machine, complete=False)
+    for result in results:
+        run = replace(run, results=(*run.results, result))
+        if out is not None:
+            run.save(out)
+    return replace(run, complete=True)
 
 
 def publish(result: BenchmarkRun, out: Path | None, as_json: bool) -> None:
-    """A table for people, or one line for programs; and the file."""
+    """Print the result as a table, or as one line of JSON, and write it to `out`."""
     if out is not None:
         result.save(out)
     if as_json:

@@ -28,7 +28,7 @@ def variant(
 ) -> VariantResult:
     """Five rounds around a speed; calls of one unit."""
     rounds = tuple(speed * (1.0 + spread * offset) for offset in (-1.0, -0.5, 0.0, 0.5, 1.0))
-    latency = Latency(1.0 / speed, 1.2 / speed, 1.5 / speed)
+    latency = Latency(1.0 / speed, 1.2 / speed, 1.5 / speed, 1.6 / speed, 500)
     return VariantResult(
         backend, "fp32", weights, **({"threads": 2} | fields), units_per_second=rounds, latency=latency
     )
@@ -60,7 +60,7 @@ def step_result(workload: Workload, engine_speed: float, *, baselines: bool = Fa
 
 BASE = step_result(step(), 8.0, baselines=True)
 SLOTS = tuple(step_result(step(slots=slots), 8.0 * slots**0.5) for slots in (4, 16))
-WIDE = step_result(step("small-wide", width=128), 2.0)
+WIDE = step_result(step("small-width-128", width=128), 2.0)
 _AUDIO = Workload(WorkloadKind.DECODE, "small", 0, units_per_round=10.0)
 DECODE = WorkloadResult(_AUDIO, (variant(Backend.ONNXRUNTIME, 3.0), variant(Backend.EAGER, 1.5)))
 

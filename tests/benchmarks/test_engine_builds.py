@@ -94,7 +94,7 @@ def test_a_case_without_room_is_refused_before_anything_is_made(
 ) -> None:
     usage = shutil.disk_usage(tmp_path)._replace(free=10**9)
     monkeypatch.setattr(shutil, "disk_usage", lambda folder: usage)
-    with pytest.raises(EngineError, match=r"5b with precision weights takes about \d+\.\d GB, and 1\.0 GB are free"):
+    with pytest.raises(EngineError, match=r"5b with precision weights takes about [\d.]+ GB, and 1\.00 GB are free"):
         measure(BuildCase("5b", 2, LinearWeights.AS_PRECISION, 8, "8.9"), tmp_path)
     assert not list(tmp_path.iterdir())
 

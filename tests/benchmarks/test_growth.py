@@ -6,7 +6,7 @@ import dataclasses
 
 import pytest
 
-from jukebox_deploy.benchmarks.growth import VALUES, Growth, measure_growth
+from jukebox_deploy.benchmarks.growth import VALUES, Growth, measure_growth, usual_values
 from jukebox_deploy.benchmarks.measurement import Instruments
 from jukebox_deploy.benchmarks.plan import BenchmarkPlan
 from jukebox_deploy.benchmarks.results import Backend, WorkloadKind
@@ -61,6 +61,33 @@ def test_a_model_of_several_priors_has_no_one_size() -> None:
     with pytest.raises(ConfigError, match="single prior without lyrics"):
         Growth("tiny", Axis.WIDTH, (64,), PLAN).steps()
     assert Growth("tiny", Axis.DEPTH, (2,), dataclasses.replace(PLAN, level=0)).steps()
+
+
+def test_positions_are_those_of_the_presets_window() -> None:
+    """With room for the steps; of several priors, those of the shortest window."""
+    assert usual_values("mid", Axis.POSITION, PLAN) == (0, 512, 1024, 2048, 4096, 6144, 8064)
+    long = dataclasses.replace(PLAN, steps=64)
+    assert usual_values("tiny", Axis.POSITION, dataclasses.replace(long, level=0)) == (0, 64, 128, 256, 512, 768, 960)
+    assert usual_values("tiny", Axis.POSITION, long)[-2:] == (384, 448)  # of 512 at the top
+    assert usual_values("mid", Axis.DEPTH, PLAN) == VALUES[Axis.DEPTH]
+    with pytest.raises(ConfigError, match=r"600 steps do not fit into the window of tiny, which has 512"):
+        usual_values("tiny", Axis.POSITION, dataclasses.replace(PLAN, steps=600))
+
+
+@pytest.mark.parametrize(
+    ("axis", "values", "message"),
+    [
+        (Axis.POSITION, (0, 1024), "position 1024 do not fit"),
+        (Axis.SONGS, (1, 2), "makes no songs"),
+    ],
+)
+def test_values_that_do_not_fit_are_refused_before_anything_is_made(axis, values, message, tmp_path) -> None:
+    """However many would fit before them."""
+    name = "mid" if axis is Axis.SONGS else "tiny"
+    sweep = Growth(name, axis, values, dataclasses.replace(PLAN, level=0))
+    with pytest.raises(ConfigError, match=message):
+        next(measure_growth(sweep, [LinearWeights.AS_PRECISION], tmp_path / "work"))
+    assert not (tmp_path / "work").exists()
 
 
 def test_positions_are_measured_over_one_bundle(tmp_path) -> None:

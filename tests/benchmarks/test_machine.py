@@ -7,8 +7,8 @@ import json
 import pytest
 
 from jukebox_deploy.benchmarks import machine
-from jukebox_deploy.benchmarks.gpu import Gpu
 from jukebox_deploy.benchmarks.machine import describe_machine, read_bandwidth
+from jukebox_deploy.engines.installed_gpus import Gpu
 
 
 def test_the_bandwidth_is_that_of_the_best_round(monkeypatch):

@@ -148,6 +148,27 @@ def test_every_round_begins_in_the_middle_of_the_window() -> None:
     }
 
 
+def test_short_passes_are_repeated_and_counted(monkeypatch) -> None:
+    """Until a round takes long enough; speeds stay those of the work."""
+    monkeypatch.setattr("jukebox_deploy.benchmarks.rounds.ROUND_SECONDS", 25.0)
+    (step, prefill), _, _ = run()
+    assert [v.units_per_second for v in step.variants] == [(2.0,) * 5, (0.5,) * 5]
+    assert [v.calls_per_round for v in step.variants] == [30, 10]
+    assert [v.calls_per_round for v in prefill.variants] == [26, 8]
+    assert step.workload.units_per_round == 20
+
+
+def test_the_bandwidth_is_the_median_of_those_between_the_rounds() -> None:
+    """A single probe would be of a moment when another program may have read too."""
+    subjects: Any = FakeSubjects()
+    found = iter([75e9, 41e9, 44e9, 43e9, 42e9] * 2)
+    plan = replace(PLAN, workloads=(WorkloadKind.STEP,), only_baselines=True)
+    (step,) = measure(subjects, plan, instruments=Instruments(subjects.clock, lambda size: next(found)))
+    limit = step.variants[0].limit
+    assert limit is not None
+    assert (limit.read_bytes_per_second, limit.rounds[0]) == (43e9, 75e9)
+
+
 def test_another_position_can_be_chosen() -> None:
     """To see how cost grows within the window."""
     (step, prefill), _, _ = run(replace(PLAN, position=5))
@@ -155,7 +176,7 @@ def test_another_position_can_be_chosen() -> None:
 
 
 def test_the_limit_is_that_of_the_variants_own_bytes() -> None:
-    """Integer weights are fewer bytes; the memory was read for each number of bytes once."""
+    """Integer weights are fewer bytes; the memory was read for each number of bytes after every round."""
     probes: list[int] = []
     (step, prefill), _, _ = run(probes=probes)
     prior = TINY.prior(1)
@@ -165,7 +186,8 @@ def test_the_limit_is_that_of_the_variants_own_bytes() -> None:
         assert limit.step_bytes == step_bytes(prior, 2, Precision.FP32, weights)
         assert limit.weight_bytes + 2 * limit.cache_bytes_per_slot == limit.step_bytes
         assert limit.units_per_second(2) == pytest.approx(2e9 / limit.step_bytes)
-    assert probes == [limit.step_bytes for limit in limits if limit]
+        assert limit.rounds == (1e9,) * 5
+    assert sorted(probes) == sorted(5 * [limit.step_bytes for limit in limits if limit])
     assert [variant.limit for variant in prefill.variants] == [None, None]
 
 
@@ -323,6 +345,22 @@ def test_graphs_that_are_not_there_are_refused(tiny_engine_bundle, tiny_checkpoi
     subjects = real_subjects(tiny_engine_bundle, tiny_checkpoint)
     with pytest.raises(EngineError, match="step_3"):
         list(measure(subjects, BenchmarkPlan(level=3)))
+
+
+def test_more_slots_than_an_engine_has_are_refused_before_the_first_is_opened() -> None:
+    """Also those that come later."""
+    subjects: Any = FakeSubjects()
+    with pytest.raises(EngineError, match="step_1: 99 slots asked for"):
+        next(measure(subjects, replace(PLAN, slots=(1, 99)), instruments=fast()))
+    assert subjects.sessions == []
+
+
+def test_a_stage_without_variants_is_refused_before_the_first_is_measured(tiny_engine_bundle, tiny_checkpoint) -> None:
+    subjects = real_subjects(tiny_engine_bundle, tiny_checkpoint)
+    kinds = (WorkloadKind.STEP, WorkloadKind.DECODE)
+    plan = BenchmarkPlan(kinds, level=0, slots=(1,), baselines=(Backend.TORCH_COMPILE,), only_baselines=True)
+    with pytest.raises(ConfigError, match="nothing is left to measure for decode"):
+        next(measure(subjects, plan, instruments=fast()))
 
 
 def fast() -> Instruments:

@@ -86,7 +86,7 @@ def test_bundles_are_made_once(tmp_path) -> None:
     assert len({*folders, *others}) == 3
     subjects = open_subjects(others, checkpoint)
     assert [variant.stored for variant in subjects.engines] == ["fp32", "int8"]
-    assert subjects.first.graphs["step_0"].ranges[0].maximum == 32
+    assert subjects.first.graphs["step_0"].range("B").maximum == 32
 
 
 def test_quality_is_measured_only_if_asked_for(tmp_path) -> None:

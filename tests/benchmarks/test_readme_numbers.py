@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from jukebox_deploy.benchmarks.growth_table import GROWTH_BLOCK
+from jukebox_deploy.benchmarks.documents.growth_table import GROWTH_BLOCK
 from jukebox_deploy.benchmarks.readme_numbers import NOTHING, README_BLOCK, block, main
 from tests.benchmarks.benchmark_documents import BASE, RUN, SLOTS, WIDE_RUN, hostile_run
 from tests.source_tree import REPOSITORY
@@ -70,6 +70,18 @@ def test_the_newest_measurement_of_a_machine_counts(repository):
     assert "9.00 tokens/s" in rows[0]
     assert "[2026-02-01](results/a.json)" in rows[0]
     assert len(rows) == 3
+
+
+def test_engines_of_one_workload_stay_together_whichever_run_has_them(repository):
+    older = replace(RUN, results=(replace(BASE, variants=BASE.variants[:1]), RUN.results[-1]))
+    newer = replace(WIDE_RUN, machine=replace(RUN.machine, python="3.12"), results=(BASE,))
+    save(repository, older=older, newer=newer)
+    assert [row.split(" | ")[0].split()[1] for row in table(repository)[2:]] == ["Step", "Step", "VQ-VAE"]
+
+
+def test_a_run_that_was_stopped_is_left_out(repository):
+    save(repository, stopped=replace(RUN, complete=False))
+    assert table(repository) == [NOTHING]
 
 
 def test_a_sweep_over_several_files_has_one_headline(repository):

@@ -8,8 +8,8 @@ from pathlib import Path
 
 import pytest
 
-from jukebox_deploy.benchmarks.results import Backend, BenchmarkRun
-from jukebox_deploy.errors import JukeboxError
+from jukebox_deploy.benchmarks.results import Backend, BenchmarkRun, Latency, MemoryLimit
+from jukebox_deploy.errors import ConfigError, JukeboxError
 from tests.benchmarks.benchmark_documents import BANDWIDTH, BASE, RUN, limit
 
 ENGINE, INT8, EAGER, _ = BASE.variants
@@ -34,11 +34,51 @@ def test_the_memory_limit_counts_all_slots() -> None:
     assert limit(int(BANDWIDTH / 10)).units_per_second(4) == 40.0
 
 
-def test_variants_are_found_by_backend_and_weights() -> None:
-    """And named by what distinguishes them."""
+def test_percentiles_are_told_by_enough_calls() -> None:
+    assert Latency.of([0.001] * 499 + [0.002]).tells_percentiles
+    few = Latency.of([0.001] * 63 + [0.002])
+    assert (few.calls, few.maximum, few.tells_percentiles) == (64, 0.002, False)
+    assert not Latency(0.001, 0.002, 0.003).tells_percentiles  # of a file that does not say
+
+
+def test_rounds_that_differ_much_are_unsteady() -> None:
+    assert EAGER.is_steady
+    disturbed = replace(EAGER, units_per_second=(10.0, 10.0, 10.0, 8.0, 10.5))
+    assert disturbed.round_range == pytest.approx(0.25)
+    assert not disturbed.is_steady
+
+
+@pytest.mark.parametrize(
+    "made",
+    [
+        lambda: Latency(1.0, 2.0, 3.0, 2.5, 64),
+        lambda: Latency(1.0, 2.0, 3.0, 4.0),
+        lambda: Latency(1.0, 2.0, 3.0, None, 64),
+        lambda: MemoryLimit(1, 1, 2, 1.0, (1.0, 0.0)),
+    ],
+)
+def test_numbers_that_cannot_be_are_refused(made) -> None:
+    with pytest.raises(ConfigError, match="found"):
+        made()
+
+
+def test_older_files_lack_what_is_kept_now(tmp_path: Path) -> None:
+    data = RUN.to_json()
+    del data["complete"]
+    for result in data["results"]:
+        for variant in result["variants"]:
+            del variant["calls_per_round"], variant["latency"]["calls"], variant["latency"]["maximum"]
+            if variant["limit"]:
+                del variant["limit"]["rounds"]
+    (tmp_path / "old.json").write_text(json.dumps(data))
+    old = BenchmarkRun.load(tmp_path / "old.json")
+    assert old.complete
+    assert old.results[0].variants[0].latency.calls is None
+
+
+def test_variants_are_found_by_backend_and_named_by_what_distinguishes_them() -> None:
     assert BASE.variant(Backend.EAGER) is EAGER
-    assert BASE.variant(Backend.ONNXRUNTIME, "int8") is INT8
-    assert BASE.variant(Backend.ONNXRUNTIME, "int4") is None
+    assert BASE.variant(Backend.TENSORRT) is None
     assert INT8.name == "onnxruntime fp32, int8 weights"
     assert EAGER.name == "eager fp32"
 

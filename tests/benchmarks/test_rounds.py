@@ -6,6 +6,8 @@ from dataclasses import dataclass, field
 
 import pytest
 
+from jukebox_deploy.benchmarks import rounds as rounds_module
+from jukebox_deploy.benchmarks.results import CALLS_FOR_PERCENTILES
 from jukebox_deploy.benchmarks.rounds import CALLS_AT_LEAST, time_in_turns
 from tests.benchmarks.still_clock import StillClock
 
@@ -46,6 +48,36 @@ def test_first_call_warm_up_and_rounds_are_told_apart() -> None:
     assert timing.rounds == (3, 3, 3, 3, 3)
     assert set(timing.calls) == {7}
     assert len(timing.calls) >= CALLS_AT_LEAST
+
+
+def test_a_round_has_as_many_passes_as_take_long_enough(monkeypatch) -> None:
+    """By the warm-up, whose first passes are slower than those that are timed."""
+    monkeypatch.setattr(rounds_module, "ROUND_SECONDS", 0.2)
+    quick, slow = run((2, [0.25, 0.05, 0.05, 0.001]), (2, [0.25]))[0]
+    assert (quick.passes, quick.calls_per_pass) == (100, 2)
+    assert quick.rounds == pytest.approx((0.2,) * 5)
+    assert (slow.passes, slow.rounds) == (1, (0.5,) * 5)
+
+
+def test_passes_of_one_call_are_single_calls(monkeypatch) -> None:
+    monkeypatch.setattr(rounds_module, "ROUND_SECONDS", 0.2)
+    (timing,), _ = run((1, [0.01]))
+    assert timing.passes == 20
+    assert len(timing.calls) == 5 * 20
+
+
+def test_short_calls_are_so_many_that_one_in_a_hundred_can_be_told(monkeypatch) -> None:
+    monkeypatch.setattr(rounds_module, "_CALL_SECONDS", 2.0)
+    short, long = run((100, [0.001]), (100, [0.1]))[0]
+    assert len(short.calls) == CALLS_FOR_PERCENTILES
+    assert CALLS_AT_LEAST <= len(long.calls) < CALLS_FOR_PERCENTILES
+
+
+def test_something_can_be_done_between_rounds() -> None:
+    clock, diary = StillClock(), list[str]()
+    task = FakeTask("a", 2, [1.0], clock, diary)
+    time_in_turns([task], 5, clock=clock, between=lambda: diary.append("!"))
+    assert "".join(diary).startswith("a1a2" + "a1a2!" * 5 + "a1")
 
 
 def test_everybody_is_first_in_turn() -> None:

@@ -9,6 +9,7 @@ import pytest
 from click.testing import CliRunner
 
 from jukebox_deploy.benchmarks.results import WorkloadResult
+from jukebox_deploy.benchmarks.workload_groups import is_engine
 from jukebox_deploy.cli.bench_report_command import compare, report
 from jukebox_deploy.errors import JukeboxError
 from tests.benchmarks.benchmark_documents import MACHINE, RUN, SLOTS, hostile_run
@@ -27,10 +28,13 @@ def document(tmp_path):
 
 @pytest.fixture
 def slower(tmp_path):
-    """Half as fast at one workload, on another machine, with one workload left out."""
+    """Engines half as fast at one workload, on another machine, with one workload left out."""
     path = tmp_path / "slower.json"
     first, *rest = RUN.results
-    halved = [replace(v, units_per_second=tuple(u / 2 for u in v.units_per_second)) for v in first.variants]
+    halved = [
+        replace(v, units_per_second=tuple(u / 2 for u in v.units_per_second)) if is_engine(v) else v
+        for v in first.variants
+    ]
     results = (WorkloadResult(first.workload, tuple(halved)), *(r for r in rest if r is not SLOTS[0]))
     replace(RUN, machine=replace(MACHINE, processor="another [one]"), results=results).save(path)
     return path
@@ -86,19 +90,44 @@ class TestCompare:
             "slower",
             "0.500",
             "Only in A: Step of small",
+            "eager fp32 itself was 1.00\N{MULTIPLICATION SIGN} as fast",
+            "2.00 \N{MULTIPLICATION SIGN} eager fp32",
         ):
             assert words in result.stdout
         last = result.stdout.splitlines()[-1]
-        assert last == "0 faster, 4 slower, 4 no clear change; 2 of A without a counterpart."
+        assert last == "0 faster, 2 slower, 4 no clear change; 2 of A without a counterpart."
+
+    def test_a_slower_machine_is_told_and_is_no_failure(self, tmp_path):
+        paths = [tmp_path / name for name in ("a.json", "b.json")]
+        for path, factor in zip(paths, (1.0, 0.31), strict=True):
+            first, _, _, *rest = RUN.results
+            slowed = [
+                replace(v, units_per_second=tuple(factor * u for u in v.units_per_second)) for v in first.variants
+            ]
+            replace(RUN, results=(WorkloadResult(first.workload, tuple(slowed)), *rest)).save(path)
+        result = run(compare, *paths, "--fail-on-slower")
+        assert result.exit_code == 0
+        assert (
+            "the machine was 0.310\N{MULTIPLICATION SIGN} as fast, by eager fp32; all variants moved" in result.stdout
+        )
 
     def test_programs_get_json(self, document, slower):
         data = json.loads(run(compare, slower, document, "--json").stdout)
-        assert [change["verdict"] for change in data["changes"][:4]] == ["faster"] * 4
+        assert [change["verdict"] for change in data["changes"][:2]] == ["faster"] * 2
         assert len(data["only_after"]) == 2
 
     def test_slower_can_be_a_failure(self, document, slower):
         assert run(compare, document, slower, "--fail-on-slower").exit_code == 1
         assert run(compare, slower, document, "--fail-on-slower").exit_code == 0
+
+    def test_too_few_rounds_are_no_success(self, document):
+        result = run(compare, document, document, "--fail-on-slower")
+        assert result.exit_code == 1
+        assert "too few rounds to tell 8 results from chance" in result.stderr
+
+    def test_a_run_that_was_stopped_is_told(self, document, tmp_path):
+        replace(RUN, complete=False).save(tmp_path / "stopped.json")
+        assert "Warning: B was stopped before its end" in run(compare, document, tmp_path / "stopped.json").stdout
 
     def test_the_threshold_is_in_percent(self, document, slower):
         result = run(compare, document, slower, "--threshold", "150", "--fail-on-slower")

@@ -7,7 +7,7 @@ import json
 import pytest
 from click.testing import CliRunner
 
-from jukebox_deploy.benchmarks import machine
+from jukebox_deploy.benchmarks import machine, measurement, rounds
 from jukebox_deploy.benchmarks.results import BenchmarkRun
 from jukebox_deploy.checkpoints.random_bundle import write_random_bundle
 from jukebox_deploy.cli.bench_command import COMMANDS
@@ -17,7 +17,9 @@ SHORT = ("--steps", "2", "--baselines", "eager-static")
 
 
 @pytest.fixture(autouse=True)
-def small_reads(monkeypatch):
+def short_measurements(monkeypatch):
+    monkeypatch.setattr(rounds, "ROUND_SECONDS", 0.0)
+    monkeypatch.setattr(rounds, "_CALL_SECONDS", 0.0)
     monkeypatch.setattr(machine, "_READ_AT_LEAST", 1 << 20)
     monkeypatch.setattr(machine, "LARGE_READ", 1 << 20)
 
@@ -51,6 +53,7 @@ def test_the_last_line_is_one_json_document(tiny_engine_bundle, tiny_checkpoint,
     assert result.exit_code == 0, result.output
     document = json.loads(result.stdout.splitlines()[-1])
     run = BenchmarkRun.load(out)
+    assert run.complete
     assert json.loads(json.dumps(run.to_json())) == document
     assert run.machine.packages["torch"]
     assert run.command.startswith("jukebox-deploy bench run ") or " bench run " in run.command
@@ -59,6 +62,29 @@ def test_the_last_line_is_one_json_document(tiny_engine_bundle, tiny_checkpoint,
     assert works == [("step", 1, 1), ("prefill", 1, 1), ("step", 1, 2), ("prefill", 1, 2)]
     assert {v.threads for r in run.results for v in r.variants} == {1}  # the weights are small
     assert {v.backend for r in run.results for v in r.variants} == {"onnxruntime", "eager-static"}
+
+
+def test_what_was_finished_is_kept_when_a_run_is_stopped(tiny_engine_bundle, tiny_checkpoint, tmp_path, monkeypatch):
+    out = tmp_path / "speed.json"
+
+    def stopped(*arguments):
+        for result in measure(*arguments):
+            yield result
+            assert [kept.workload for kept in BenchmarkRun.load(out).results] == [result.workload]
+            raise KeyboardInterrupt
+
+    measure = measurement.measure
+    monkeypatch.setattr(measurement, "measure", stopped)
+    result = bench(tiny_engine_bundle, tiny_checkpoint, "--slots", "1,2", "--level", "1", "--out", out)
+    assert result.exit_code != 0
+    assert not BenchmarkRun.load(out).complete
+
+
+def test_a_plan_that_does_not_fit_is_refused_before_a_preset_is_made(tmp_path):
+    result = invoke("--preset", "tiny", "--workdir", tmp_path / "work", "--level", 0, "--position", 1000)
+    assert result.exit_code == 1
+    assert "64 steps from position 1000 do not fit" in result.output
+    assert not (tmp_path / "work").exists()
 
 
 def test_all_priors_are_measured_top_first(tiny_engine_bundle, tiny_checkpoint):
@@ -75,7 +101,17 @@ def test_people_get_tables(tiny_engine_bundle, tiny_checkpoint):
         tiny_engine_bundle.folder, "--against", tiny_checkpoint.folder, "--slots", 1, "--level", 0, "--steps", 2
     )
     assert result.exit_code == 0, result.output
-    for word in ("tokens/s", "eager-static fp32", "memory's", "limit", "Prefill of tiny", "GB/s", "per step", "load"):
+    for word in (
+        "tokens/s",
+        "eager-static fp32",
+        "memory's",
+        "limit",
+        "Prefill of tiny",
+        "GB/s",
+        "per step",
+        "load",
+        "max",
+    ):
         assert word in result.output
 
 

@@ -7,14 +7,16 @@ what the commands beside them print.
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from jukebox_deploy.benchmarks.filled_blocks import Block, escaped, table
-from jukebox_deploy.benchmarks.training_commands import commands_of, runs_of
-from jukebox_deploy.benchmarks.words import percent
+from jukebox_deploy.benchmarks.documents.filled_blocks import Block, escaped
+from jukebox_deploy.benchmarks.documents.training_commands import commands_of, runs_of
+from jukebox_deploy.benchmarks.drawing.markup import printable
 from jukebox_deploy.errors import JukeboxError
+from jukebox_deploy.markdown import table
+from jukebox_deploy.quantities import percent
 
 MODEL = "models/small_demo"
 CARD = f"{MODEL}/README.md"
@@ -22,11 +24,11 @@ CARD = f"{MODEL}/README.md"
 TRAINING, EVALUATION, SONGS, ONE_SONG = (
     f"small-demo-{name}.json" for name in ("training", "evaluation", "songs", "one-song")
 )
+_EXPORTED = "onnx_fp32 onnx_fp16 onnx_bf16 onnx_int8 onnx_int4 onnx_fp8"
 RESULTS: dict[str, str] = {
     TRAINING: 'by hand, from what `train` said: {"machine": NAME, "seconds": {"vqvae": [60], "prior_0": [60, 60], …}}, '
     "a number for each run",
-    EVALUATION: f"jukebox-deploy evaluate {MODEL} onnx_fp32 onnx_fp16 onnx_bf16 onnx_int8 onnx_int4 onnx_fp8 "
-    "--data CORPUS --windows 6 --songs 3 --json, the others exported with --logits, int4 with --calibrate self",
+    EVALUATION: f"jukebox-deploy evaluate {MODEL} {_EXPORTED} --data CORPUS --windows 24 --songs 24 --threads 1 --json",
     SONGS: "jukebox-deploy data synthesize --songs 108 --seed 2 --rate 8000 --grid 0.032 --arrangement answered "
     "--out judged && jukebox-deploy data requests judged --seconds 6.144 --out REQUESTS && "
     "jukebox-deploy sample onnx_fp32 --every-level --requests REQUESTS --slots 54 --temperature 0=0.85 "
@@ -36,18 +38,12 @@ RESULTS: dict[str, str] = {
     "--out one-song && "
     f"jukebox-deploy evaluate {MODEL} --data one-song --all --songs 1 --windows 4 --seconds 5 --json",
 }
-"""Files in `benchmarks/results/`, and how each is made."""
+"""Files in `benchmarks/results/`, and how each is made; those of evaluations record their command themselves."""
 
 NOT_TRAINED = "No trained model is here yet."
 NOT_MEASURED = "Not measured yet."
 
 Data = Mapping[str, Any]
-
-
-def missing_results(repository: Path) -> list[str]:
-    """A line for each result file that is not there, with its command."""
-    folder = repository / "benchmarks" / "results"
-    return [f"{folder / name}: {command}" for name, command in RESULTS.items() if not (folder / name).is_file()]
 
 
 def _read(path: Path) -> Data | None:
@@ -153,7 +149,7 @@ def levels_table(data: Data) -> str:
 
 def priors_table(data: Data) -> str:
     """How many bits the priors need for a code, beside what knowing only how frequent codes are would take."""
-    entropy = {level["level"]: level["entropy_bits"] for level in data["levels"]}
+    frequencies = {known["level"]: known for known in data.get("by_frequency", ())}
     headings = (
         "prior",
         "run by",
@@ -168,14 +164,25 @@ def priors_table(data: Data) -> str:
             escaped(_run_by(bundle)),
             f"{prior['bits_per_token']:.3f}",
             _cost(prior),
-            f"{entropy[prior['level']]:.3f}" if prior["level"] in entropy else "",
+            f"{frequencies[prior['level']]['bits_per_token']:.3f}" if prior["level"] in frequencies else "",
             percent(prior["top1"]),
         )
         for bundle in data["bundles"]
         for prior in bundle["priors"]
         if prior.get("bits_per_token") is not None
     ]
-    return table(headings, rows)
+    return "\n\n".join([table(headings, rows), *_counted(frequencies.values())])
+
+
+def _counted(frequencies: Collection[Data]) -> Iterator[str]:
+    """What the frequencies were counted in."""
+    if frequencies:
+        songs = next(iter(frequencies))["counted_songs"]
+        counts = ", ".join(f"{known['counted_codes']:,} codes at level {known['level']}" for known in frequencies)
+        yield (
+            f"By frequency alone: by how often each code occurs in the {songs - 1} other songs of {songs} that were "
+            f"encoded. All {songs} have {counts}."
+        )
 
 
 def _cost(prior: Data) -> str:
@@ -189,6 +196,19 @@ def _run_by(bundle: Data) -> str:
     return f"{bundle['backend']} {bundle['precision']}" + (
         "" if weights == bundle["precision"] else f", {weights} weights"
     )
+
+
+def command_of(name: str) -> Callable[[Data], str]:
+    """A block that tells how a result was made: as the file records it, or else as `RESULTS` has it."""
+
+    def text(data: Data) -> str:
+        if "command" in data:
+            told, command = f"How this was made, on {escaped(data['date'][:10])}:", printable(data["command"])
+        else:
+            told, command = "How this was made; the result file is older than the record of commands:", RESULTS[name]
+        return f"{told}\n\n```sh\n{command}\n```"
+
+    return text
 
 
 def songs_table(data: Data) -> str:
@@ -220,6 +240,8 @@ CARD_BLOCKS = (
     Block(CARD, "commands", training_commands),
     Block(CARD, "levels", _from_results(EVALUATION, levels_table)),
     Block(CARD, "priors", _from_results(EVALUATION, priors_table)),
+    Block(CARD, "evaluation-command", _from_results(EVALUATION, command_of(EVALUATION))),
     Block(CARD, "songs", _from_results(SONGS, songs_table)),
+    Block(CARD, "songs-command", _from_results(SONGS, command_of(SONGS))),
 )
 """The card's blocks."""

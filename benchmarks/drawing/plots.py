@@ -3,16 +3,17 @@
 from __future__ import annotations
 
 import textwrap
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from jukebox_deploy.benchmarks import plot_layout as layout
-from jukebox_deploy.benchmarks.plot_layout import Plot, Row, log_axis, mark_height
-from jukebox_deploy.benchmarks.results import Spread, VariantResult, WorkloadKind, WorkloadResult
-from jukebox_deploy.benchmarks.sweep_plot import sweep_plot
-from jukebox_deploy.benchmarks.words import number, percent, seconds, short, span, times, title_of, unit_of
+from jukebox_deploy.benchmarks.drawing import plot_layout as layout
+from jukebox_deploy.benchmarks.drawing.plot_layout import Plot, Row, log_axis, mark_height
+from jukebox_deploy.benchmarks.drawing.sweep_plot import sweep_plot
+from jukebox_deploy.benchmarks.drawing.words import span, tail_of, title_of, unit_of
+from jukebox_deploy.benchmarks.results import Latency, Spread, VariantResult, WorkloadKind, WorkloadResult
 from jukebox_deploy.benchmarks.workload_groups import (
     BASELINES,
     Axis,
@@ -21,10 +22,12 @@ from jukebox_deploy.benchmarks.workload_groups import (
     headlines,
     is_engine,
     ratio_over,
+    same_work,
     share_of_limit,
     sweeps,
 )
 from jukebox_deploy.files import atomic_path
+from jukebox_deploy.quantities import number, percent, seconds, short, times
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -32,17 +35,34 @@ if TYPE_CHECKING:
 _BAR = 0.26  # of a row
 
 
-def plots_of(results: Sequence[WorkloadResult]) -> list[Plot]:
-    """All plots that the results of one machine have data for."""
-    results = distinct(results)
+def plots_of(runs: Mapping[str, Sequence[WorkloadResult]]) -> list[Plot]:
+    """All plots that the results of one machine have data for, by run, the oldest first."""
+    results = distinct([result for own in runs.values() for result in own])
     with layout.house_style():
         chosen = headlines(results)
-        plots = [*_speed_plot(chosen), *_ratio_plot(chosen), *_latency_plot(chosen)]
+        origin = _origin(runs, chosen)
+        plots = [
+            replace(plot, note=f"{plot.note} {origin}".strip())
+            for draw in (_speed_plot, _ratio_plot, _latency_plot)
+            for plot in draw(chosen)
+        ]
         counts: dict[Axis, int] = {}
-        for sweep in sweeps(results):
+        for sweep in sweeps(runs):
             counts[sweep.axis] = counts.get(sweep.axis, 0) + 1
             plots.append(sweep_plot(sweep, f"cost-{sweep.axis}-{counts[sweep.axis]}"))
     return plots
+
+
+def _origin(runs: Mapping[str, Sequence[WorkloadResult]], chosen: Sequence[WorkloadResult]) -> str:
+    """Which run those results are of that were measured in several."""
+    told = []
+    for result in chosen:
+        work = result.workload
+        names = [name for name, own in runs.items() if any(same_work(one.workload, work) for one in own)]
+        if len(names) > 1:
+            shown = next(name for name in reversed(names) if any(one is result for one in runs[name]))
+            told.append(f"{title_of(work)}: as measured in {shown}, one of {len(names)} runs.")
+    return " ".join(told)
 
 
 def write_png(plot: Plot, path: Path) -> Path:
@@ -130,24 +150,25 @@ def _dot_with_quartiles(axes: Axes, height: float, variant: VariantResult, sprea
 
 
 def _latency_plot(results: Sequence[WorkloadResult]) -> Iterator[Plot]:
-    """From the median call to the slowest in a hundred."""
+    """From the median call to p90, and on to the slowest in a hundred or of all, where that is known."""
     results = [result for result in results if result.variants]
     if not results:
         return
     panels = [
         (
             title_of(r.workload),
-            [Row(v, f"{seconds(v.latency.p50)} · p99 {seconds(v.latency.p99)}") for v in r.variants],
+            [Row(v, f"{seconds(v.latency.p50)} · {_last_words(v.latency)}") for v in r.variants],
         )
         for r in results
     ]
     figure, all_axes = layout.stacked_panels(panels, ticks=True)
     for axes, result in zip(all_axes, results, strict=True):
-        ends = [end for v in result.variants for end in (v.latency.p50, v.latency.p99)]
+        ends = [end for v in result.variants for end in (v.latency.p50, *_marks(v.latency))]
         log_axis(axes, "x", (min(ends), max(ends)), partial(seconds, written=short))
         for row, variant in enumerate(result.variants):
             latency, height = variant.latency, mark_height(row)
-            axes.hlines(height, latency.p50, latency.p99, color=layout.colour_of(variant), linewidth=2.0)
+            marks = _marks(latency)
+            axes.hlines(height, latency.p50, marks[-1], color=layout.colour_of(variant), linewidth=2.0)
             axes.plot([latency.p50], [height], markersize=6, clip_on=False, **layout.marker_of(variant))
             upright: dict[str, Any] = {
                 "linestyle": "none",
@@ -155,11 +176,33 @@ def _latency_plot(results: Sequence[WorkloadResult]) -> Iterator[Plot]:
                 "color": layout.colour_of(variant),
                 "clip_on": False,
             }
-            axes.plot([latency.p90, latency.p99], [height, height], markersize=8, **upright)
-    tails = [v.latency.p99 / v.latency.p50 for r in results for v in engines_or_all(r.variants) if v.latency.p50]
+            axes.plot(marks, [height] * len(marks), markersize=8, **upright)
     yield Plot(
         "latency",
-        f"One call in a hundred takes {span(tails)} the median or longer",
-        "Seconds of single calls: a dot at the median, upright marks at p90 and p99. The axes are logarithmic.",
+        _latency_title([v.latency for r in results for v in engines_or_all(r.variants)]),
+        "Seconds of single calls: a dot at the median, upright marks at p90 and, beyond it, at p99, or at the slowest "
+        "of fewer than 500 calls. The axes are logarithmic.",
         figure,
     )
+
+
+def _marks(latency: Latency) -> tuple[float, ...]:
+    """p90, and the tail where it is known."""
+    tail = latency.p99 if latency.tells_percentiles else latency.maximum
+    return (latency.p90,) if tail is None else (latency.p90, tail)
+
+
+def _last_words(latency: Latency) -> str:
+    return f"p90 {seconds(latency.p90)}" if latency.calls is None else tail_of(latency)
+
+
+def _latency_title(latencies: Sequence[Latency]) -> str:
+    """Of the rarest calls that all of them tell."""
+    if all(latency.tells_percentiles for latency in latencies):
+        return f"One call in a hundred takes {span(one.p99 / one.p50 for one in latencies)} the median or longer"
+    longest = [one.maximum / one.p50 for one in latencies if one.maximum is not None]
+    if len(longest) < len(latencies):
+        return f"One call in ten takes {span(one.p90 / one.p50 for one in latencies)} the median or longer"
+    counts = sorted({one.calls for one in latencies if one.calls is not None})
+    numbers = " to ".join(map(str, dict.fromkeys((counts[0], counts[-1]))))
+    return f"The slowest of {numbers} calls takes {span(longest)} the median"

@@ -7,18 +7,18 @@ from pathlib import Path
 
 import pytest
 
-from jukebox_deploy.benchmarks.plot_layout import PAGE_COLOURS, colour_of, marker_of, round_numbers
-from jukebox_deploy.benchmarks.plots import plots_of, write_png
-from jukebox_deploy.benchmarks.results import Backend, WorkloadResult
-from jukebox_deploy.benchmarks.svg import inline_svg
-from tests.benchmarks.benchmark_documents import BASE, RUN, WIDE, hostile_run, step, step_result, variant
+from jukebox_deploy.benchmarks.drawing.plot_layout import PAGE_COLOURS, colour_of, marker_of, round_numbers
+from jukebox_deploy.benchmarks.drawing.plots import plots_of, write_png
+from jukebox_deploy.benchmarks.drawing.svg import inline_svg
+from jukebox_deploy.benchmarks.results import Backend, Latency, WorkloadResult
+from tests.benchmarks.benchmark_documents import BASE, RUN, SLOTS, WIDE, hostile_run, step, step_result, variant
 
 X = "\N{MULTIPLICATION SIGN}"
 
 
 @pytest.fixture(scope="module")
 def plots():
-    return {plot.name: plot for plot in plots_of([*RUN.results, WIDE])}
+    return {plot.name: plot for plot in plots_of({"run": [*RUN.results, WIDE]})}
 
 
 def written_in(plot):
@@ -60,26 +60,73 @@ def test_a_sweep_has_its_numbers_as_a_table(plots):
     )
 
 
+def test_growth_over_other_ends_says_over_which():
+    far = WorkloadResult(step(slots=64), (variant(Backend.EAGER, 16.0),))
+    (plot,) = (p for p in plots_of({"run": [BASE, *SLOTS, far]}) if p.name == "cost-slots-1")
+    assert [row[-1] for row in plot.table[1:]] == [f"4.00{X}, 1 to 16", f"4.00{X}, 1 to 16", f"8.00{X}"]
+    assert plot.title == f"From 1 to 64 slots, a step costs 8.00{X} as much"
+
+
+def test_a_sweep_says_which_run_it_is_of():
+    again = step_result(step(), 1.0, baselines=True)
+    (plot,) = (p for p in plots_of({"growth": [BASE, *SLOTS], "again": [again]}) if p.name == "cost-slots-1")
+    assert plot.note.endswith(" Measured in growth.")
+    assert plot.table[1][1] == "125 ms"
+
+
+def test_plots_say_which_of_several_runs_they_show():
+    again = step_result(step(), 1.0, baselines=True)
+    plots = plots_of({"first": [BASE], "second": [again]})
+    told = "Step of small, level 0, 1 slot, position 512 of 1,024: as measured in second, one of 2 runs."
+    assert [plot.note.endswith(told) for plot in plots] == [True] * 3
+    assert not any("as measured in" in plot.note for plot in plots_of({"first": [BASE]}))
+
+
+@pytest.mark.parametrize(
+    ("latency", "title"),
+    [
+        (Latency(1.0, 1.2, 1.5, 1.6, 64), f"The slowest of 64 calls takes 1.60{X} the median"),
+        (Latency(1.0, 1.2, 1.5), f"One call in ten takes 1.20{X} the median or longer"),
+    ],
+)
+def test_one_call_in_a_hundred_is_told_of_enough_calls_only(latency, title):
+    few = replace(BASE, variants=tuple(replace(v, latency=latency) for v in BASE.variants))
+    (plot,) = (plot for plot in plots_of({"run": [few]}) if plot.name == "latency")
+    assert plot.title == title
+    assert not any("p99" in words for words in written_in(plot))
+
+
+def test_counts_of_calls_that_differ_are_a_range():
+    first, second, *_ = BASE.variants
+    counted = [replace(v, latency=Latency(1.0, 1.2, 1.5, 2.0, calls)) for v, calls in ((first, 500), (second, 64))]
+    (plot,) = (p for p in plots_of({"run": [replace(BASE, variants=tuple(counted))]}) if p.name == "latency")
+    assert plot.title == f"The slowest of 64 to 500 calls takes 2.00{X} the median"
+
+
 def test_what_one_more_layer_costs_is_said():
-    (plot,) = (p for p in plots_of([BASE, step_result(step("deep", depth=12), 4.0)]) if p.name == "cost-depth-1")
+    (plot,) = (
+        p
+        for p in plots_of({"": [BASE, step_result(step("small-depth-12", depth=12), 4.0)]})
+        if p.name == "cost-depth-1"
+    )
     assert plot.table[0] == ("depth, in layers", "4", "12", "growth", "per layer")
     assert plot.table[1] == ("onnxruntime fp32", "125 ms", "250 ms", f"2.00{X}", "15.6 ms")
 
 
 def test_what_was_not_measured_is_not_drawn():
-    assert plots_of([]) == []
+    assert plots_of({}) == []
     bare = WorkloadResult(step(), (variant(Backend.ONNXRUNTIME, 3.0),))
-    assert [plot.name for plot in plots_of([bare])] == ["latency"]
+    assert [plot.name for plot in plots_of({"run": [bare]})] == ["latency"]
 
 
 def test_without_eager_the_next_baseline_is_taken():
     kept = replace(BASE, variants=tuple(v for v in BASE.variants if v.backend is not Backend.EAGER))
-    (ratio,) = (plot for plot in plots_of([kept]) if plot.name == "ratio")
+    (ratio,) = (plot for plot in plots_of({"run": [kept]}) if plot.name == "ratio")
     assert ratio.title.endswith("the speed of eager-static")
 
 
 def test_positions_are_drawn_from_zero_seconds():
-    (plot,) = (p for p in plots_of([BASE, step_result(step(position=0), 8.1)]) if p.name == "cost-position-1")
+    (plot,) = (p for p in plots_of({"run": [BASE, step_result(step(position=0), 8.1)]}) if p.name == "cost-position-1")
     assert plot.figure.axes[0].get_ylim()[0] == 0.0
     assert plot.title.startswith("From position 0 to 512, a step costs 1.01")
 
@@ -132,7 +179,7 @@ def test_a_png_has_the_title_above_the_plot(plots, tmp_path: Path):
 
 
 def test_hostile_names_are_drawn_as_they_are(tmp_path: Path):
-    plots = plots_of(hostile_run().results)
+    plots = plots_of({"run": hostile_run().results})
     assert [plot.name for plot in plots] == ["speed", "ratio", "latency", "cost-slots-1"]
     assert all(len(text) <= 60 for plot in plots for text in written_in(plot))
     assert write_png(plots[0], tmp_path / "plot.png").stat().st_size

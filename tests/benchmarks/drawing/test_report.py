@@ -9,10 +9,10 @@ from html.parser import HTMLParser
 
 import pytest
 
-from jukebox_deploy.benchmarks.gpu import Gpu
-from jukebox_deploy.benchmarks.markup import Markup, join, printable, tag
-from jukebox_deploy.benchmarks.report import by_machine, report_html, write_report
-from jukebox_deploy.benchmarks.words import NOT_MEASURED
+from jukebox_deploy.benchmarks.drawing.markup import Markup, join, printable, tag
+from jukebox_deploy.benchmarks.drawing.report import by_machine, report_html, write_report
+from jukebox_deploy.engines.installed_gpus import Gpu
+from jukebox_deploy.quantities import NOT_MEASURED
 from tests.benchmarks.benchmark_documents import MACHINE, RUN, WIDE_RUN, hostile_run
 
 VOID = {"meta"}
@@ -83,7 +83,7 @@ def test_every_workload_has_a_table_and_every_variant_a_row(page):
 def test_a_row_has_what_was_measured_and_dashes(page):
     rows = {row[0].strip(): row[1:] for row in page.rows if len(row) == 16}
     assert " ".join(cell.split()[0] for cell in rows["onnxruntime fp32"]) == (
-        f"8.00 4.00{X} 2.00{X} 80 125 150 188 250 500 {NOT_MEASURED} 2 0.980 0.0200 1.00 10.0"
+        f"8.00 4.00{X} 2.00{X} 80 125 150 p99 250 500 {NOT_MEASURED} 2 0.980 0.0200 1.00 10.0"
     )
     assert "7.92 to 8.08" in rows["onnxruntime fp32"][0]
     assert rows["eager-static fp32"][9].strip() == "3.00 GB"
@@ -137,6 +137,15 @@ def test_notes_are_beneath_the_table(page):
     assert "onnxruntime fp32, int8 weights: calibrated" in page.of("li")
 
 
+def test_rounds_that_differ_much_are_told_beneath_the_table():
+    first, *others = RUN.results
+    engine = replace(first.variants[0], units_per_second=(9.0, 8.0, 10.0, 11.0, 12.0))
+    disturbed = replace(RUN, results=(replace(first, variants=(engine, *first.variants[1:])), *others))
+    told = "Warning: rounds range over 40 % (onnxruntime fp32) of their median."
+    items = Page(report_html(by_machine({"run": disturbed}))).of("li")
+    assert [item.startswith(told) for item in items].count(True) == 1
+
+
 def test_what_a_file_says_never_becomes_markup(page):
     honest = Page(report_html(by_machine({"first": hostile_free(hostile_run())})))
     text = report_html(by_machine({"</title><script>": hostile_run()}))
@@ -174,6 +183,33 @@ def test_machines_have_a_section_each_and_links_to_them():
     page = Page(report_html(by_machine({"first": RUN, "second": other})))
     assert page.of("h2") == ["a processor", "another"]
     assert page.of("a") == ["a processor", "another"]
+
+
+def test_sections_of_one_machine_are_told_apart_by_their_runs():
+    updated = replace(WIDE_RUN, machine=replace(MACHINE, packages={"torch": "3"}))
+    page = Page(report_html(by_machine({"first": RUN, "second": updated})))
+    assert page.of("li")[:2] == [", 2026-01-02, with first", ", 2026-01-03, with second"]
+
+
+def test_headings_of_one_workload_are_followed_by_its_run():
+    page = Page(report_html(by_machine({"first": RUN, "second": replace(RUN, date="2026-01-04T00:00:00Z")})))
+    origins = [text for text in page.of("p") if "width 64" in text and "depth 4" in text]
+    step = ", 2026-01-0{}T00:00:00Z; width 64, depth 4, context 1,024"
+    assert origins == ["first" + step.format(2)] * 3 + ["second" + step.format(4)] * 3
+    labels = [value for key, value in page.attributes if key == "aria-label" and "T00:00:00Z" in value]
+    assert len(labels) == len(set(labels)) == 8
+
+
+def test_many_tables_are_folded(page):
+    assert page.of("summary") == ["The numbers"] * 2  # of the sweeps
+    many = Page(report_html(by_machine(dict.fromkeys(("first", "second", "third"), RUN))))
+    assert many.tags["h3"] == 12
+    assert many.tags["details"] == 12 + 1
+
+
+def test_a_run_that_was_stopped_is_marked():
+    page = Page(report_html(by_machine({"first": replace(RUN, complete=False)})))
+    assert "no: it was stopped before its end" in page.of("dd")
 
 
 def test_runs_of_one_machine_belong_together_the_oldest_first():

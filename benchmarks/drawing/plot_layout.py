@@ -9,7 +9,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Literal
 
-from jukebox_deploy.benchmarks.markup import printable
+from jukebox_deploy.benchmarks.drawing.markup import printable
 from jukebox_deploy.benchmarks.results import Backend, VariantResult
 
 if TYPE_CHECKING:

@@ -1,6 +1,12 @@
-"""The style sheet of a report: one column on a phone, two beside each other on a screen, light or dark as asked."""
+"""Pages of HTML that need nothing else: one style sheet, no script, no network."""
 
-STYLE = """
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+
+from jukebox_deploy.benchmarks.drawing.markup import Markup, join, tag
+
+_STYLE = """
 :root {
   color-scheme: light dark;
   --page: #ffffff; --card: #f6f8fa; --ink: #1f2328; --muted: #59636e; --track: #d8dee4;
@@ -54,3 +60,28 @@ ul { margin: .5rem 0; padding-left: 1.25rem; }
   th:first-child { white-space: normal; min-width: 9.5rem; }
 }
 """
+"""One column on a phone, two beside each other on a screen, light or dark as asked."""
+
+
+def page(title: str, *content: object) -> str:
+    """A whole page, with its title as a heading above the content."""
+    head = tag(
+        "head",
+        Markup('<meta charset="utf-8"><meta name="viewport" content="width=device-width, initial-scale=1">'),
+        tag("title", title),
+        tag("style", Markup(_STYLE)),
+    )
+    return f'<!DOCTYPE html>\n<html lang="en">{head}{tag("body", tag("h1", title), *content)}</html>\n'
+
+
+def facts(of: Mapping[str, object]) -> Markup:
+    """A card: names, and beside each what is so called."""
+    return tag("dl", *(join(tag("dt", term), tag("dd", fact)) for term, fact in of.items()))
+
+
+def table(label: str, headings: Sequence[str], rows: Iterable[Sequence[object]]) -> Markup:
+    """A table that scrolls by itself; the first cell of a row names it."""
+    head = tag("thead", tag("tr", *(tag("th", heading, scope="col") for heading in headings)))
+    body = [tag("tr", tag("th", name, scope="row"), *(tag("td", cell) for cell in cells)) for name, *cells in rows]
+    whole = tag("table", head, tag("tbody", *body))
+    return tag("div", whole, class_="scroll", role="region", aria_label=label, tabindex=0)

@@ -8,21 +8,22 @@ from typing import Any
 
 import pytest
 
-from jukebox_deploy.benchmarks.filled_blocks import fill
-from jukebox_deploy.benchmarks.model_card import (
+from jukebox_deploy.benchmarks.documents.filled_blocks import fill
+from jukebox_deploy.benchmarks.documents.model_card import (
     CARD,
     CARD_BLOCKS,
     EVALUATION,
     MODEL,
     NOT_MEASURED,
     NOT_TRAINED,
+    ONE_SONG,
     RESULTS,
     SONGS,
     TRAINING,
-    missing_results,
 )
 from jukebox_deploy.errors import JukeboxError
 from jukebox_deploy.jobs.shipped_model import shipped_model
+from tests.documented_commands import problems_of
 from tests.source_tree import REPOSITORY
 
 
@@ -48,7 +49,8 @@ LEVEL = {
     "perplexity": 300.0,
 }
 EVALUATED = {
-    "levels": [{"level": level, "entropy_bits": 8.5, **LEVEL} for level in range(3)],
+    "levels": [{"level": level, "entropy_bits": 5.5, **LEVEL} for level in range(3)],
+    "by_frequency": [{"level": 0, "bits_per_token": 8.5, "counted_songs": 24, "counted_codes": 1_703_680}],
     "bundles": [
         {
             "backend": "PyTorch",
@@ -119,9 +121,8 @@ def card(repository: Path) -> str:
 def test_nothing_is_claimed_of_a_model_that_is_not_there(repository: Path) -> None:
     text = card(repository)
     assert text.count(NOT_TRAINED) == 2
-    assert text.count(NOT_MEASURED) == 3
+    assert text.count(NOT_MEASURED) == 5
     assert "| ---" not in text
-    assert len(missing_results(repository)) == len(RESULTS)
 
 
 def test_the_record_says_how_each_part_was_trained(repository: Path) -> None:
@@ -183,10 +184,45 @@ def test_results_become_tables(repository: Path) -> None:
     assert "| 2 | 12.3 dB | 0.200 | 500 of 512 | 300 |" in text
     assert "| level 0 | PyTorch fp32 | 4.500 | 0.00 % | 8.500 | 25 % |" in text
     assert "| level 0 | onnxruntime fp32, int4 weights | 4.590 | **2.00 %** | 8.500 | 24 % |" in text
+    assert "in the 23 other songs of 24 that were encoded. All 24 have 1,703,680 codes at level 0." in text
     assert "level 1" not in text
     assert "| 0 | artist is heard | 72 | 50 % | 40 % to 60 % | 17 % | 86 % |" in text
     assert "| 0 | energy on the genre's scale | 72 | 75 % | 70 % to 80 % | 55 % to 59 % | 92 % |" in text
     assert "| 0 | on those of other genres | 72 | 60 % |  |  | 63 % |" in text
+
+
+def test_entropies_of_older_files_are_not_taken_for_what_frequencies_tell(repository: Path) -> None:
+    """They were of few codes, and of these very ones."""
+    write(repository, EVALUATION, {name: value for name, value in EVALUATED.items() if name != "by_frequency"})
+    text = card(repository)
+    assert "| level 0 | PyTorch fp32 | 4.500 | 0.00 % |  | 25 % |" in text
+    assert "By frequency alone" not in text
+
+
+def test_the_command_is_the_one_that_was_recorded(repository: Path) -> None:
+    write(repository, EVALUATION, {"command": "jukebox-deploy evaluate x", "date": "2026-11-29T20:15:00Z", **EVALUATED})
+    write(repository, SONGS, HEARD)
+    text = card(repository)
+    assert "How this was made, on 2026-11-29:\n\n```sh\njukebox-deploy evaluate x\n```" in text
+    assert f"older than the record of commands:\n\n```sh\n{RESULTS[SONGS]}\n```" in text
+
+
+def test_stated_commands_exist_and_are_those_of_the_stored_results() -> None:
+    results = REPOSITORY / "benchmarks" / "results"
+    commands = [command for name in (EVALUATION, SONGS, ONE_SONG) for command in RESULTS[name].split(" && ")]
+    assert [problem for command in commands for problem in problems_of(f"`{command}`")] == []
+    stored = json.loads((results / EVALUATION).read_text())
+    windows = {prior["windows"] for bundle in stored["bundles"] for prior in bundle["priors"]}
+    assert windows == {int(RESULTS[EVALUATION].partition("--windows ")[2].split()[0])}
+    assert json.loads((results / ONE_SONG).read_text())["command"] == RESULTS[ONE_SONG].rpartition(" && ")[2]
+
+
+def test_labels_of_the_stored_songs_were_asked_for_evenly() -> None:
+    stored = json.loads((REPOSITORY / "benchmarks" / "results" / SONGS).read_text())
+    for level in stored["levels"]:
+        for heard in level["recognitions"]:
+            assert {sum(row) for row in heard["confusion"]} == {18}
+            assert heard["chance"] == pytest.approx(1 / 6)
 
 
 @pytest.mark.parametrize("text", ["{", "[]", '{"levels": 3}'])
@@ -199,5 +235,6 @@ def test_a_damaged_result_is_named(text: str, repository: Path) -> None:
 
 @pytest.mark.skipif(shipped_model() is None, reason="there is no model in models/small_demo")
 def test_the_shipped_model_is_measured() -> None:
-    missing = missing_results(REPOSITORY)
+    folder = REPOSITORY / "benchmarks" / "results"
+    missing = [f"{folder / name}: {command}" for name, command in RESULTS.items() if not (folder / name).is_file()]
     assert not missing, "these results are wanted:\n" + "\n".join(missing)

@@ -1,14 +1,12 @@
-"""How reports call things and write quantities: short, in units that people read."""
+"""How reports call what was measured."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+from collections.abc import Iterable
 
-from jukebox_deploy.benchmarks.results import Backend, Spread, Workload, WorkloadKind
-from jukebox_deploy.benchmarks.workload_groups import SIZES, Axis, axis_value
-
-NOT_MEASURED = "\N{EN DASH}"
-_TIMES = "\N{MULTIPLICATION SIGN}"
+from jukebox_deploy.benchmarks.results import Backend, Latency, Spread, Workload, WorkloadKind, WorkloadResult
+from jukebox_deploy.benchmarks.workload_groups import Axis, axis_value, base_model
+from jukebox_deploy.quantities import NOT_MEASURED, TIMES, number, percent, seconds, short, times
 
 _KIND = {
     WorkloadKind.STEP: "Step",
@@ -23,9 +21,9 @@ _UNIT = {
     WorkloadKind.STEP: "tokens/s",
     WorkloadKind.PREFILL: "tokens/s",
     WorkloadKind.CONDITION: "windows/s",
-    WorkloadKind.ENCODE: f"{_TIMES} real time",
-    WorkloadKind.DECODE: f"{_TIMES} real time",
-    WorkloadKind.SONG: f"{_TIMES} real time",
+    WorkloadKind.ENCODE: f"{TIMES} real time",
+    WorkloadKind.DECODE: f"{TIMES} real time",
+    WorkloadKind.SONG: f"{TIMES} real time",
 }
 
 _WORK = {
@@ -58,9 +56,6 @@ BACKEND = {
     Backend.HUGGING_FACE: "Hugging Face",
 }
 
-_SMALLER_SECONDS = ((1.0, "s"), (1e-3, "ms"), (1e-6, "µs"))
-_LARGER_BYTES = ((1e9, "GB"), (1e6, "MB"), (1e3, "kB"))
-
 
 def unit_of(kind: WorkloadKind) -> str:
     """What speeds are counted in; seconds of audio per second are times real time."""
@@ -69,8 +64,8 @@ def unit_of(kind: WorkloadKind) -> str:
 
 def title_of(workload: Workload, without: Axis | None = None) -> str:
     """`Step of upsampler, level 0, 4 slots, position 4,096 of 8,192`; without what a sweep varies."""
-    model = "" if without in SIZES else f" of {workload.model}"
-    parts = [_KIND[workload.kind] + model, f"level {workload.level}"]
+    model = workload.model if without is None else base_model(workload, without)
+    parts = [f"{_KIND[workload.kind]} of {model}", f"level {workload.level}"]
     if without is not Axis.SLOTS:
         parts.append(f"{workload.slots} slot{'s' * (workload.slots != 1)}")
     if workload.songs is not None and without is not Axis.SONGS:
@@ -89,41 +84,29 @@ def work_of(kind: WorkloadKind) -> str:
     return _WORK[kind]
 
 
+def tail_of(latency: Latency) -> str:
+    """The slowest call in a hundred, or of fewer than tell it, the slowest of all."""
+    if latency.tells_percentiles:
+        return f"p99 {seconds(latency.p99)}"
+    if latency.maximum is None:
+        return NOT_MEASURED
+    return f"max {seconds(latency.maximum)} of {latency.calls}"
+
+
+def unsteady(result: WorkloadResult) -> str | None:
+    """A warning of rounds that differ much."""
+    ranges = [f"{percent(v.round_range)} ({v.name})" for v in result.variants if not v.is_steady]
+    if not ranges:
+        return None
+    return (
+        f"rounds range over {', '.join(ranges)} of their median. Other programs may have disturbed them: measure "
+        "again, or with more --rounds."
+    )
+
+
 def axis_name(axis: Axis) -> str:
     """With what it is counted in."""
     return _AXIS[axis]
-
-
-def number(value: float) -> str:
-    """Three significant digits, and all digits before the point."""
-    if 0.0 < abs(value) < 1.0:
-        return f"{value:#.3g}"
-    return f"{value:,.{max(0, 3 - len(f'{abs(value):.0f}'))}f}" if value else "0"
-
-
-def short(value: float) -> str:
-    """As few digits as say the same: for round numbers, along an axis."""
-    return f"{value:,.10g}"
-
-
-def seconds(value: float | None, written: Callable[[float], str] = number) -> str:
-    """In s, ms or µs."""
-    return _scaled(value, _SMALLER_SECONDS, written)
-
-
-def byte_size(value: float | None) -> str:
-    """In GB, MB or kB, each a thousand of the next."""
-    return _scaled(value, _LARGER_BYTES, number)
-
-
-def percent(share: float | None) -> str:
-    """Of one."""
-    return NOT_MEASURED if share is None else f"{100 * share:.{0 if share >= 0.1 else 1}f} %"
-
-
-def times(ratio: float | None, written: Callable[[float], str] = number) -> str:
-    """As a factor."""
-    return NOT_MEASURED if ratio is None else f"{written(ratio)}{_TIMES}"
 
 
 def span(values: Iterable[float]) -> str:
@@ -135,12 +118,3 @@ def span(values: Iterable[float]) -> str:
 def quartiles(spread: Spread) -> str:
     """The middle half of the rounds."""
     return f"{number(spread.lower_quartile)} to {number(spread.upper_quartile)}"
-
-
-def _scaled(value: float | None, units: tuple[tuple[float, str], ...], written: Callable[[float], str]) -> str:
-    if value is None:
-        return NOT_MEASURED
-    if value == 0:
-        return "0"
-    scale, unit = next(((s, u) for s, u in units if value >= s), units[-1])
-    return f"{written(value / scale)} {unit}"

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from jukebox_deploy.benchmarks.filled_blocks import Block, escaped, fill, table
+from jukebox_deploy.benchmarks.documents.filled_blocks import Block, escaped, fill
 from jukebox_deploy.errors import JukeboxError
 
 ONE = Block("page.md", "one", lambda repository: f"first of {repository.name}")
@@ -52,10 +52,6 @@ def test_a_document_that_cannot_be_filled_is_named_and_left(repository: Path) ->
 def test_a_document_without_a_place_for_the_block_is_refused(text: str) -> None:
     with pytest.raises(JukeboxError, match="once each"):
         ONE.put_into(text, "block")
-
-
-def test_a_table_has_its_numbers_on_the_right() -> None:
-    assert table(("what", ">how many"), [("songs", "2")]) == "| what | how many |\n| --- | ---: |\n| songs | 2 |"
 
 
 def test_what_a_file_says_stays_text() -> None:

@@ -6,11 +6,12 @@ from collections.abc import Iterator
 from functools import partial
 from typing import TYPE_CHECKING
 
-from jukebox_deploy.benchmarks import plot_layout as layout
-from jukebox_deploy.benchmarks.plot_layout import Plot, log_axis
+from jukebox_deploy.benchmarks.drawing import plot_layout as layout
+from jukebox_deploy.benchmarks.drawing.plot_layout import Plot, log_axis
+from jukebox_deploy.benchmarks.drawing.words import axis_name, span, title_of, work_of
 from jukebox_deploy.benchmarks.results import VariantResult
-from jukebox_deploy.benchmarks.words import NOT_MEASURED, axis_name, seconds, short, span, times, title_of, work_of
 from jukebox_deploy.benchmarks.workload_groups import Axis, Sweep, engines_or_all
+from jukebox_deploy.quantities import NOT_MEASURED, seconds, short, times
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -42,7 +43,7 @@ def sweep_plot(sweep: Sweep, name: str) -> Plot:
     for variant in variants:
         _line(axes, sweep, variant)
     medians = [cost.median for variant in variants for _, cost in sweep.costs(variant.name)]
-    proportion = proportion_of(sweep)
+    proportion = proportion_of(sweep.axis, _ends(sweep))
     if proportion is None:
         axes.set_ylim(0.0, 1.1 * max(medians))
         axes.grid()
@@ -61,30 +62,40 @@ def sweep_plot(sweep: Sweep, name: str) -> Plot:
 
 def sweep_title(sweep: Sweep) -> str:
     """By how much the cost grows, of the engines that were measured at both ends."""
-    first, last = sweep.values[0], sweep.values[-1]
-    whole = [v for v in sweep.variants if (costs := sweep.costs(v.name))[0][0] == first and costs[-1][0] == last]
-    work = work_of(sweep.results[0].workload.kind)
+    whole = [variant for variant in sweep.variants if sweep.is_whole(variant.name)]
+    work, ends = work_of(sweep.results[0].workload.kind), words_for(sweep.axis, _ends(sweep))
     if not whole:
-        return f"{ends_of(sweep)}: what {work} costs"
+        return f"{ends}: what {work} costs"
     growth = span(sweep.growth(variant.name) for variant in engines_or_all(whole))
-    return f"{ends_of(sweep)}, {work} costs {growth} as much"
+    return f"{ends}, {work} costs {growth} as much"
 
 
-def ends_of(sweep: Sweep) -> str:
+def words_for(axis: Axis, ends: tuple[float, float]) -> str:
     """`From 1 to 64 slots`."""
-    return _ENDS[sweep.axis].format(short(sweep.values[0]), short(sweep.values[-1]))
+    return _ENDS[axis].format(*map(short, ends))
 
 
-def proportion_of(sweep: Sweep) -> float | None:
+def proportion_of(axis: Axis, ends: tuple[float, float]) -> float | None:
     """How many times the cost would be with everything in proportion; `None` where none is expected."""
-    if sweep.axis in _FLAT:
+    if axis in _FLAT:
         return None
-    return (sweep.values[-1] / sweep.values[0]) ** _POWER.get(sweep.axis, 1)
+    return (ends[1] / ends[0]) ** _POWER.get(axis, 1)
 
 
 def one_more_of(sweep: Sweep) -> str | None:
     """`per layer`, for an axis that cost should be a straight line in."""
     return _ONE_MORE.get(sweep.axis)
+
+
+def _ends(sweep: Sweep) -> tuple[float, float]:
+    return sweep.values[0], sweep.values[-1]
+
+
+def _growth_of(sweep: Sweep, variant: VariantResult) -> str:
+    """With the variant's own ends where they are not those of the sweep."""
+    growth = times(sweep.growth(variant.name))
+    first, last = map(short, sweep.ends(variant.name))
+    return growth if sweep.is_whole(variant.name) else f"{growth}, {first} to {last}"
 
 
 def _rows(sweep: Sweep) -> Iterator[tuple[str, ...]]:
@@ -94,15 +105,17 @@ def _rows(sweep: Sweep) -> Iterator[tuple[str, ...]]:
         costs = dict(sweep.costs(variant.name))
         cells = [seconds(costs[value].median) if value in costs else NOT_MEASURED for value in sweep.values]
         slope = [seconds(sweep.slope(variant.name))] if one_more else []
-        yield (variant.name, *cells, times(sweep.growth(variant.name)), *slope)
+        yield (variant.name, *cells, _growth_of(sweep, variant), *slope)
 
 
 def _note(sweep: Sweep) -> str:
     workload = sweep.results[0].workload
     axes = "The time axis starts at zero." if sweep.axis in _FLAT else "Both axes are logarithmic."
+    runs = f" Measured in {', '.join(sweep.runs)}." if any(sweep.runs) else ""
     return (
         f"{title_of(workload, without=sweep.axis)}: what {work_of(workload.kind)} takes for all slots together. "
-        f"Medians of the rounds, with lines over their middle half; in brackets, growth from first to last. {axes}"
+        f"Medians of the rounds, with lines over their middle half; in brackets, growth from first to last. "
+        f"{axes}{runs}"
     )
 
 
@@ -128,7 +141,7 @@ def _line(axes: Axes, sweep: Sweep, variant: VariantResult) -> None:
         yerr=[below, above],
         linewidth=1.4,
         markersize=5,
-        label=f"{layout.shown(variant.name)} ({times(sweep.growth(variant.name))})",
+        label=f"{layout.shown(variant.name)} ({_growth_of(sweep, variant)})",
         **layout.marker_of(variant),
     )
 

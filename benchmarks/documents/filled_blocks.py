@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from pathlib import Path
 
-from jukebox_deploy.benchmarks.markup import printable
+from jukebox_deploy.benchmarks.drawing.markup import printable
 from jukebox_deploy.errors import JukeboxError
-from jukebox_deploy.files import atomic_path
+from jukebox_deploy.files import write_text_atomic
 
 
 @dataclass(frozen=True)
@@ -59,16 +59,8 @@ def _fill_document(repository: Path, name: str, blocks: list[Block], *, check: b
         except JukeboxError as error:
             raise JukeboxError(f"{path}: {error}") from error
     if new != old and not check:
-        with atomic_path(path) as partial:
-            partial.write_text(new, encoding="utf-8")
+        write_text_atomic(path, new)
     return new != old
-
-
-def table(headings: Sequence[str], rows: Iterable[Sequence[str]]) -> str:
-    """A Markdown table; a heading that begins with `>` has its column aligned to the right."""
-    names = [heading.removeprefix(">") for heading in headings]
-    rules = ["---:" if heading.startswith(">") else "---" for heading in headings]
-    return "\n".join(f"| {' | '.join(cells)} |" for cells in (names, rules, *rows))
 
 
 def escaped(text: str) -> str:

@@ -7,30 +7,22 @@ from dataclasses import dataclass, replace
 from functools import cached_property, partial
 from pathlib import Path
 
-from jukebox_deploy.benchmarks.gpu import Gpu
+from jukebox_deploy.benchmarks.drawing.markup import Markup, join, tag
+from jukebox_deploy.benchmarks.drawing.page import facts, page, table
+from jukebox_deploy.benchmarks.drawing.plot_layout import PAGE_COLOURS, Plot, colour_of
+from jukebox_deploy.benchmarks.drawing.plots import plots_of
+from jukebox_deploy.benchmarks.drawing.svg import inline_svg
+from jukebox_deploy.benchmarks.drawing.words import quartiles, tail_of, title_of, unit_of, unsteady
 from jukebox_deploy.benchmarks.machine import Machine
-from jukebox_deploy.benchmarks.markup import Markup, join, tag
-from jukebox_deploy.benchmarks.plot_layout import PAGE_COLOURS, Plot, colour_of
-from jukebox_deploy.benchmarks.plots import plots_of
-from jukebox_deploy.benchmarks.report_style import STYLE
 from jukebox_deploy.benchmarks.results import Backend, BenchmarkRun, VariantResult, Workload, WorkloadResult
-from jukebox_deploy.benchmarks.svg import inline_svg
-from jukebox_deploy.benchmarks.words import (
-    NOT_MEASURED,
-    byte_size,
-    number,
-    percent,
-    quartiles,
-    seconds,
-    short,
-    times,
-    title_of,
-    unit_of,
-)
 from jukebox_deploy.benchmarks.workload_groups import BASELINES, ratio_over, share_of_limit
-from jukebox_deploy.files import atomic_path
+from jukebox_deploy.engines.installed_gpus import Gpu
+from jukebox_deploy.files import write_text_atomic
+from jukebox_deploy.quantities import NOT_MEASURED, byte_size, number, percent, seconds, short, times
 
 _Column = tuple[str, Callable[[VariantResult], str]]  # the heading, and what stands below it
+
+_OPEN_TABLES = 8  # more of one machine are folded
 
 _TITLE = "How fast Jukebox runs"
 _INTRODUCTION = (
@@ -61,10 +53,16 @@ class MachineReport:
         """Of all runs."""
         return [result for run in self.runs.values() for result in run.results]
 
+    @property
+    def days(self) -> str:
+        """Of the first run and the last."""
+        dates = [run.date[:10] for run in self.runs.values()]
+        return " to ".join(dict.fromkeys((dates[0], dates[-1])))
+
     @cached_property
     def plots(self) -> list[Plot]:
         """Over all runs: what one model per run was measured for is a sweep here."""
-        return plots_of(self.results)
+        return plots_of({name: run.results for name, run in self.runs.items()})
 
 
 def by_machine(runs: Mapping[str, BenchmarkRun]) -> list[MachineReport]:
@@ -81,46 +79,45 @@ def by_machine(runs: Mapping[str, BenchmarkRun]) -> list[MachineReport]:
 
 def write_report(path: Path, machines: Sequence[MachineReport]) -> None:
     """Write the page, whole or not at all."""
-    text = report_html(machines)
-    with atomic_path(path) as partial:
-        partial.write_text(text, encoding="utf-8")
+    write_text_atomic(path, report_html(machines))
 
 
 def report_html(machines: Sequence[MachineReport]) -> str:
     """The page: for each machine its runs, its plots, and a table per workload."""
-    head = tag(
-        "head",
-        Markup('<meta charset="utf-8"><meta name="viewport" content="width=device-width, initial-scale=1">'),
-        tag("title", _TITLE),
-        tag("style", Markup(STYLE)),
-    )
     anchors = {f"machine-{number}": report for number, report in enumerate(machines, 1)}
     sections = [_section(anchor, report) for anchor, report in anchors.items()]
-    body = tag("body", tag("h1", _TITLE), tag("p", _INTRODUCTION, class_="muted"), _contents(anchors), *sections)
-    return f'<!DOCTYPE html>\n<html lang="en">{head}{body}</html>\n'
+    return page(_TITLE, tag("p", _INTRODUCTION, class_="muted"), _contents(anchors), *sections)
 
 
 def _contents(anchors: Mapping[str, MachineReport]) -> Markup:
     if len(anchors) < 2:
         return Markup()
-    links = [tag("li", tag("a", report.machine.name, href=f"#{anchor}")) for anchor, report in anchors.items()]
+    links = [
+        tag("li", tag("a", report.machine.name, href=f"#{anchor}"), f", {report.days}, with {report.name}")
+        for anchor, report in anchors.items()
+    ]
     return tag("nav", tag("ul", *links), aria_label="Machines")
 
 
 def _section(anchor: str, report: MachineReport) -> Markup:
     figures = [_figure(anchor, plot) for plot in report.plots]
+    folded = len(report.results) > _OPEN_TABLES
     return tag(
         "section",
         tag("h2", report.machine.name, id=anchor),
         _card(report.machine),
         *(_run(name, run) for name, run in report.runs.items()),
         tag("div", *figures, class_="plots") if figures else tag("p", "No results."),
-        *(_workload(result) for result in report.results),
+        *(
+            _workload(result, f"{name}, {run.date}", folded)
+            for name, run in report.runs.items()
+            for result in run.results
+        ),
     )
 
 
 def _card(machine: Machine) -> Markup:
-    return _facts(
+    return facts(
         {
             **({"processor": machine.processor} if machine.gpu else {}),
             "cores": machine.cores,
@@ -138,18 +135,15 @@ def _gpu(gpu: Gpu) -> str:
 
 
 def _run(name: str, run: BenchmarkRun) -> Markup:
-    return _facts(
+    return facts(
         {
             "run": run.date,
             "file": name,
             "command": tag("code", run.command),
             "memory read at": f"{byte_size(run.machine.read_bytes_per_second)}/s, measured in this run",
+            **({} if run.complete else {"complete": "no: it was stopped before its end"}),
         }
     )
-
-
-def _facts(facts: Mapping[str, object]) -> Markup:
-    return tag("dl", *(join(tag("dt", term), tag("dd", fact)) for term, fact in facts.items()))
 
 
 def _figure(anchor: str, plot: Plot) -> Markup:
@@ -157,28 +151,21 @@ def _figure(anchor: str, plot: Plot) -> Markup:
     caption = tag("figcaption", tag("strong", plot.title), tag("span", plot.note))
     if not plot.table:
         return tag("figure", caption, svg)
-    table = _table(plot.title, plot.table[0], plot.table[1:])
-    return tag("figure", caption, svg, tag("details", tag("summary", "The numbers"), table))
+    numbers = table(plot.title, plot.table[0], plot.table[1:])
+    return tag("figure", caption, svg, tag("details", tag("summary", "The numbers"), numbers))
 
 
-def _workload(result: WorkloadResult) -> Markup:
+def _workload(result: WorkloadResult, origin: str, folded: bool) -> Markup:
+    """The table of a workload, below its name and the run that it is of."""
     title = title_of(result.workload)
     columns = [*_speed_columns(result), *_COLUMNS, *(_MEMORY_COLUMNS if any(v.limit for v in result.variants) else ())]
     rows = [[_name(variant), *(cell(variant) for _, cell in columns)] for variant in result.variants]
+    numbers = join(table(f"{title}: {origin}", ["variant", *(heading for heading, _ in columns)], rows), _notes(result))
     return join(
         tag("h3", title),
-        tag("p", _sizes(result.workload), class_="muted"),
-        _table(title, ["variant", *(heading for heading, _ in columns)], rows),
-        _notes(result),
+        tag("p", "; ".join(filter(None, (origin, _sizes(result.workload)))), class_="muted"),
+        tag("details", tag("summary", "The numbers"), numbers) if folded else numbers,
     )
-
-
-def _table(label: str, headings: Sequence[str], rows: Sequence[Sequence[str]]) -> Markup:
-    """A table that scrolls by itself; the first cell of a row names it."""
-    head = tag("thead", tag("tr", *(tag("th", heading, scope="col") for heading in headings)))
-    body = [tag("tr", tag("th", name, scope="row"), *(tag("td", cell) for cell in cells)) for name, *cells in rows]
-    table = tag("table", head, tag("tbody", *body))
-    return tag("div", table, class_="scroll", role="region", aria_label=label, tabindex=0)
 
 
 def _name(variant: VariantResult) -> Markup:
@@ -201,7 +188,7 @@ def _ratio_cell(result: WorkloadResult, backend: Backend, variant: VariantResult
 _COLUMNS: tuple[_Column, ...] = (
     ("p50", lambda v: seconds(v.latency.p50)),
     ("p90", lambda v: seconds(v.latency.p90)),
-    ("p99", lambda v: seconds(v.latency.p99)),
+    ("tail", lambda v: tail_of(v.latency)),
     ("load", lambda v: seconds(v.load_seconds)),
     ("first call", lambda v: seconds(v.first_seconds)),
     ("peak memory", lambda v: byte_size(v.peak_memory_bytes)),
@@ -227,4 +214,5 @@ def _sizes(workload: Workload) -> str:
 
 def _notes(result: WorkloadResult) -> Markup:
     notes = [tag("li", f"{variant.name}: {note}") for variant in result.variants for note in variant.notes]
+    notes += [tag("li", f"Warning: {warning}")] if (warning := unsteady(result)) else []
     return tag("ul", *notes, class_="muted") if notes else Markup()

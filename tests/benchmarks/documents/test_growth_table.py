@@ -7,7 +7,7 @@ from dataclasses import replace
 
 import pytest
 
-from jukebox_deploy.benchmarks.growth_table import GROWTH_BLOCK, NOTHING, growth_table
+from jukebox_deploy.benchmarks.documents.growth_table import GROWTH_BLOCK, NOTHING, growth_table
 from jukebox_deploy.benchmarks.readme_numbers import README_BLOCK, SPEED_BLOCK, main
 from jukebox_deploy.benchmarks.results import Backend, Workload, WorkloadKind, WorkloadResult
 from tests.benchmarks.benchmark_documents import RUN, hostile_run, step, step_result, variant
@@ -50,6 +50,25 @@ def test_models_along_an_axis_are_called_after_what_they_vary(tmp_path):
     cells = rows(tmp_path)[0]
     assert cells[:2] == ["From 12 to 24 layers: a step", "mid"]
     assert cells[5:] == [f"2.00{X}", f"2.00{X}", "10.4 ms"]  # one more layer
+
+
+def test_an_engine_that_was_not_measured_to_the_end_has_ends_of_its_own(tmp_path):
+    first, *others = slots(1, 4, 16)
+    results = [first, *(replace(result, variants=result.variants[:1]) for result in others[1:]), others[0]]
+    run_of(*results).save(tmp_path / "small-growth-slots.json")
+    assert [row[0] for row in rows(tmp_path)] == ["From 1 to 16 slots: a step", "From 1 to 4 slots: a step"]
+    assert [row[6] for row in rows(tmp_path)] == [f"16.0{X}", f"4.00{X}"]
+
+
+def test_levels_of_one_model_have_rows_each(tmp_path):
+    below = [replace(result, workload=replace(result.workload, level=1)) for result in slots(1, 4)]
+    run_of(*slots(1, 4), *below).save(tmp_path / "small-growth-slots.json")
+    assert [row[1] for row in rows(tmp_path)] == ["small, level 0"] * 2 + ["small, level 1"] * 2
+
+
+def test_a_run_that_was_stopped_is_left_out(tmp_path):
+    replace(run_of(*slots(1, 4)), complete=False).save(tmp_path / "small-growth-slots.json")
+    assert growth_table(tmp_path) == NOTHING
 
 
 def test_positions_are_expected_to_cost_the_same(tmp_path):

@@ -7,7 +7,7 @@ import re
 from typing import TYPE_CHECKING
 from xml.etree import ElementTree
 
-from jukebox_deploy.benchmarks.markup import Markup, printable
+from jukebox_deploy.benchmarks.drawing.markup import Markup, printable
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
