@@ -1,45 +1,29 @@
-"""The table of graphs: every tensor that crosses a graph's border is spelled here and nowhere else.
+"""Declarations of all graphs; every graph input and output is named here and nowhere else.
 
-Symbols: `B` slots, `T` codes of a stretch of audio. The step and the prefill share their buffers:
-same names, same memory. The column caches are `[B, H, c*m, D]` to the step and `[B, H*c, m, D]` to
-the prefill, which is the same memory read with another shape (docs/design.md, "Graphs").
-
-A step or a prefill that is too large to be built at once is cut into parts of whole layers
-(`cut_graph`), graphs of their own that run one after the other. A manifest has the table of the whole
-graph and, in order, the table and the file of each part. Whoever runs them needs one buffer for each
-tensor name: those of the whole table, as ever, and one for each tensor between parts, which one part
-gives and a later one takes. What only the last part changes (`position`, `codes`), the others take
-as plain inputs from the buffer that the last one reads.
+Symbols: `B` is the number of slots (in graphs that have none, of windows or songs), `T` the number of codes of a
+stretch of audio. Tensors of the step and the prefill that have the same name share a buffer. The column caches are
+`[B, H, c*m, D]` in the step and `[B, H*c, m, D]` in the prefill: two shapes of the same memory (docs/design.md,
+"Graphs").
 """
 
 from __future__ import annotations
 
-import re
-from collections.abc import Iterator
-from dataclasses import dataclass, replace
-from itertools import pairwise
+from dataclasses import dataclass
 
 from jukebox_deploy.attention_patterns import AttentionPattern
+from jukebox_deploy.chunks import encoder_context
 from jukebox_deploy.config import JukeboxConfig, PriorConfig, TransformerConfig, VQVAEConfig
-from jukebox_deploy.contract import (
-    Dimension,
-    DimensionRange,
-    GraphKind,
-    GraphSpec,
-    Precision,
-    Role,
-    TensorSpec,
-)
-from jukebox_deploy.errors import ConfigError
+from jukebox_deploy.contract import Dimension, DimensionRange, GraphKind, GraphSpec, Precision, Role, TensorSpec
+from jukebox_deploy.receptive_field import ReceptiveField, decoder_receptive_field
 
 
 @dataclass(frozen=True)
 class GraphOptions:
-    """Choices that change the tables."""
+    """The export options on which the declarations depend."""
 
     precision: Precision = Precision.FP32
     slots: tuple[int, int, int] = (1, 4, 16)  # minimum, optimum, maximum of B
-    logits: bool = True  # the step also gives its logits: without them nothing sees what its last layer does
+    logits: bool = True  # output the step's logits: no other output shows what the last layer computes
 
 
 _INT, _LONG, _FLOAT = "int32", "int64", "float32"
@@ -58,47 +42,57 @@ def _state(name: str, dtype: str, *dims: Dimension, in_place: bool = False) -> T
 
 
 def _slot_range(options: GraphOptions) -> DimensionRange:
-    """All slots at once: a step."""
+    """The numbers of slots of a step, which runs all slots at once."""
     return DimensionRange("B", *options.slots)
 
 
 def _some_slots(options: GraphOptions) -> DimensionRange:
-    """Any neighbouring slots: a prefill."""
+    """The numbers of slots of a prefill, which runs any consecutive slots."""
     _, best, most = options.slots
     return DimensionRange("B", 1, best, most)
 
 
 _ONE_WINDOW = DimensionRange("B", 1, 1, 1)
-"""What is made when a window is loaded: for more at once, engines would keep working memory that nobody uses."""
+"""Range of the graphs that run once when a window is loaded: a larger maximum would only cost working memory."""
 
 
-def _vqvae_ranges(config: VQVAEConfig, level: int) -> tuple[DimensionRange, ...]:
-    """One song at a time, in stretches of up to 15 seconds.
+_FEWEST_CODES = 64
+"""Number of codes that every graph of the VQ-VAE accepts at once, however few codes per second its level has."""
 
-    Longer songs go through in chunks with exact overlap, and one chunk fills any device.
+
+def _vqvae_ranges(config: VQVAEConfig, level: int, field: ReceptiveField) -> tuple[DimensionRange, ...]:
+    """One song at a time, in stretches of up to 15 seconds, or more if the context would leave less than one second.
+
+    Longer songs are processed in chunks that overlap such that the result is exact. One chunk keeps any device busy.
     """
-    per_second = config.sample_rate // config.hop_length(level)
-    return (DimensionRange("B", 1, 1, 1), DimensionRange("T", 1, 10 * per_second, 15 * per_second))
+    per_second = max(1, config.sample_rate // config.hop_length(level))
+    context, longest = field.before + field.after, max(15 * per_second, _FEWEST_CODES)
+    if longest < context + per_second:
+        longest = context + 10 * per_second
+    return (DimensionRange("B", 1, 1, 1), DimensionRange("T", 1, 10 * per_second, longest))
 
 
 def declare_vqvae_encode(config: VQVAEConfig, level: int) -> GraphSpec:
-    """Audio `[B, 1, hop*T]` in [-1, 1] -> codes `[B, T]`."""
+    """Declare the graph audio `[B, 1, hop*T]` in [-1, 1] -> codes `[B, T]`."""
     hop = config.hop_length(level)
     tensors = (_input("audio", _FLOAT, "B", 1, f"{hop}*T"), _output("codes", _LONG, "B", "T"))
-    return GraphSpec(GraphKind.VQVAE_ENCODE, level, tensors, _vqvae_ranges(config, level))
+    return GraphSpec(
+        GraphKind.VQVAE_ENCODE, level, tensors, _vqvae_ranges(config, level, encoder_context(config, level))
+    )
 
 
 def declare_vqvae_decode(config: VQVAEConfig, level: int) -> GraphSpec:
-    """Codes `[B, T]` -> audio `[B, 1, hop*T]`."""
+    """Declare the graph codes `[B, T]` -> audio `[B, 1, hop*T]`."""
     hop = config.hop_length(level)
     tensors = (_input("codes", _LONG, "B", "T"), _output("audio", _FLOAT, "B", 1, f"{hop}*T"))
-    return GraphSpec(GraphKind.VQVAE_DECODE, level, tensors, _vqvae_ranges(config, level))
+    ranges = _vqvae_ranges(config, level, decoder_receptive_field(config, level))
+    return GraphSpec(GraphKind.VQVAE_DECODE, level, tensors, ranges)
 
 
 def declare_condition(prior: PriorConfig) -> GraphSpec | None:
-    """Labels, timing bins and upper codes of a window -> start row and conditioning rows.
+    """Declare the graph labels, timing bins and upper codes of a window -> start row and conditioning rows.
 
-    `None` for a prior that is conditioned on nothing.
+    Returns `None` for a prior without conditioning.
     """
     tensors: list[TensorSpec] = []
     if prior.labels:
@@ -126,9 +120,9 @@ def _cross_layers(config: TransformerConfig) -> list[int]:
 
 
 def declare_lyrics(prior: PriorConfig, options: GraphOptions) -> GraphSpec | None:
-    """Lyric tokens of a window -> keys and values of the cross-attention layers.
+    """Declare the graph lyric tokens of a window -> keys and values of the cross-attention layers.
 
-    `None` for a prior without a separate lyric encoder.
+    Returns `None` for a prior without a separate lyric encoder.
     """
     if prior.lyrics is None or prior.lyrics.encoder is None:
         return None
@@ -165,10 +159,10 @@ def _cache_tensors(config: TransformerConfig, kind: GraphKind, precision: Precis
 
 
 def _window_tensors(prior: PriorConfig) -> list[TensorSpec]:
-    """What a slot knows of its window, shared by prefill and step.
+    """The inputs and states, apart from `codes` and the caches, that a slot's window has in both prefill and step.
 
-    `known_end`: positions below it hold given codes. `window_end`: positions from it on are left
-    alone. `codes` are ids of the stack's vocabulary, lyrics first where they share the sequence.
+    Codes at positions below `known_end` are given. `codes` holds ids of the stack's vocabulary, lyrics first where they
+    share the sequence.
     """
     context = prior.transformer.context
     tensors = [
@@ -183,7 +177,10 @@ def _window_tensors(prior: PriorConfig) -> list[TensorSpec]:
 
 
 def declare_prefill(prior: PriorConfig, options: GraphOptions) -> GraphSpec:
-    """One block of known codes -> filled caches; `position` moves on by a block, at most to `known_end`."""
+    """Declare the graph one block of known codes -> filled caches.
+
+    A run advances `position` by one block, at most to `known_end`.
+    """
     config = prior.transformer
     tensors = [_input("codes", _INT, "B", config.context), *_window_tensors(prior)]
     tensors += _cross_tensors(config, Role.INPUT, options.precision)
@@ -192,11 +189,12 @@ def declare_prefill(prior: PriorConfig, options: GraphOptions) -> GraphSpec:
 
 
 def declare_step(prior: PriorConfig, options: GraphOptions) -> GraphSpec:
-    """One code for each slot: `codes[position]` is chosen unless known, then `position` moves on by one.
+    """Declare the graph that computes one code for each slot.
 
-    `uniform` holds one number in [0, 1) for each position. `top_k` 0 and `top_p` 0 mean no filter,
-    `temperature` 0 means the most likely code. `not_finite` turns true, and stays so until it is written
-    anew, when a logit is infinite or not a number.
+    A run chooses `codes[position]`, unless this code is known, and advances `position` by one. Positions from
+    `window_end` on are left unchanged. `uniform` holds one number in [0, 1) for each position. `top_k` 0 and `top_p` 0
+    mean no filter; `temperature` 0 means the most likely code. `not_finite` is set when a logit is infinite or NaN; the
+    step never clears it.
     """
     config = prior.transformer
     tensors = [
@@ -216,81 +214,19 @@ def declare_step(prior: PriorConfig, options: GraphOptions) -> GraphSpec:
     return GraphSpec(GraphKind.STEP, prior.level, tuple(tensors), (_slot_range(options),))
 
 
-def declare_graphs(config: JukeboxConfig, options: GraphOptions | None = None) -> dict[str, GraphSpec]:
-    """All graphs of a system by name, the VQ-VAE's first, then prior by prior."""
+def declare_prior(prior: PriorConfig, options: GraphOptions | None = None) -> tuple[GraphSpec, ...]:
+    """Declare the graphs of a prior, those without states first."""
     options = options or GraphOptions()
-    graphs: list[GraphSpec | None] = []
+    conditions = (declare_condition(prior), declare_lyrics(prior, options))
+    slots = (declare_prefill(prior, options), declare_step(prior, options))
+    return (*(graph for graph in conditions if graph is not None), *slots)
+
+
+def declare_graphs(config: JukeboxConfig, options: GraphOptions | None = None) -> dict[str, GraphSpec]:
+    """Declare all graphs of a system, by name: those of the VQ-VAE first, then prior by prior."""
+    graphs: list[GraphSpec] = []
     for level in range(config.vqvae.levels):
         graphs += [declare_vqvae_encode(config.vqvae, level), declare_vqvae_decode(config.vqvae, level)]
     for prior in config.priors:
-        graphs += [
-            declare_condition(prior),
-            declare_lyrics(prior, options),
-            declare_prefill(prior, options),
-            declare_step(prior, options),
-        ]
-    return {graph.name: graph for graph in graphs if graph is not None}
-
-
-_OF_LAYER = re.compile(r"(?:cross_)?(?:key|value)_(\d+)")
-_OF_ENTRY = ("codes", "start", "conditioning")
-
-
-def rows_after(layer: int) -> str:
-    """Name of the rows that a layer gives to the next."""
-    return f"rows_{layer}"
-
-
-def cut_graph(spec: GraphSpec, prior: PriorConfig, parts: int) -> tuple[GraphSpec, ...]:
-    """The tables of the parts of a step or a prefill, each of about as many layers.
-
-    A part of all layers is the graph itself. Raises `ConfigError` for another graph, and for more parts than layers.
-    """
-    if spec.kind not in (GraphKind.STEP, GraphKind.PREFILL) or not any(state.in_place for state in spec.states):
-        raise ConfigError(f"{spec.name} is no stack of layers with caches, so it cannot be cut into parts.")
-    depth = prior.transformer.depth
-    if not 1 <= parts <= depth:
-        raise ConfigError(f"{spec.name} has {depth} layers, which cannot be cut into {parts} parts.")
-    if parts == 1:
-        return (spec,)
-    return tuple(
-        replace(spec, tensors=tuple(_part_tensors(spec, prior, layers)), part=part)
-        for part, layers in enumerate(layers_of_parts(depth, parts))
-    )
-
-
-def layers_of_parts(depth: int, parts: int) -> list[range]:
-    """Which of a stack's layers each of its parts has."""
-    borders = [depth * part // parts for part in range(parts + 1)]
-    return [range(first, end) for first, end in pairwise(borders)]
-
-
-def _part_tensors(spec: GraphSpec, prior: PriorConfig, layers: range) -> Iterator[TensorSpec]:
-    """What goes into these layers and comes out of them, tensors between parts last."""
-    first, last = layers.start == 0, layers.stop == prior.transformer.depth
-    patterns = prior.transformer.patterns[layers.start : layers.stop]
-    cached = any(pattern is not AttentionPattern.CROSS for pattern in patterns)
-    for tensor in spec.tensors:
-        layer = _OF_LAYER.fullmatch(tensor.name)
-        if layer is not None:
-            if int(layer[1]) in layers:
-                yield tensor
-        elif last and (tensor.name not in _OF_ENTRY or tensor.role is Role.STATE):
-            yield tensor
-        elif (first and tensor.name in _OF_ENTRY) or (tensor.name == "position" and (first or cached)):
-            yield replace(tensor, role=Role.INPUT)
-    yield from _between_parts(spec, prior, layers)
-
-
-def _between_parts(spec: GraphSpec, prior: PriorConfig, layers: range) -> Iterator[TensorSpec]:
-    config = prior.transformer
-    first, last = layers.start == 0, layers.stop == config.depth
-    dtype = next(tensor.dtype for tensor in spec.states if tensor.in_place)
-    positions = () if spec.kind is GraphKind.STEP else (config.block_length,)
-    dims = ("B", *positions, config.width)
-    if not first:
-        yield _input(rows_after(layers.start - 1), dtype, *dims)
-    if not last:
-        yield _output(rows_after(layers.stop - 1), dtype, *dims)
-    if spec.kind is GraphKind.STEP and prior.readds_conditioning and first != last:
-        yield TensorSpec("conditioning_rows", _FLOAT, dims, Role.OUTPUT if first else Role.INPUT)
+        graphs += declare_prior(prior, options)
+    return {graph.name: graph for graph in graphs}

@@ -1,7 +1,7 @@
-"""Attention over whole sequences: one function per pattern, for training and as the reference.
+"""Attention over whole sequences: one function per pattern, for training and as the reference for the cached form.
 
-Queries and keys come scaled by `D ** -0.25` each, which is safe in half precision where the plain
-product is not (specification 4.3 and 17.1). Source: specification section 5.
+Queries and keys must each be scaled by `D ** -0.25` already: their product is then safe in half precision, while the
+unscaled product can overflow (specification 4.3 and 17.1). Source: specification section 5.
 """
 
 from __future__ import annotations
@@ -16,34 +16,34 @@ from torch.nn import functional as F
 from jukebox_deploy.attention_patterns import AttentionPattern
 
 MASKED_SCORE = -1e9
-"""Score of a key that must not be seen: exactly no weight after a float32 softmax."""
+"""Score of a masked key; its weight after a float32 softmax is exactly zero."""
 
 
 @dataclass(frozen=True)
 class AttentionGeometry:
-    """The numbers that patterns need. `block_length * block_count` is the context."""
+    """Sizes that define the patterns. `block_length * block_count` is the context."""
 
     block_length: int  # c
     block_count: int  # m
-    prime_span: int = 0  # keys that the pattern "prime" can see
-    spread: int = 1
+    prime_span: int = 0  # number of keys that the pattern "prime" can attend to
+    spread: int = 1  # keys per block of the pattern "spread summary"
 
     @property
     def context(self) -> int:
-        """Positions of the sequence."""
+        """Number of positions of the sequence."""
         return self.block_length * self.block_count
 
 
 def attend(query: Tensor, key: Tensor, value: Tensor, visible: Tensor | None = None) -> Tensor:
-    """Softmax attention, `[..., Q, D]` over `[..., R, D]` -> `[..., Q, D]`; the softmax in float32.
+    """Compute softmax attention, `[..., Q, D]` over `[..., R, D]` -> `[..., Q, D]`, with the softmax in float32.
 
-    `visible` is true where a query may see a key, broadcastable to `[..., Q, R]`.
+    `visible` is true where a query may attend to a key, broadcastable to `[..., Q, R]`.
     """
     return attention_weights(query, key, visible).to(value.dtype) @ value
 
 
 def attention_weights(query: Tensor, key: Tensor, visible: Tensor | None = None) -> Tensor:
-    """The float32 weights `[..., Q, R]` of `attend`."""
+    """Compute the float32 weights `[..., Q, R]` of `attend`."""
     scores = (query @ key.transpose(-1, -2)).float()
     if visible is not None:
         scores = torch.where(visible, scores, MASKED_SCORE)
@@ -51,7 +51,7 @@ def attention_weights(query: Tensor, key: Tensor, visible: Tensor | None = None)
 
 
 def causal_mask(queries: int, keys: int, device: torch.device) -> Tensor:
-    """`[Q, R]`, true where key `j <= i`."""
+    """Return a mask `[Q, R]` that is true where key `j <= i`."""
     return torch.arange(keys, device=device) <= torch.arange(queries, device=device)[:, None]
 
 
@@ -61,7 +61,7 @@ def _causal(query: Tensor, key: Tensor, value: Tensor) -> Tensor:
 
 def _dense(query: Tensor, key: Tensor, value: Tensor, geometry: AttentionGeometry) -> Tensor:
     if query.requires_grad:
-        # In training the weights of a whole sequence, `[B, H, T, T]`, cost too much to be kept.
+        # In training, the attention weights `[B, H, T, T]` would take too much memory to keep for the backward pass.
         return F.scaled_dot_product_attention(query, key, value, is_causal=True, scale=1.0)
     return _causal(query, key, value)
 
@@ -82,7 +82,7 @@ def _column(query: Tensor, key: Tensor, value: Tensor, geometry: AttentionGeomet
 
 
 def _previous_block(query: Tensor, key: Tensor, value: Tensor, geometry: AttentionGeometry) -> Tensor:
-    # Block 0 sees zero keys with zero values, inserted after the projections: its result is zero.
+    # Block 0 attends to zero keys with zero values, inserted after the projections, so its result is zero.
     c = geometry.block_length
     k, v = (F.pad(tensor, (0, 0, c, 0))[:, :, :-c] for tensor in (key, value))
     return attend(_split(query, geometry), _split(k, geometry), _split(v, geometry)).flatten(2, 3)
@@ -98,7 +98,7 @@ def _spread_summary(
     spread = geometry.spread if spread is None else spread
     c, length = geometry.block_length, query.shape[-2]
     positions = torch.arange(length, device=query.device).view(-1, c)[: geometry.block_count - 1, -spread:].flatten()
-    k, v = (F.pad(tensor[:, :, positions], (0, 0, spread, 0)) for tensor in (key, value))
+    k, v = (F.pad(tensor.index_select(2, positions), (0, 0, spread, 0)) for tensor in (key, value))
     seen = positions <= torch.arange(length, device=query.device)[:, None]
     return attend(query, k, v, F.pad(seen, (spread, 0), value=True))
 
@@ -122,9 +122,9 @@ _FULL: dict[AttentionPattern, Callable[[Tensor, Tensor, Tensor, AttentionGeometr
 def full_attention(
     pattern: AttentionPattern, query: Tensor, key: Tensor, value: Tensor, geometry: AttentionGeometry
 ) -> Tensor:
-    """Self-attention of a whole sequence, `[B, H, T, D]` -> `[B, H, T, D]`, for any `T` up to the context."""
+    """Compute self-attention of a whole sequence, `[B, H, T, D]` -> `[B, H, T, D]`, for any `T` up to the context."""
     length = query.shape[2]
     if padding := -length % geometry.block_length:
-        # Padded positions lie behind every real one, so no pattern lets a real query see them.
+        # The padding comes after every real position, so no pattern lets a real query attend to it.
         query, key, value = (F.pad(tensor, (0, 0, 0, padding)) for tensor in (query, key, value))
     return _FULL[pattern](query, key, value, geometry)[:, :, :length]

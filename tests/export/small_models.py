@@ -7,7 +7,7 @@ from pathlib import Path
 
 import torch
 
-from jukebox_deploy.attention_patterns import AttentionOrder
+from jukebox_deploy.attention_patterns import AttentionOrder, AttentionPattern
 from jukebox_deploy.checkpoints.bundle import BundleContents, CheckpointBundle, write_bundle
 from jukebox_deploy.checkpoints.layout import component_configs
 from jukebox_deploy.checkpoints.tensors import TensorTable
@@ -47,11 +47,19 @@ def separate_lyrics_config() -> JukeboxConfig:
 
 
 def unlabelled_config(order: AttentionOrder = AttentionOrder.FACTORED, depth: int = 3) -> JukeboxConfig:
-    """A prior without any conditioning; cross and prime patterns get what they need."""
-    stack = TransformerConfig(
-        48, width=32, depth=depth, heads=2, order=order, blocks=6, encoder_tokens=10, prime_tokens=7
+    """A prior without labels or upper codes; cross and prime patterns get the lyrics that they attend to."""
+    plain = TransformerConfig(
+        48, width=32, depth=depth, heads=2, order=order, blocks=6, encoder_tokens=10, prime_tokens=8
     )
-    return JukeboxConfig("plain", VQVAE, (PriorConfig(level=0, window=48, codebook_size=32, transformer=stack),))
+    lyrics = None
+    if AttentionPattern.CROSS in plain.patterns:
+        encoder = TransformerConfig(10, width=16, depth=1, heads=2)
+        lyrics = LyricsConfig(tokens=10, vocabulary=80, encoder=encoder)
+    elif AttentionPattern.PRIME in plain.patterns:
+        lyrics = LyricsConfig(tokens=8, vocabulary=80)
+    window = 48 - (lyrics.tokens if lyrics and lyrics.encoder is None else 0)
+    prior = PriorConfig(level=0, window=window, codebook_size=32, transformer=plain, lyrics=lyrics)
+    return JukeboxConfig("plain", VQVAE, (prior,))
 
 
 def randomise(module: torch.nn.Module, seed: int = 0) -> None:

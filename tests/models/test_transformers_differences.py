@@ -7,7 +7,6 @@ in `tests/runtime/test_transformers_songs.py`. What is equal is in `test_against
 from __future__ import annotations
 
 from copy import deepcopy
-from dataclasses import replace
 from functools import partial
 from types import SimpleNamespace
 
@@ -187,10 +186,11 @@ def test_orders_0_and_8_are_known(order, layers, monkeypatch):
     monkeypatch.setitem(patterns, "given", lambda layer: layers[layer])
     theirs = {"num_layers": len(layers), "attention_pattern": "given", "merged_decoder": True}
     ours = stack(len(layers), order, cross=LYRICS)
-    config, codes = PriorConfig(2, WINDOW, CODES, ours, TIMED, merged_decoder=True), random_codes()
+    lyrics = None
     if "cross_attention" in layers:
         theirs |= {"nb_relevant_lyric_tokens": LYRICS, "encoder_config": ENCODER}
-        config = replace(config, lyrics=LyricsConfig(LYRICS, VOCABULARY, encoder=ENCODER_STACK))
+        lyrics = LyricsConfig(LYRICS, VOCABULARY, encoder=ENCODER_STACK)
+    config, codes = PriorConfig(2, WINDOW, CODES, ours, TIMED, lyrics, merged_decoder=True), random_codes()
     given = make_pair(config, theirs)
     assert_close(given.logits(codes), given.their_logits(codes))
     np.testing.assert_array_equal(given.greedy(given.batch(codes, None), 37), given.their_greedy(codes[:, :37]))

@@ -6,12 +6,12 @@ import torch
 from torch import nn
 from torch._subclasses.fake_tensor import FakeTensorMode
 
-from jukebox_deploy.config import VQVAEConfig
-from jukebox_deploy.errors import AudioError, ConfigError
-from jukebox_deploy.models.bottleneck import UpdateRule, draw_candidates
+from jukebox_deploy.errors import AudioError
+from jukebox_deploy.models.bottleneck import draw_candidates
 from jukebox_deploy.models.builders import build_vqvae
 from jukebox_deploy.models.losses import Bandwidths, LossSettings, vqvae_loss
 from jukebox_deploy.presets import RELEASED_VQVAE, SMALL_VQVAE
+from tests.models.codebook_steps import codebook_step
 from tests.models.oracle_names import audio, load_golden, our_state_dict, relative_error, vqvae_config
 
 GOLDENS = ("vqvae_3level.npz", "vqvae_small_2level.npz")
@@ -109,14 +109,7 @@ def test_audio_that_does_not_fill_its_codes_is_refused_in_training(original):
     with pytest.raises(AudioError, match="multiple of the hop length"):
         model(audio(golden, "in/x")[..., :-1])
     with pytest.raises(AudioError, match="multiple of the hop length"):
-        model.training_step(
-            audio(golden, "in/x")[..., :-1], dict.fromkeys(levels(model)), UpdateRule(), draw_candidates
-        )
-
-
-def test_a_level_that_does_not_shorten_is_refused():
-    with pytest.raises(ConfigError, match="at least one strided stage"):
-        build_vqvae(VQVAEConfig(downs=(3, 0, 2)))
+        codebook_step(model, audio(golden, "in/x")[..., :-1], dict.fromkeys(levels(model)), draw_candidates)
 
 
 def test_gradients_reach_the_encoder_but_not_the_codebook(original):
@@ -129,26 +122,15 @@ def test_gradients_reach_the_encoder_but_not_the_codebook(original):
 
 
 @torch.no_grad()
-def test_trained_codebooks_are_stored_in_the_module():
-    golden, model = load("vqvae_small_2level.npz")
-    step = model.training_step(audio(golden, "in/x"), dict.fromkeys((0, 1)), UpdateRule(), draw_candidates)
-    model.store_codebooks(step.codebooks)
-    assert list(step.codebooks) == [0, 1]
-    for codebook, state in zip(model.codebooks, step.codebooks.values(), strict=True):
-        assert torch.equal(codebook.codes, state.codes)
-
-
-@torch.no_grad()
 def test_a_level_is_trained_as_if_it_were_alone():
     golden, model = load("vqvae_small_2level.npz")
     sound = audio(golden, "in/x")
-    rule = UpdateRule()
 
     def first(rows, count):
         return rows[:count]
 
-    both = model.training_step(sound, dict.fromkeys((0, 1)), rule, first)
-    upper = model.training_step(sound, {1: None}, rule, first)
+    both = codebook_step(model, sound, dict.fromkeys((0, 1)), first)
+    upper = codebook_step(model, sound, {1: None}, first)
     assert upper.reconstruction.levels == (1,)
     assert torch.equal(upper.reconstruction.audio[0], both.reconstruction.audio[1])
     assert torch.equal(upper.codebooks[1].codes, both.codebooks[1].codes)
