@@ -1,4 +1,4 @@
-"""Backends behind one contract, the builders of their engines, and the engine bundle on disk.
+"""The backends, which share one interface (`jukebox_deploy.engine`), their engine builders, and engine bundles on disk.
 
-Nothing here imports a backend, PyTorch, a model or an exporter before it is used.
+Importing a module of this package imports no backend library, PyTorch, model or exporter; that happens on first use.
 """

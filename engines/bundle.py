@@ -1,6 +1,6 @@
-"""The engine bundle on disk: a folder with `manifest.json` beside the files of its graphs.
+"""The engine bundle on disk: a folder with `manifest.json` and the files of its graphs.
 
-Engines are code. Nothing of a bundle is handed to a runtime before its hash was found right.
+Engines are code, so no file of a bundle is passed to a runtime before its hash has been verified.
 """
 
 from __future__ import annotations
@@ -9,12 +9,12 @@ import dataclasses
 import hashlib
 import json
 import stat
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from jukebox_deploy.contract import GraphKind, GraphSpec
+from jukebox_deploy.contract import GraphSpec
 from jukebox_deploy.engines.manifest import PIECE_BYTES, FileRecord, Manifest
 from jukebox_deploy.engines.manifest_json import manifest_from_json, manifest_to_json
 from jukebox_deploy.errors import EngineError
@@ -33,19 +33,22 @@ class EngineBundle:
 
     @property
     def graphs(self) -> dict[str, GraphSpec]:
-        """The tables of the graphs, by name."""
+        """The declarations of the graphs, by name."""
         return {name: entry.spec for name, entry in self.manifest.graphs.items()}
 
-    def graph_path(self, kind: GraphKind, level: int) -> Path:
-        """The `.onnx` or `.engine` file of a graph in one piece; `EngineError` if the bundle lacks it."""
-        entry = self.manifest.graph(kind, level)
-        if entry.parts:
-            raise EngineError(f"{self.folder}: {entry.spec.name} is in {len(entry.parts)} parts, not in one file.")
-        return self.folder / entry.file
+    def select(self, names: Sequence[str]) -> dict[str, GraphSpec]:
+        """Return the declarations of the named graphs, or of all graphs if `names` is empty.
+
+        Raises `EngineError` for names that the bundle lacks.
+        """
+        graphs = self.graphs
+        if unknown := [name for name in names if name not in graphs]:
+            raise EngineError(f"{self.folder} has no graphs {unknown}; it has {list(graphs)}.")
+        return {name: spec for name, spec in graphs.items() if not names or name in names}
 
     @property
     def parts(self) -> dict[str, tuple[GraphSpec, ...]]:
-        """By the name of a graph that was cut, the tables of its parts in the order in which they run."""
+        """The declarations of the parts of each cut graph, in the order in which they run, by the graph's name."""
         return {
             name: tuple(part.spec for part in entry.parts)
             for name, entry in self.manifest.graphs.items()
@@ -54,14 +57,15 @@ class EngineBundle:
 
     @property
     def paths(self) -> dict[str, Path]:
-        """The `.onnx` or `.engine` file of each graph, or of each of its parts, by its table's name."""
+        """The `.onnx` or `.engine` file of each graph that is not cut and of each part, by its name."""
         pieces = (piece for entry in self.manifest.graphs.values() for piece in entry.pieces)
         return {piece.spec.name: self.folder / piece.file for piece in pieces}
 
     def read_file(self, name: str) -> bytes:
-        """A whole file of the bundle; `EngineError` unless these very bytes have the hash of the manifest.
+        """Read a whole file of the bundle.
 
-        A file could have been changed since the bundle was opened.
+        Raises `EngineError` unless the bytes that were read have the hash in the manifest, because the file could have
+        been changed since the bundle was opened.
         """
         try:
             content = (self.folder / name).read_bytes()
@@ -74,15 +78,20 @@ class EngineBundle:
         return content
 
 
-def write_manifest(folder: Path, manifest: Manifest) -> Manifest:
-    """Hash the files that the graphs name and write `manifest.json`, whole or not at all.
+def is_engine_bundle(folder: Path) -> bool:
+    """Return whether a folder has a manifest, valid or not."""
+    return (folder / MANIFEST_NAME).is_file()
 
-    Returns the manifest with `files` filled in. Write it last: a folder without it is no bundle.
+
+def write_manifest(folder: Path, manifest: Manifest) -> Manifest:
+    """Hash the files that the graphs name, and write `manifest.json` atomically.
+
+    Returns the manifest with `files` filled in. Call this last, because a folder is a bundle once it has a manifest.
     """
     names = sorted({name for entry in manifest.graphs.values() for name in entry.files})
     written = dataclasses.replace(manifest, files={name: _record(folder / name) for name in names})
     data = manifest_to_json(written)
-    manifest_from_json(json.loads(json.dumps(data)))  # what cannot be read back is not written
+    manifest_from_json(json.loads(json.dumps(data)))  # raises if the manifest could not be read back
     write_json_atomic(folder / MANIFEST_NAME, data)
     return written
 
@@ -93,7 +102,7 @@ def _record(path: Path) -> FileRecord:
 
 
 def write_parity(bundle: EngineBundle, parity: Mapping[str, Any]) -> None:
-    """Put another report of a comparison with the model into the manifest of a bundle whose files stay as they are."""
+    """Replace the report of the comparison with the model in a bundle's manifest; its other files are unchanged."""
     data = manifest_to_json(dataclasses.replace(bundle.manifest, parity=parity))
     manifest_from_json(json.loads(json.dumps(data)))
     write_json_atomic(bundle.folder / MANIFEST_NAME, data)
@@ -102,8 +111,8 @@ def write_parity(bundle: EngineBundle, parity: Mapping[str, Any]) -> None:
 def open_bundle(path: str | Path, verify_hashes: bool = True) -> EngineBundle:
     """Read the manifest of a folder and check every file that it names.
 
-    `verify_hashes=False` leaves out the hashes, for a look at a bundle that is not going to run.
-    Raises `EngineError` with one sentence for the first thing that is wrong.
+    `verify_hashes=False` skips the hashes, to inspect a bundle that will not be run.
+    Raises `EngineError` for the first fault.
     """
     folder = Path(path)
     try:
@@ -124,7 +133,10 @@ def _read_manifest(folder: Path) -> Any:
         if not path.is_file():
             raise EngineError(f"there is no {MANIFEST_NAME}, so this is no engine bundle. Make one with `export`.")
         if path.stat().st_size > _MANIFEST_LIMIT:
-            raise EngineError(f"{MANIFEST_NAME} has {path.stat().st_size} bytes, which no manifest needs.")
+            raise EngineError(
+                f"{MANIFEST_NAME} has {path.stat().st_size} bytes, and a manifest has at most {_MANIFEST_LIMIT}. "
+                "Export or build the bundle again."
+            )
         return json.loads(path.read_bytes())
     except (ValueError, RecursionError) as error:
         raise EngineError(f"{MANIFEST_NAME} is not JSON ({error}). Export or build the bundle again.") from error
@@ -133,7 +145,7 @@ def _read_manifest(folder: Path) -> Any:
 
 
 def _has_hash(path: Path, record: FileRecord) -> bool:
-    """Whether a file is that of its record, by the hashes of its pieces if it has some: they take all cores."""
+    """Return whether a file has the recorded hash; hashes of pieces are preferred, because all cores compute them."""
     if record.pieces:
         return sha256_of_pieces(path, PIECE_BYTES) == record.pieces
     return sha256_of_file(path) == record.sha256

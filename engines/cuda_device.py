@@ -1,6 +1,6 @@
-"""A GPU through the CUDA runtime, by NVIDIA's own Python bindings (`cuda.bindings`).
+"""A GPU, accessed through NVIDIA's Python bindings for the CUDA runtime (`cuda.bindings`).
 
-PyTorch could do the same, but weighs gigabytes, and sampling does without it.
+PyTorch could do the same, but its installation takes gigabytes, and sampling does not need it otherwise.
 """
 
 from __future__ import annotations
@@ -17,11 +17,11 @@ import numpy as np
 from jukebox_deploy.engines.device import DeviceProperties, NoDeviceError, OutOfDeviceMemoryError
 from jukebox_deploy.errors import EngineError
 
-_DEVICE = 0  # the first one that CUDA_VISIBLE_DEVICES leaves visible
+_DEVICE = 0  # the first device that CUDA_VISIBLE_DEVICES leaves visible
 
 
 def import_cuda() -> Any:
-    """The module `cuda.bindings.runtime`; `NoDeviceError` says how to install it."""
+    """Import the module `cuda.bindings.runtime`. Raises `NoDeviceError`, which says how to install it."""
     try:
         from cuda.bindings import runtime
     except ImportError as error:
@@ -32,30 +32,30 @@ def import_cuda() -> Any:
 
 
 class CudaRecording:
-    """A CUDA graph, ready to be launched."""
+    """An instantiated CUDA graph."""
 
     def __init__(self, device: CudaDevice, executable: Any) -> None:
         self._device = device
         self._executable = executable
 
     def replay(self) -> None:
-        """One launch, whatever the number of kernels."""
+        """Launch the graph; this is a single launch for any number of kernels."""
         self._device.call("cudaGraphLaunch", self._executable, self._device.handle)
 
     def release(self) -> None:
-        """A second time does nothing."""
+        """Destroy the graph. Calling this again has no effect."""
         if self._executable is not None:
             executable, self._executable = self._executable, None
             self._device.call("cudaGraphExecDestroy", executable)
 
 
 class CudaDevice:
-    """The first visible GPU, with a stream of its own. See `Device`."""
+    """The first visible GPU, with its own stream. See `Device`."""
 
     def __init__(self, cuda: Any = None) -> None:
-        """`cuda`: the module `cuda.bindings.runtime`, or what stands for it.
+        """`cuda`: a replacement for the module `cuda.bindings.runtime`.
 
-        Raises `NoDeviceError` with the reason why there is no GPU to use.
+        Raises `NoDeviceError`, which says why there is no usable GPU.
         """
         self._cuda = cuda or import_cuda()
         _require_device(self._cuda)
@@ -64,14 +64,14 @@ class CudaDevice:
         self._destroy = weakref.finalize(self, self._cuda.cudaStreamDestroy, self.handle)
 
     def call(self, name: str, *arguments: Any) -> Any:
-        """Call a function of the CUDA runtime; its result, or a tuple of several.
+        """Call a function of the CUDA runtime, and return its result, or its results as a tuple.
 
-        Raises `OutOfDeviceMemoryError`, and `EngineError` with CUDA's own words for any other failure.
+        Raises `OutOfDeviceMemoryError`, and for any other failure `EngineError` with CUDA's description.
         """
         error, *results = getattr(self._cuda, name)(*arguments)
         errors = self._cuda.cudaError_t
         if error == errors.cudaErrorMemoryAllocation:
-            self._cuda.cudaGetLastError()  # or the next call would report it again
+            self._cuda.cudaGetLastError()  # clears the error, which later calls would otherwise report again
             raise OutOfDeviceMemoryError(f"{self.properties.name}: the memory of the GPU is used up ({name}).")
         if error != errors.cudaSuccess:
             raise EngineError(f"{name}: {_describe(self._cuda, error)}.")
@@ -79,7 +79,7 @@ class CudaDevice:
 
     @functools.cached_property
     def properties(self) -> DeviceProperties:
-        """What it is."""
+        """Properties of the GPU."""
         attributes = self._cuda.cudaDeviceAttr
         major, minor = (
             self.call("cudaDeviceGetAttribute", attribute, _DEVICE)
@@ -93,33 +93,33 @@ class CudaDevice:
 
     @property
     def stream(self) -> int:
-        """The handle of its stream."""
+        """Handle of the stream."""
         return int(self.handle)
 
     def free_bytes(self) -> int:
-        """Memory that nobody uses, other programs included."""
+        """Return the bytes of device memory that no program uses."""
         free, _ = self.call("cudaMemGetInfo")
         return int(free)
 
     def allocate(self, size: int) -> int:
-        """New bytes, zeros; CUDA aligns them to 256 at least."""
+        """Allocate memory that is filled with zeros, and return its address, which CUDA aligns to 256 bytes or more."""
         address = int(self.call("cudaMalloc", size))
         self.fill(address, 0, size)
         return address
 
     def free(self, address: int) -> None:
-        """Give memory back."""
+        """Wait for the stream, and free memory."""
         self.synchronize()
         self.call("cudaFree", address)
 
     def upload(self, address: int, array: np.ndarray) -> None:
-        """Copy from host memory, which may be changed afterwards."""
+        """Copy an array to the device; the caller may change it afterwards."""
         source = np.ascontiguousarray(array)
         self._copy(address, source.ctypes.data, source.nbytes, self._cuda.cudaMemcpyKind.cudaMemcpyHostToDevice)
         self.synchronize()
 
     def download(self, address: int, array: np.ndarray) -> None:
-        """Copy to host memory."""
+        """Fill an array from the device."""
         self._copy(array.ctypes.data, address, array.nbytes, self._cuda.cudaMemcpyKind.cudaMemcpyDeviceToHost)
         self.synchronize()
 
@@ -139,7 +139,7 @@ class CudaDevice:
         self.call("cudaStreamSynchronize", self.handle)
 
     def record(self, work: Callable[[], None]) -> CudaRecording:
-        """A CUDA graph of what a function puts into the stream. Other threads may go on using CUDA meanwhile."""
+        """Capture the work that a function enqueues as a CUDA graph. Other threads may use CUDA during the capture."""
         self.call(
             "cudaStreamBeginCapture", self.handle, self._cuda.cudaStreamCaptureMode.cudaStreamCaptureModeThreadLocal
         )
@@ -148,7 +148,7 @@ class CudaDevice:
                 work()
         except BaseException:
             error, graph = self._cuda.cudaStreamEndCapture(self.handle)
-            if error == self._cuda.cudaError_t.cudaSuccess:  # it may be whole; what it says of a broken one is no news
+            if error == self._cuda.cudaError_t.cudaSuccess:  # otherwise the capture is invalid, and there is no graph
                 self._cuda.cudaGraphDestroy(graph)
             self._cuda.cudaGetLastError()
             raise
@@ -159,7 +159,7 @@ class CudaDevice:
             self.call("cudaGraphDestroy", graph)
 
     def close(self) -> None:
-        """Give back the stream, as happens when nobody holds the device any more; a second time does nothing."""
+        """Destroy the stream, which otherwise happens on garbage collection. Calling this again has no effect."""
         if self._destroy.alive:
             self.synchronize()
             self._destroy()
@@ -167,7 +167,7 @@ class CudaDevice:
 
 @contextmanager
 def _no_collection() -> Iterator[None]:
-    """What the collector finds may wait for the stream, which nobody may while it is recorded."""
+    """Disable garbage collection: a finaliser might wait for the stream, which is not allowed during a capture."""
     was_on = gc.isenabled()
     gc.disable()
     try:
@@ -178,7 +178,7 @@ def _no_collection() -> Iterator[None]:
 
 
 def _require_device(cuda: Any) -> None:
-    """Raise `NoDeviceError` unless there is a GPU and a driver that is new enough."""
+    """Raise `NoDeviceError` unless there are a GPU and a sufficiently recent driver."""
     errors = cuda.cudaError_t
     error, count = cuda.cudaGetDeviceCount()
     if error == errors.cudaSuccess and count:
@@ -199,12 +199,12 @@ def _require_device(cuda: Any) -> None:
 
 
 def _version(number: int) -> str:
-    """`12040` -> `12.4`; nothing for 0."""
+    """Convert CUDA's version number to text: `12040` -> `12.4`, and 0 -> the empty string."""
     return f"{number // 1000}.{number % 1000 // 10}" if number else ""
 
 
 def _describe(cuda: Any, error: Any) -> str:
-    """CUDA's sentence for an error, and its name."""
+    """Return CUDA's description of an error, and the error's name."""
     return f"{_text(cuda.cudaGetErrorString(error)[1])} ({error.name})"
 
 

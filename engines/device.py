@@ -1,7 +1,7 @@
-"""What a backend needs of a GPU: memory, copies, one stream of work, and steps recorded to be replayed.
+"""Interface of a GPU as the backends need it: memory, copies, one stream, and recording of work for replay.
 
-`cuda_device` has the real one. A session sees nothing else of CUDA, so that the tests can put host memory in
-its place.
+`cuda_device` implements it with CUDA. Sessions use CUDA only through this interface, so tests can substitute host
+memory.
 """
 
 from __future__ import annotations
@@ -15,20 +15,20 @@ import numpy as np
 from jukebox_deploy.errors import EngineError
 
 ALIGNMENT = 256
-"""Bytes that divide the address of every tensor of an engine; `setTensorAddress` of TensorRT asks for it."""
+"""Alignment in bytes of the address of every tensor of an engine; required by TensorRT's `setTensorAddress`."""
 
 
 class NoDeviceError(EngineError):
-    """There is nothing on this machine that could run an engine: no GPU, no driver, or no package."""
+    """This machine cannot run engines: it has no GPU, no driver, or not the Python package for it."""
 
 
 class OutOfDeviceMemoryError(EngineError):
-    """The memory of the device is used up."""
+    """The device has too little free memory."""
 
 
 @dataclass(frozen=True)
 class DeviceProperties:
-    """What a GPU is."""
+    """Properties of a GPU."""
 
     name: str
     compute_capability: str  # "8.9"
@@ -36,40 +36,40 @@ class DeviceProperties:
 
 
 class Recording(Protocol):
-    """Work of a stream that was recorded, and can be done again and again with one call."""
+    """Recorded work (such as a CUDA graph) that can be enqueued repeatedly with one call."""
 
     def replay(self) -> None:
-        """Put the work into the stream."""
+        """Enqueue the recorded work on the stream."""
 
     def release(self) -> None:
-        """Give back what it holds."""
+        """Release the resources of the recording."""
 
 
 class Device(Protocol):
-    """One GPU with one stream: everything is done in the order in which it was asked for."""
+    """One GPU with one stream, on which all operations run in the order of the calls."""
 
     @property
     def properties(self) -> DeviceProperties:
-        """What it is."""
+        """Properties of the GPU."""
 
     @property
     def stream(self) -> int:
-        """The handle of its stream."""
+        """Handle of the stream."""
 
     def free_bytes(self) -> int:
-        """Memory that nobody uses."""
+        """Return the bytes of device memory that no program uses."""
 
     def allocate(self, size: int) -> int:
-        """The address of so many new bytes, zeros, aligned; `OutOfDeviceMemoryError` if there are not as many."""
+        """Allocate aligned memory filled with zeros, and return its address. Raises `OutOfDeviceMemoryError`."""
 
     def free(self, address: int) -> None:
-        """Give memory back, once the stream has done its work."""
+        """Wait for the stream, and free memory."""
 
     def upload(self, address: int, array: np.ndarray) -> None:
-        """Copy an array to the device; it may be changed afterwards."""
+        """Copy an array to the device; the caller may change it afterwards."""
 
     def download(self, address: int, array: np.ndarray) -> None:
-        """Fill an array from the device, once the stream has done its work."""
+        """Wait for the stream, and fill an array from the device."""
 
     def copy(self, target: int, source: int, size: int) -> None:
         """Copy within the device."""
@@ -78,17 +78,17 @@ class Device(Protocol):
         """Set all bytes to one value."""
 
     def synchronize(self) -> None:
-        """Wait until the stream has done its work; `EngineError` if any of it failed."""
+        """Wait until all work on the stream is done. Raises `EngineError` if any of it failed."""
 
     def record(self, work: Callable[[], None]) -> Recording:
-        """Record what a function puts into the stream, without doing it."""
+        """Record the work that a function enqueues on the stream, without executing it."""
 
     def close(self) -> None:
-        """Give back the stream; a second time does nothing."""
+        """Destroy the stream. Calling this again has no effect."""
 
 
 class DeviceArena:
-    """One block of device memory cut into named pieces, so that it is there as a whole or not at all."""
+    """One block of device memory divided into named pieces, so that all of them are allocated or none."""
 
     def __init__(self, device: Device, sizes: Mapping[str, int]) -> None:
         """`sizes`: bytes by name. Raises `OutOfDeviceMemoryError`."""
@@ -102,11 +102,11 @@ class DeviceArena:
         self._offsets = offsets
 
     def __getitem__(self, name: str) -> int:
-        """The address of a piece."""
+        """Return the address of a piece."""
         return self._start + self._offsets[name]
 
     def release(self) -> None:
-        """Give the memory back; a second time does nothing."""
+        """Free the memory. Calling this again has no effect."""
         if self._start:
             start, self._start = self._start, 0
             self._device.free(start)

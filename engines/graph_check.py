@@ -1,8 +1,8 @@
-"""A look at every ONNX graph before a runtime's parser sees it.
+"""Checks of an ONNX graph before a runtime parses it.
 
-A cache that breaks one of these rules is copied at every step by ONNX Runtime, refused by TensorRT,
-or, worst, silently read after it was overwritten (measured; docs/design.md, "Graphs"). Weights are not read.
-All violations are reported together.
+A cache that violates one of these rules is copied at every step by ONNX Runtime, rejected by TensorRT, or, worst,
+silently read after it was overwritten (measured; docs/design.md, "Graphs"). Weights are not read. All violations are
+reported together.
 """
 
 from __future__ import annotations
@@ -19,14 +19,14 @@ UPDATE_OPERATOR = "TensorScatter"
 CACHE_AXIS = 2  # of [B, H, S, D]
 CACHE_RANK = 4
 CACHE_DTYPES = ("float32", "float16", "bfloat16")
-SHAPE_READERS = ("Shape", "Size")  # look at no element, so an overwritten tensor is as good
+SHAPE_READERS = ("Shape", "Size")  # read no elements, so they may also read a tensor that has been overwritten
 STANDARD_DOMAINS = ("", "ai.onnx")
 
 
 def check_graph_file(path: Path, spec: GraphSpec, weight_files: Collection[str] = ()) -> None:
-    """Load an `.onnx` file without its weights and check it; `EngineError` lists all violations.
+    """Load an `.onnx` file without its weights and check it. Raises `EngineError`, which lists all violations.
 
-    `weight_files`: the files beside it that its weights may come from.
+    `weight_files`: the files in the same folder that external weights may come from.
     """
     import onnx
     from google.protobuf.message import DecodeError  # type: ignore[import-untyped]
@@ -37,11 +37,11 @@ def check_graph_file(path: Path, spec: GraphSpec, weight_files: Collection[str] 
         raise EngineError(f"{path} is not a readable ONNX file ({error}). Export again.") from error
     if violations := find_violations(model, spec, weight_files):
         listed = "\n".join(f"  - {violation}" for violation in violations)
-        raise EngineError(f"{path.name} does not follow the rules of its table:\n{listed}\nExport it again.")
+        raise EngineError(f"{path.name} does not match the declaration of {spec.name}:\n{listed}\nExport it again.")
 
 
 def find_violations(model: Any, spec: GraphSpec, weight_files: Collection[str] = ()) -> list[str]:
-    """Every rule that an `onnx.ModelProto` breaks, in sentences."""
+    """Return one sentence for each rule that an `onnx.ModelProto` violates."""
     uses = _Uses.of(model)
     violations = [
         *_check_values(spec, "input", model.graph.input, {t.input_name: t for t in spec.inputs}),
@@ -51,7 +51,7 @@ def find_violations(model: Any, spec: GraphSpec, weight_files: Collection[str] =
     ]
     in_place = [state for state in spec.states if state.in_place]
     for state in in_place:
-        violations += _check_cache_table(state)
+        violations += _check_cache_declaration(state)
         violations += _check_cache_update(state, uses)
     violations += _check_undeclared_updates(uses, in_place)
     return violations
@@ -59,7 +59,7 @@ def find_violations(model: Any, spec: GraphSpec, weight_files: Collection[str] =
 
 @dataclass
 class _Uses:
-    """Who reads and who writes each tensor, sub-graphs included."""
+    """The nodes that read and the node that writes each tensor, sub-graphs included."""
 
     nodes: list[Any] = field(default_factory=list)
     nested: list[Any] = field(default_factory=list)  # nodes inside loops, branches and functions
@@ -94,13 +94,13 @@ def _nodes_of_subgraphs(node: Any) -> Iterator[Any]:
 
 
 def _check_values(spec: GraphSpec, side: str, values: Sequence[Any], expected: dict[str, TensorSpec]) -> Iterator[str]:
-    """Names, order, dtypes and dimensions of the inputs or outputs."""
+    """Check names, order, dtypes and dimensions of the inputs or outputs."""
     found = [value.name for value in values]
     if found != list(expected):
         missing = [name for name in expected if name not in found]
         extra = [name for name in found if name not in expected]
         detail = f"missing {missing}, unknown {extra}" if missing or extra else f"the order is {found}"
-        yield f"the {side}s are not those of the table: {detail}."
+        yield f"the {side}s are not the declared ones: {detail}."
     for value in values:
         if value.name in expected:
             yield from _check_value(spec, side, value, expected[value.name])
@@ -114,25 +114,27 @@ def _check_value(spec: GraphSpec, side: str, value: Any, tensor: TensorSpec) -> 
     if kind.elem_type != wanted:
         names = TensorProto.DataType
         yield f"{side} {value.name!r} has dtype {names.Name(kind.elem_type)}, expected {names.Name(wanted)}."
-    fixed = {r.symbol: r.minimum for r in spec.ranges if r.minimum == r.maximum}
     dims = [_dimension(d) for d in kind.shape.dim]
-    named = side == "input"  # how a tracer calls the sizes of outputs is its own affair
+    named = side == "input"  # a tracer may use any symbols for the dimensions of outputs
     fits = len(dims) == len(tensor.dims) and all(
-        _fits(found, dimension, fixed, named) for found, dimension in zip(dims, tensor.dims, strict=True)
+        _fits(found, dimension, spec.fixed_sizes, named) for found, dimension in zip(dims, tensor.dims, strict=True)
     )
     if not fits:
         yield f"{side} {value.name!r} has dimensions {dims}, expected {list(tensor.dims)}."
 
 
 def _dimension(dimension: Any) -> Dimension | None:
-    """A dimension as tables spell it; `None` if the graph does not say it."""
+    """Convert a dimension to the form of declarations; `None` if the graph does not specify it."""
     if dimension.WhichOneof("value") == "dim_value":
         return int(dimension.dim_value)
     return str(dimension.dim_param).replace(" ", "") or None
 
 
 def _fits(found: Dimension | None, declared: Dimension, fixed: Mapping[str, int], named: bool) -> bool:
-    """Whether a size of the graph is the declared one; a symbol of one possible size may be a number."""
+    """Return whether a dimension of the graph is the declared one.
+
+    A symbol with a single possible size may be a number in the graph. `named`: whether symbols must have the same name.
+    """
     symbol, factor = dimension_symbol(declared)
     if symbol is None or isinstance(found, int):
         return found == (declared if symbol is None else factor * fixed.get(symbol, 0))
@@ -140,23 +142,23 @@ def _fits(found: Dimension | None, declared: Dimension, fixed: Mapping[str, int]
 
 
 def _check_operators(uses: _Uses) -> Iterator[str]:
-    """Only standard operators: vendor ones tie the graph to one runtime."""
+    """Check that there are only standard operators, because a vendor's operators tie the graph to one runtime."""
     odd = {
         f"{node.domain}.{node.op_type}" for node in (*uses.nodes, *uses.nested) if node.domain not in STANDARD_DOMAINS
     }
     if odd:
-        yield f"the operators {sorted(odd)} are not standard ONNX, which TensorRT cannot parse."
+        yield f"the operators {sorted(odd)} are not standard ONNX, so TensorRT cannot parse them."
 
 
 def _check_weight_files(model: Any, allowed: Collection[str]) -> Iterator[str]:
-    """External weights come from listed files only, whose hashes were checked."""
+    """Check that external weights come only from the listed files, because only their hashes were checked."""
     found = {entry.value for tensor in _tensors(model) for entry in tensor.external_data if entry.key == "location"}
     if odd := sorted(found - set(allowed)):
         yield f"weights come from {odd}, which the manifest does not list for this graph (listed: {sorted(allowed)})."
 
 
 def _tensors(message: Any) -> Iterator[Any]:
-    """Every tensor in a model: initialisers, dense or sparse, and attributes, sub-graphs and functions included."""
+    """Yield all tensors of a model: initialisers (dense or sparse) and attributes, also in sub-graphs and functions."""
     from onnx import TensorProto
 
     if isinstance(message, TensorProto):
@@ -168,23 +170,23 @@ def _tensors(message: Any) -> Iterator[Any]:
                 yield from _tensors(inner)
 
 
-def _check_cache_table(state: TensorSpec) -> Iterator[str]:
+def _check_cache_declaration(state: TensorSpec) -> Iterator[str]:
     if len(state.dims) != CACHE_RANK:
-        yield f"cache {state.name!r} has {len(state.dims)} dimensions, an update in place needs {CACHE_RANK}."
+        yield f"cache {state.name!r} has {len(state.dims)} dimensions; an in-place update needs {CACHE_RANK}."
     elif not isinstance(state.dims[CACHE_AXIS], int):
         yield f"cache {state.name!r} has a dynamic length {state.dims[CACHE_AXIS]!r}; it must be a number."
     if state.dtype not in CACHE_DTYPES:
-        yield f"cache {state.name!r} has dtype {state.dtype}, an update in place needs one of {list(CACHE_DTYPES)}."
+        yield f"cache {state.name!r} has dtype {state.dtype}; an in-place update needs one of {list(CACHE_DTYPES)}."
 
 
 def _check_cache_update(state: TensorSpec, uses: _Uses) -> Iterator[str]:
-    """`past` -> one TensorScatter -> `present`, and nothing else may touch `past`."""
+    """Check for `past` -> one TensorScatter -> `present`, and that nothing else reads the elements of `past`."""
     past, present = state.input_name, state.output_name
     readers = uses.readers.get(past, [])
     updates = [node for node in readers if _updates(node, past)]
     for node in readers:
         if node not in updates and node.op_type not in SHAPE_READERS:
-            yield f"{past!r} is read by {_label(node)}; only its update may read it, for it is overwritten in place."
+            yield f"{past!r} is read by {_label(node)}; only its update may read it, because it is overwritten."
     if len(updates) != 1:
         yield f"{past!r} feeds {len(updates)} updates, expected exactly one {UPDATE_OPERATOR}."
     writer = uses.writers.get(present)
@@ -205,22 +207,22 @@ def _check_update_node(state: TensorSpec, node: Any, uses: _Uses) -> Iterator[st
     if mode != "linear":
         yield f"the update of {state.name!r} has mode {mode!r}, expected 'linear': compute the index in the graph."
     if node in uses.nested:
-        yield f"the update of {state.name!r} lies in a loop, branch or function, where it cannot be in place."
+        yield f"the update of {state.name!r} is in a loop, branch or function, where it cannot be in place."
     if any(_updates(reader, state.output_name) for reader in uses.readers.get(state.output_name, [])):
-        yield f"cache {state.name!r} is updated twice; gather what is to be written and update it once."
+        yield f"cache {state.name!r} is updated twice; combine both writes in one {UPDATE_OPERATOR}."
 
 
 def _updates(node: Any, name: str) -> bool:
-    """Whether a node updates that tensor, and does not also read it."""
+    """Return whether a node updates a tensor and does not also read it."""
     return node.op_type == UPDATE_OPERATOR and node.input[0] == name and name not in node.input[1:]
 
 
 def _check_undeclared_updates(uses: _Uses, in_place: Sequence[TensorSpec]) -> Iterator[str]:
-    """An update of anything but a declared cache cannot be in place."""
+    """Check that only declared caches are updated, because no other update can be in place."""
     known = {name for state in in_place for name in (state.input_name, state.output_name)}
     for node in (*uses.nodes, *uses.nested):
         if node.op_type == UPDATE_OPERATOR and node.input[0] not in known:
-            yield f"{_label(node)} updates {node.input[0]!r}, which is no cache input of the table."
+            yield f"{_label(node)} updates {node.input[0]!r}, which is not declared as a cache."
 
 
 def _label(node: Any) -> str:

@@ -1,4 +1,4 @@
-"""What an engine bundle says of itself, as frozen dataclasses; `manifest_json` writes and reads them."""
+"""The manifest of an engine bundle, as frozen dataclasses; `manifest_json` writes and reads them."""
 
 from __future__ import annotations
 
@@ -8,20 +8,19 @@ from enum import StrEnum
 from typing import Any
 
 from jukebox_deploy.config import JukeboxConfig
-from jukebox_deploy.contract import GraphKind, GraphSpec, LinearWeights, Precision, TensorSpec
-from jukebox_deploy.errors import EngineError
+from jukebox_deploy.contract import GraphKind, GraphSpec, LinearWeights, Precision, TensorSpec, find_graph
 
 FORMAT_VERSION = 4
 
 SOURCE_GRAPHS, SOURCE_WEIGHTS = "onnx_sha256", "weights_sha256"
-"""Under which an entry's options have the hashes of the files that its graph was made from."""
+"""Keys in the options of an entry: hashes of the ONNX files and of the weight files that it was built from."""
 
 PIECE_BYTES = 64 * 2**20
-"""Larger files are hashed in pieces of that size as well, so that several cores can check them when they are opened."""
+"""Size of the pieces of larger files that are also hashed one by one, so that several cores can check a file."""
 
 
 class Target(StrEnum):
-    """What the files of a bundle are made for."""
+    """The runtime that a bundle's files are for."""
 
     ONNXRUNTIME = "onnxruntime"  # plain ONNX
     TENSORRT_RTX = "tensorrt-rtx"
@@ -30,7 +29,7 @@ class Target(StrEnum):
 
 @dataclass(frozen=True)
 class FileRecord:
-    """How a file of the bundle must be."""
+    """The expected size and hashes of a file of the bundle."""
 
     sha256: str  # hexadecimal
     bytes: int
@@ -39,37 +38,37 @@ class FileRecord:
 
 @dataclass(frozen=True)
 class GraphPart:
-    """A graph of its own in a file of its own: one of the parts that run one after the other (`graphs.cut_graph`)."""
+    """One part of a cut graph (`graph_cutting.cut_graph`), which is a graph in its own file."""
 
     spec: GraphSpec
     file: str
 
 
 def tensors_between(whole: GraphSpec, parts: Iterable[GraphSpec]) -> tuple[TensorSpec, ...]:
-    """What one part gives and a later one takes: it has no place in the table of the whole graph."""
+    """Return the tensors that one part outputs and a later part reads, which the whole graph does not declare."""
     own = {tensor.name for tensor in whole.tensors}
     return tuple(tensor for part in parts for tensor in part.outputs if tensor.name not in own)
 
 
 @dataclass(frozen=True)
 class GraphEntry:
-    """One graph: its table, its files (paths inside the bundle), and how they were made."""
+    """One graph: its declaration, its files (paths inside the bundle), and how it was exported or built."""
 
     spec: GraphSpec
-    file: str  # the `.onnx` or `.engine` file; empty for a graph in parts
+    file: str  # the `.onnx` or `.engine` file; empty for a cut graph
     weights: tuple[str, ...] = ()  # files of external weights; graphs may share them
-    compute_capabilities: tuple[str, ...] = ()  # "8.6"; empty: whatever the target supports
+    compute_capabilities: tuple[str, ...] = ()  # such as "8.6"; empty: all that the target supports
     options: Mapping[str, Any] = field(default_factory=dict)  # further facts, plain JSON data
-    parts: tuple[GraphPart, ...] = ()  # of a graph that was cut, in the order in which they run
+    parts: tuple[GraphPart, ...] = ()  # the parts of a cut graph, in the order in which they run
 
     @property
     def pieces(self) -> tuple[GraphPart, ...]:
-        """What runs, one after the other: the parts, or the graph itself."""
+        """The graphs that run one after the other: the parts of a cut graph, otherwise the graph itself."""
         return self.parts or (GraphPart(self.spec, self.file),)
 
     @property
     def between(self) -> tuple[TensorSpec, ...]:
-        """What its parts hand over to each other."""
+        """The tensors that its parts pass to later parts."""
         return tensors_between(self.spec, (part.spec for part in self.parts))
 
     @property
@@ -80,22 +79,23 @@ class GraphEntry:
 
 @dataclass(frozen=True)
 class Manifest:
-    """Everything that is known of a bundle. `files` is filled in when the manifest is written."""
+    """The contents of a manifest. `files` is filled in when the manifest is written."""
 
     target: Target
     precision: Precision
     config: JukeboxConfig
-    checkpoint: str  # fingerprint of the checkpoint that the weights came from
+    checkpoint: str  # fingerprint of the checkpoint that the weights come from
     graphs: Mapping[str, GraphEntry]
     tools: Mapping[str, str]  # versions by package
     files: Mapping[str, FileRecord] = field(default_factory=dict)
-    parity: Mapping[str, Any] | None = None  # report of the comparison with eager, plain JSON data
+    parity: Mapping[str, Any] | None = None  # report of the comparison with PyTorch, plain JSON data
     vocabulary: Mapping[str, Any] = field(default_factory=dict)  # names of artists and genres, plain JSON data
     linear_weights: LinearWeights = LinearWeights.AS_PRECISION
+    sampling: Mapping[str, Any] | None = None  # recommended sampling settings of the model, plain JSON data
     format_version: int = FORMAT_VERSION
 
     def source_facts(self, name: str) -> dict[str, Any]:
-        """What the entry of an engine says of the exported graph of that name, and of all its files."""
+        """Return the options with which the entry of a built graph identifies this bundle's graph as its source."""
         entry = self.graphs[name]
         return {
             SOURCE_GRAPHS: [self.files[piece.file].sha256 for piece in entry.pieces],
@@ -103,9 +103,9 @@ class Manifest:
         }
 
     def is_source_of(self, name: str, made: GraphEntry) -> bool:
-        """Whether a graph was made from the one of that name in this bundle, as far as it says what it was made of.
+        """Return whether `made` was built from this bundle's graph of that name, judging by the hashes in its options.
 
-        Bundles that were built before weights were recorded say it of the graphs alone.
+        Entries from before weights were recorded have only the hashes of the ONNX files.
         """
         if self.target is not Target.ONNXRUNTIME or name not in self.graphs:
             return False
@@ -113,9 +113,10 @@ class Manifest:
         said = {key: made.options[key] for key in facts if key in made.options}
         return SOURCE_GRAPHS in said and said == {key: facts[key] for key in said}
 
+    def bytes_of(self, names: Iterable[str]) -> int:
+        """Return the total bytes of these files; a file that is named twice counts twice."""
+        return sum(self.files[name].bytes for name in names)
+
     def graph(self, kind: GraphKind, level: int) -> GraphEntry:
-        """The graph of that kind and level; `EngineError` lists what there is."""
-        name = f"{kind}_{level}"
-        if name in self.graphs:
-            return self.graphs[name]
-        raise EngineError(f"the bundle has no graph {name!r}; it has {sorted(self.graphs)}. Export that graph too.")
+        """Return the entry of the graph of a kind and level. Raises `EngineError`, which lists all graphs."""
+        return find_graph(self.graphs, kind, level)

@@ -1,6 +1,6 @@
-"""What a manifest says of quantised weights, for people.
+"""Readable summary of what a manifest says about quantised weights.
 
-An export writes the facts into the options of a prior's graphs, and a build carries them on.
+An export writes these facts to the options of a prior's graphs, and a build copies them to the engines' options.
 """
 
 from __future__ import annotations
@@ -11,22 +11,22 @@ from typing import Any
 from jukebox_deploy.engines.manifest import GraphEntry, Manifest
 
 KEY = "quantised_weights"
-"""Under which the facts stand in a graph's options."""
+"""Key of the facts in a graph's options."""
 
 
 def facts_of(entry: GraphEntry) -> dict[str, Any] | None:
-    """The facts of one graph; `None` where all its weights are in the precision."""
+    """Return the facts of one graph; `None` if none of its weights are quantised."""
     facts = entry.options.get(KEY)
     return facts if isinstance(facts, dict) else None
 
 
 def quantised_weights(manifest: Manifest) -> dict[int, dict[str, Any]]:
-    """The facts by level of the priors."""
+    """Return the facts of all priors with quantised weights, by level."""
     return {entry.spec.level: facts for entry in manifest.graphs.values() if (facts := facts_of(entry)) is not None}
 
 
 def describe_prior(level: int, facts: Mapping[str, Any]) -> str:
-    """The facts of one prior in a line."""
+    """Summarise the facts of one prior in one line."""
     quality, kept, unfit = facts["quality"], facts["kept"], facts["not_in_whole_groups"]
     measured = "quality not measured"
     if quality is not None:

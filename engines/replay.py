@@ -1,10 +1,12 @@
-"""Steps recorded as CUDA graphs, and checked against steps that are not.
+"""Recording (capture) of steps as CUDA graphs, and a check of each recording against a step that runs directly.
 
-Where a step reads one buffer of each state and writes the other, there are two recordings that take turns;
-where its results come back into the buffers that it read, there is one. Each is made at the first step of its
-turn, on the state that is there: the step runs plainly, is recorded, its results are wiped out, and the
-recording must bring them back, then and once more when all are made. A step from the same state writes the
-same things, caches included, so that doing it twice does no harm.
+A session with double-buffered states needs two recordings, one for each direction in which a step can read one set of
+buffers and write the other; these directions are called turns, and steps alternate between them. A session whose steps
+write their results back to the buffers that they read has a single turn.
+
+A turn is recorded at its first step: the step runs directly, then is recorded, its results are erased, and a replay
+must reproduce them. This check is repeated at the next step of the turn after all turns have been recorded. Running a
+step again on the same state writes the same values, also to the caches, so the repetition is harmless.
 """
 
 from __future__ import annotations
@@ -22,37 +24,40 @@ from jukebox_deploy.engines.device import Recording
 from jukebox_deploy.errors import EngineError
 
 SAME = 1e-3
-"""Of a tensor's largest number: by how much a replayed step may differ. Other kernels would differ by no less."""
+"""Tolerance for the difference between a replayed step and the step itself, relative to a tensor's largest value.
+
+A change of kernels could cause a difference of this size.
+"""
 
 _ADVICE = "Run without: --no-cuda-graph"
 
 Work = Callable[[], None]
-"""Something that is put into a stream."""
+"""A function that enqueues work on the device's stream."""
 
 
 class Watched(Protocol):
-    """Numbers that a step writes."""
+    """A tensor (or some slots of it) that a step writes, and whose values are compared after a replay."""
 
     @property
     def name(self) -> str:
-        """Of the tensor."""
+        """Name of the tensor."""
 
     @property
     def is_read(self) -> bool:
-        """Whether the step also reads them."""
+        """Whether the step also reads these values."""
 
     def read(self) -> np.ndarray:
-        """A copy of them, once all work is done."""
+        """Wait for the stream, and return a copy of the values."""
 
     def write(self, values: np.ndarray) -> None:
-        """Put what `read` gave back in its place."""
+        """Restore values that `read` returned."""
 
     def wipe(self) -> None:
-        """Set all bytes to ones: as a float no number at all, as an integer minus one."""
+        """Set all bits to one, which is NaN for floats and -1 for integers."""
 
 
 def tensors_to_watch(step: GraphSpec) -> tuple[TensorSpec, ...]:
-    """What a step writes: all of it but the caches, and of these the last layer's, which depends on all before."""
+    """Return the tensors of a step to compare: all results, and of the caches the last, which depends on all layers."""
     results = [spec for spec in step.outputs if not spec.in_place]
     caches = [spec for spec in step.states if spec.in_place]
     return (*results, *caches[-1:])
@@ -60,40 +65,40 @@ def tensors_to_watch(step: GraphSpec) -> tuple[TensorSpec, ...]:
 
 @dataclass(frozen=True)
 class Turn:
-    """A step of one turn of the buffers."""
+    """One direction between the double buffers, with the tensors that a step in this direction writes."""
 
     watched: Sequence[Watched]
-    bind: Work = lambda: None  # done before the step is run and recorded
+    bind: Work = lambda: None  # called before the step runs directly or is recorded
 
 
 @dataclass(frozen=True)
 class Recorder:
-    """How steps are recorded, and whether they must be."""
+    """The way in which steps are recorded, and whether recording is required."""
 
-    record: Callable[[Work], Recording]  # what a function puts into the stream, without doing it
-    required: bool = True  # False: steps that cannot be recorded run plainly, with a warning
+    record: Callable[[Work], Recording]  # records what a function enqueues, without executing it
+    required: bool = True  # False: a step that cannot be recorded runs directly, with a warning
 
 
 class ReplayedSteps:
-    """The recordings of all turns."""
+    """Runs steps by replaying a recording of each turn."""
 
     def __init__(self, label: str, recorder: Recorder, enqueue: Work, turns: Sequence[Turn]) -> None:
-        """`enqueue`: put one step into the stream; `label`: of messages."""
+        """`enqueue` enqueues one step on the stream; `label` begins all messages."""
         self._label = label
         self._recorder = recorder
         self._enqueue = enqueue
         self._turns = turns
         self._recordings: dict[int, Recording] = {}
-        self._settled: set[int] = set()  # turns whose recordings are right beside all others
+        self._settled: set[int] = set()  # turns whose recordings have passed the check after all turns were recorded
         self._plain = False
 
     @property
     def records(self) -> bool:
-        """Whether steps are recorded; not where that failed and was not required."""
+        """Whether steps are recorded; false after a recording has failed that was not required."""
         return not self._plain
 
     def run(self, turn: int) -> None:
-        """One step. Raises `EngineError` if it cannot be recorded, or the recording does something else."""
+        """Run one step. Raises `EngineError` if it cannot be recorded, or if its replay gives other results."""
         if turn in self._settled:
             self._recordings[turn].replay()
         elif self._plain:
@@ -108,14 +113,14 @@ class ReplayedSteps:
         self._enqueue()
 
     def _run_checked(self, number: int) -> None:
-        """Run a step plainly, record it if it is not, and replay it in its place.
+        """Run a step directly, record it unless it has been recorded, erase its results, and replay it.
 
-        A turn is checked when it is recorded, and once more when all are: later ones bind other addresses to what
-        they share with it.
+        A turn is checked when it is recorded, and again after all turns have been recorded: the recordings share
+        objects (such as an execution context) to which later turns bind other addresses.
         """
         turn = self._turns[number]
         before = [watched.read() for watched in turn.watched if watched.is_read]
-        self._run_plainly(turn)  # which TensorRT wants before a recording anyway
+        self._run_plainly(turn)  # TensorRT needs such a run before a capture anyway
         expected = [watched.read() for watched in turn.watched]
         if number not in self._recordings:
             try:
@@ -128,11 +133,11 @@ class ReplayedSteps:
         self._compare(turn, expected)
 
     def _do_without(self, error: EngineError) -> None:
-        """Run plainly from now on. Raises `EngineError` if recordings are required."""
+        """Run steps directly from now on. Raises `EngineError` if recording is required."""
         said = f"{self._label}: the step cannot be recorded as a CUDA graph: {error}"
         if self._recorder.required:
             raise EngineError(f"{said} {_ADVICE}") from error
-        warnings.warn(f"{said} Steps run without.", RuntimeWarning, stacklevel=2)
+        warnings.warn(f"{said} Steps run without a CUDA graph.", RuntimeWarning, stacklevel=2)
         self._plain = True
         self.release()
 
@@ -142,12 +147,12 @@ class ReplayedSteps:
             if difference > SAME:
                 self.release()
                 raise EngineError(
-                    f"{self._label}: a step replayed as a CUDA graph gives other {watched.name} than the step itself "
-                    f"(relative difference {difference:.2g}). {_ADVICE}"
+                    f"{self._label}: a step replayed as a CUDA graph gives other values of {watched.name} than the "
+                    f"step itself (relative difference {difference:.2g}). {_ADVICE}"
                 )
 
     def release(self) -> None:
-        """Let go of the recordings, whatever one of them says; no step is under way."""
+        """Release all recordings, also if releasing one of them fails. No step may be running."""
         recordings = list(self._recordings.values())
         self._recordings.clear()
         self._settled.clear()
@@ -157,7 +162,7 @@ class ReplayedSteps:
 
 
 def _undo(turn: Turn, before: Sequence[np.ndarray]) -> None:
-    """Undo the plain step, as far as it is watched."""
+    """Undo the step that ran directly: restore the watched tensors that it read, and erase the others."""
     values = iter(before)
     for watched in turn.watched:
         if watched.is_read:
@@ -167,7 +172,7 @@ def _undo(turn: Turn, before: Sequence[np.ndarray]) -> None:
 
 
 def largest_difference(expected: np.ndarray, found: np.ndarray) -> float:
-    """Relative to the largest number for floats; infinite for integers that are not equal."""
+    """Return the largest difference: for floats relative to the largest value, for unequal integers infinity."""
     if np.array_equal(expected.view(np.uint8), found.view(np.uint8)):
         return 0.0
     if expected.dtype.kind in "iub":

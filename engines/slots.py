@@ -1,4 +1,4 @@
-"""What all backends' prior sessions have in common: checked access to the buffers of the slots."""
+"""Common base of the backends' prior sessions: checked access to the buffers of the slots."""
 
 from __future__ import annotations
 
@@ -12,24 +12,25 @@ from jukebox_deploy.errors import EngineError
 
 
 class SlotBuffer(Protocol):
-    """The memory of one tensor, all slots of it."""
+    """The memory of one tensor, for all slots."""
 
     def write(self, slot: int, value: np.ndarray) -> None:
-        """Put the value of one slot."""
+        """Write the value of one slot."""
 
     def read(self, slot: int) -> np.ndarray:
-        """A copy of the value of one slot."""
+        """Return a copy of the value of one slot."""
 
 
 class SlotSession(ABC):
-    """A `PriorSession` (see `jukebox_deploy.engine`): checks here, memory and runs in the backends.
+    """Base class for implementations of `PriorSession` (see `jukebox_deploy.engine`).
 
-    States that are not updated in place have two buffers which the step uses in turn; `current`
-    says which one holds the state that the next run will read.
+    This class checks arguments; memory and runs are up to the backends. States that are not updated in place are
+    double-buffered: each step reads one buffer and writes the other. `current` is the index of the buffer that the next
+    run will read.
     """
 
     def __init__(self, step: GraphSpec, prefill: GraphSpec, slots: int) -> None:
-        """Raises `EngineError` for a number of slots that the graphs were not made for."""
+        """Raises `EngineError` for a number of slots outside the range of the graphs."""
         require_slots(step, slots)
         self._step_spec = step
         self._prefill_spec = prefill
@@ -38,7 +39,7 @@ class SlotSession(ABC):
 
     @property
     def spec(self) -> GraphSpec:
-        """The table of the step."""
+        """The declaration of the step."""
         return self._step_spec
 
     @property
@@ -47,7 +48,7 @@ class SlotSession(ABC):
         return self._slots
 
     def write(self, tensor: str, slot: int, value: np.ndarray) -> None:
-        """Put the value of one slot into its buffer; `EngineError` if it does not fit."""
+        """Write the value of one slot to its buffer. Raises `EngineError` if its shape or dtype is wrong."""
         spec = self._checked(tensor, slot)
         shape = spec.shape({"B": 1})[1:]
         if value.shape != shape or value.dtype != numpy_dtype(spec.dtype):
@@ -57,13 +58,15 @@ class SlotSession(ABC):
         self._buffer(spec).write(slot, value)
 
     def read(self, tensor: str, slot: int) -> np.ndarray:
-        """A copy of one slot's value."""
+        """Return a copy of one slot's value."""
         return self._buffer(self._checked(tensor, slot)).read(slot)
 
     def prefill(self, slots: range) -> None:
-        """Work through one block of known codes for each of these neighbouring slots."""
+        """Prefill one block of known codes for each of these consecutive slots."""
         if slots.step != 1 or not 0 <= slots.start < slots.stop <= self.slots:
-            raise EngineError(f"{self._prefill_spec.name}: {slots} is no range of the {self.slots} slots.")
+            raise EngineError(
+                f"{self._prefill_spec.name}: {slots} is not a range of consecutive slots; there are {self.slots}."
+            )
         self._run_prefill(slots)
 
     def step(self, count: int) -> None:
@@ -76,32 +79,32 @@ class SlotSession(ABC):
 
     def _checked(self, tensor: str, slot: int) -> TensorSpec:
         if not 0 <= slot < self.slots:
-            raise EngineError(f"{self.spec.name}: there is no slot {slot}; it has {self.slots}.")
+            raise EngineError(f"{self.spec.name}: there is no slot {slot}; the session has {self.slots} slots.")
         return self.spec.tensor(tensor)
 
     @abstractmethod
     def _buffer(self, spec: TensorSpec) -> SlotBuffer:
-        """The buffer that the next run reads (for an output: that the last run wrote)."""
+        """Return the buffer that the next run will read (for an output: that the last run wrote)."""
 
     @abstractmethod
     def _run_prefill(self, slots: range) -> None:
-        """One prefill of some slots; a state that is not in place ends up in its current buffer."""
+        """Run the prefill for some slots; the results of double-buffered states must go to their current buffers."""
 
     @abstractmethod
     def _run_step(self) -> None:
-        """One step from the current buffers of the states into the other ones."""
+        """Run one step, which reads the current buffers of the double-buffered states and writes the other ones."""
 
 
 def buffer_count(spec: TensorSpec) -> int:
-    """How many buffers a tensor of the step needs."""
+    """Return the number of buffers that a tensor of the step needs: two for a double-buffered state, otherwise one."""
     return 2 if spec.role is Role.STATE and not spec.in_place else 1
 
 
 def require_slots(step: GraphSpec, slots: int) -> None:
-    """Raise `EngineError` for a number of slots that a step was not made for."""
-    (slot_range,) = [r for r in step.ranges if r.symbol == "B"]
-    if not slot_range.minimum <= slots <= slot_range.maximum:
+    """Raise `EngineError` for a number of slots outside the range of a step."""
+    made_for = step.range("B")
+    if not made_for.minimum <= slots <= made_for.maximum:
         raise EngineError(
-            f"{step.name}: {slots} slots asked for, but the engine was made for {slot_range.minimum} "
-            f"to {slot_range.maximum}. Export again with another number of slots."
+            f"{step.name}: {slots} slots asked for, but the engine was made for {made_for.minimum} "
+            f"to {made_for.maximum}. Export again with another number of slots."
         )

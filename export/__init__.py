@@ -1,1 +1,1 @@
-"""From models to ONNX graphs: the functions that become graphs, tracing, weights, validation."""
+"""Export of models as ONNX graphs: the functions that become graphs, tracing, weights, and validation."""

@@ -1,4 +1,4 @@
-"""Put traced modules together to one graph: they become ONNX functions, and ONNX IR inlines them."""
+"""Assembly of a graph from traced modules, which become ONNX functions that ONNX IR inlines."""
 
 from __future__ import annotations
 
@@ -14,20 +14,19 @@ from jukebox_deploy.export.graph_calls import MODEL_PREFIX, ModuleCall, Piece, s
 from jukebox_deploy.export.stand_ins import restore_symbols
 
 _DOMAIN = "jukebox_deploy.modules"
-_IR_VERSION = 10  # what torch's exporter writes; the first that knows 4-bit integers
+_IR_VERSION = 10  # that of torch's exporter, and the first version with 4-bit integers
 
 
 def assemble(spec: GraphSpec, calls: Sequence[ModuleCall], functions: Mapping[str, TracedFunction]) -> ir.Model:
-    """The graph, or the part of a cut one, that makes the calls.
+    """Build the model of a graph, or of a part of a cut graph, that makes these calls.
 
-    Behind its declared inputs come the model's parameters.
+    The model's parameters are inputs after the declared ones.
     """
-    fixed = {r.symbol: r.minimum for r in spec.ranges if r.minimum == r.maximum}
-    values = {t.input_name: _declared(ir.Value(name=t.input_name), t, fixed) for t in spec.inputs}
+    values = {t.input_name: _declared(ir.Value(name=t.input_name), t, spec.fixed_sizes) for t in spec.inputs}
     inputs = list(values.values())
     parameters: dict[str, ir.Value] = {}
     nodes = [_call(call, functions[call.module], values, parameters) for call in calls]
-    outputs = [_declared(values[t.output_name], t, fixed) for t in spec.outputs]
+    outputs = [_declared(values[t.output_name], t, spec.fixed_sizes) for t in spec.outputs]
     graph = ir.Graph(
         [*inputs, *parameters.values()],
         outputs,
@@ -58,7 +57,7 @@ _AFTER_ASSEMBLY = (
 
 
 def cut_pieces(traced: ir.Model, pieces: Sequence[Piece]) -> list[TracedModule]:
-    """Cut what was traced side by side into its pieces."""
+    """Divide the result of tracing `SideBySide` into its pieces."""
     ir_passes.InlinePass()(traced)
     inputs, outputs = list(traced.graph.inputs), list(traced.graph.outputs)
     cut: list[TracedModule] = []
@@ -72,15 +71,18 @@ def cut_pieces(traced: ir.Model, pieces: Sequence[Piece]) -> list[TracedModule]:
 
 @dataclass(frozen=True)
 class TracedModule:
-    """A module of a graph as it was traced."""
+    """A traced module of a graph."""
 
     name: str
     body: ir.Graph
-    arguments: int  # inputs that are no parameters
-    parameters: tuple[str, ...]  # names of the others, in the module
+    arguments: int  # number of inputs that are not parameters
+    parameters: tuple[str, ...]  # names in the module of the remaining inputs
 
     def as_function(self, sizes: Mapping[str, int]) -> TracedFunction:
-        """Folded and merged, before copies are made, and with symbols for the sizes that stood in for them."""
+        """Turn the module into a function, with symbols restored in place of the stand-in `sizes`.
+
+        It is optimised here, once, rather than in every copy that inlining makes.
+        """
         onnxscript.optimizer.optimize_ir(ir.Model(self.body, ir_version=_IR_VERSION), num_iterations=1)
         arguments, formals = split_at(list(self.body.inputs), self.arguments)
         restore_symbols(self.body, arguments, sizes)
@@ -93,7 +95,7 @@ class TracedModule:
 
 @dataclass(frozen=True)
 class TracedFunction:
-    """A module as an ONNX function, and its inputs that stand for parameters, by their names in the module."""
+    """A module as an ONNX function. `formals` are its inputs for parameters, by their names in the module."""
 
     onnx: ir.Function
     formals: dict[str, ir.Value]
@@ -101,7 +103,7 @@ class TracedFunction:
 
 
 def _make_constant(graph: ir.Graph, value: ir.Value) -> None:
-    """A function has no initialisers: what tracing made one that is no parameter becomes a node."""
+    """Turn an initialiser that is not a parameter into a `Constant` node, because functions have no initialisers."""
     assert value.const_value is not None
     assert value.name is not None
     del graph.initializers[value.name]
@@ -113,7 +115,7 @@ def _make_constant(graph: ir.Graph, value: ir.Value) -> None:
 def _call(
     call: ModuleCall, function: TracedFunction, values: dict[str, ir.Value], parameters: dict[str, ir.Value]
 ) -> ir.Node:
-    """A node that calls a function; its outputs join `values`, its parameters `parameters`."""
+    """Make a node that calls a function, and add its outputs to `values` and its parameters to `parameters`."""
     arguments = [values[name] for name in call.inputs]
     for name, formal in function.formals.items():
         full = call.scope + name
@@ -128,7 +130,7 @@ def _call(
 
 
 def _declared(value: ir.Value, tensor: TensorSpec, fixed: Mapping[str, int]) -> ir.Value:
-    """Give a value the declared type and shape; a symbol of one possible size becomes a number."""
+    """Set the declared type and shape of a value; a symbol with a single possible size becomes a number."""
     value.type = ir.TensorType(ir.DataType.from_numpy(numpy_dtype(tensor.dtype)))
     value.shape = ir.Shape([fixed.get(d, d) if isinstance(d, str) else d for d in tensor.dims])
     return value

@@ -1,7 +1,7 @@
-"""Quantise a prior layer by layer, each on the inputs that its quantised predecessors give it.
+"""Quantisation of a prior layer by layer, each on the outputs of the quantised layers before it.
 
-One layer's weights are in memory at a time. The calibration windows go through the stack as whole
-sequences: a layer's linear parts see their inputs in turn, are quantised on them, and go on quantised.
+The weights of only one layer are in memory at a time. The calibration windows go through the stack as whole sequences.
+Each linear part of a layer is quantised on its inputs just before it runs, and then runs with the quantised weights.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ _LAYERS = "transformer.layers."
 _CORE, _LYRIC = "core.", "lyric_encoder."
 
 NamedWeights = Iterator[tuple[str, QuantisedWeight]]
-"""Quantised weights as they come, by the names of the parameters."""
+"""Names of parameters with their quantised weights, one after the other."""
 
 
 @dataclass(frozen=True)
@@ -36,13 +36,13 @@ class CalibrationWindows:
     codes: Tensor  # [B, T] ids of the stack's vocabulary
     start: Tensor | None  # [B, W]
     conditioning: Tensor | None  # [B, n, W]
-    lyric_tokens: Tensor | None  # [B, L], for a lyric encoder of its own
+    lyric_tokens: Tensor | None  # [B, L], for a separate lyric encoder
 
 
 def quantise_nearest(
     source: TensorSource, names: Collection[str], form: WeightFormat, dtypes: dict[str, torch.dtype]
 ) -> NamedWeights:
-    """Quantise weights without calibration, one after the other; scales in the dtypes."""
+    """Quantise weights without calibration, one after the other; `dtypes` are those of the scales."""
     for name in names:
         yield name, quantise(source.load(name), form, dtypes[name])
 
@@ -54,12 +54,12 @@ def quantise_calibrated(
     form: WeightFormat,
     dtypes: dict[str, torch.dtype],
 ) -> NamedWeights:
-    """Quantise the weights named in `dtypes`, scales in these, with error feedback on the windows."""
+    """Quantise the weights named in `dtypes` with error feedback on the windows; `dtypes` are those of the scales."""
     yield from _LayerByLayer(source, config, form, dtypes).run(windows)
 
 
 class _LayerByLayer:
-    """A prior in float32 whose layers have weights only while it is their turn."""
+    """A prior in float32 whose layers have weights only while they are quantised."""
 
     def __init__(
         self, source: TensorSource, config: PriorConfig, form: WeightFormat, dtypes: dict[str, torch.dtype]
@@ -74,7 +74,7 @@ class _LayerByLayer:
         _fill(self._prior, "", source, around)
 
     def run(self, windows: CalibrationWindows) -> NamedWeights:
-        """The weights in the order in which the windows come to them."""
+        """Yield the quantised weights, in the order in which the windows reach them."""
         core, states = self._prior.core, None
         with torch.inference_mode():
             rows = core.embed(windows.codes, windows.start, windows.conditioning)
@@ -90,7 +90,7 @@ class _LayerByLayer:
     def _stack(
         self, scope: str, stack: Transformer, rows: Tensor, states: Tensor | None
     ) -> Generator[tuple[str, QuantisedWeight], None, Tensor]:
-        """Yields the weights of a stack and returns its output, `[B, T, W]`."""
+        """Yield the quantised weights of a stack, and return its output, `[B, T, W]`."""
         for index, layer in enumerate(stack.typed_layers()):
             prefix = f"{scope}{index}."
             _fill(layer, prefix, self._source, list(layer.state_dict()))
@@ -109,7 +109,7 @@ class _LayerByLayer:
         return rows
 
     def _quantise(self, name: str, part: Projection, inputs: tuple[Tensor]) -> None:
-        """Quantise a linear layer on the inputs that it is about to see, so that it sees them quantised."""
+        """Quantise a linear layer on the inputs that it is about to run on, and replace its weights."""
         moments = second_moments(inputs[0])
         quantised = quantise_with_feedback(part.weight, moments, self._form, self._dtypes[name])
         part.weight = nn.Parameter(quantised.dequantise().float(), requires_grad=False)
@@ -117,6 +117,6 @@ class _LayerByLayer:
 
 
 def _fill(module: nn.Module, prefix: str, source: TensorSource, names: list[str]) -> None:
-    """Give a part of a model its weights, in float32."""
+    """Load the weights of a part of a model, in float32."""
     weights = {name: source.load(prefix + name).float() for name in names}
     module.load_state_dict(weights, strict=False, assign=True)

@@ -7,22 +7,22 @@ import zlib
 import numpy as np
 
 from jukebox_deploy.config import JukeboxConfig, PriorConfig
-from jukebox_deploy.contract import GraphKind, GraphSpec, TensorSpec, numpy_dtype
+from jukebox_deploy.contract import VQVAE_GRAPHS, GraphKind, GraphSpec, TensorSpec, numpy_dtype
 
 
 def random_feed(
     tensor: TensorSpec, spec: GraphSpec, config: JukeboxConfig, sizes: dict[str, int], seed: int
 ) -> np.ndarray:
-    """One input of a graph at the given sizes; it depends on the seed and the tensor's name alone."""
+    """Make one input of a graph for the given sizes; its values depend only on the seed and the tensor's name."""
     random = np.random.default_rng([seed, zlib.crc32(tensor.name.encode())])
     shape, dtype = tensor.shape(sizes), numpy_dtype(tensor.dtype)
-    if spec.kind in (GraphKind.VQVAE_ENCODE, GraphKind.VQVAE_DECODE):
+    if spec.kind in VQVAE_GRAPHS:
         return _vqvae_feed(tensor, config, shape, random).astype(dtype)
     return _prior_feed(tensor, spec.kind, config.prior(spec.level), shape, random).astype(dtype)
 
 
 def random_feeds(spec: GraphSpec, config: JukeboxConfig, sizes: dict[str, int], seed: int) -> dict[str, np.ndarray]:
-    """All inputs of a graph by input name."""
+    """Make all inputs of a graph, by input name."""
     return {t.input_name: random_feed(t, spec, config, sizes, seed) for t in spec.inputs}
 
 
@@ -39,7 +39,7 @@ def _prior_feed(
 ) -> np.ndarray:
     if tensor.name == "position":
         return _random_positions(prior, kind, shape, random)
-    if tensor.name == "known_end":  # a prefill that goes on by a block, a step that chooses
+    if tensor.name == "known_end":  # so that a prefill advances by a whole block, and a step chooses a code
         return np.full(shape, prior.transformer.context if kind is GraphKind.PREFILL else 0)
     if tensor.name == "window_end":
         return np.full(shape, prior.transformer.context)
@@ -61,7 +61,7 @@ def _random_positions(
 
 
 def _integer_bounds(name: str, prior: PriorConfig) -> tuple[int, int] | None:
-    """Lowest and past-highest value of an integer tensor; `None` for other tensors."""
+    """Return the lowest value of an integer tensor, and its highest value plus one; `None` for other tensors."""
     bounds: dict[str, tuple[int, int]] = {"codes": (0, prior.bins), "upper_codes": (0, prior.codebook_size)}
     if prior.labels:
         bounds |= {"artist": (0, prior.labels.artists), "genres": (-1, prior.labels.genres)}

@@ -1,8 +1,8 @@
-"""Rounding with error feedback: what one input's rounding spoils, later inputs make good.
+"""Rounding with error feedback: weights of later inputs are adjusted to compensate for the rounding of earlier ones.
 
 Source: Frantar et al., "GPTQ: Accurate Post-Training Quantization for Generative Pre-trained
-Transformers", 2023. Inputs are taken in order; scales are chosen group by group from the weights as
-they are by then.
+Transformers", 2023. Inputs are processed in order. The scales of each group are chosen from its weights after the
+adjustments for all earlier inputs.
 """
 
 from __future__ import annotations
@@ -18,21 +18,21 @@ from jukebox_deploy.export.quantisation import (
 )
 
 DAMPING = 0.01
-"""Added to the second moments' diagonal, over its mean: directions that calibration saw little of."""
+"""Added to the diagonal of the second moments, relative to its mean, for directions that calibration hardly covers."""
 
-_BLOCK = 128  # inputs after which the rest of the matrix is brought up to date
+_BLOCK = 128  # number of inputs after which the rest of the matrix is adjusted
 
 
 def second_moments(rows: Tensor) -> Tensor:
-    """What calibration needs of a layer's inputs `[..., in]`: `[in, in]`, their products summed."""
+    """Return the second moments `[in, in]` of a layer's inputs `[..., in]`: the sum of their outer products."""
     flat = rows.reshape(-1, rows.shape[-1]).float()
     return flat.T @ flat
 
 
 def quantise_with_feedback(weight: Tensor, moments: Tensor, form: WeightFormat, dtype: torch.dtype) -> QuantisedWeight:
-    """Quantise a matrix `[in, out]` so that the layer's outputs change least; scales in `dtype`.
+    """Quantise a matrix `[in, out]` so that the layer's outputs change as little as possible; scales in `dtype`.
 
-    `moments` `[in, in]`: see `second_moments`. Raises `ExportError` as `quantise` does.
+    `moments` `[in, in]`: see `second_moments`. Raises `ExportError` like `quantise`.
     """
     weight = require_quantisable(weight, form).clone()
     feedback = _feedback(moments)
@@ -58,7 +58,7 @@ def quantise_with_feedback(weight: Tensor, moments: Tensor, form: WeightFormat, 
 
 
 def _feedback(moments: Tensor) -> Tensor:
-    """The upper Cholesky factor `[in, in]` of the inverse second moments, damped."""
+    """Return the upper Cholesky factor `[in, in]` of the inverse of the damped second moments."""
     wide = moments.double()
     diagonal = wide.diagonal()
     mean = diagonal.mean().clamp(min=1e-12)

@@ -1,9 +1,9 @@
-"""Graphs as calls of few different modules, so that a stack of 72 layers is traced as fast as one of four.
+"""Division of graphs into calls of a few modules, so that a stack of 72 layers is traced as fast as one of four.
 
-The layers of one attention pattern differ in their weights alone. A step or a prefill finds its place
-in the caches, enters, goes through its layers, and exits; each kind of module is traced once, and the
-calls can be divided among the parts of a cut graph. Every other graph is one call. All tensors between
-the modules of a prior's graph have the slots, `B`, as their first axis.
+The layers of one attention pattern differ only in their weights. A step or a prefill computes addresses in the caches,
+and then consists of an entry, its layers and an exit. Each kind of module is traced once, and the calls can be divided
+among the parts of a cut graph. Every other graph is a single call. All tensors between the modules of a prior's graph
+have the slots, `B`, as their first axis.
 """
 
 from __future__ import annotations
@@ -28,28 +28,28 @@ from jukebox_deploy.export.stack_modules import (
     PrefillExitModule,
     StepExitModule,
 )
-from jukebox_deploy.graphs import rows_after
+from jukebox_deploy.graph_cutting import rows_after
 from jukebox_deploy.models.transformer import Layer
 
 _Item = TypeVar("_Item")
 
 MODEL_PREFIX = "model."
-"""What every module of a graph calls the one whose parameters it uses."""
+"""Prefix of the parameters' names in every module: its attribute `model` has the weights."""
 
 
 @dataclass(frozen=True)
 class ModuleCall:
-    """One use of a module: which tensors go in and come out, and which weights it has."""
+    """One call of a module: the names of its input and output tensors, and the weights that it uses."""
 
     module: str
     inputs: tuple[str, ...]
     outputs: tuple[str, ...]
-    scope: str = ""  # where in the model the module's weights are, as a prefix of their names
+    scope: str = ""  # prefix of the weights' names in the model
 
 
 @dataclass(frozen=True)
 class GraphCalls:
-    """The different modules of a graph, whose weights are under `model`, and their calls."""
+    """The modules of a graph, whose weights are under `model`, and their calls in order."""
 
     modules: dict[str, nn.Module]
     calls: tuple[ModuleCall, ...]
@@ -57,33 +57,33 @@ class GraphCalls:
 
 @dataclass(frozen=True)
 class Piece:
-    """A module where it is called first: what tracing needs of it."""
+    """The first call of a module, with the tensors that are needed to trace it."""
 
     module: nn.Module
     call: ModuleCall
-    inputs: tuple[Tensor, ...]  # examples
-    parameters: dict[str, Tensor]  # those that it uses, by their names in the module
+    inputs: tuple[Tensor, ...]  # example inputs
+    parameters: dict[str, Tensor]  # the parameters that it uses, by their names in the module
     results: tuple[Tensor, ...]
 
     @property
     def arguments(self) -> tuple[Tensor, ...]:
-        """Inputs and parameters. One tensor in two pieces would be traced as one: each gets its own."""
+        """Copies of inputs and parameters, because a tensor of several pieces would be traced as a single input."""
         return tuple(tensor.detach().clone() for tensor in (*self.inputs, *self.parameters.values()))
 
 
 class SideBySide(nn.Module):
-    """Pieces of graphs as one function, none of which sees another's results: traced in one go.
+    """Independent pieces of graphs as one function, so that they can be traced together.
 
-    Parameters are inputs of this function, not its own: tracing then sees only those that a module uses,
-    and does not go through those of all layers at every node.
+    Parameters are inputs of this function rather than its own. Tracing then handles only those that a module uses, and
+    does not iterate over the parameters of all layers at every node.
     """
 
     def __init__(self, pieces: Sequence[Piece]) -> None:
         super().__init__()
-        self._pieces = list(pieces)  # a plain list: a module's parameters must not become this one's
+        self._pieces = list(pieces)  # a plain list, so that their parameters are not registered as this module's
 
     def forward(self, *tensors: Tensor) -> tuple[Tensor, ...]:
-        """The arguments of all pieces in turn -> their results in turn."""
+        """Map the arguments of all pieces, one after the other, to their results."""
         rest = list(tensors)
         results: list[Tensor] = []
         for piece in self._pieces:
@@ -95,12 +95,12 @@ class SideBySide(nn.Module):
 
 
 def split_at(values: list[_Item], count: int) -> tuple[list[_Item], list[_Item]]:
-    """The first so many, and the rest."""
+    """Return the first `count` values, and the rest."""
     return values[:count], values[count:]
 
 
 class _UsedTensors(TorchDispatchMode):
-    """Which tensors the operators in its context take."""
+    """The set of tensors that operators use as arguments inside its context."""
 
     def __init__(self) -> None:
         super().__init__()  # type: ignore[no-untyped-call]  # torch gives it no types
@@ -115,7 +115,7 @@ class _UsedTensors(TorchDispatchMode):
 
 
 def make_piece(module: nn.Module, call: ModuleCall, inputs: Sequence[Tensor]) -> Piece:
-    """Run a module on example inputs, and see which parameters and buffers of its `model` it uses."""
+    """Run a module on example inputs, and find the parameters and buffers of its `model` that it uses."""
     with _UsedTensors() as used:
         results = module(*inputs)
     named = {**dict(module.named_parameters()), **dict(module.named_buffers())}
@@ -124,7 +124,7 @@ def make_piece(module: nn.Module, call: ModuleCall, inputs: Sequence[Tensor]) ->
 
 
 def graph_calls(module: GraphModule) -> GraphCalls:
-    """The modules of a graph and their calls."""
+    """Return the modules of a graph, and their calls."""
     if isinstance(module, WindowGraph):
         return _split_stack(module)
     spec = module.spec
@@ -171,7 +171,7 @@ def _layer_call(locate: LocateModule, pattern: AttentionPattern, index: int, row
 
 
 def cut_calls(whole: GraphSpec, calls: Sequence[ModuleCall], part: GraphSpec) -> tuple[ModuleCall, ...]:
-    """The calls that a part of a cut graph makes: back from what it gives, as far as what it is given."""
+    """Return the calls of a part of a cut graph: those that its outputs depend on, back to its inputs."""
     renamed = {whole.tensor(t.name).input_name: t.input_name for t in part.inputs if _has(whole, t)}
     given = {tensor.input_name for tensor in part.inputs}
     wanted = {tensor.output_name for tensor in part.outputs}

@@ -1,7 +1,6 @@
-"""The functions that become graphs: each takes and gives tensors in the order of its table.
+"""The functions that become graphs; their arguments and results are tensors in the order of the graph's declaration.
 
-They hold a model and name its tensors; all arithmetic lives in the models. The eager engine runs
-the very same modules.
+They only map names to the tensors of a model; all arithmetic is in the models. The eager engine runs the same modules.
 """
 
 from __future__ import annotations
@@ -16,11 +15,11 @@ from jukebox_deploy.models.prior import Choice, Prior, Window
 from jukebox_deploy.models.vqvae import VQVAE
 
 Named = dict[str, Tensor]
-"""Tensors by their names in the table, without `past_` or `present_`."""
+"""Tensors by their declared names, without `past_` or `present_`."""
 
 
 class GraphModule(nn.Module):
-    """A function over named tensors, called with them in the order of its table. `model` has the weights."""
+    """A function of named tensors, which is called with tensors in the declared order. `model` has the weights."""
 
     model: nn.Module
 
@@ -29,11 +28,11 @@ class GraphModule(nn.Module):
         self.spec = spec
 
     def compute(self, tensors: Named) -> Mapping[str, Tensor]:
-        """Inputs and states by name -> outputs and states by name."""
+        """Compute the graph: inputs and states by name -> outputs and states by name."""
         raise NotImplementedError
 
     def forward(self, *tensors: Tensor) -> tuple[Tensor, ...]:
-        """Inputs in the order of `spec.inputs` -> outputs in the order of `spec.outputs`."""
+        """Compute the graph: inputs in the order of `spec.inputs` -> outputs in the order of `spec.outputs`."""
         named = dict(zip((t.name for t in self.spec.inputs), tensors, strict=True))
         results = self.compute(named)
         return tuple(results[t.name] for t in self.spec.outputs)
@@ -107,10 +106,10 @@ def _gather_caches(key: str, value: str, tensors: Named) -> dict[int, KeyValue]:
 
 
 class WindowGraph(PriorGraph):
-    """A graph that works on the slots' windows."""
+    """A graph that works on the windows of the slots."""
 
     def window(self, tensors: Named) -> Window:
-        """Gather a window from named tensors; caches that are not among them are left out."""
+        """Make a window of named tensors, with those caches that are among them."""
         return Window(
             codes=tensors["codes"],
             position=tensors["position"],
@@ -152,7 +151,7 @@ _PRIOR_GRAPHS: dict[GraphKind, type[PriorGraph]] = {
 
 
 def graph_module(spec: GraphSpec, model: VQVAE | Prior) -> GraphModule:
-    """The function of a graph over its model (the VQ-VAE, or the prior of its level)."""
+    """Return the function of a graph, given its model (the VQ-VAE, or the prior of its level)."""
     module: GraphModule
     if isinstance(model, VQVAE):
         module = _VQVAE_GRAPHS[spec.kind](spec, model)

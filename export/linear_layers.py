@@ -1,7 +1,7 @@
-"""Which weights are quantised: those of the linear layers in the transformer stacks, but for some.
+"""Choice of the weights that are quantised: those of the linear layers in the transformer stacks, with exceptions.
 
-The output matrix, embeddings, norms and biases stay as they are: they are small beside a stack, and
-the logits show every error of theirs.
+The output matrix, embeddings, norms and biases are never quantised: they are small compared with a stack, and their
+errors affect the logits directly.
 """
 
 from __future__ import annotations
@@ -22,25 +22,26 @@ Shapes = Mapping[str, tuple[int, ...]]
 
 @dataclass(frozen=True)
 class LinearChoice:
-    """The weights of the linear layers of one component, by what becomes of them."""
+    """Names of the weights of one component's linear layers, divided by how they are stored."""
 
     quantised: tuple[str, ...] = ()
-    kept: tuple[str, ...] = ()  # in the precision, because somebody said so
-    unfit: tuple[str, ...] = ()  # in the precision, because their inputs do not fall into whole groups
+    kept: tuple[str, ...] = ()  # not quantised, as the user asked
+    unfit: tuple[str, ...] = ()  # not quantised, because the number of inputs is not a multiple of the group size
 
 
 def linear_weights(shapes: Shapes) -> list[str]:
-    """Names of the weights of all linear layers in the component's stacks."""
+    """Return the names of the weights of all linear layers in a component's stacks."""
     return [n for n, shape in shapes.items() if _STACK in n and n.endswith(".weight") and len(shape) == 2]
 
 
 def choose_layers(
     components: Mapping[str, Shapes], form: WeightFormat, keep: Sequence[str] = ()
 ) -> dict[str, LinearChoice]:
-    """What becomes of each component's linear layers.
+    """Choose which of each component's linear layers are quantised.
 
-    `keep`: layers to leave in the precision, each by some parts of its name in order, as in `layers.0`,
-    `layers.71.mlp` or `prior_2.layers.*.output`. Raises `ExportError` for one that names no layer.
+    `keep`: patterns for layers that are not quantised. A pattern has some parts of a layer's name in order, for
+    instance `layers.0`, `layers.71.mlp` or `prior_2.layers.*.output`. Raises `ExportError` for a pattern that matches
+    no layer.
     """
     names = {component: linear_weights(shapes) for component, shapes in components.items()}
     for pattern in keep:
@@ -59,13 +60,13 @@ def _choose(
 
 
 def _names(pattern: str, component: str, name: str) -> bool:
-    """Whether the parts of a pattern, between dots, are found in a weight's full name in this order."""
+    """Return whether a weight's full name has the parts of a pattern (between dots) in this order."""
     parts: Iterator[str] = iter([component, *name.split(".")])
     return all(any(fnmatchcase(part, wanted) for part in parts) for wanted in pattern.split("."))
 
 
 def _nothing_to_keep(pattern: str, names: Mapping[str, Sequence[str]]) -> str:
-    """The sentence for a pattern that names nothing, with what it may have meant."""
+    """Return the error message for a pattern that matches no layer, with similar patterns that do."""
     if not any(names.values()):
         return f"there is no linear layer {pattern!r} to keep: no graph of a prior is exported."
     layers = [name.removesuffix(".weight") for some in names.values() for name in some]
@@ -76,6 +77,6 @@ def _nothing_to_keep(pattern: str, names: Mapping[str, Sequence[str]]) -> str:
 
 
 def _beginnings(path: str) -> Iterator[str]:
-    """`layers.0.mlp.expand` -> `layers.0`, `layers.0.mlp`, `layers.0.mlp.expand`."""
+    """Yield the paths that a path begins with: `layers.0.mlp` -> `layers.0`, `layers.0.mlp`."""
     parts = path.split(".")
     return (".".join(parts[:count]) for count in range(2, len(parts) + 1))

@@ -1,4 +1,4 @@
-"""Tracing is single-threaded Python: several graphs are traced in several processes."""
+"""Tracing of several graphs in several processes, because tracing is single-threaded Python code."""
 
 from __future__ import annotations
 
@@ -10,9 +10,9 @@ import onnx
 import onnx_ir as ir
 
 from jukebox_deploy.config import JukeboxConfig
-from jukebox_deploy.contract import GraphKind, GraphSpec, Precision
+from jukebox_deploy.contract import SLOT_GRAPHS, VQVAE_GRAPHS, GraphKind, GraphSpec, Precision
 from jukebox_deploy.export.tracing import GraphToTrace, trace_together
-from jukebox_deploy.graphs import cut_graph
+from jukebox_deploy.graph_cutting import cut_graph
 from jukebox_deploy.models.builders import build_model
 from jukebox_deploy.models.prior import Prior
 from jukebox_deploy.models.vqvae import VQVAE
@@ -27,20 +27,20 @@ class TraceRequest:
     config: JukeboxConfig
     specs: Sequence[GraphSpec]
     precision: Precision
-    parts: Mapping[int, int] = field(default_factory=dict)  # into which step and prefill of a level are cut, if not 1
+    parts: Mapping[int, int] = field(default_factory=dict)  # level -> number of parts of step and prefill; default: 1
 
     def tables(self, spec: GraphSpec) -> tuple[GraphSpec, ...]:
-        """What becomes of a graph: itself, or its parts. Raises `ConfigError` as `cut_graph` does."""
-        if spec.kind not in (GraphKind.STEP, GraphKind.PREFILL):
+        """Return the declarations of a graph's parts, or its own if it is not cut. Raises `ConfigError`."""
+        if spec.kind not in SLOT_GRAPHS:
             return (spec,)
         return cut_graph(spec, self.config.prior(spec.level), self.parts.get(spec.level, 1))
 
 
 def trace_all(request: TraceRequest, processes: int | None = None) -> Iterator[tuple[GraphSpec, ir.Model]]:
-    """Trace graphs in so many processes; without a number one per core, at most one per two graphs.
+    """Trace graphs in several processes; by default one per core, but at most one per two graphs.
 
-    Gives each table and its model, in order. Graphs that differ in their weights alone, as those of two like
-    upsamplers, are traced once. Raises `ExportError` as `trace_together` does.
+    Yields each graph or part with its model, in order. Graphs that differ only in their weights, such as those of two
+    upsamplers of the same architecture, are traced once. Raises `ExportError` like `trace_together`.
     """
     distinct: dict[Hashable, GraphSpec] = {}
     for spec in request.specs:
@@ -58,8 +58,8 @@ def trace_all(request: TraceRequest, processes: int | None = None) -> Iterator[t
 
 
 def _structure(request: TraceRequest, spec: GraphSpec) -> Hashable:
-    """What a traced graph depends on, weights apart."""
-    if spec.kind not in (GraphKind.STEP, GraphKind.PREFILL):
+    """Return everything on which a traced graph depends, except weights."""
+    if spec.kind not in SLOT_GRAPHS:
         return spec
     prior, tables = request.config.prior(spec.level), request.tables(spec)
     same = (prior.transformer, prior.tied_output, prior.readds_conditioning)
@@ -67,7 +67,7 @@ def _structure(request: TraceRequest, spec: GraphSpec) -> Hashable:
 
 
 def _trace_distinct(request: TraceRequest, specs: Sequence[GraphSpec], processes: int | None) -> Iterator[list[bytes]]:
-    """The traced graphs, serialised, one after the other."""
+    """Yield the serialised models of each graph, in order."""
     if processes is None:
         processes = max(1, min(usable_cores(), len(specs) // 2))
     shares = _deal(specs, processes)
@@ -79,7 +79,7 @@ def _trace_distinct(request: TraceRequest, specs: Sequence[GraphSpec], processes
 
 
 def _deal(specs: Sequence[GraphSpec], processes: int) -> list[list[GraphSpec]]:
-    """A share for each process, which traces it together; the dearest graphs are dealt first."""
+    """Distribute graphs evenly among processes, the most expensive first; a process traces its share in one call."""
     shares: list[list[GraphSpec]] = [[] for _ in range(processes)]
     for spec in sorted(specs, key=_effort, reverse=True):
         min(shares, key=lambda share: sum(map(_effort, share))).append(spec)
@@ -87,8 +87,8 @@ def _deal(specs: Sequence[GraphSpec], processes: int) -> list[list[GraphSpec]]:
 
 
 def _effort(spec: GraphSpec) -> int:
-    """About how long a graph takes to trace, as a multiple of the cheapest: by kind, as measured with `tiny`."""
-    deeper = spec.level if spec.kind in (GraphKind.VQVAE_ENCODE, GraphKind.VQVAE_DECODE) else 0
+    """Estimate the time to trace a graph, as a multiple of the cheapest kind (measured with the preset `tiny`)."""
+    deeper = spec.level if spec.kind in VQVAE_GRAPHS else 0
     return _EFFORT[spec.kind] + deeper
 
 

@@ -1,9 +1,8 @@
-"""Weight-only quantisation: small values and scales for a matrix, and back.
+"""Weight-only quantisation of matrices, and dequantisation.
 
-Weights are `(in, out)`, as the models hold them. A scale belongs to one output column and a group of
-neighbouring inputs: all of them in int8 and fp8, 32 in int4 (the state width 480 of the released
-upsamplers has no larger power of two as a divisor). It is positive, and there is no zero point,
-because TensorRT takes nothing else.
+Weights are `[in, out]`, as in the models. A scale belongs to one output column and a group of consecutive inputs: all
+inputs in int8 and fp8, 32 in int4 (`INT4_GROUP`). Scales are positive and there is no zero point, because TensorRT
+supports nothing else.
 """
 
 from __future__ import annotations
@@ -19,40 +18,40 @@ from jukebox_deploy.errors import ExportError
 
 @dataclass(frozen=True)
 class WeightFormat:
-    """One way to store a matrix."""
+    """A format for the weights of a matrix."""
 
-    dtype: str  # as ONNX spells it, in lower case
+    dtype: str  # ONNX's name of the element type, in lower case
     bits: int
-    group: int | None  # inputs per scale; `None`: all of them
-    storage: torch.dtype  # of the values in PyTorch, which has no type of 4 bits
-    smallest: float  # value
-    largest: float  # value
-    clipping: tuple[float, ...] = (1.0,)  # largest weights to try as the largest value, over the largest of the group
+    group: int | None  # inputs per scale; `None`: all inputs
+    storage: torch.dtype  # element type in PyTorch, which has no 4-bit type
+    smallest: float  # smallest value of the element type that is used
+    largest: float  # largest value
+    clipping: tuple[float, ...] = (1.0,)  # clipping ratios to try: clipping threshold over the group's largest weight
 
     @staticmethod
     def of(weights: LinearWeights) -> WeightFormat:
-        """The format that the option names; `ExportError` where weights are stored in the precision."""
+        """Return the format of quantised weights. Raises `ExportError` for weights that are not quantised."""
         if weights not in _FORMATS:
-            raise ExportError(f"{weights} is no format of quantised weights; choose {', '.join(_FORMATS)}.")
+            raise ExportError(f"{weights} is not a format of quantised weights; choose {', '.join(_FORMATS)}.")
         return _FORMATS[weights]
 
     def group_size(self, inputs: int) -> int:
-        """Inputs per scale of a matrix with so many inputs."""
+        """Return the number of inputs per scale, for a matrix with that many inputs."""
         return inputs if self.group is None else self.group
 
     def fits(self, shape: tuple[int, ...]) -> bool:
-        """Whether a matrix of this shape falls into whole groups."""
+        """Return whether the shape is that of a matrix whose inputs can be divided into whole groups."""
         return len(shape) == 2 and shape[0] % self.group_size(shape[0]) == 0
 
     def round(self, scaled: Tensor) -> Tensor:
-        """The nearest values, as float32; changes its argument."""
+        """Round to the nearest values of the format, as float32; the argument is overwritten."""
         clamped = scaled.clamp_(self.smallest, self.largest)
         return clamped.to(self.storage).float() if self.storage.is_floating_point else clamped.round_()
 
 
-# In 8 bits the rounding is so fine that clipping the largest weight of a column always costs more than it gains.
+# Only int4 tries clipping: rounding to 8 bits is so fine that clipping a column's largest weight never pays off.
 _INT4_CLIPPING = tuple(1.04 - 0.03 * step for step in range(17))
-_FP8_LARGEST = torch.finfo(torch.float8_e4m3fn).max  # 448; what is larger would become no number
+_FP8_LARGEST = torch.finfo(torch.float8_e4m3fn).max  # 448; larger values would become NaN
 _FORMATS = {
     LinearWeights.INT8: WeightFormat("int8", 8, None, torch.int8, -128, 127),
     LinearWeights.INT4: WeightFormat("int4", 4, INT4_GROUP, torch.int8, -8, 7, _INT4_CLIPPING),
@@ -62,22 +61,23 @@ _FORMATS = {
 
 @dataclass(frozen=True)
 class QuantisedWeight:
-    """A matrix as small values and scales."""
+    """A matrix as quantised values with scales."""
 
-    values: Tensor  # [in, out] in the storage of its format
-    scales: Tensor  # [groups, out] in the dtype they are stored in
+    values: Tensor  # [in, out], in the `storage` dtype of its format
+    scales: Tensor  # [groups, out], in the dtype in which they are stored
 
     def dequantise(self) -> Tensor:
-        """The matrix `[in, out]` that engines multiply with, in the scales' dtype."""
+        """Return the matrix `[in, out]` that engines multiply with, in the dtype of the scales."""
         inputs, outputs = self.values.shape
         grouped = self.values.view(len(self.scales), inputs // len(self.scales), outputs)
         return (grouped.float() * self.scales.float()[:, None]).to(self.scales.dtype).reshape(inputs, outputs)
 
 
 def choose_scales(group: Tensor, form: WeightFormat, dtype: torch.dtype, weights: Tensor | None = None) -> Tensor:
-    """A scale per column of `[inputs, out]`, rounded to `dtype`: the one with the least squared error of a grid.
+    """Choose a scale for each column of `[inputs, out]`, rounded to `dtype`.
 
-    `weights` `[inputs]`: how much an error of each input counts.
+    Of the scales for the format's clipping ratios, it has the least squared error, to which inputs contribute with
+    `weights` `[inputs]` (default: equally).
     """
     magnitude = group.abs().amax(0)
     best, least = torch.ones_like(magnitude), torch.full_like(magnitude, torch.inf)
@@ -91,15 +91,15 @@ def choose_scales(group: Tensor, form: WeightFormat, dtype: torch.dtype, weights
 
 
 def _positive(scale: Tensor, dtype: torch.dtype) -> Tensor:
-    """Scales as they will be stored, none of them zero: a column of zeros has any scale."""
+    """Round scales to the dtype in which they are stored, but not to zero, which a column of zeros would have."""
     smallest = torch.finfo(dtype).tiny
     return scale.clamp(min=smallest).to(dtype).to(scale.dtype)
 
 
 def quantise(weight: Tensor, form: WeightFormat, dtype: torch.dtype) -> QuantisedWeight:
-    """Round each weight to the nearest value times its scale; scales in `dtype`.
+    """Round each weight to the nearest value of the format times its scale; scales in `dtype`.
 
-    Raises `ExportError` for a matrix that holds infinities or NaN, or does not fall into whole groups.
+    Raises `ExportError` for infinities or NaN, and for a shape that does not fit the format.
     """
     weight = require_quantisable(weight, form)
     groups = weight.split(form.group_size(len(weight)))
@@ -109,17 +109,23 @@ def quantise(weight: Tensor, form: WeightFormat, dtype: torch.dtype) -> Quantise
 
 
 def require_quantisable(weight: Tensor, form: WeightFormat) -> Tensor:
-    """The matrix in float32; `ExportError` for infinities or NaN, and for a shape without whole groups."""
+    """Return the matrix in float32.
+
+    Raises `ExportError` for infinities or NaN, and for a shape that does not fit the format.
+    """
     if not form.fits(tuple(weight.shape)):
-        raise ExportError(f"a matrix {list(weight.shape)} does not fall into groups of {form.group} inputs.")
+        raise ExportError(
+            f"weights of shape {list(weight.shape)} cannot be quantised; expected a matrix with a multiple of "
+            f"{form.group or 1} inputs."
+        )
     weight = weight.float()
     if not bool(torch.isfinite(weight).all()):
-        raise ExportError("a weight is infinite or no number, and cannot be quantised. Import the checkpoint again.")
+        raise ExportError("a weight is infinite or NaN, so it cannot be quantised. Import the checkpoint again.")
     return weight
 
 
 def column_error(expected: Tensor, found: Tensor) -> float:
-    """The largest error of an output column, as a norm over that of the column expected."""
+    """Return the largest relative error of an output column: the norm of the error over that of the expected column."""
     norms = expected.float().norm(dim=0)
     errors = (expected.float() - found.float()).norm(dim=0)
     return float((errors / norms.clamp(min=1e-12)).max())

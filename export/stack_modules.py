@@ -1,6 +1,6 @@
-"""The modules that the graph of a stack is made of, each traced once however often it is called.
+"""The modules of which the graph of a stack consists; each is traced once, however often it is called.
 
-Each has its weights under `model`, and says which tensors of the graph go in and come out.
+Each module has its weights under `model`. The names of its inputs and outputs are those of tensors of the graph.
 """
 
 from __future__ import annotations
@@ -18,12 +18,12 @@ from jukebox_deploy.models.transformer import Layer
 
 
 def _queries(graph: WindowGraph) -> int:
-    """Positions of a slot that the graph works on."""
+    """Return the number of positions of a slot that one run of the graph processes."""
     return 1 if graph.spec.kind is GraphKind.STEP else graph.model.core.transformer.geometry.block_length
 
 
 class LocateModule(nn.Module):
-    """From a window's position to addresses in the caches."""
+    """Maps a window's position to addresses in the caches."""
 
     def __init__(self, graph: WindowGraph) -> None:
         super().__init__()
@@ -35,17 +35,17 @@ class LocateModule(nn.Module):
 
     @property
     def output_names(self) -> tuple[str, ...]:
-        """Names in the graph of what comes out."""
+        """Names of the outputs in the graph."""
         return ("entry_position", *(f"{name}_{field}" for name, fields in self.fields.items() for field in fields))
 
     def forward(self, position: Tensor) -> tuple[Tensor, ...]:
-        """Position -> in the order of `output_names`."""
+        """Map the position to the outputs, in the order of `output_names`."""
         position, addresses = self.model.locate(position, self.queries)
         return (position, *(getattr(addresses[n], field) for n, fields in self.fields.items() for field in fields))
 
 
 class EntryModule(nn.Module):
-    """From a window's state to rows of the stack."""
+    """Maps a window's state to the stack's input rows."""
 
     def __init__(self, graph: WindowGraph) -> None:
         super().__init__()
@@ -57,24 +57,24 @@ class EntryModule(nn.Module):
 
     @property
     def input_names(self) -> tuple[str, ...]:
-        """Names in the graph of what goes in."""
+        """Names of the inputs in the graph."""
         return ("entry_position", *self.state_names)
 
     @property
     def output_names(self) -> tuple[str, ...]:
-        """Names in the graph of what comes out; the exit of a step may need the conditioning rows again."""
+        """Names of the outputs in the graph, with the conditioning rows if the exit of a step adds them again."""
         return ("rows", "conditioning_rows") if self.model.readds_conditioning else ("rows",)
 
     def forward(self, position: Tensor, *tensors: Tensor) -> tuple[Tensor, ...]:
-        """In the order of `input_names`, out in the order of `output_names`."""
+        """Map the inputs, in the order of `input_names`, to the outputs, in the order of `output_names`."""
         named = dict(zip(self.names, tensors, strict=True))
-        window = self.gather_window(named | {"position": position, "known_end": position})  # it needs no known end
+        window = self.gather_window(named | {"position": position, "known_end": position})  # `known_end` is not used
         rows, conditioning = self.model.embed(window, position, self.queries)
         return (rows,) if conditioning is None or not self.model.readds_conditioning else (rows, conditioning)
 
 
 class CachedLayerModule(nn.Module):
-    """A layer with a cache."""
+    """A layer with a KV cache."""
 
     def __init__(self, layer: Layer, pattern: CachePattern, fields: tuple[str, ...]) -> None:
         super().__init__()
@@ -83,7 +83,7 @@ class CachedLayerModule(nn.Module):
         self.fields = fields
 
     def forward(self, rows: Tensor, *tensors: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-        """Rows, address fields, past key, past value -> rows, present key, present value."""
+        """Map rows, address fields, past key and past value to rows, present key and present value."""
         *address, key, value = tensors
         fields: dict[str, Any] = dict(zip(self.fields, address, strict=True))
         rows, present = self.model.forward_cached(rows, self.pattern, Address(**fields), KeyValue(key, value))
@@ -91,19 +91,19 @@ class CachedLayerModule(nn.Module):
 
 
 class CrossLayerModule(nn.Module):
-    """A layer that looks at the lyrics."""
+    """A cross-attention layer, which attends to the lyrics."""
 
     def __init__(self, layer: Layer) -> None:
         super().__init__()
         self.model = layer
 
     def forward(self, rows: Tensor, key: Tensor, value: Tensor) -> Tensor:
-        """Rows, the lyrics' keys and values -> rows."""
+        """Map rows and the lyrics' keys and values to rows."""
         return self.model.forward_cross(rows, KeyValue(key, value))
 
 
 class ExitModule(nn.Module):
-    """From the stack's output and the window's state to what the graph gives."""
+    """Maps the stack's output and the window's state to the outputs of the graph."""
 
     names: tuple[str, ...]
 
@@ -115,30 +115,30 @@ class ExitModule(nn.Module):
 
     @property
     def input_names(self) -> tuple[str, ...]:
-        """Names in the graph of the window's state."""
+        """Names in the graph of the inputs from the window's state."""
         return tuple(self.graph_spec.tensor(name).input_name for name in self.names)
 
     @property
     def output_names(self) -> tuple[str, ...]:
-        """Names in the graph of what comes out: all outputs but the caches."""
+        """Names of the outputs in the graph, which are all outputs except the caches."""
         return tuple(t.output_name for t in self.graph_spec.outputs if not t.in_place)
 
     def hidden_names(self, rows: str) -> tuple[str, ...]:
-        """Names in the graph of what comes from the stack and the entry."""
+        """Return the names in the graph of the inputs from other modules; `rows` is the stack's output."""
         raise NotImplementedError
 
 
 class StepExitModule(ExitModule):
-    """Logits, and the choice of the next code."""
+    """Exit of a step: computes logits, and chooses the next code."""
 
     names = ("codes", "position", "known_end", *Choice._fields)
 
     def hidden_names(self, rows: str) -> tuple[str, ...]:
-        """The stack's output, the position within the context, and the conditioning rows if they are added again."""
+        """Return the names of the stack's output, the position, and the conditioning rows if they are added again."""
         return (rows, "entry_position", *(("conditioning_rows",) if self.model.readds_conditioning else ()))
 
     def forward(self, hidden: Tensor, position: Tensor, *tensors: Tensor) -> tuple[Tensor, ...]:
-        """In the order of `hidden_names` and `input_names`, out in the order of `output_names`."""
+        """Map the inputs, in the order of `hidden_names` and `input_names`, to those in the order of `output_names`."""
         conditioning, tensors = (tensors[0], tensors[1:]) if self.model.readds_conditioning else (None, tensors)
         named: Named = dict(zip(self.names, tensors, strict=True))
         choice = Choice(**{name: named[name] for name in Choice._fields})
@@ -148,14 +148,14 @@ class StepExitModule(ExitModule):
 
 
 class PrefillExitModule(ExitModule):
-    """The new position."""
+    """Exit of a prefill: computes the new position."""
 
     names = ("position", "known_end")
 
     def hidden_names(self, rows: str) -> tuple[str, ...]:
-        """Nothing: a prefill is there for its caches."""
+        """Return no names: a prefill only fills caches, and does not use the stack's output."""
         return ()
 
     def forward(self, position: Tensor, known_end: Tensor) -> Tensor:
-        """Position and known end -> the new position."""
+        """Map position and known end to the new position."""
         return self.model.leave_prefill(position, known_end)

@@ -1,10 +1,9 @@
-"""Sizes that may change are traced as numbers that stand in for them, and put back as symbols afterwards.
+"""Stand-ins: numbers in place of dynamic sizes during tracing, which are replaced by symbols afterwards.
 
-Tracing with symbolic sizes takes three to four times as long: torch reasons about every stride of
-every tensor. Tensors are fake while tracing, so a stand-in may be a prime far above any size of a
-model; every number of a traced graph that is a multiple of it can only have come from that size.
-A number that is as large but no multiple is an error, and all graphs are compared with the model
-at other sizes than the stand-ins.
+Tracing with symbolic sizes takes three to four times as long, because torch reasons about every stride of every tensor.
+Tensors are fake while tracing, so a stand-in can be a prime that is larger than any size of a model. Then a multiple of
+it in a traced graph can only come from that size. A number that is as large but not a multiple is an error. All graphs
+are also compared with the model at sizes other than the stand-ins.
 """
 
 from __future__ import annotations
@@ -19,23 +18,23 @@ from jukebox_deploy.contract import GraphSpec
 from jukebox_deploy.errors import ExportError
 
 _PRIMES = (1_000_003, 7_000_003)
-"""Larger than any fixed size of a model; their multiples meet only far above every size."""
+"""Stand-ins: larger than any fixed size of a model, and without a common multiple in the range of real sizes."""
 
 _NO_END = (np.iinfo(np.int32).max, np.iinfo(np.int64).max)
-"""Ends of slices that go on to the end."""
+"""End indices of slices that extend to the end of an axis."""
 
 
 def sizes_to_trace(spec: GraphSpec) -> dict[str, int]:
-    """A size for each symbol of a graph: the only possible one, or a stand-in."""
+    """Return a size for each symbol of a graph: the only possible one, or a stand-in."""
     primes = iter(_PRIMES)
     return {r.symbol: r.minimum if r.minimum == r.maximum else next(primes) for r in spec.ranges}
 
 
 def restore_symbols(graph: ir.Graph, inputs: Sequence[ir.Value], sizes: Mapping[str, int]) -> None:
-    """Replace in a traced graph, and in the shapes of its values, every stand-in by its symbol.
+    """Replace every stand-in in a traced graph, and in the shapes of its values, by its symbol.
 
-    At run time a size is read from the first of `inputs` that has it. `sizes`: of `sizes_to_trace`.
-    Raises `ExportError` for a number that could not be traced back to one symbol.
+    At run time, a size is read from the first of `inputs` that has it. `sizes` comes from `sizes_to_trace`.
+    Raises `ExportError` for a number that cannot be attributed to a single symbol.
     """
     symbols = {symbol: size for symbol, size in sizes.items() if size in _PRIMES}
     if not symbols:
@@ -53,27 +52,28 @@ def restore_symbols(graph: ir.Graph, inputs: Sequence[ir.Value], sizes: Mapping[
 
 @dataclass(frozen=True)
 class _Multiple:
-    """A number of a traced graph: `factor` times the size of a symbol."""
+    """A number in a traced graph that is `factor` times the size of a symbol."""
 
     symbol: str
     factor: int
 
 
 def _as_multiple(number: int, symbols: Mapping[str, int]) -> _Multiple | None:
-    """None for a number that no stand-in is behind; the end of a slice without an end is one.
+    """Return the symbol and factor of a number; `None` for a number that is not derived from a stand-in.
 
-    Multiples go far beyond 32 bits: slots times the positions of a window.
+    Large numbers without a stand-in are the ends of open slices. There is no upper limit, because multiples (such as
+    slots times the positions of a window) may exceed 32 bits.
     """
     if number < min(symbols.values()) or number in _NO_END:
         return None
     for symbol, size in symbols.items():
         if number % size == 0:
             return _Multiple(symbol, number // size)
-    raise ExportError(f"the traced graph has the number {number}, which comes from none of {dict(symbols)} alone.")
+    raise ExportError(f"the traced graph has the number {number}, which is not a multiple of any of {dict(symbols)}.")
 
 
 def _symbolic(dimension: int | ir.SymbolicDim, symbols: Mapping[str, int]) -> int | str | None:
-    """A dimension of a traced value: as it is, a symbol, or unknown."""
+    """Convert a dimension of a traced value: a stand-in becomes its symbol, a multiple of one becomes unknown."""
     if not isinstance(dimension, int):
         return dimension.value
     if dimension < min(symbols.values()):
@@ -82,17 +82,17 @@ def _symbolic(dimension: int | ir.SymbolicDim, symbols: Mapping[str, int]) -> in
 
 
 class _Restorer:
-    """Replaces constants of one graph; reads each size once."""
+    """Replaces constants of one graph by sizes that are read from its inputs, each only once."""
 
     def __init__(self, graph: ir.Graph, inputs: Sequence[ir.Value], symbols: Mapping[str, int]) -> None:
         self._graph = graph
         self._inputs = inputs
         self._symbols = symbols
-        self._begin = graph[0]  # sizes are read before everything else
+        self._begin = graph[0]  # nodes that read sizes are inserted before this one
         self._multiples: dict[_Multiple, ir.Value] = {}
 
     def restore(self, node: ir.Node, index: int, constant: np.ndarray) -> None:
-        """Replace one constant input of a node, if a stand-in is in it."""
+        """Replace a constant input of a node, if it contains a stand-in."""
         multiples = [_as_multiple(int(number), self._symbols) for number in constant.flat]
         if not any(multiples):
             return
@@ -102,7 +102,10 @@ class _Restorer:
             )
             return
         if constant.ndim > 1:
-            raise ExportError(f"the traced graph has a table of shape {constant.shape} that depends on a size.")
+            raise ExportError(
+                f"the traced graph has a constant of shape {constant.shape} that depends on a dynamic size; expected "
+                "at most one dimension."
+            )
         pieces = [
             self._size(m) if m else self._constant([int(n)]) for n, m in zip(constant.flat, multiples, strict=True)
         ]
@@ -110,7 +113,7 @@ class _Restorer:
         node.replace_input_with(index, joined if constant.ndim else self._add("Squeeze", [joined]))
 
     def _size(self, multiple: _Multiple) -> ir.Value:
-        """A multiple of a size as a tensor of one number, read from an input."""
+        """Return a multiple of a size as a tensor `[1]`, which nodes read from an input."""
         if multiple not in self._multiples:
             value, axis, factor = self._source(multiple.symbol)
             size = self._add("Shape", [value], start=axis, end=axis + 1)
@@ -121,7 +124,7 @@ class _Restorer:
         return self._multiples[multiple]
 
     def _source(self, symbol: str) -> tuple[ir.Value, int, int]:
-        """The first input with an axis of this size: the input, the axis, and how many times the size it has."""
+        """Return the first input that has this size, the axis that has it, and the axis's length over the size."""
         for value in self._inputs:
             for axis, dimension in enumerate(value.shape or ()):
                 found = _as_multiple(dimension, self._symbols) if isinstance(dimension, int) else None
@@ -142,7 +145,7 @@ class _Restorer:
 
 
 def _integers(value: ir.Value) -> np.ndarray | None:
-    """The numbers of a constant of 64-bit integers."""
+    """Return the values of a constant of 64-bit integers; `None` for any other value."""
     tensor = ir.convenience.get_const_tensor(value)
     return tensor.numpy() if tensor is not None and tensor.dtype == ir.DataType.INT64 else None
 

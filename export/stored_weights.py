@@ -1,7 +1,7 @@
-"""Quantised weights in a traced graph: `DequantizeLinear` in front of the `MatMul`.
+"""Quantised weights in a traced graph: a `DequantizeLinear` before the `MatMul`.
 
-It is standard ONNX. ONNX Runtime fuses the two into one kernel for integers on a CPU, TensorRT into
-one on a GPU.
+This is standard ONNX. The runtime fuses both nodes into one kernel: ONNX Runtime for integers on a CPU, TensorRT on a
+GPU.
 """
 
 from __future__ import annotations
@@ -18,15 +18,15 @@ from jukebox_deploy.export.weights import SCALES
 
 
 def store_quantised(spec: GraphSpec, model: ir.Model, names: Collection[str], form: WeightFormat) -> int:
-    """Make these parameters of a traced graph small values with scales, as far as it has them; returns how many.
+    """Replace those of the named parameters that a traced graph uses by quantised values with scales.
 
-    Raises `ExportError` for a parameter that the graph does not multiply with.
+    Returns their number. Raises `ExportError` for a parameter that is used for anything but a single `MatMul`.
     """
     chosen = [value for value in parameters(spec, model) if value.name in names]
     for weight in chosen:
         if weight.uses():
             _dequantise(spec, model.graph, weight, form)
-        else:  # a prefill does nothing with what its last layer gives
+        else:  # a prefill does not use the output of its last layer
             model.graph.inputs.remove(weight)
     return sum(bool(weight.uses()) for weight in chosen)
 
@@ -39,7 +39,7 @@ def _dequantise(spec: GraphSpec, graph: ir.Graph, weight: ir.Value, form: Weight
     assert weight.shape is not None
     assert weight.type is not None
     inputs, outputs = weight.shape.numpy()
-    # One scale per column is a row of scales along the last axis; groups of inputs are blocks along the first.
+    # One scale per column is a vector along the last axis; groups of inputs are blocks along the first axis.
     shape = [outputs] if form.group is None else [inputs // form.group, outputs]
     attributes = {"axis": 1} if form.group is None else {"axis": 0, "block_size": form.group}
     scales = ir.Value(name=f"{weight.name}{SCALES}", shape=ir.Shape(shape), type=weight.type)

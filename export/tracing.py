@@ -1,7 +1,7 @@
-"""From a declared graph to an ONNX model whose initialisers point into a weight file.
+"""Tracing of a declared graph to an ONNX model, whose initialisers refer to a weight file.
 
-The model is built on fake tensors, so tracing a five-billion-parameter prior takes no more memory
-than tracing a tiny one.
+Models are built with fake tensors, so tracing a prior with five billion parameters takes no more memory than tracing a
+tiny one.
 """
 
 from __future__ import annotations
@@ -41,13 +41,13 @@ def _cache_update(past: Any, update: Any, index: Any) -> Any:
 
 
 def _stable_sort(values: Any, stable: bool | None = None, dim: int = -1, descending: bool = False) -> Any:
-    # TopK over the whole axis puts the lower index first among equals, as a stable sort does.
+    # TopK over the whole axis puts equal values in order of their index, like a stable sort.
     length: Any = op.Constant(value_ints=[values.shape[dim]])
     return op.TopK(values, length, axis=dim, largest=int(descending), sorted=1)
 
 
 def _index(values: Any, indices: Sequence[Any]) -> Any:
-    # One tensor of indices into the first axis, which is all that the models do; torch's own makes a GatherND of it.
+    # The models only index the first axis with one tensor, which is a Gather; torch's translation makes a GatherND.
     (index,) = indices
     return op.Gather(values, index, axis=0)
 
@@ -62,7 +62,7 @@ def _translations() -> dict[Callable[..., Any], Callable[..., Any]]:
 
 @dataclass(frozen=True)
 class GraphToTrace:
-    """A graph, how its model is made (on fake tensors), and the parts that it is cut into."""
+    """A graph, a function that builds its model (with fake tensors), and the parts into which the graph is cut."""
 
     spec: GraphSpec
     build_model: ModelBuilder
@@ -70,15 +70,15 @@ class GraphToTrace:
 
     @property
     def tables(self) -> tuple[GraphSpec, ...]:
-        """The tables of what comes out: the parts', or the graph's own."""
+        """The declarations of the resulting models: those of the parts, or the graph's own."""
         return self.parts or (self.spec,)
 
 
 def trace_together(graphs: Sequence[GraphToTrace]) -> list[list[ir.Model]]:
-    """Trace several graphs in one call of the exporter, which costs a second or two before it does anything.
+    """Trace several graphs in one call of the exporter, because each call has a fixed cost of a second or two.
 
-    Gives the models of each graph's `tables`. Parameters are inputs of a traced graph behind the declared ones
-    (see `tie`). Raises `ExportError`.
+    Returns the models of each graph's `tables`. Parameters are inputs of a traced graph after the declared ones (see
+    `tie`). Raises `ExportError`.
     """
     with FakeTensorMode(allow_non_fake_inputs=True):
         made = [graph_calls(graph_module(graph.spec, graph.build_model())) for graph in graphs]
@@ -98,7 +98,7 @@ def _assemble_tables(graph: GraphToTrace, made: GraphCalls, modules: Sequence[Tr
 
 
 def _make_pieces(spec: GraphSpec, made: GraphCalls) -> list[Piece]:
-    """Every module of a graph where it is called first. Running all calls gives the next ones example inputs."""
+    """Make a piece of the first call of every module. All calls run, to get example inputs for later ones."""
     sizes = sizes_to_trace(spec)
     tensors = {t.input_name: torch.empty(t.shape(sizes), dtype=getattr(torch, t.dtype)) for t in spec.inputs}
     pieces: dict[str, Piece] = {}
@@ -110,12 +110,12 @@ def _make_pieces(spec: GraphSpec, made: GraphCalls) -> list[Piece]:
 
 
 def parameter_dtypes(spec: GraphSpec, model: ir.Model) -> dict[str, torch.dtype]:
-    """The dtype in which a traced graph wants each of its model's parameters."""
+    """Return the dtype that a traced graph needs for each parameter."""
     return {str(value.name): _TORCH_TYPES[value.dtype] for value in parameters(spec, model)}
 
 
 def parameters(spec: GraphSpec, model: ir.Model) -> list[ir.Value]:
-    """The inputs of a traced graph behind the declared ones."""
+    """Return the parameters of a traced graph, which are its inputs after the declared ones."""
     return list(model.graph.inputs)[len(spec.inputs) :]
 
 
@@ -127,7 +127,7 @@ _TORCH_TYPES: dict[ir.DataType | None, torch.dtype] = {
 
 
 def tie(spec: GraphSpec, model: ir.Model, weights: WeightFile) -> None:
-    """Turn the parameters of a traced graph into initialisers that point into a weight file."""
+    """Turn the parameters of a traced graph into initialisers that refer to a weight file."""
     for value in parameters(spec, model):
         model.graph.inputs.remove(value)
         value.const_value = weights.external_tensor(str(value.name))
@@ -144,17 +144,17 @@ def _export(graphs: str, pieces: Sequence[Piece]) -> ir.Model:
                 dynamo=True,
                 opset_version=OPSET,
                 custom_translation_table=_translations(),
-                optimize=False,  # would read the weights, which are fake
+                optimize=False,  # the optimiser would read the weights, which are fake
                 verbose=False,
             )
-        except Exception as error:  # torch.onnx raises many kinds
+        except Exception as error:  # torch.onnx has many exception types
             raise ExportError(f"{graphs} could not be traced: {_reason(error)}") from error
     assert program is not None
     return program.model
 
 
 def _reason(error: BaseException) -> str:
-    """The first line of an error, which says where torch failed, and of the innermost one behind it, which says why."""
+    """Combine the first line of an error, which says where torch failed, with that of its root cause."""
     cause = error
     while cause.__cause__ is not None:
         cause = cause.__cause__
@@ -163,7 +163,7 @@ def _reason(error: BaseException) -> str:
 
 
 def _first_line(error: BaseException) -> str:
-    """Without the codes that colour it in a terminal, and without torch's announcement of further lines."""
+    """Return the first line of an error message, without terminal colours and torch's `Next steps:`."""
     lines = _COLOUR.sub("", str(error)).strip().splitlines() or [type(error).__name__]
     return lines[0].removesuffix(" Next steps:")
 
@@ -173,7 +173,7 @@ _COLOUR = re.compile(r"\x1b\[[0-9;]*m")
 
 @contextlib.contextmanager
 def _quiet() -> Iterator[None]:
-    """Hold back what the exporter says about packages and deprecations that are not ours."""
+    """Suppress the exporter's messages about other packages and deprecations."""
     logger = logging.getLogger("torch.onnx")
     level = logger.level
     logger.setLevel(logging.ERROR)

@@ -1,4 +1,4 @@
-"""Is the graph the model? Structure by ONNX's own checks, numbers by comparison, misses are errors."""
+"""Validation of exported graphs: ONNX's own structural checks, and comparison of numbers with the model."""
 
 from __future__ import annotations
 
@@ -14,38 +14,38 @@ from jukebox_deploy.errors import ExportError, ParityError
 
 @dataclass(frozen=True)
 class Limits:
-    """How far a graph may be from its model where both compute in the same precision."""
+    """Tolerances for the difference between a graph and its model, which compute in the same precision."""
 
-    relative_error: float  # of a tensor, over its largest value
-    mean_kl: float  # nats, of the probabilities of codes
-    top1: float  # least share of positions with the same most likely code
-    equal_codes: float | None  # least share of codes chosen alike; `None`: two can be as good as equal, either is right
+    relative_error: float  # largest error of a tensor over its largest value
+    mean_kl: float  # nats; mean KL divergence of the probabilities of codes
+    top1: float  # smallest share of positions with the same most likely code
+    equal_codes: float | None  # smallest share of equal greedy codes; `None`: no limit, as rounding decides near ties
 
 
 LIMITS = {
     Precision.FP32: Limits(1e-5, 1e-8, 1.0, 1.0),
     Precision.FP16: Limits(1e-2, 1e-3, 0.95, None),
-    Precision.BF16: Limits(8e-2, 6e-2, 0.8, None),  # rounds eight times as coarsely, which the distance has squared
+    Precision.BF16: Limits(8e-2, 6e-2, 0.8, None),  # rounding is 8 times as coarse, so KL grows about 64 times
 }
-"""Of a graph's own precision (`GraphSpec.precision`): the VQ-VAE and what conditions a window are fp32 everywhere."""
+"""Limits by a graph's own precision (`GraphSpec.precision`): the VQ-VAE and conditioning graphs are fp32 everywhere."""
 
 Statistics = Mapping[str, float]
-"""Of one tensor's errors, by what they are called."""
+"""Statistics of one tensor's errors, by name."""
 
 
 @dataclass(frozen=True)
 class TensorParity:
-    """How far one tensor is off."""
+    """The error of one tensor."""
 
     tensor: str
-    largest_error: float  # absolute; for integers and flags the share of unequal elements
-    relative_error: float  # over the largest expected value
-    tolerance: float  # of the relative error
-    statistics: Statistics | None = None  # of all its elements, if they were asked for
+    largest_error: float  # absolute; for integers and booleans the share of unequal elements
+    relative_error: float  # largest error over the largest expected value
+    tolerance: float  # limit of the relative error
+    statistics: Statistics | None = None  # statistics of all elements, if requested
 
     @property
     def holds(self) -> bool:
-        """Whether the error is within the tolerance (a NaN is not)."""
+        """Whether the error is within the tolerance (NaN is not)."""
         return self.relative_error <= self.tolerance
 
     def __str__(self) -> str:
@@ -56,7 +56,7 @@ class TensorParity:
 
 
 def check_structure(path: Path, spec: GraphSpec) -> None:
-    """ONNX's checker and strict shape inference on a saved graph, and its names against the table.
+    """Check a saved graph with ONNX's checker and strict shape inference, and its names against the declaration.
 
     Raises `ExportError`.
     """
@@ -84,16 +84,16 @@ def compare(
     precision: Precision,
     measure: Callable[[np.ndarray, np.ndarray], Statistics] | None = None,
 ) -> list[TensorParity]:
-    """Compare arrays of the same names, found ones as they come; integers and flags must be equal.
+    """Compare arrays by name, one after the other as `found` yields them; integers and booleans must be equal.
 
-    `measure`: what else is told of each tensor. Raises `ParityError` for names or shapes that differ.
+    `measure` computes further statistics of each tensor. Raises `ParityError` for names or shapes that differ.
     """
     rows = []
     for name, array in found:
         row = _compare(name, expected[name], array, precision)
         rows.append(row if measure is None else replace(row, statistics=measure(expected[name], array)))
     if missing := set(expected) - {row.tensor for row in rows}:
-        raise ParityError(f"expected {sorted(missing)} as well.")
+        raise ParityError(f"the tensors {sorted(missing)} are missing.")
     return rows
 
 
@@ -110,16 +110,16 @@ def _compare(name: str, expected: np.ndarray, found: np.ndarray, precision: Prec
 
 
 def _unequal_share(name: str, expected: np.ndarray, precision: Precision) -> float:
-    """Of integers all must be equal, but for a code that a step in half precision draws.
+    """Return the permitted share of unequal integers: none, except for the code that a step in half precision draws.
 
-    The number that it is drawn with may lie within the rounding of a border between two codes.
+    The random number for this code may lie so close to the border between two codes that rounding decides.
     """
     draws = precision is not Precision.FP32 and name.removeprefix("present_") == "codes"
     return 1 / expected.shape[-1] if draws else 0.0
 
 
 def require_parity(graph: str, where: str, rows: Sequence[TensorParity]) -> None:
-    """Raise `ParityError` with a line per tensor that misses its tolerance."""
+    """Raise `ParityError`, with a line for each tensor that exceeds its tolerance, if there are any."""
     misses = [row for row in rows if not row.holds]
     if not misses:
         return

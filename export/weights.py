@@ -1,7 +1,7 @@
-"""One weight file per model, shared by all its graphs, written tensor by tensor.
+"""The weight file of a model, which all its graphs share, written tensor by tensor.
 
-Graphs are traced without weights; their initialisers then point into this file. So no more than one
-tensor is in memory at a time, and the step and the prefill store what they share once.
+Graphs are traced without weights, and their initialisers then refer to this file. So only one tensor is in memory at a
+time, and weights that step and prefill share are stored once.
 """
 
 from __future__ import annotations
@@ -20,35 +20,35 @@ from jukebox_deploy.export.quantisation import QuantisedWeight, WeightFormat
 from jukebox_deploy.files import atomic_path
 
 ALIGNMENT = 4096
-"""Offsets are multiples of a memory page, so that runtimes can map the tensors as they are."""
+"""Alignment of tensors in bytes: a memory page, so that runtimes can memory-map them."""
 
 TensorLoader = Callable[[], Tensor]
 """Reads one tensor of a checkpoint."""
 
 
 SCALES = "_scale"
-"""Ends the name of a quantised weight's scales."""
+"""Suffix of the name of a quantised weight's scales."""
 
 
 @dataclass(frozen=True)
 class StoredTensor:
-    """Where a tensor lies in a weight file."""
+    """The location of a tensor in a weight file."""
 
     offset: int
     length: int  # bytes
-    dtype: str  # as ONNX spells it, in lower case
+    dtype: str  # ONNX's name of the element type, in lower case
     shape: tuple[int, ...]
 
 
 @dataclass(frozen=True)
 class WeightFile:
-    """A weight file and what is in it, by the parameter's name."""
+    """A weight file, with its tensors by the names of the parameters."""
 
     path: Path
     tensors: Mapping[str, StoredTensor]
 
     def external_tensor(self, name: str) -> ir.ExternalTensor:
-        """A reference to a tensor, for a graph saved in the same folder; `ExportError` if it is not there."""
+        """Return a reference to a tensor, for a graph in the same folder. Raises `ExportError` if the file lacks it."""
         if name not in self.tensors:
             raise ExportError(f"the graph needs the parameter {name!r}, which {self.path.name} does not hold.")
         stored = self.tensors[name]
@@ -64,15 +64,15 @@ class WeightFile:
 
     @property
     def quantised(self) -> list[str]:
-        """Names of the weights that are small values with scales."""
+        """Names of the quantised weights, which are those that have scales."""
         return [name for name in self.tensors if name + SCALES in self.tensors]
 
     def load_quantised(self, name: str) -> QuantisedWeight:
-        """One quantised weight, read from the file."""
+        """Read one quantised weight from the file."""
         values = self.external_tensor(name).numpy()
         if self.tensors[name].dtype in ("int8", "int4"):
             tensor = torch.from_numpy(values.astype(np.int8))
-        else:  # a type that NumPy does not know by itself
+        else:  # fp8, which NumPy and PyTorch can only exchange as bytes
             tensor = torch.from_numpy(values.view(np.uint8).copy()).view(torch.float8_e4m3fn)
         scales = torch.from_numpy(self.external_tensor(name + SCALES).numpy().view(np.uint8).copy())
         dtype = getattr(torch, self.tensors[name + SCALES].dtype)
@@ -80,9 +80,9 @@ class WeightFile:
 
 
 def weights_of_graphs(graphs: Iterable[Path]) -> WeightFile:
-    """The weight file that saved graphs of one model share, as far as they use it.
+    """Return the weight file that saved graphs of one model share, with the tensors that they use.
 
-    Raises `ExportError` if there is none, or more than one.
+    Raises `ExportError` unless they use exactly one file.
     """
     import onnx
 
@@ -104,16 +104,16 @@ def weights_of_graphs(graphs: Iterable[Path]) -> WeightFile:
 
 @dataclass(frozen=True)
 class RawTensor:
-    """A tensor about to be written."""
+    """A tensor that is to be written."""
 
     name: str
-    dtype: str  # as in `StoredTensor`
+    dtype: str  # see `StoredTensor`
     shape: tuple[int, ...]
-    data: np.ndarray  # bytes
+    data: np.ndarray  # the bytes, as uint8
 
 
 def plain_tensors(dtypes: Mapping[str, torch.dtype], loaders: Mapping[str, TensorLoader]) -> Iterator[RawTensor]:
-    """Parameters, each loaded and converted to its dtype when its turn comes.
+    """Yield parameters in their dtypes; each is loaded when the iterator reaches it.
 
     Raises `ExportError` if a parameter has no loader.
     """
@@ -124,7 +124,7 @@ def plain_tensors(dtypes: Mapping[str, torch.dtype], loaders: Mapping[str, Tenso
 
 
 def quantised_tensors(name: str, weight: QuantisedWeight, form: WeightFormat) -> Iterator[RawTensor]:
-    """The values and the scales of a weight; one scale per column is `[out]`, more are `[groups, out]`."""
+    """Yield the values and the scales of a quantised weight; scales are `[out]`, or `[groups, out]` with groups."""
     values = weight.values.reshape(-1).view(torch.uint8).numpy()
     packed = values if form.bits == 8 else _pack_nibbles(values)
     yield RawTensor(name, form.dtype, tuple(weight.values.shape), packed)
@@ -132,17 +132,14 @@ def quantised_tensors(name: str, weight: QuantisedWeight, form: WeightFormat) ->
 
 
 def _pack_nibbles(integers: np.ndarray) -> np.ndarray:
-    """Two 4-bit integers per byte, the first in the lower half, as ONNX has them."""
+    """Pack two 4-bit integers per byte, the first in the lower half, as ONNX requires."""
     nibbles = integers & 0x0F
     packed: np.ndarray = nibbles[0::2] | (nibbles[1::2] << 4)
     return packed
 
 
 def write_weights(path: Path, tensors: Iterable[RawTensor]) -> WeightFile:
-    """Write tensors one after the other, each at the start of a page.
-
-    The file appears whole or not at all.
-    """
+    """Write tensors one after the other, each at the start of a memory page. The file is written atomically."""
     stored: dict[str, StoredTensor] = {}
     with atomic_path(path) as temporary, temporary.open("wb") as file:
         for tensor in tensors:

@@ -1,11 +1,13 @@
-"""Configurations and records as plain JSON data and back; reading is strict."""
+"""Conversion of configurations and records to plain JSON data and back; reading is strict."""
 
 from __future__ import annotations
 
 import dataclasses
+import functools
 import json
 import types
 import typing
+from collections.abc import Mapping, Sequence
 from enum import StrEnum
 from pathlib import Path
 from typing import Any, TypeVar
@@ -16,15 +18,24 @@ _Config = TypeVar("_Config")
 
 
 def config_to_dict(config: Any) -> dict[str, Any]:
-    """A configuration as plain JSON data."""
-    return dataclasses.asdict(config)
+    """Convert a configuration to plain JSON data."""
+    return {field.name: _plain_data(getattr(config, field.name)) for field in dataclasses.fields(config)}
+
+
+def _plain_data(value: Any) -> Any:
+    if dataclasses.is_dataclass(value):
+        return config_to_dict(value)
+    if isinstance(value, Mapping):
+        return {name: _plain_data(item) for name, item in value.items()}
+    if isinstance(value, list | tuple):
+        return [_plain_data(item) for item in value]
+    return str(value) if isinstance(value, StrEnum) else value
 
 
 def config_from_dict(kind: type[_Config], data: Any, where: str = "config") -> _Config:
-    """Build a configuration from JSON data; unknown or missing keys raise `ConfigError`."""
+    """Build a configuration from JSON data. Raises `ConfigError` for unknown or missing keys and invalid values."""
     if not isinstance(data, dict):
         raise ConfigError(f"{where}: expected an object, found {type(data).__name__}.")
-    hints = typing.get_type_hints(kind)
     fields = {f.name: f for f in dataclasses.fields(kind)}  # type: ignore[arg-type]  # kind is a dataclass
     if unknown := sorted(set(data) - set(fields)):
         raise ConfigError(f"{where}: unknown keys {unknown}; known are {sorted(fields)}.")
@@ -32,19 +43,20 @@ def config_from_dict(kind: type[_Config], data: Any, where: str = "config") -> _
     required -= {n for n, f in fields.items() if f.default_factory is not dataclasses.MISSING}
     if missing := sorted(required - set(data)):
         raise ConfigError(f"{where}: missing keys {missing}.")
+    hints = _type_hints(kind)  # type: ignore[arg-type]  # mypy does not know that classes are hashable
     values = {name: _value(hints[name], value, f"{where}.{name}") for name, value in data.items()}
     try:
         return kind(**values)
-    except (ArithmeticError, LookupError, ValueError) as error:  # nobody has checked these numbers before
-        raise ConfigError(f"{where}: numbers that cannot be ({error}).") from error
+    except (ArithmeticError, LookupError, ValueError) as error:  # numbers that the class's own checks compute with
+        raise ConfigError(f"{where}: invalid numbers ({error}).") from error
 
 
 def read_record_file(
     kind: type[_Config], path: Path, expected: str | int, error: type[JukeboxError], advice: str
 ) -> _Config:
-    """Read a JSON file of the expected `format`, which is one of its keys.
+    """Read a JSON file whose key `format` has the expected value.
 
-    Raises `error` for a file that is missing, damaged or of another format; for the last with advice.
+    Raises `error` for a file that is missing, damaged or of another format; `advice` ends the message about the format.
     """
     try:
         data = json.loads(path.read_text(encoding="utf-8"))
@@ -59,18 +71,19 @@ def read_record_file(
         raise error(f"{path} is damaged: {cause}") from cause
 
 
+_type_hints = functools.cache(typing.get_type_hints)  # a graph has hundreds of tensors
+
+
 def _value(hint: Any, value: Any, where: str) -> Any:
     """Convert one JSON value to the annotated type."""
     origin, arguments = typing.get_origin(hint), typing.get_args(hint)
+    if hint is Any:
+        return value
     if origin in (types.UnionType, typing.Union):
-        if value is None:
-            return None
-        return _value(next(a for a in arguments if a is not type(None)), value, where)
+        return _one_of(arguments, value, where)
     if origin is tuple:
-        if not isinstance(value, list | tuple):
-            raise ConfigError(f"{where}: expected a list, found {value!r}.")
-        return tuple(_value(arguments[0], item, f"{where}[{i}]") for i, item in enumerate(value))
-    if origin is dict:
+        return _items(arguments, value, where)
+    if origin in (dict, Mapping):
         if not isinstance(value, dict):
             raise ConfigError(f"{where}: expected an object, found {value!r}.")
         return {name: _value(arguments[1], item, f"{where}.{name}") for name, item in value.items()}
@@ -81,6 +94,29 @@ def _value(hint: Any, value: Any, where: str) -> Any:
     return _plain(hint, value, where)
 
 
+def _one_of(kinds: Sequence[Any], value: Any, where: str) -> Any:
+    """Convert a value annotated as a union: of several plain types, or of one type of any kind and `None`."""
+    if value is None and types.NoneType in kinds:
+        return None
+    others = [kind for kind in kinds if kind is not types.NoneType]
+    if len(others) == 1:
+        return _value(others[0], value, where)
+    if type(value) not in others:
+        raise ConfigError(f"{where}: expected {' or '.join(kind.__name__ for kind in others)}, found {value!r}.")
+    return value
+
+
+def _items(kinds: Sequence[Any], value: Any, where: str) -> tuple[Any, ...]:
+    """Convert a list of any length (`tuple[int, ...]`), or of as many items as there are types."""
+    if not isinstance(value, list | tuple):
+        raise ConfigError(f"{where}: expected a list, found {value!r}.")
+    if kinds[-1] is Ellipsis:
+        kinds = [kinds[0]] * len(value)
+    if len(value) != len(kinds):
+        raise ConfigError(f"{where}: expected {len(kinds)} items, found {value!r}.")
+    return tuple(_value(kind, item, f"{where}[{i}]") for i, (kind, item) in enumerate(zip(kinds, value, strict=True)))
+
+
 def _member(kind: type[StrEnum], value: Any, where: str) -> StrEnum:
     try:
         return kind(value)
@@ -89,7 +125,7 @@ def _member(kind: type[StrEnum], value: Any, where: str) -> StrEnum:
 
 
 def _plain(kind: type, value: Any, where: str) -> Any:
-    if kind is float and type(value) is int and abs(value) <= 2**53:  # larger ones would be rounded
+    if kind is float and type(value) is int and abs(value) <= 2**53:  # larger integers would be rounded
         return float(value)
     if type(value) is not kind:
         raise ConfigError(f"{where}: expected {kind.__name__}, found {value!r}.")

@@ -1,24 +1,26 @@
-"""The language in which every graph is declared once: tensors, dtypes, dimensions, roles.
+"""Declarations of graphs: the tensors of each, with their dtypes, dimensions and roles.
 
-Dummy inputs, ONNX names, dynamic shapes, TensorRT profiles, buffers, feed checks, manifests and the
-documentation are all derived from these tables. Nothing here imports a heavy library.
+Every graph is declared once, as a `GraphSpec`. Dummy inputs, ONNX names, dynamic shapes, TensorRT's optimization
+profiles, buffers, feed checks, manifests and the documentation are all derived from these declarations. Nothing here
+imports a heavy library.
 """
 
 from __future__ import annotations
 
 import math
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from enum import StrEnum
-from typing import Any
+from typing import Any, TypeVar
 
 import numpy as np
 
+from jukebox_deploy.config_json import config_to_dict
 from jukebox_deploy.errors import ConfigError, EngineError
 
 
 class Role(StrEnum):
-    """What a tensor is to its graph."""
+    """How a graph uses a tensor."""
 
     INPUT = "input"
     OUTPUT = "output"
@@ -26,7 +28,7 @@ class Role(StrEnum):
 
 
 class GraphKind(StrEnum):
-    """The graphs that a model is cut into, per level."""
+    """The kinds of graphs that a model is divided into; a level has at most one graph of each kind."""
 
     VQVAE_ENCODE = "vqvae_encode"
     VQVAE_DECODE = "vqvae_decode"
@@ -34,6 +36,18 @@ class GraphKind(StrEnum):
     LYRICS = "lyrics"
     PREFILL = "prefill"
     STEP = "step"
+
+
+VQVAE_GRAPHS = (GraphKind.VQVAE_ENCODE, GraphKind.VQVAE_DECODE)
+"""The graphs of the VQ-VAE; all others are a prior's."""
+
+SLOT_GRAPHS = (GraphKind.PREFILL, GraphKind.STEP)
+"""The graphs that work on a prior's slots; neither is useful without the other."""
+
+
+def graph_name(kind: GraphKind, level: int) -> str:
+    """Return the name of a graph, for instance `step_2`."""
+    return f"{kind}_{level}"
 
 
 class Precision(StrEnum):
@@ -45,14 +59,14 @@ class Precision(StrEnum):
 
     @property
     def dtype(self) -> str:
-        """The dtype's name as tensors spell it."""
+        """The name of the dtype, as in `TensorSpec.dtype`."""
         return {"fp32": "float32", "fp16": "float16", "bf16": "bfloat16"}[self.value]
 
 
 class LinearWeights(StrEnum):
     """How graphs store the weights of the transformers' linear layers.
 
-    Smaller ones are multiplied back where they are used; all arithmetic stays in the `Precision`.
+    Quantised weights are dequantised where they are used; all arithmetic stays in the graph's `Precision`.
     """
 
     AS_PRECISION = "precision"
@@ -62,15 +76,17 @@ class LinearWeights(StrEnum):
 
 
 INT4_GROUP = 32
-"""Inputs that share a scale in int4: no larger power of two divides the state width 480 of the released upsamplers."""
+"""Number of inputs that share an int4 scale: the largest power of two that divides 480, the released upsamplers' state
+width.
+"""
 
 
 ITEM_BYTES = {"float32": 4, "float16": 2, "bfloat16": 2, "int64": 8, "int32": 4, "bool": 1}
-"""The dtypes that a graph may declare, and the bytes of one element."""
+"""The bytes of one element, for each dtype that a graph may declare."""
 
 
 def numpy_dtype(name: str) -> np.dtype[Any]:
-    """The NumPy dtype of a declared dtype."""
+    """Return the NumPy dtype of a declared dtype."""
     if name == "bfloat16":
         import ml_dtypes
 
@@ -80,7 +96,7 @@ def numpy_dtype(name: str) -> np.dtype[Any]:
 
 
 Dimension = int | str
-"""A size: a number, a symbol (`"B"`) or a multiple of one (`"8*T"`)."""
+"""A size: a number, a symbol (`"B"`) or a multiple of a symbol (`"8*T"`)."""
 
 
 def dimension_symbol(dimension: Dimension) -> tuple[str | None, int]:
@@ -93,7 +109,7 @@ def dimension_symbol(dimension: Dimension) -> tuple[str | None, int]:
 
 @dataclass(frozen=True)
 class DimensionRange:
-    """What a symbol may be: TensorRT's minimum, optimum and maximum."""
+    """The sizes that a symbol may have: minimum, optimum and maximum of a TensorRT optimization profile."""
 
     symbol: str
     minimum: int
@@ -109,20 +125,20 @@ class TensorSpec:
     dtype: str
     dims: tuple[Dimension, ...]
     role: Role
-    in_place: bool = False  # a state whose update is written into the buffer it came from
+    in_place: bool = False  # a state that is updated in place: its input and output share one buffer
 
     @property
     def input_name(self) -> str:
-        """Name on the way into the graph."""
+        """Name of the graph input."""
         return f"past_{self.name}" if self.role is Role.STATE else self.name
 
     @property
     def output_name(self) -> str:
-        """Name on the way out of the graph."""
+        """Name of the graph output."""
         return f"present_{self.name}" if self.role is Role.STATE else self.name
 
     def shape(self, sizes: Mapping[str, int]) -> tuple[int, ...]:
-        """The shape where the symbols have the given sizes; `ConfigError` if one is missing."""
+        """Return the shape for the given sizes of the symbols. Raises `ConfigError` if one is missing."""
         return tuple(self._size(dimension, sizes) for dimension in self.dims)
 
     def _size(self, dimension: Dimension, sizes: Mapping[str, int]) -> int:
@@ -134,33 +150,36 @@ class TensorSpec:
         return factor * sizes[symbol]
 
     def bytes(self, sizes: Mapping[str, int]) -> int:
-        """Bytes of the tensor at the given sizes."""
+        """Return the number of bytes of the tensor for the given sizes of the symbols."""
         return math.prod(self.shape(sizes)) * ITEM_BYTES[self.dtype]
 
 
 @dataclass(frozen=True)
 class GraphSpec:
-    """One graph: its tensors in the order in which they go in and come out."""
+    """The declaration of a graph; the order of its tensors is that of the graph's inputs and outputs."""
 
     kind: GraphKind
     level: int
     tensors: tuple[TensorSpec, ...]
     ranges: tuple[DimensionRange, ...]
-    part: int | None = None  # which part of a graph that was cut, see `graphs.cut_graph`
+    part: int | None = None  # index of the part, if this is a part of a cut graph; see `graph_cutting.cut_graph`
 
     @property
     def name(self) -> str:
         """Name of the graph and stem of its files, for instance `step_2` or `step_2_part_0`."""
-        return f"{self.kind}_{self.level}" + ("" if self.part is None else f"_part_{self.part}")
+        return graph_name(self.kind, self.level) + ("" if self.part is None else f"_part_{self.part}")
 
     @property
     def model_level(self) -> int | None:
-        """The level of the prior that the graph belongs to; `None` for the VQ-VAE's."""
-        return None if self.kind in (GraphKind.VQVAE_ENCODE, GraphKind.VQVAE_DECODE) else self.level
+        """The level of the prior that the graph belongs to; `None` for a graph of the VQ-VAE."""
+        return None if self.kind in VQVAE_GRAPHS else self.level
 
     @property
     def precision(self) -> Precision:
-        """What the graph computes in, as its caches, lyrics or rows say; fp32 where it has none of these."""
+        """The precision of the graph's arithmetic.
+
+        It is that of its caches, lyric keys and values, or rows between parts; fp32 for a graph without any of these.
+        """
         dtypes = {tensor.dtype for tensor in self.tensors}
         return next((half for half in (Precision.FP16, Precision.BF16) if half.dtype in dtypes), Precision.FP32)
 
@@ -180,47 +199,79 @@ class GraphSpec:
         return tuple(t for t in self.tensors if t.role is Role.STATE)
 
     def tensor(self, name: str) -> TensorSpec:
-        """The tensor of that name (without `past_` or `present_`); `EngineError` if there is none."""
+        """Return the tensor of a name (without `past_` or `present_`). Raises `EngineError` if there is none."""
         for spec in self.tensors:
             if spec.name == name:
                 return spec
         raise EngineError(f"{self.name} has no tensor {name!r}; it has {[t.name for t in self.tensors]}.")
 
-    def to_json(self) -> dict[str, Any]:
-        """The table as plain data, for manifests."""
-        return {
-            "kind": str(self.kind),
-            "level": self.level,
-            "tensors": [
-                {"name": t.name, "dtype": t.dtype, "dims": list(t.dims), "role": str(t.role), "in_place": t.in_place}
-                for t in self.tensors
-            ],
-            "ranges": {r.symbol: [r.minimum, r.optimum, r.maximum] for r in self.ranges},
-            "part": self.part,
-        }
+    def range(self, symbol: str) -> DimensionRange:
+        """Return the range of a symbol. Raises `EngineError` if the graph has no such symbol."""
+        for declared in self.ranges:
+            if declared.symbol == symbol:
+                return declared
+        raise EngineError(f"{self.name} has no size {symbol!r}; it has {[r.symbol for r in self.ranges]}.")
 
-    @staticmethod
-    def from_json(data: Mapping[str, Any]) -> GraphSpec:
-        """Read a table back; `EngineError` if it is not one."""
-        try:
-            tensors = tuple(
-                TensorSpec(t["name"], t["dtype"], tuple(t["dims"]), Role(t["role"]), bool(t["in_place"]))
-                for t in data["tensors"]
-            )
-            ranges = tuple(DimensionRange(symbol, *sizes) for symbol, sizes in data["ranges"].items())
-            part = data["part"]
-            spec = GraphSpec(GraphKind(data["kind"]), int(data["level"]), tensors, ranges, part)
-        except (KeyError, TypeError, ValueError, AttributeError) as error:
-            raise EngineError(f"the manifest's table of a graph is not readable: {error!r}. Export again.") from error
-        if unknown := {t.dtype for t in tensors} - set(ITEM_BYTES):
-            raise EngineError(f"{spec.name}: unknown dtypes {sorted(unknown)} in the manifest. Export again.")
-        return spec
+    def with_range(self, changed: DimensionRange) -> GraphSpec:
+        """Return this declaration with the range of one symbol replaced."""
+        return replace(self, ranges=tuple(changed if r.symbol == changed.symbol else r for r in self.ranges))
+
+    @property
+    def fixed_sizes(self) -> dict[str, int]:
+        """The sizes of those symbols that have a single possible size."""
+        return {r.symbol: r.minimum for r in self.ranges if r.minimum == r.maximum}
+
+    @property
+    def record(self) -> GraphRecord:
+        """The declaration in the form that manifests use."""
+        ranges = {r.symbol: (r.minimum, r.optimum, r.maximum) for r in self.ranges}
+        return GraphRecord(self.kind, self.level, self.tensors, ranges, self.part)
+
+    def to_json(self) -> dict[str, Any]:
+        """Return the declaration as plain JSON data, in the form that manifests use."""
+        return config_to_dict(self.record)
+
+
+@dataclass(frozen=True)
+class GraphRecord:
+    """The declaration of a graph in the form that manifests use; `config_json` reads and writes it."""
+
+    kind: GraphKind
+    level: int
+    tensors: tuple[TensorSpec, ...]
+    ranges: Mapping[str, tuple[int, int, int]]  # symbol -> minimum, optimum, maximum
+    part: int | None
+
+    @property
+    def spec(self) -> GraphSpec:
+        """The declaration."""
+        ranges = tuple(DimensionRange(symbol, *sizes) for symbol, sizes in self.ranges.items())
+        return GraphSpec(self.kind, self.level, self.tensors, ranges, self.part)
+
+
+_Graph = TypeVar("_Graph")
+
+
+def find_graph(graphs: Mapping[str, _Graph], kind: GraphKind, level: int, owner: str = "the bundle") -> _Graph:
+    """Return the graph of a kind and level from `graphs`, which maps names to graphs.
+
+    Raises `EngineError` if there is none; its message begins with `owner` and lists the graphs that there are.
+    """
+    name = graph_name(kind, level)
+    if name not in graphs:
+        raise EngineError(f"{owner} has no graph {name!r}; it has {sorted(graphs)}. Export that graph too.")
+    return graphs[name]
+
+
+def graph_levels(graphs: Mapping[str, GraphSpec], kind: GraphKind) -> list[int]:
+    """Return the levels that have a graph of a kind, level 0 first."""
+    return sorted(spec.level for spec in graphs.values() if spec.kind is kind)
 
 
 def check_feeds(spec: GraphSpec, feeds: Mapping[str, np.ndarray]) -> dict[str, int]:
-    """Check names, dtypes and shapes before an engine is called; returns the size of each symbol.
+    """Check names, dtypes and shapes before an engine is called, and return the size of each symbol.
 
-    Raises `EngineError` that names the tensor, what was found and what was expected.
+    Raises `EngineError`, which names the tensor, what was found and what was expected.
     """
     expected = {t.input_name: t for t in spec.inputs}
     if missing := [name for name in expected if name not in feeds]:
@@ -237,7 +288,7 @@ def check_feeds(spec: GraphSpec, feeds: Mapping[str, np.ndarray]) -> dict[str, i
 
 
 def _check_feed(graph: str, tensor: TensorSpec, array: np.ndarray, sizes: dict[str, int]) -> None:
-    """Check one array and note the sizes of the symbols it fixes."""
+    """Check one array, and add the sizes of the symbols that it determines to `sizes`."""
     label = f"{graph}: input {tensor.input_name!r}"
     if array.dtype != numpy_dtype(tensor.dtype):
         raise EngineError(f"{label} has dtype {array.dtype}, expected {tensor.dtype}.")

@@ -1,8 +1,7 @@
-"""What the runtime asks of an engine; every backend gives this and the runtime knows no more.
+"""Interface between the runtime and its backends: the runtime uses only these protocols, and every backend has them.
 
-An `Engine` opens the graphs of one bundle. Stateless graphs are called with arrays. The step and
-the prefill of a prior belong together: they share the buffers of its slots, which a `PriorSession`
-owns.
+An `Engine` opens the graphs of one bundle. Stateless graphs are called with arrays. The step and the prefill of a prior
+share the buffers of its slots, so both belong to one `PriorSession`, which owns these buffers.
 """
 
 from __future__ import annotations
@@ -16,71 +15,72 @@ import numpy as np
 from jukebox_deploy.config import JukeboxConfig, PriorConfig
 from jukebox_deploy.contract import GraphKind, GraphSpec
 from jukebox_deploy.errors import EngineError
+from jukebox_deploy.graphs import declare_prior
 
 
 class GraphRunner(Protocol):
-    """A stateless graph, ready to run."""
+    """A stateless graph that is open and ready to run."""
 
     @property
     def spec(self) -> GraphSpec:
-        """The graph's table."""
+        """The declaration of the graph's tensors."""
 
     @property
     def concurrent_calls(self) -> int:
-        """How many calls from as many threads pay; results do not depend on it."""
+        """Number of threads from which concurrent calls are worthwhile; the results do not depend on it."""
 
     def __call__(self, feeds: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
-        """Run once: arrays by input name -> arrays by output name. `EngineError` for wrong feeds."""
+        """Run the graph: arrays by input name -> arrays by output name. Raises `EngineError` for wrong feeds."""
 
 
 class PriorSession(Protocol):
-    """The slots of one prior: buffers, and the two graphs that work on them.
+    """The slots of one prior: their buffers, and the two graphs that work on them.
 
-    Tensors go by their names in the table, without `past_` or `present_`; `key_0` is the state
-    that the next run will read.
+    Tensors are named as in the declaration, without `past_` or `present_`: `key_0` is the state that the next run
+    will read.
     """
 
     @property
     def spec(self) -> GraphSpec:
-        """The table of the step."""
+        """The declaration of the step's tensors."""
 
     @property
     def slots(self) -> int:
-        """Number of slots, `B`."""
+        """The number of slots, `B`."""
 
     def write(self, tensor: str, slot: int, value: np.ndarray) -> None:
-        """Put the value of one slot (the tensor's shape without `B`) into its buffer."""
+        """Write the value of one slot (of the tensor's shape without `B`) to its buffer."""
 
     def read(self, tensor: str, slot: int) -> np.ndarray:
-        """A copy of one slot's value (the tensor's shape without `B`)."""
+        """Return a copy of one slot's value (of the tensor's shape without `B`)."""
 
     def prefill(self, slots: range) -> None:
-        """Work through one block of known codes for each of these neighbouring slots."""
+        """Prefill one block of known codes for each of these consecutive slots."""
 
     def step(self, count: int) -> None:
         """Run the step `count` times for all slots."""
 
 
 class Engine(Protocol):
-    """The graphs of a bundle on some backend."""
+    """The graphs of a bundle on one backend."""
 
     @property
     def config(self) -> JukeboxConfig:
-        """The model."""
+        """The configuration of the model."""
 
     @property
     def graphs(self) -> Mapping[str, GraphSpec]:
-        """The tables of the graphs at hand, by name."""
+        """The declarations of the graphs that the bundle has, by name."""
 
     @property
     def batch_invariant(self) -> bool:
-        """Whether a slot gets the same bits however many slots are computed together, and where it stands."""
+        """Whether a slot's results are bit-identical for any number of slots and any place among them."""
 
     def runner(self, kind: GraphKind, level: int) -> GraphRunner:
-        """Open a stateless graph; `EngineError` if the bundle lacks it."""
+        """Open a stateless graph. Raises `EngineError` if the bundle lacks it."""
 
     def prior_session(self, level: int, slots: int) -> PriorSession:
-        """Open step and prefill of a prior with buffers for that many slots."""
+        """Open the step and the prefill of a prior, with buffers for that many slots."""
 
     def __enter__(self) -> Self: ...
 
@@ -91,7 +91,7 @@ class Engine(Protocol):
 
 
 def run_by_row(runner: GraphRunner, feeds: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
-    """Run a graph that takes one window at a time for each of `B` windows."""
+    """Run a graph once for each of `B` windows, because it takes one window at a time; return `[B, ...]` arrays."""
     results = [runner({name: rows[i : i + 1] for name, rows in feeds.items()}) for i in range(_rows(feeds))]
     return {tensor.name: np.concatenate([found[tensor.name] for found in results]) for tensor in runner.spec.outputs}
 
@@ -101,17 +101,17 @@ def _rows(feeds: Mapping[str, np.ndarray]) -> int:
 
 
 def prior_graphs(prior: PriorConfig) -> tuple[str, ...]:
-    """Names of the graphs that windows of a prior go through."""
-    kinds = [GraphKind.PREFILL, GraphKind.STEP]
-    if prior.labels or prior.conditioner:
-        kinds.append(GraphKind.CONDITION)
-    if prior.lyrics and prior.lyrics.encoder:
-        kinds.append(GraphKind.LYRICS)
-    return tuple(f"{kind}_{prior.level}" for kind in kinds)
+    """Return the names of the graphs that are needed to sample windows of a prior."""
+    return tuple(spec.name for spec in declare_prior(prior))
+
+
+def open_conditioning(engine: Engine, prior: PriorConfig) -> list[GraphRunner]:
+    """Open the graphs that compute the conditioning of a window: those graphs of its prior that have no states."""
+    return [engine.runner(spec.kind, spec.level) for spec in declare_prior(prior) if not spec.states]
 
 
 def require_graphs(engine: Engine, names: Iterable[str], purpose: str) -> None:
-    """Raise `EngineError` if an engine lacks one of the graphs that a purpose needs."""
+    """Raise `EngineError` if an engine lacks one of the graphs `names`; `purpose` begins the message."""
     if missing := [name for name in names if name not in engine.graphs]:
         raise EngineError(
             f"{purpose} needs {', '.join(missing)}, and the bundle has {', '.join(engine.graphs) or 'no graphs'}; "

@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import pytest
 
-from jukebox_deploy.contract import GraphKind, GraphSpec, Role, TensorSpec
-from jukebox_deploy.errors import ConfigError
-from jukebox_deploy.graphs import GraphOptions, cut_graph, declare_graphs
+from jukebox_deploy.config_json import config_from_dict
+from jukebox_deploy.contract import DimensionRange, GraphKind, GraphRecord, GraphSpec, Role, TensorSpec, find_graph
+from jukebox_deploy.errors import ConfigError, EngineError
+from jukebox_deploy.graph_cutting import cut_graph
+from jukebox_deploy.graphs import GraphOptions, declare_graphs, declare_prior
 from jukebox_deploy.presets import preset
 
 KINDS = (GraphKind.STEP, GraphKind.PREFILL)
@@ -14,7 +16,7 @@ KINDS = (GraphKind.STEP, GraphKind.PREFILL)
 
 def cut(name: str, level: int, kind: GraphKind, parts: int) -> tuple[GraphSpec, tuple[GraphSpec, ...]]:
     config = preset(name)
-    spec = declare_graphs(config, GraphOptions(logits=True))[f"{kind}_{level}"]
+    spec = find_graph(declare_graphs(config, GraphOptions(logits=True)), kind, level)
     return spec, cut_graph(spec, config.prior(level), parts)
 
 
@@ -53,7 +55,31 @@ class TestParts:
     def test_names_and_plain_data(self, name: str, level: int, kind: GraphKind, parts: int) -> None:
         spec, tables = cut(name, level, kind, parts)
         assert [table.name for table in tables] == [f"{spec.name}_part_{part}" for part in range(parts)]
-        assert [GraphSpec.from_json(table.to_json()) for table in tables] == list(tables)
+        assert [config_from_dict(GraphRecord, table.to_json()).spec for table in tables] == list(tables)
+
+
+def test_ranges_are_found_and_changed_by_symbol() -> None:
+    spec = find_graph(declare_graphs(preset("tiny")), GraphKind.VQVAE_DECODE, 0)
+    assert spec.range("T").minimum == 1
+    assert spec.fixed_sizes == {"B": 1}
+    changed = spec.with_range(DimensionRange("T", 5, 5, 5))
+    assert changed.ranges == (spec.range("B"), DimensionRange("T", 5, 5, 5))
+    assert changed.fixed_sizes == {"B": 1, "T": 5}
+    with pytest.raises(EngineError, match="vqvae_decode_0 has no size 'Q'; it has \\['B', 'T'\\]"):
+        spec.range("Q")
+
+
+@pytest.mark.parametrize(
+    ("name", "level", "kinds"),
+    [
+        ("tiny", 2, ["condition", "prefill", "step"]),
+        ("5b_lyrics", 2, ["condition", "lyrics", "prefill", "step"]),
+        ("small", 1, ["prefill", "step"]),
+        ("small", 0, ["condition", "prefill", "step"]),
+    ],
+)
+def test_a_prior_has_the_graphs_that_its_windows_need(name: str, level: int, kinds: list[str]) -> None:
+    assert [str(spec.kind) for spec in declare_prior(preset(name).prior(level))] == kinds
 
 
 def test_one_part_is_the_graph() -> None:
@@ -68,5 +94,5 @@ def test_parts_have_whole_layers(parts: int) -> None:
 
 
 def test_other_graphs_are_not_cut() -> None:
-    with pytest.raises(ConfigError, match="condition_2 is no stack of layers"):
+    with pytest.raises(ConfigError, match="condition_2 is not a stack of layers"):
         cut("tiny", 2, GraphKind.CONDITION, 2)

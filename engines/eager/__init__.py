@@ -1,1 +1,1 @@
-"""The reference backend: the models' own modules, run by PyTorch, which is imported when it is used."""
+"""The reference backend: the models' own modules, run by PyTorch, which is imported on first use."""

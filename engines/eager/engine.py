@@ -1,7 +1,7 @@
-"""The reference backend: the models' own modules, run by PyTorch as they are.
+"""The reference backend, which runs the models' own modules with PyTorch.
 
-It is handed the graph modules (functions from tensors to tensors in the order of their tables), so
-that it knows nothing of models or exporters.
+The caller provides the graph modules (functions that map tensors to tensors, in the order of the declarations), so the
+backend does not depend on models or exporters.
 """
 
 from __future__ import annotations
@@ -14,9 +14,9 @@ from typing import TYPE_CHECKING, Self
 import numpy as np
 
 from jukebox_deploy.config import JukeboxConfig
-from jukebox_deploy.contract import GraphKind, GraphSpec, Role, TensorSpec, check_feeds
+from jukebox_deploy.contract import GraphKind, GraphSpec, Role, TensorSpec, check_feeds, find_graph
 from jukebox_deploy.engines.eager.replay import WatchedTensor
-from jukebox_deploy.engines.eager.tensors import memory_in_words, to_numpy, to_tensor
+from jukebox_deploy.engines.eager.tensors import explaining_memory_errors, to_numpy, to_tensor
 from jukebox_deploy.engines.replay import Recorder, ReplayedSteps, Turn, tensors_to_watch
 from jukebox_deploy.engines.slots import SlotBuffer, SlotSession
 from jukebox_deploy.errors import EngineError
@@ -25,14 +25,14 @@ if TYPE_CHECKING:
     from torch import Tensor
 
 GraphFunction = Callable[..., "tuple[Tensor, ...]"]
-"""Tensors in the order of `spec.inputs` -> tensors in the order of `spec.outputs`."""
+"""Maps tensors in the order of `spec.inputs` to tensors in the order of `spec.outputs`."""
 
 GraphOpener = Callable[[GraphSpec], GraphFunction]
 """Makes the function of a graph; called when the graph is opened."""
 
 
 class EagerRunner:
-    """A stateless graph. PyTorch divides each call among its threads by itself."""
+    """An open stateless graph. Calls are not concurrent, because PyTorch runs each call on several threads itself."""
 
     concurrent_calls = 1
 
@@ -42,18 +42,18 @@ class EagerRunner:
         self._device = device
 
     def __call__(self, feeds: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
-        """Arrays by input name -> arrays by output name."""
+        """Run the graph: arrays by input name -> arrays by output name."""
         import torch
 
         check_feeds(self.spec, feeds)
         tensors = [to_tensor(feeds[t.input_name], self._device) for t in self.spec.inputs]
-        with torch.inference_mode(), memory_in_words(self.spec.name):
+        with torch.inference_mode(), explaining_memory_errors(self.spec.name):
             results = self._function(*tensors)
         return {t.output_name: to_numpy(r) for t, r in zip(self.spec.outputs, results, strict=True)}
 
 
 class _TensorBuffer:
-    """A slot buffer over a tensor."""
+    """A `SlotBuffer` that is a tensor."""
 
     def __init__(self, tensor: Tensor) -> None:
         self._tensor = tensor
@@ -66,7 +66,7 @@ class _TensorBuffer:
 
 
 class EagerSession(SlotSession):
-    """The slots of a prior as tensors that stay where they are: the modules write the caches in place."""
+    """The slots of a prior as tensors at fixed addresses, whose caches the modules update in place."""
 
     def __init__(
         self,
@@ -76,7 +76,7 @@ class EagerSession(SlotSession):
         device: str,
         recorder: Recorder | None = None,
     ) -> None:
-        """`recorder`: record the step at its first run, and replay it from then on."""
+        """`recorder`: record the step as a CUDA graph at its first run, and replay it afterwards."""
         import torch
 
         super().__init__(step[0], prefill[0], slots)
@@ -85,12 +85,12 @@ class EagerSession(SlotSession):
             t.name: torch.zeros(t.shape({"B": slots}), dtype=getattr(torch, t.dtype), device=device)
             for t in self.spec.tensors
         }
-        # Nothing in here knows the session, so that its memory is free as soon as nobody holds it.
+        # The callable holds no reference to the session: a cycle would delay the release of its memory.
         self._step = partial(_run_in_place, *step, self._tensors)
         self._replayed = None if recorder is None else self._recorded(recorder)
 
     def _recorded(self, recorder: Recorder) -> ReplayedSteps:
-        """The step writes where it reads, so there is one turn; of a cache one slot is watched."""
+        """Prepare the recording of steps. There is one turn, because no state is double-buffered."""
         watched = [
             WatchedTensor(t.name, t.role is Role.STATE, self._tensors[t.name][: 1 if t.in_place else self.slots])
             for t in tensors_to_watch(self.spec)
@@ -105,16 +105,16 @@ class EagerSession(SlotSession):
 
         sizes = {"B": len(slots)}
         window = slice(slots.start, slots.stop)
-        # A reshape of whole slots is a view: the caches are still written in place.
+        # Whole slots are contiguous, so this is a view, and the caches are still updated in place.
         tensors = [self._tensors[t.name][window].view(t.shape(sizes)) for t in self._prefill_spec.inputs]
-        with torch.inference_mode(), memory_in_words(self._prefill_spec.name):
+        with torch.inference_mode(), explaining_memory_errors(self._prefill_spec.name):
             results = self._prefill(*tensors)
             for spec, result in zip(self._prefill_spec.outputs, results, strict=True):
                 if not spec.in_place:
                     self._tensors[spec.name][window] = result
 
     def _run_step(self) -> None:
-        with memory_in_words(self.spec.name):
+        with explaining_memory_errors(self.spec.name):
             if self._replayed is None:
                 self._step()
             else:
@@ -122,10 +122,9 @@ class EagerSession(SlotSession):
 
 
 def _run_in_place(spec: GraphSpec, function: GraphFunction, tensors: Mapping[str, Tensor]) -> None:
-    """Run a step, and put its results where it finds them the next time.
+    """Run a step, and copy its results to the tensors that the next step reads.
 
-    Raises `EngineError` for a cache that was not written in place: a compiler may make a copy of it, and nothing else
-    would show.
+    Raises `EngineError` for a cache that was not updated in place: a compiler may copy it, which would go unnoticed.
     """
     import torch
 
@@ -137,15 +136,15 @@ def _run_in_place(spec: GraphSpec, function: GraphFunction, tensors: Mapping[str
                 own.copy_(result)
             elif result.data_ptr() != own.data_ptr():
                 raise EngineError(
-                    f"{spec.name}: {tensor.name} was not written in place, as PyTorch {torch.__version__} ran it. "
-                    "Use another version, or go on without compiling."
+                    f"{spec.name}: PyTorch {torch.__version__} did not update {tensor.name} in place. "
+                    "Use another version of PyTorch, or run without --compile."
                 )
 
 
 class EagerEngine:
-    """An `Engine` over graph modules. `device` is a PyTorch device name."""
+    """An `Engine` that runs graph modules. `device` is a PyTorch device name."""
 
-    batch_invariant = False  # PyTorch multiplies one row by other kernels than several
+    batch_invariant = False  # PyTorch uses other kernels for one row than for several
 
     def __init__(
         self,
@@ -155,7 +154,7 @@ class EagerEngine:
         device: str = "cpu",
         recorder: Recorder | None = None,
     ) -> None:
-        """`recorder`: how to record the steps of sessions, `None` to run them plainly."""
+        """`recorder`: how to record the steps of sessions as CUDA graphs; `None` to run them without recording."""
         self.config = config
         self.graphs = graphs
         self._opener = opener
@@ -163,23 +162,21 @@ class EagerEngine:
         self._recorder = recorder
 
     def _open(self, kind: GraphKind, level: int) -> tuple[GraphSpec, GraphFunction]:
-        name = f"{kind}_{level}"
-        if name not in self.graphs:
-            raise EngineError(f"{self.config.name} has no graph {name!r}; it has {sorted(self.graphs)}.")
-        with memory_in_words(name):
-            return self.graphs[name], self._opener(self.graphs[name])
+        spec = find_graph(self.graphs, kind, level, self.config.name)
+        with explaining_memory_errors(spec.name):
+            return spec, self._opener(spec)
 
     def runner(self, kind: GraphKind, level: int) -> EagerRunner:
         """Open a stateless graph."""
         spec, function = self._open(kind, level)
-        if any(t.role is Role.STATE for t in spec.tensors):
+        if spec.states:
             raise EngineError(f"{spec.name} has states; open it as a prior session.")
         return EagerRunner(spec, function, self._device)
 
     def prior_session(self, level: int, slots: int) -> EagerSession:
-        """Open step and prefill of a prior. Raises `OutOfDeviceMemoryError`."""
+        """Open the step and the prefill of a prior. Raises `OutOfDeviceMemoryError`."""
         step, prefill = self._open(GraphKind.STEP, level), self._open(GraphKind.PREFILL, level)
-        with memory_in_words(f"{step[0].name} with {slots} slots"):
+        with explaining_memory_errors(f"{step[0].name} with {slots} slots"):
             return EagerSession(step, prefill, slots, self._device, self._recorder)
 
     def __enter__(self) -> Self:
@@ -188,4 +185,4 @@ class EagerEngine:
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        """Nothing is held that needs releasing."""
+        """Do nothing: the engine holds no resources."""

@@ -1,6 +1,6 @@
-"""Steps of PyTorch recorded as CUDA graphs, by PyTorch itself: its allocator keeps what they work in.
+"""Recording of PyTorch's steps as CUDA graphs, by PyTorch itself, whose allocator reserves the memory of a graph.
 
-A step in PyTorch is a thousand small kernels and more, each launched by Python; a recording is one launch.
+A step in PyTorch is more than a thousand small kernels, each launched from Python; a replay is one launch.
 """
 
 from __future__ import annotations
@@ -21,14 +21,17 @@ if TYPE_CHECKING:
     from torch import Tensor
 
 
-_OF_THIS_THREAD = "thread_local"  # others may go on using CUDA while something is recorded
+_OF_THIS_THREAD = "thread_local"  # capture mode in which other threads may use CUDA during a capture
 
 
 class TorchRecording:
-    """Work of PyTorch's current stream, recorded."""
+    """A CUDA graph of work on PyTorch's current stream."""
 
     def __init__(self, work: Work) -> None:
-        """Raises `EngineError` with CUDA's own words for what cannot be recorded, as a wait for the device."""
+        """Capture `work`.
+
+        Raises `EngineError` with CUDA's message for work that cannot be captured, such as waiting for the device.
+        """
         import torch
 
         self._graph: torch.cuda.CUDAGraph | None = None
@@ -44,7 +47,7 @@ class TorchRecording:
 
     def replay(self) -> None:
         """See `Recording`."""
-        assert self._graph is not None, "a recording that was let go of"
+        assert self._graph is not None, "the recording has been released"
         self._graph.replay()
 
     def release(self) -> None:
@@ -56,7 +59,7 @@ class TorchRecording:
 
 @contextmanager
 def _current_stream_kept() -> Iterator[None]:
-    """PyTorch leaves the stream of a recording current where the recording fails."""
+    """Restore the current stream, because PyTorch leaves the capture's stream current if the capture fails."""
     import torch
 
     if not torch.cuda.is_available():
@@ -70,7 +73,7 @@ def _current_stream_kept() -> Iterator[None]:
 
 
 def _cause(error: BaseException) -> str:
-    """The first line of what failed first: the end of a recording only says that something did."""
+    """Return the first line of the original error; the error at the end of a capture only says that it failed."""
     while error.__context__ is not None:
         error = error.__context__
     return str(error).strip().partition("\n")[0].rstrip(".") or type(error).__name__

@@ -1,4 +1,4 @@
-"""Between NumPy's arrays and PyTorch's tensors, and PyTorch's failures in our own words."""
+"""Conversion between NumPy's arrays and PyTorch's tensors, and of PyTorch's out-of-memory errors."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ if TYPE_CHECKING:
 
 
 def to_numpy(tensor: Tensor) -> np.ndarray:
-    """The same numbers in host memory, bfloat16 included; on a CPU the same memory."""
+    """Return the values of a tensor (also bfloat16) as an array, which shares the memory of a tensor on the CPU."""
     import torch
 
     tensor = tensor.detach().cpu()
@@ -28,7 +28,7 @@ def to_numpy(tensor: Tensor) -> np.ndarray:
 
 
 def to_tensor(array: np.ndarray, device: str) -> Tensor:
-    """The same numbers on a device, bfloat16 included."""
+    """Copy the values of an array (also bfloat16) to a device; on the CPU, the tensor may share the array's memory."""
     import torch
 
     contiguous = np.ascontiguousarray(array)
@@ -38,8 +38,8 @@ def to_tensor(array: np.ndarray, device: str) -> Tensor:
 
 
 @contextmanager
-def memory_in_words(what: str) -> Iterator[None]:
-    """PyTorch's own error as `OutOfDeviceMemoryError`, where the memory of a GPU is used up by `what`."""
+def explaining_memory_errors(what: str) -> Iterator[None]:
+    """Turn PyTorch's out-of-memory error into `OutOfDeviceMemoryError`; `what` begins the message."""
     import torch
 
     try:

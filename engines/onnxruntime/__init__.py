@@ -1,1 +1,1 @@
-"""The ONNX Runtime backend, on a CPU or a GPU: making graphs ready, sessions, and running them."""
+"""The ONNX Runtime backend, on a CPU or a GPU: preparing graphs ahead of time, opening sessions, and running them."""

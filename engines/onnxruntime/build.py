@@ -1,9 +1,9 @@
-"""From exported graphs with integer weights to graphs that ONNX Runtime opens sooner.
+"""Preparation of exported graphs with integer weights, so that ONNX Runtime opens them faster ("ready" graphs).
 
-An export keeps integers in the standard form, `DequantizeLinear` before `MatMul`. ONNX Runtime fuses the two
-when it opens a graph, and turns every matrix for that: most of the time of opening, for the step and for the
-prefill. Here it does so once, and what both have stays one file. What is left at opening is to pack the
-matrices for the processor at hand. ONNX Runtime cannot take that from a file: it packs again to compare.
+An export stores integer weights in the standard form, `DequantizeLinear` before `MatMul`. ONNX Runtime fuses the two
+when it opens a graph and transposes every matrix for this, which takes most of the time of opening a step or a prefill.
+Here it does this once, and weights that step and prefill share are still stored once. What remains at opening is the
+packing of the matrices for the CPU. Packed matrices in a file would not help: ONNX Runtime packs again to compare.
 """
 
 from __future__ import annotations
@@ -21,8 +21,9 @@ from jukebox_deploy.contract import LinearWeights
 from jukebox_deploy.engines.bundle import EngineBundle, open_bundle, write_manifest
 from jukebox_deploy.engines.manifest import GraphEntry, GraphPart, Target
 from jukebox_deploy.engines.onnxruntime.integer_blocks import block_size
+from jukebox_deploy.engines.onnxruntime.library import import_onnxruntime
 from jukebox_deploy.engines.onnxruntime.ready import ACCURACY_OF_INTEGERS, Maker, mark_ready, this_maker
-from jukebox_deploy.engines.onnxruntime.sessions import ACCURACY, BLOCK_SIZE, import_onnxruntime
+from jukebox_deploy.engines.onnxruntime.sessions import ACCURACY, BLOCK_SIZE
 from jukebox_deploy.errors import EngineError
 from jukebox_deploy.files import atomic_directory, scratch_folder
 
@@ -30,9 +31,9 @@ if TYPE_CHECKING:
     from onnx import ModelProto, TensorProto
 
 READY = "onnxruntime"
-"""Under which a graph's options name the `Maker`."""
+"""Key of the `Maker` in a graph's options."""
 
-_ALIGNMENT = 4096  # a memory page: ONNX Runtime maps the tensors as they are
+_ALIGNMENT = 4096  # bytes of a memory page, because ONNX Runtime memory-maps the tensors
 _SMALL = 1024  # bytes; smaller tensors stay in the graph's own file
 
 
@@ -42,10 +43,10 @@ def build_ready_bundle(
     graphs: Sequence[str] = (),
     progress: Callable[[str], None] = lambda graph: None,
 ) -> EngineBundle:
-    """Make the graphs of an exported bundle (the named ones, or all) ready for this ONNX Runtime, in a new folder.
+    """Prepare graphs of an exported bundle (the named ones, or all) for this ONNX Runtime, in a new folder.
 
-    The folder appears when everything is done, or not at all. `progress` is told of each graph before it begins.
-    Raises `JukeboxError` if the folder holds something already, `EngineError` for a bundle with nothing to do.
+    The folder is written atomically. `progress` is called with the name of each graph before it is prepared.
+    Raises `JukeboxError` if the folder is not empty, and `EngineError` for a bundle in which nothing can be prepared.
     """
     names = _select(source, graphs)
     maker = this_maker(import_onnxruntime())
@@ -62,12 +63,12 @@ def build_ready_bundle(
 
 
 def is_ready(entry: GraphEntry) -> bool:
-    """Whether a graph was made ready, and so is no standard ONNX any more."""
+    """Return whether a graph has been prepared, so that it is no longer standard ONNX."""
     return READY in entry.options
 
 
 def can_be_ready(source: EngineBundle) -> bool:
-    """Whether an exported bundle has integer weights that nobody has fused yet."""
+    """Return whether an exported bundle has integer weights that have not been prepared yet."""
     integers = source.manifest.linear_weights in (LinearWeights.INT8, LinearWeights.INT4)
     return integers and not any(is_ready(entry) for entry in source.manifest.graphs.values())
 
@@ -82,20 +83,18 @@ def _select(source: EngineBundle, graphs: Sequence[str]) -> list[str]:
         raise EngineError(
             f"{source.folder} has no integer weights, and ONNX Runtime opens others as they are: leave out --out."
         )
-    if unknown := [name for name in graphs if name not in manifest.graphs]:
-        raise EngineError(f"{source.folder} has no graphs {unknown}; it has {list(manifest.graphs)}.")
-    return [name for name in manifest.graphs if not graphs or name in graphs]
+    return list(source.select(graphs))
 
 
 @dataclass
 class _WeightFile:
-    """A file that tensors are added to; equal ones lie in it once."""
+    """A weight file that is being written; equal tensors are stored once."""
 
     stream: BinaryIO
     _places: dict[bytes, int] = field(default_factory=dict)
 
     def place(self, content: np.ndarray) -> int:
-        """The offset of some bytes, written if they are new."""
+        """Write some bytes unless the file already has them, and return their offset."""
         digest = hashlib.sha256(content.data).digest()
         if digest not in self._places:
             self.stream.seek(-self.stream.tell() % _ALIGNMENT, os.SEEK_CUR)
@@ -123,7 +122,7 @@ def _build_entry(
 def _build_piece(
     source: EngineBundle, entry: GraphEntry, piece: GraphPart, folder: Path, files: dict[str, _WeightFile], maker: Maker
 ) -> bool:
-    """Write one graph file and what it brings to the weights; whether there was something to make ready."""
+    """Write one graph file and its weights, and return whether it had anything to prepare."""
     import onnx
 
     path = source.folder / piece.file
@@ -142,9 +141,9 @@ def _build_piece(
 
 
 def _optimise(path: Path, size_of_blocks: int, scratch: Path) -> Path:
-    """The graph as ONNX Runtime would run it, with its weights in a file beside it.
+    """Save a graph as ONNX Runtime optimises it, with external weights, and return its path.
 
-    The extended level is the highest one whose result does not depend on the processor.
+    The extended optimisation level is the highest one whose result does not depend on the CPU.
     """
     runtime = import_onnxruntime()
     saved = scratch / "graph.onnx"
@@ -153,7 +152,7 @@ def _optimise(path: Path, size_of_blocks: int, scratch: Path) -> Path:
     options.graph_optimization_level = runtime.GraphOptimizationLevel.ORT_ENABLE_EXTENDED
     options.optimized_model_filepath = str(saved)
     entries = {
-        "session.disable_prepacking": "1",  # for nothing will run
+        "session.disable_prepacking": "1",  # this session never runs
         ACCURACY: str(ACCURACY_OF_INTEGERS),
         BLOCK_SIZE: str(size_of_blocks),
         "session.optimized_model_external_initializers_file_name": "graph.weights",
@@ -163,7 +162,7 @@ def _optimise(path: Path, size_of_blocks: int, scratch: Path) -> Path:
         options.add_session_config_entry(key, value)
     try:
         runtime.InferenceSession(str(path), options, providers=["CPUExecutionProvider"])
-    except Exception as error:  # the runtime raises many kinds, all with a readable text
+    except Exception as error:  # ONNX Runtime has many exception types, all with a readable message
         raise EngineError(f"ONNX Runtime cannot make {path.name} ready: {error}") from error
     return saved
 
@@ -171,7 +170,7 @@ def _optimise(path: Path, size_of_blocks: int, scratch: Path) -> Path:
 def _move_weights(
     model: ModelProto, here: Path, file: str, weights: str, folder: Path, files: dict[str, _WeightFile]
 ) -> None:
-    """Let a graph read from the weight file of the new folder what it read from one in the folder `here`."""
+    """Copy a graph's external weights from the folder `here` to the weight file of the new folder."""
     if weights not in files:
         (folder / weights).parent.mkdir(parents=True, exist_ok=True)
         files[weights] = _WeightFile((folder / weights).open("wb"))

@@ -1,7 +1,7 @@
 """The ONNX Runtime backend, on a CPU or (by option) on a GPU.
 
-All tensors of a prior are bound once, states and outputs to the same memory in every run: the
-caches are updated in place, and a step allocates and copies nothing of them.
+All tensors of a prior are bound once, so all runs use the same memory: caches are updated in place, and a step neither
+allocates nor copies any of these tensors.
 """
 
 from __future__ import annotations
@@ -17,14 +17,9 @@ from typing import Any, Self
 import numpy as np
 
 from jukebox_deploy.config import JukeboxConfig
-from jukebox_deploy.contract import (
-    GraphKind,
-    GraphSpec,
-    Role,
-    TensorSpec,
-    check_feeds,
-)
+from jukebox_deploy.contract import GraphKind, GraphSpec, Role, TensorSpec, check_feeds, find_graph
 from jukebox_deploy.engines.device import OutOfDeviceMemoryError
+from jukebox_deploy.engines.onnxruntime.library import import_onnxruntime
 from jukebox_deploy.engines.onnxruntime.memory import (
     BoundBuffer,
     DeviceBuffer,
@@ -38,7 +33,6 @@ from jukebox_deploy.engines.onnxruntime.replay import TurnedSteps, WatchedDevice
 from jukebox_deploy.engines.onnxruntime.sessions import (
     GraphFile,
     OnnxRuntimeOptions,
-    import_onnxruntime,
     open_session,
     options_of_recording,
     require_start,
@@ -50,28 +44,28 @@ from jukebox_deploy.threads import map_in_threads, usable_cores
 
 
 class OnnxRuntimeRunner:
-    """A stateless graph."""
+    """An open stateless graph."""
 
     def __init__(self, spec: GraphSpec, session: Any, concurrent_calls: int, memory: Memory) -> None:
-        """`memory`: of what ONNX Runtime cannot give as an array."""
+        """`memory` allocates the outputs that ONNX Runtime cannot return as arrays."""
         self.spec = spec
         self.concurrent_calls = concurrent_calls
         self._session = session
         self._memory = memory
 
     def __call__(self, feeds: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
-        """Arrays by input name -> arrays by output name."""
+        """Run the graph: arrays by input name -> arrays by output name."""
         sizes = check_feeds(self.spec, feeds)
         try:
             if any(tensor.dtype == "bfloat16" for tensor in self.spec.outputs):
                 return self._run_bound(feeds, sizes["B"])
             names = [t.output_name for t in self.spec.outputs]
             return dict(zip(names, self._session.run(names, dict(feeds)), strict=True))
-        except Exception as error:  # the runtime raises many kinds
+        except Exception as error:  # ONNX Runtime has many exception types
             raise failure(f"{self.spec.name}: ONNX Runtime cannot run it", error) from error
 
     def _run_bound(self, feeds: Mapping[str, np.ndarray], rows: int) -> dict[str, np.ndarray]:
-        """The same by way of memory that is read as bytes."""
+        """Run the graph with outputs in our own buffers, because ONNX Runtime returns no bfloat16 arrays."""
         binding = self._session.io_binding()
         for name, array in feeds.items():
             binding.bind_cpu_input(name, array)
@@ -86,7 +80,7 @@ class OnnxRuntimeRunner:
 
 @dataclass(frozen=True)
 class _Piece:
-    """A graph, or one of the parts of a graph that was cut."""
+    """An open graph, or an open part of a cut graph."""
 
     spec: GraphSpec
     session: Any
@@ -94,7 +88,7 @@ class _Piece:
 
 @dataclass(frozen=True)
 class _Graph:
-    """A graph whose files were read. Its sessions open when it first runs: a window from nothing needs no prefill."""
+    """A graph whose files have been read. Sessions open on first use, because not every song needs the prefill."""
 
     spec: GraphSpec
     files: tuple[GraphFile, ...]
@@ -103,7 +97,7 @@ class _Graph:
 
     @cached_property
     def pieces(self) -> tuple[_Piece, ...]:
-        """What runs one after the other. Packing weights keeps a core busy, so parts are opened side by side."""
+        """The sessions that run one after the other. They open concurrently, because packing weights takes CPU time."""
         at_once = min(len(self.files), self.options.threads or usable_cores())
         return tuple(map_in_threads(self._open, self.files, threads=at_once, ahead=len(self.files)))
 
@@ -112,28 +106,28 @@ class _Graph:
 
     @property
     def between(self) -> list[TensorSpec]:
-        """What a part gives to a later one."""
+        """The tensors that a part passes to a later one."""
         own = {tensor.name for tensor in self.spec.tensors}
         return [t for file in self.files for t in file.spec.outputs if t.name not in own]
 
 
 class OnnxRuntimeSession(SlotSession):
-    """The slots of a prior, bound once to step and prefill."""
+    """The slots of a prior, bound to its step and prefill."""
 
     def __init__(self, step: _Graph, prefill: _Graph, slots: int, memory: Memory) -> None:
         super().__init__(step.spec, prefill.spec, slots)
-        pieces = step.pieces  # first: these tell why a GPU cannot be used
+        pieces = step.pieces  # before allocating: opening a session raises clear errors for a GPU that cannot be used
         self._memory = memory
         self._prefill = prefill
         self._buffers = {t.name: [memory.allocate(t, slots) for _ in range(buffer_count(t))] for t in step.spec.tensors}
-        # A prefill of some slots must not touch the other slots' states: it writes these beside them.
+        # The prefill's outputs for double-buffered states; they are copied to the prefilled slots afterwards.
         self._scratch = {
             t.name: memory.allocate(t, slots) for t in prefill.spec.tensors if t.role is Role.STATE and not t.in_place
         }
         self._step_between = {t.name: memory.allocate(t, slots) for t in step.between}
         self._prefill_between = {t.name: memory.allocate(t, slots) for t in prefill.between}
         self._step_bindings = [[self._bind_step(piece, current) for piece in pieces] for current in (0, 1)]
-        # Nothing in here knows the session, so that its memory is free as soon as nobody holds it.
+        # The callable holds no reference to the session: a cycle would delay the release of its memory.
         self._run_turn = partial(_run_turn, step, self._step_bindings)
         self._replayed = self._recorded(step.options.cuda_graph is True) if step.options.records else None
         self._prefill_bindings: dict[tuple[range, int], list[Any]] = {}
@@ -148,7 +142,7 @@ class OnnxRuntimeSession(SlotSession):
 
     def _watch(self, spec: TensorSpec, current: int) -> Watched:
         buffer = self._current(spec.name, current)
-        assert isinstance(buffer, DeviceBuffer)  # nothing is recorded elsewhere
+        assert isinstance(buffer, DeviceBuffer)  # steps are recorded on a GPU only
         return WatchedDeviceBuffer(spec.name, spec.in_place, buffer)
 
     def _current(self, name: str, current: int) -> BoundBuffer:
@@ -181,7 +175,7 @@ class OnnxRuntimeSession(SlotSession):
         return binding
 
     def _slot_address(self, spec: TensorSpec, slot: int, current: int) -> int:
-        """Where a slot begins in its current buffer; slots are the outermost axis."""
+        """Return the address of a slot in the tensor's current buffer; slots are the outermost axis."""
         return self._current(spec.name, current).address + slot * spec.bytes({"B": 1})
 
     def _bind(self, bind: Any, name: str, spec: TensorSpec, slots: int, address: int) -> None:
@@ -213,12 +207,12 @@ def _run(graph: _Graph, bindings: Sequence[Any], run_options: Any = None) -> Non
     for piece, binding in zip(graph.pieces, bindings, strict=True):
         try:
             piece.session.run_with_iobinding(binding, run_options)
-        except Exception as error:  # the runtime raises many kinds
+        except Exception as error:  # ONNX Runtime has many exception types
             raise failure(f"{piece.spec.name}: ONNX Runtime cannot run it", error) from error
 
 
 class OnnxRuntimeEngine:
-    """An `Engine` over ONNX files. Only opened graphs take memory."""
+    """An `Engine` that runs ONNX files. Only open graphs take memory."""
 
     def __init__(
         self,
@@ -228,30 +222,28 @@ class OnnxRuntimeEngine:
         options: OnnxRuntimeOptions | None = None,
         parts: Mapping[str, tuple[GraphSpec, ...]] | None = None,
     ) -> None:
-        """`files`: the ONNX file of each graph, its hash already checked by whoever read the manifest.
+        """`files`: the ONNX file of each graph or part; their hashes were verified when the bundle was opened.
 
-        `parts`: by the name of a graph that was cut, the tables of its parts, which have the files. Raises
-        `EngineError` if ONNX Runtime or the provider is missing, `NoDeviceError` if it does not start here.
+        `parts`: the declarations of the parts of each cut graph, by the graph's name. Raises `EngineError` if ONNX
+        Runtime or the provider is missing, and `NoDeviceError` if the provider does not start on this machine.
         """
         self.config = config
         self.graphs = graphs
         self._files = files
         self._parts = parts or {}
         self._options = options or OnnxRuntimeOptions()
-        require_start(self._options)  # now, before anybody begins to write what comes of it
+        require_start(self._options)  # fails here rather than after a caller has begun to write its results
 
     @property
     def batch_invariant(self) -> bool:
-        """Packed weights on a CPU: a row's sums have one order, however many rows there are."""
+        """True for packed weights on a CPU, whose kernels sum a row in the same order for any number of rows."""
         return self._options.provider == "cpu" and not self._options.map_weights
 
     def _read(self, kind: GraphKind, level: int) -> tuple[GraphSpec, list[GraphFile]]:
-        """A graph's table, and its files: one, or one for each of its parts."""
-        name = f"{kind}_{level}"
-        if name not in self.graphs:
-            raise EngineError(f"the bundle has no graph {name!r}; it has {sorted(self.graphs)}. Export it.")
-        tables = self._parts.get(name) or (self.graphs[name],)
-        return self.graphs[name], [GraphFile.read(table, self._files[table.name]) for table in tables]
+        """Return the declaration of a graph, and its file or the files of its parts."""
+        spec = find_graph(self.graphs, kind, level)
+        pieces = self._parts.get(spec.name) or (spec,)
+        return spec, [GraphFile.read(piece, self._files[piece.name]) for piece in pieces]
 
     def _graph(self, kind: GraphKind, level: int, slots: int, options: OnnxRuntimeOptions) -> _Graph:
         spec, files = self._read(kind, level)
@@ -266,7 +258,7 @@ class OnnxRuntimeEngine:
         return OnnxRuntimeRunner(spec, open_session(graph, self._options), calls, self._memory())
 
     def prior_session(self, level: int, slots: int) -> OnnxRuntimeSession:
-        """Open the step of a prior; its prefill, if that is ever asked for, when it is."""
+        """Open the step of a prior; its prefill opens on first use."""
         options = self._options
         try:
             return self._session(level, slots, options)
@@ -282,10 +274,10 @@ class OnnxRuntimeEngine:
         return OnnxRuntimeSession(step, prefill, slots, self._memory())
 
     def _memory(self) -> Memory:
-        """The memory that the provider works in."""
+        """Return the memory in which the provider works."""
         if self._options.provider == "cpu":
             return HostMemory()
-        return DeviceMemory(import_onnxruntime(), ("cuda", self._options.device))
+        return DeviceMemory(import_onnxruntime(), ("cuda", 0))
 
     def __enter__(self) -> Self:
         return self
@@ -293,4 +285,4 @@ class OnnxRuntimeEngine:
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        """Sessions are released with the runners and sessions that own them."""
+        """Do nothing: ONNX Runtime's sessions are released with the runners and prior sessions that own them."""

@@ -1,8 +1,9 @@
-"""Into which blocks ONNX Runtime divides integer weights that have one scale per column.
+"""Size of the blocks into which ONNX Runtime divides integer weights that have one scale per column.
 
-Its kernel knows blocks of inputs alone: it repeats a column's scale for each, keeps a sum of the block's weights
-beside it, and rounds activations to 8 bits block by block. In blocks of 32, its default, scales and sums make
-a fifth of what a step reads. The last block of a column is filled up, so large blocks may cost more.
+Its kernel requires a scale for every block of inputs. So it repeats the column's scale for each block, stores the sum
+of the block's weights beside it, and rounds activations to 8 bits block by block. With blocks of 32, its default,
+scales and sums are a fifth of what a step reads. The last block of a column is padded, so large blocks can also cost
+more.
 """
 
 from __future__ import annotations
@@ -14,29 +15,34 @@ if TYPE_CHECKING:
     from onnx import ModelProto
 
 SIZES = (32, 64)
-"""What is chosen from. The kernels know 128 and 256 too, but there a song alone gets other sums than beside others."""
+"""Block sizes to choose from. The kernels also support 128 and 256, but then are not batch-invariant: a song alone gets
+other sums than a song beside others.
+"""
 
 _BYTES_PER_BLOCK = 8  # a scale and a sum, in float32
 
 
 GPU_SIZES = (64, 32, 16)
-"""What is chosen from on a GPU."""
+"""Block sizes to choose from on a GPU."""
 
 
 def gpu_block_size(model: ModelProto) -> int:
-    """The largest that divides every column: with others, CUDA's kernels write out all weights before they multiply."""
+    """Return the largest block size that divides every column.
+
+    With other sizes, the CUDA provider dequantises all weights to memory before it multiplies.
+    """
     inputs = [inputs for inputs, _ in _matrices(model)]
     return next((size for size in GPU_SIZES if all(count % size == 0 for count in inputs)), GPU_SIZES[-1])
 
 
 def block_size(model: ModelProto) -> int:
-    """The size that makes a graph's steps read least; the larger of equal ones."""
+    """Return the block size with which a graph's steps read the fewest bytes; of equally good ones, the larger."""
     matrices = list(_matrices(model))
     return min(reversed(SIZES), key=lambda size: sum(_bytes_read(*matrix, size) for matrix in matrices))
 
 
 def _matrices(model: ModelProto) -> Iterator[tuple[int, int]]:
-    """Inputs and outputs of each matrix with one scale per column."""
+    """Yield the numbers of inputs and outputs of each matrix with one scale per column."""
     shapes = {tensor.name: tuple(tensor.dims) for tensor in model.graph.initializer}
     for node in model.graph.node:
         blocked = any(attribute.name == "block_size" for attribute in node.attribute)

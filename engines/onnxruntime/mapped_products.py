@@ -1,8 +1,8 @@
-"""Products with weights that stay where the file is mapped, on several threads.
+"""Multi-threaded products with memory-mapped weights.
 
-ONNX Runtime divides the product of one row and a matrix by columns, so that each thread reads a piece of
-every row: on memory-mapped weights that reached two thirds of the bandwidth (docs/log.md). Divided by
-rows, each thread reads one stretch of the file from its beginning to its end.
+ONNX Runtime divides the product of a row and a matrix among threads by columns, so each thread reads a piece of every
+row of the matrix; with memory-mapped weights that reached two thirds of the bandwidth (docs/log.md). Divided by rows of
+the matrix, each thread reads one contiguous stretch of the file.
 """
 
 from __future__ import annotations
@@ -15,16 +15,16 @@ if TYPE_CHECKING:
     from onnx import ModelProto, NodeProto, TensorProto
 
 SMALLEST = 1 << 20
-"""Matrices below this many bytes stay in one piece: they fit into the caches of a processor."""
+"""Bytes below which a matrix is not divided, because it fits into the CPU's caches."""
 
-_PIECES_PER_THREAD = 4  # a thread that is held up leaves its last pieces to the others
+_PIECES_PER_THREAD = 4  # so that other threads can take over pieces of a thread that is delayed
 
 
 def divide_products(model: ModelProto, threads: int) -> int:
-    """Divide a graph's products of one row `[1, K]` and a large float32 matrix `[K, N]` by rows; how many there are.
+    """Divide a graph's products of one row `[1, K]` and a large float32 matrix `[K, N]` by rows; return their number.
 
-    `x @ W` becomes the sum over `p` of `x[p] @ W[p]`, with `W` seen as `[P, K / P, N]`: the same bytes. The model
-    is changed in place. Only for graphs that run with one slot; sums are rounded in another order.
+    `x @ W` becomes the sum over `p` of `x[p] @ W[p]`, with `W` reshaped to `[P, K / P, N]`, which are the same bytes.
+    The model is changed in place. Only for graphs that run with one slot. Sums are rounded in another order.
     """
     graph = model.graph
     matrices = _matrices(model)
@@ -54,7 +54,7 @@ _FIRST_AXIS = "row_pieces/axis"
 
 
 def _matrices(model: ModelProto) -> dict[str, TensorProto]:
-    """Large float32 matrices of the weight file that one product alone multiplies with."""
+    """Return the large float32 matrices in external weight files that only one node uses."""
     from onnx import TensorProto
 
     uses = Counter(name for node in model.graph.node for name in node.input)
@@ -70,13 +70,13 @@ def _matrices(model: ModelProto) -> dict[str, TensorProto]:
 
 
 def _pieces(rows: int, threads: int) -> int:
-    """A multiple of the threads that divides the rows; 1 if there is none, or one thread."""
+    """Return a multiple of the threads that divides the rows; 1 if there is none, or with one thread."""
     counts = (threads * n for n in range(_PIECES_PER_THREAD, 0, -1))
     return next((count for count in counts if threads > 1 and rows % count == 0), 1)
 
 
 def _divided(product: NodeProto, shape: str) -> Iterator[NodeProto]:
-    """`[1, K]` -> `[P, 1, K / P]`, times `[P, K / P, N]`, summed: `[1, N]`."""
+    """Yield the nodes that reshape `[1, K]` to `[P, 1, K / P]`, multiply by `[P, K / P, N]`, and sum to `[1, N]`."""
     from onnx import helper
 
     row, matrix = product.input

@@ -1,7 +1,7 @@
-"""Where the tensors of an ONNX Runtime session lie: in host memory, or on a device.
+"""Memory for the tensors of an ONNX Runtime session: host memory or device memory.
 
-A memory makes one buffer per tensor. The session binds the buffers' addresses once; from then on
-the graphs read and write there, and the buffers give the slots' values in and out.
+A `Memory` allocates one buffer per tensor. The session binds the addresses of the buffers once, the graphs read and
+write there, and the buffers provide access to the values of each slot.
 """
 
 from __future__ import annotations
@@ -18,29 +18,29 @@ from jukebox_deploy.errors import EngineError
 
 
 class BoundBuffer(SlotBuffer, Protocol):
-    """The memory of one tensor, at an address that does not change."""
+    """The memory of one tensor, at a fixed address."""
 
     @property
     def address(self) -> int:
-        """Where the tensor begins."""
+        """Address of the tensor."""
 
 
 class Memory(Protocol):
-    """Makes the buffers of one session."""
+    """Allocates the buffers of one session."""
 
     @property
     def device(self) -> tuple[str, int]:
-        """Name and number of the device, as ONNX Runtime spells them."""
+        """Name and number of the device, as ONNX Runtime takes them."""
 
     def allocate(self, spec: TensorSpec, slots: int) -> BoundBuffer:
-        """A buffer of zeros."""
+        """Return a buffer that is filled with zeros."""
 
     def synchronize(self) -> None:
-        """Bring what was written to where the graphs read it; called before every run."""
+        """Make all written values visible to the graphs; called before every run."""
 
 
 class HostBuffer:
-    """A tensor in host memory, lazily zero; no other tensor shares its pages."""
+    """A tensor in host memory, zeroed lazily; it shares no memory page with another tensor."""
 
     def __init__(self, spec: TensorSpec, slots: int) -> None:
         size = spec.bytes({"B": slots})
@@ -50,62 +50,62 @@ class HostBuffer:
 
     @property
     def address(self) -> int:
-        """Where the tensor begins, at the start of a page."""
+        """Address of the tensor, which is the start of a page."""
         return int(self.array.ctypes.data)
 
     def write(self, slot: int, value: np.ndarray) -> None:
-        """Put the value of one slot."""
+        """Write the value of one slot."""
         self.array[slot] = value
 
     def read(self, slot: int) -> np.ndarray:
-        """A copy of the value of one slot."""
+        """Return a copy of the value of one slot."""
         row: np.ndarray = self.array[slot, ...]
         return row.copy()
 
 
 class HostMemory:
-    """Host memory, which the graphs use as it is."""
+    """Host memory, which the graphs access directly."""
 
     device = ("cpu", 0)
 
     def allocate(self, spec: TensorSpec, slots: int) -> HostBuffer:
-        """A buffer of zeros."""
+        """Return a buffer that is filled with zeros."""
         return HostBuffer(spec, slots)
 
     def synchronize(self) -> None:
-        """Nothing to do: it is the same memory."""
+        """Do nothing: buffers and graphs share the memory."""
 
 
 class DeviceBuffer:
-    """A tensor in the memory of a device. ONNX Runtime copies whole tensors only, so changes are gathered."""
+    """A tensor in device memory. Writes are collected, because ONNX Runtime can only copy whole tensors."""
 
     def __init__(self, spec: TensorSpec, slots: int, memory: DeviceMemory) -> None:
         array = np.zeros(spec.shape({"B": slots}), numpy_dtype(spec.dtype))
         self._memory = memory
         self._value = memory.place(_stored(array))
         self._dtype = array.dtype
-        # No graph changes an input, so what was uploaded last stays true.
+        # No graph changes an input, so a host copy of what was uploaded stays valid.
         self._mirror = array if spec.role is Role.INPUT else None
         self._changes: dict[int, np.ndarray] = {}
 
     @property
     def address(self) -> int:
-        """Where the tensor begins, on its device."""
+        """Device address of the tensor."""
         return int(self._value.data_ptr())
 
     def write(self, slot: int, value: np.ndarray) -> None:
-        """Put the value of one slot; it reaches the device before the next run."""
+        """Write the value of one slot; it is uploaded before the next run."""
         self._changes[slot] = value.copy()
         self._memory.changed.add(self)
 
     def read(self, slot: int) -> np.ndarray:
-        """A copy of the value of one slot."""
+        """Return a copy of the value of one slot."""
         self.upload()
         row: np.ndarray = self._content()[slot, ...]
         return row.copy()
 
     def upload(self) -> None:
-        """Bring the gathered changes to the device, in one copy."""
+        """Upload the collected writes in one copy."""
         if not self._changes:
             return
         array = self._content()
@@ -115,12 +115,12 @@ class DeviceBuffer:
         self._value.update_inplace(_stored(array))
 
     def whole(self) -> np.ndarray:
-        """A copy of all slots' values."""
+        """Return a copy of the values of all slots."""
         self.upload()
         return self._content().copy()
 
     def replace(self, values: np.ndarray) -> None:
-        """Put the values of all slots."""
+        """Write and upload the values of all slots."""
         self._changes = dict(enumerate(values))
         self.upload()
 
@@ -130,12 +130,12 @@ class DeviceBuffer:
 
 
 def _stored(array: np.ndarray) -> np.ndarray:
-    """As ONNX Runtime copies it: it takes no bfloat16 from NumPy and gives none back, but any two bytes."""
+    """View bfloat16 as uint16, because ONNX Runtime exchanges no bfloat16 arrays with NumPy."""
     return array.view(np.uint16) if array.dtype.name == "bfloat16" else array
 
 
 def bound_dtype(spec: TensorSpec) -> Any:
-    """What a binding is told of a tensor's numbers: their NumPy dtype, or ONNX's number where NumPy has none."""
+    """Return a tensor's element type in the form that bindings take: NumPy's dtype, or ONNX's number for bfloat16."""
     if spec.dtype != "bfloat16":
         return numpy_dtype(spec.dtype)
     import onnx
@@ -144,7 +144,7 @@ def bound_dtype(spec: TensorSpec) -> Any:
 
 
 def failure(what: str, error: Exception) -> EngineError:
-    """An error with ONNX Runtime's first words, of memory if it is that which ran out."""
+    """Make an error with the first line of ONNX Runtime's message; `OutOfDeviceMemoryError` if memory ran out."""
     said = str(error).strip().partition("\n")[0]
     said = said if len(said) <= _LONGEST else f"{said[:_LONGEST]}…"
     if any(word in said for word in _MEMORY_WORDS):
@@ -152,12 +152,12 @@ def failure(what: str, error: Exception) -> EngineError:
     return EngineError(f"{what}: {said}")
 
 
-_LONGEST = 400  # letters; whole signatures of C++ follow
+_LONGEST = 400  # characters; ONNX Runtime's messages may contain long C++ signatures
 _MEMORY_WORDS = ("out of memory", "Failed to allocate memory", "bad_alloc")
 
 
 class DeviceMemory:
-    """The memory of a device, reached through ONNX Runtime's own copies."""
+    """Device memory, accessed through ONNX Runtime's copy functions."""
 
     def __init__(self, runtime: Any, device: tuple[str, int]) -> None:
         """`runtime`: the `onnxruntime` module."""
@@ -166,17 +166,17 @@ class DeviceMemory:
         self._runtime = runtime
 
     def place(self, array: np.ndarray) -> Any:
-        """A copy of an array on the device, as an `OrtValue`. Raises `EngineError`."""
+        """Copy an array to the device, as an `OrtValue`. Raises `EngineError`."""
         try:
             return self._runtime.OrtValue.ortvalue_from_numpy(array.copy(), *self.device)
-        except Exception as error:  # the runtime raises many kinds
-            raise failure(f"{array.nbytes} bytes find no place on {self.device[0]}", error) from error
+        except Exception as error:  # ONNX Runtime has many exception types
+            raise failure(f"{array.nbytes} bytes cannot be allocated on {self.device[0]}", error) from error
 
     def allocate(self, spec: TensorSpec, slots: int) -> DeviceBuffer:
-        """A buffer of zeros."""
+        """Return a buffer that is filled with zeros."""
         return DeviceBuffer(spec, slots, self)
 
     def synchronize(self) -> None:
-        """Upload every buffer with changes, once."""
+        """Upload the buffers that have collected writes."""
         while self.changed:
             self.changed.pop().upload()

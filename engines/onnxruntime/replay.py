@@ -1,4 +1,8 @@
-"""Steps that ONNX Runtime records as CUDA graphs, when a run's options ask for it, and replays from then on."""
+"""Recording of steps as CUDA graphs by ONNX Runtime itself.
+
+The options of a run name a recording by its number. With the first such run ONNX Runtime captures the recording, after
+warm-up runs that it makes itself; with later ones it replays it.
+"""
 
 from __future__ import annotations
 
@@ -11,14 +15,14 @@ import numpy as np
 from jukebox_deploy.engines.onnxruntime.memory import DeviceBuffer
 
 Run = Callable[[int, Any], None]
-"""Run the step in a turn of the buffers, with ONNX Runtime's options of a run."""
+"""Runs the step of a turn (see `engines/replay.py`) with ONNX Runtime's run options."""
 
 _PLAINLY = -1
 
 
 @dataclass(frozen=True)
 class OnnxRuntimeRecording:
-    """The recording of one turn, which the sessions hold and let go of."""
+    """The recording of one turn. ONNX Runtime's sessions own it."""
 
     run: Callable[[], None]
 
@@ -27,29 +31,32 @@ class OnnxRuntimeRecording:
         self.run()
 
     def release(self) -> None:
-        """See `Recording`: it goes with the session."""
+        """Do nothing: the recording is released with the session."""
 
 
 class TurnedSteps:
-    """The step in the turn that was bound last, run plainly or recorded."""
+    """Runs or records the step of the turn that was bound last."""
 
     def __init__(self, run: Run, options_of: Callable[[int], Any]) -> None:
-        """`options_of`: makes the options of a run from the number of a recording."""
+        """`options_of` makes run options from the number of a recording."""
         self._run = run
         self._turn = 0
         self._plainly = options_of(_PLAINLY)
         self._recorded = [options_of(turn + 1) for turn in (0, 1)]
 
     def bind(self, turn: int) -> None:
-        """Choose the turn."""
+        """Choose the turn of the next runs."""
         self._turn = turn
 
     def enqueue(self) -> None:
-        """One run that is neither recorded nor replayed."""
+        """Run the step without recording or replaying it."""
         self._run(self._turn, self._plainly)
 
     def record(self, work: Callable[[], None]) -> OnnxRuntimeRecording:
-        """What ONNX Runtime does by itself, after runs of its own: `work` is the step, and it does no harm again."""
+        """Let ONNX Runtime record the step, which also runs it.
+
+        `work` is not used: ONNX Runtime captures its own run. Running the step again on the same state is harmless.
+        """
         turn, options = self._turn, self._recorded[self._turn]
         self._run(turn, options)
         return OnnxRuntimeRecording(lambda: self._run(turn, options))

@@ -1,1 +1,1 @@
-"""The TensorRT backend, for both flavours: building engines, what GPUs they are for, and running them."""
+"""The TensorRT backend, for both flavours: building engines for chosen GPUs, and running them."""

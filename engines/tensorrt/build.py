@@ -1,7 +1,7 @@
-"""One builder for TensorRT and TensorRT-RTX: an ONNX graph in, an engine out.
+"""The builder for TensorRT and TensorRT-RTX, which turns an ONNX graph into an engine.
 
-Networks are strongly typed: the precision is that of the graph. TensorRT-RTX builds on a machine
-without a GPU; TensorRT needs the GPU that it builds for.
+Networks are strongly typed, so the precision is that of the graph. TensorRT-RTX builds without a GPU; TensorRT needs
+the GPU that it builds for.
 """
 
 from __future__ import annotations
@@ -31,9 +31,9 @@ from jukebox_deploy.engines.tensorrt.timing import TimingCache
 from jukebox_deploy.errors import EngineError
 from jukebox_deploy.files import atomic_path
 
-_INT64_NOTE = "Int64 binding"  # the library remarks on every int64 tensor; the tables mean them
+_INT64_NOTE = "Int64 binding"  # a warning about every int64 tensor, which is declared so on purpose
 _HINTS = {
-    "Turing (SM75)": "Compute capability 7.5 multiplies no fp32 matrices, which this graph does: leave 7.5 out.",
+    "Turing (SM75)": "Compute capability 7.5 cannot multiply fp32 matrices, as this graph does: leave 7.5 out.",
     "HW-specific datatypes": "The GPU has no arithmetic of this precision: export with `--precision fp16`.",
     "CUDA driver version is insufficient": "This needs a GPU with a recent driver on the building machine.",
     "cudaError": "This needs a GPU on the building machine.",
@@ -46,19 +46,19 @@ _HINTS = {
 
 
 class Feature(StrEnum):
-    """What an engine can be made to allow."""
+    """An optional feature of an engine."""
 
-    WEIGHT_STREAMING = "weight-streaming"  # weights may stay in host memory; runs cannot be recorded
-    VERSION_COMPATIBLE = "version-compatible"  # later versions of the library load it, with their lean runtime
-    REFIT = "refit"  # other weights can be put in
-    STRIPPED = "stripped"  # has no weights: those of the ONNX graph have to be put in before it runs
+    WEIGHT_STREAMING = "weight-streaming"  # weights may stay in host memory; steps cannot be recorded as CUDA graphs
+    VERSION_COMPATIBLE = "version-compatible"  # other versions of the library run it, with this version's lean runtime
+    REFIT = "refit"  # its weights can be replaced
+    STRIPPED = "stripped"  # has no weights; those of the ONNX graph must be put in before it runs
 
 
 def _flags(trt: Any, feature: Feature) -> tuple[Any, ...]:
     flags = trt.BuilderFlag
     return {
         Feature.WEIGHT_STREAMING: (flags.WEIGHT_STREAMING,),
-        # With the lean runtime inside, an engine would hold code for the host, which nobody should have to allow.
+        # An engine that includes the lean runtime has code for the host, which users would have to allow.
         Feature.VERSION_COMPATIBLE: (flags.VERSION_COMPATIBLE, flags.EXCLUDE_LEAN_RUNTIME),
         Feature.REFIT: (flags.REFIT,),
         Feature.STRIPPED: (flags.STRIP_PLAN, flags.REFIT_IDENTICAL),
@@ -67,12 +67,12 @@ def _flags(trt: Any, feature: Feature) -> tuple[Any, ...]:
 
 @dataclass(frozen=True)
 class BuildOptions:
-    """What to build for."""
+    """Options of a build."""
 
     target: Target = Target.TENSORRT_RTX
-    compute_capabilities: tuple[str, ...] = ()  # "8.6"; empty: the flavour's default
-    skip_refused: bool = False  # leave out GPUs that cannot run a graph, instead of refusing to build it
-    slots: tuple[int, ...] = ()  # numbers of slots to have a profile for each; empty: one profile for the table's range
+    compute_capabilities: tuple[str, ...] = ()  # such as "8.6"; empty: the flavour's default
+    skip_refused: bool = False  # leave out GPUs that cannot run a graph, rather than raise an error
+    slots: tuple[int, ...] = ()  # one profile for each of these numbers; empty: one profile for the declared range
     features: tuple[Feature, ...] = ()
     timing_caches: Path | None = None  # folder; see `TimingCache`
 
@@ -84,15 +84,15 @@ class BuildOptions:
 
 @dataclass(frozen=True)
 class BuildSummary:
-    """What came of one graph, or of one part of a graph. Sizes in bytes, times in seconds."""
+    """Result of building a graph, or a part of a cut graph. Sizes are in bytes, times in seconds."""
 
     graph: str
-    layers: int  # of the parsed network
+    layers: int  # number of layers of the parsed network
     caches_in_place: int
     profiles: int
-    kernels: int | None  # that one run launches, with the profile that launches most, if the flavour says it
+    kernels: int | None  # number that one run launches, for the profile that launches most; None: unknown
     engine_bytes: int
-    activation_bytes: int | None  # device memory beside weights and tensors, if the flavour says it
+    activation_bytes: int | None  # working memory, without weights, inputs and outputs; None: unknown
     seconds: float
     process_peak_bytes: int | None  # highest resident memory of this process so far
     warnings: tuple[str, ...]
@@ -108,10 +108,10 @@ def build_engine(
     weight_files: Collection[str] = (),
     progress: Progress = no_progress,
 ) -> BuildSummary:
-    """Check, parse and build one graph; the engine appears whole or not at all.
+    """Check, parse and build one graph. The engine is written atomically.
 
-    `weight_files`: names of the external weight files beside the `.onnx` file.
-    Raises `EngineError` with the library's own messages, and whatever a callback raised.
+    `weight_files`: paths of the external weight files, relative to the `.onnx` file.
+    Raises `EngineError` with the library's own messages, and any exception of a callback.
     """
     started = time.perf_counter()
     check_graph_file(onnx_path, spec, weight_files)
@@ -131,7 +131,7 @@ def build_engine(
         files = [onnx_path, *(onnx_path.parent / name for name in weight_files)]
         timing = TimingCache.of(trt, options.timing_caches, files, repr(replace(options, timing_caches=None)))
         timing.load(builder_config)
-    # Always, for it is also what ends a build after Ctrl-C.
+    # Also without `progress`, because the monitor ends the build after Ctrl-C.
     builder_config.progress_monitor = progress_monitor(options.target, events, progress)
     layers = network.num_layers
     with atomic_path(engine_path) as part, part.open("wb") as file, events.interruptible():
@@ -158,7 +158,7 @@ def build_engine(
 
 
 def _remarks(spec: GraphSpec, options: BuildOptions, launches: Launches | None) -> Iterator[str]:
-    """What a choice costs later."""
+    """Yield warnings about choices that make steps slower."""
     if spec.kind is not GraphKind.STEP:
         return
     if Feature.WEIGHT_STREAMING in options.features:
@@ -168,26 +168,26 @@ def _remarks(spec: GraphSpec, options: BuildOptions, launches: Launches | None) 
         )
     if launches is not None and launches.written_weights:
         yield (
-            f"{launches.written_weights} kernels of every step do nothing but write quantised weights out as floats, "
-            "which takes longer than floats would. Export for more than one slot (--batch), or with --precision fp16."
+            f"{launches.written_weights} kernels of every step only dequantise weights to memory, which takes longer "
+            "than reading float weights would. Export for more than one slot (--batch), or with --precision fp16."
         )
 
 
 def _create_builder(trt: Any, logger: Any, spec: GraphSpec, target: Target) -> Any:
     try:
         return trt.Builder(logger)
-    except (TypeError, RuntimeError) as error:  # a null pointer of the library, for instance without a GPU
+    except (TypeError, RuntimeError) as error:  # the library returned a null pointer, for instance without a GPU
         raise _failure(logger.events, f"{spec.name}: {target} cannot start its builder ({error})") from error
 
 
 def _configure(trt: Any, builder: Any, network: Any, spec: GraphSpec, options: BuildOptions) -> Any:
     builder_config = builder.create_builder_config()
     set_compute_capabilities(trt, builder_config, options.compute_capabilities, options.target)
-    builder_config.profiling_verbosity = trt.ProfilingVerbosity.DETAILED  # or the listing would not name the kernels
-    builder_config.clear_flag(trt.BuilderFlag.TF32)  # or matrices of fp32 would be rounded to ten bits
-    streams = Feature.WEIGHT_STREAMING in options.features  # moves weights into memory of its own
+    builder_config.profiling_verbosity = trt.ProfilingVerbosity.DETAILED  # otherwise the listing lacks kernel names
+    builder_config.clear_flag(trt.BuilderFlag.TF32)  # otherwise the mantissas of fp32 matrices are rounded to ten bits
+    streams = Feature.WEIGHT_STREAMING in options.features  # such an engine must allocate memory for streamed weights
     if spec.states and not streams and hasattr(trt.BuilderFlag, "REQUIRE_USER_ALLOCATION"):
-        builder_config.set_flag(trt.BuilderFlag.REQUIRE_USER_ALLOCATION)  # or a run could not be recorded
+        builder_config.set_flag(trt.BuilderFlag.REQUIRE_USER_ALLOCATION)  # otherwise a run cannot be captured
     for flag in (flag for feature in options.features for flag in _flags(trt, feature)):
         builder_config.set_flag(flag)
     for ranges in profile_ranges(spec, options.slots):
@@ -199,10 +199,12 @@ def _configure(trt: Any, builder: Any, network: Any, spec: GraphSpec, options: B
 
 
 def profile_ranges(spec: GraphSpec, slots: Sequence[int]) -> list[tuple[DimensionRange, ...]]:
-    """The ranges of each profile: for a stack, one that is best at each number of slots and begins after the last.
+    """Return the ranges of each profile.
 
-    One slot gets the range 1 to 2. For a profile that is fixed at 1, TensorRT-RTX lays out all matrices a second time
-    if there are others, and every step writes int8 and fp8 weights out as floats before it multiplies them.
+    A graph with states has a profile for each number of slots, which is tuned for this number and begins after the
+    previous one. The profile for one slot takes 1 to 2: next to a profile that is fixed at one slot, TensorRT-RTX
+    stores every matrix in a second layout, and in such a profile it dequantises int8 and fp8 weights to memory at
+    every step.
     """
     if not spec.ranges:
         return []
@@ -211,13 +213,16 @@ def profile_ranges(spec: GraphSpec, slots: Sequence[int]) -> list[tuple[Dimensio
     lowest = [slots[0] if spec.kind is GraphKind.STEP else 1, *(number + 1 for number in slots[:-1])]
     highest = [max(2, number) for number in slots]
     return [
-        tuple(DimensionRange("B", low, best, high) if r.symbol == "B" else r for r in spec.ranges)
+        spec.with_range(DimensionRange("B", low, best, high)).ranges
         for low, best, high in zip(lowest, slots, highest, strict=True)
     ]
 
 
 def _set_shapes(profile: Any, network: Any, spec: GraphSpec) -> None:
-    """Smallest, best and largest shape of every input of changing size; a graph may fix what its table lets change."""
+    """Set the smallest, best and largest shape of every input that is dynamic in the graph.
+
+    A graph may fix dimensions that its declaration leaves open.
+    """
     sizes = (
         {r.symbol: r.minimum for r in spec.ranges},
         {r.symbol: r.optimum for r in spec.ranges},
@@ -241,7 +246,7 @@ def _require_cache_updates(spec: GraphSpec, found: int, target: Target) -> None:
     expected = sum(state.in_place for state in spec.states)
     if found != expected:
         raise EngineError(
-            f"{spec.name}: {target} sees {found} caches updated in place, the table has {expected}. Export again."
+            f"{spec.name}: {target} found {found} in-place cache updates, expected {expected}. Export again."
         )
 
 
@@ -253,9 +258,9 @@ def _require_engine(done: bool, events: BuildEvents, spec: GraphSpec, target: Ta
 
 
 def _failure(events: BuildEvents, what: str) -> EngineError:
-    """An error with what the library said, and what that means where it is known."""
+    """Make an error with the library's messages, and a hint on known ones."""
     texts = events.texts("INTERNAL_ERROR", "ERROR")
-    # Without a GPU every failure ends with a complaint about the driver, whatever went wrong before.
+    # Without a GPU, every failure ends with an error about the driver, whatever its cause.
     causes = [text for text in texts if "cudaError" not in text] or texts
     said = "; ".join(causes) or "it gave no reason"
     hint = next((hint for text, hint in _HINTS.items() if text in said), "")

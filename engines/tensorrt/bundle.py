@@ -1,4 +1,4 @@
-"""From an ONNX bundle to an engine bundle."""
+"""Building of an engine bundle from an ONNX bundle."""
 
 from __future__ import annotations
 
@@ -26,23 +26,23 @@ from jukebox_deploy.processes import map_in_processes
 from jukebox_deploy.threads import usable_cores
 
 GraphProgress = Callable[[str, str, int, int], None]
-"""Told of every finished step: graph, phase, steps done, steps in all."""
+"""Called after every finished step of a build: graph, phase, steps done, steps in total."""
 
 
 @dataclass(frozen=True)
 class _Build:
-    """One graph, or one part of a graph, about to be built."""
+    """A graph, or a part of a cut graph, to be built."""
 
-    graph: str  # whose entry it belongs to
+    graph: str  # name of the whole graph
     spec: GraphSpec
     onnx: Path
-    weights: tuple[str, ...]  # as the `.onnx` file spells them, relative to itself
+    weights: tuple[str, ...]  # paths of the external weights relative to the `.onnx` file
     options: BuildOptions
     refusals: tuple[Refusal, ...]
 
     @property
     def file(self) -> str:
-        """Name of the engine."""
+        """Name of the engine file."""
         return f"{self.spec.name}.engine"
 
 
@@ -56,9 +56,9 @@ def build_bundle(
 ) -> tuple[EngineBundle, list[BuildSummary]]:
     """Build engines of an opened ONNX bundle (of the named graphs, or of all) into a new folder.
 
-    The folder appears when everything is built, or not at all. `JukeboxError` if it holds something already;
-    `EngineError` for GPUs and numbers of slots that a graph was not made for.
-    One of several `processes` (see `processes_to_build`) tells of finished engines, not of steps.
+    The folder is written atomically. Raises `JukeboxError` if it is not empty, and `EngineError` for GPUs and numbers
+    of slots that a graph does not support. With several `processes` (see `processes_to_build`), `progress` is called
+    for finished engines, not for steps.
     """
     builds = [build for name in _select(source, graphs) for build in _plan(source, name, options)]
     load_flavour(options.target)
@@ -81,13 +81,11 @@ def _select(source: EngineBundle, graphs: Sequence[str]) -> list[str]:
             f"{source.folder} was made ready for ONNX Runtime on this kind of CPU, and its graphs are no longer plain "
             "ONNX; build from the bundle that `jukebox-deploy export` wrote."
         )
-    if unknown := [name for name in graphs if name not in manifest.graphs]:
-        raise EngineError(f"{source.folder} has no graphs {unknown}; it has {list(manifest.graphs)}.")
-    return [name for name in manifest.graphs if not graphs or name in graphs]
+    return list(source.select(graphs))
 
 
 def _plan(source: EngineBundle, graph: str, options: BuildOptions) -> list[_Build]:
-    """What is to be built for one graph of a bundle."""
+    """Return the engines to build for one graph of a bundle."""
     entry, manifest = source.manifest.graphs[graph], source.manifest
     specs = [with_slots(piece.spec, options.slots) for piece in entry.pieces]
     left, refusals = divide_capabilities(entry.spec, Arithmetic(manifest.precision, manifest.linear_weights), options)
@@ -102,47 +100,60 @@ def _plan(source: EngineBundle, graph: str, options: BuildOptions) -> list[_Buil
 def divide_capabilities(
     spec: GraphSpec, arithmetic: Arithmetic, options: BuildOptions
 ) -> tuple[tuple[str, ...], tuple[Refusal, ...]]:
-    """The GPUs that a graph is built for, and those that are left out.
+    """Return the GPUs that a graph is built for, and those that are left out.
 
-    Where none are named the flavour chooses (none), unless it would choose some that cannot run the graph.
-    Raises `EngineError` where one would be left out that must not be, or all.
+    The GPUs are empty, which means the flavour's default, if the options name none and all default GPUs can run the
+    graph. Raises `EngineError` if a GPU would be left out without permission, if none would be left, and if there are
+    several for an engine that can be refitted.
     """
     asked = options.compute_capabilities or _default_capabilities(options)
     refusals = find_refusals(spec.kind, arithmetic, asked)
-    if not refusals:
-        return options.compute_capabilities, ()
     refused = {refusal.capability for refusal in refusals}
     left = tuple(capability for capability in asked if capability not in refused)
     may_skip = options.skip_refused or not options.compute_capabilities
-    if not (may_skip and left):
+    if refusals and not (may_skip and left):
         raise EngineError(f"{spec.name}: " + " ".join(str(refusal) for refusal in refusals))
-    return left, refusals
+    _require_one_gpu(spec, left, options)
+    return (left if refusals else options.compute_capabilities), refusals
 
 
 def _default_capabilities(options: BuildOptions) -> tuple[str, ...]:
-    """What the flavour would choose; none where weights can be put in later, for it makes those for one target only."""
-    alone = {Feature.REFIT, Feature.STRIPPED} & set(options.features)
-    return () if alone else default_capabilities(options.target)
+    """Return the flavour's default GPUs; none for an engine that can be refitted, which has a single target."""
+    return () if _features_for_one_gpu(options) else default_capabilities(options.target)
+
+
+def _require_one_gpu(spec: GraphSpec, capabilities: Sequence[str], options: BuildOptions) -> None:
+    """Raise `EngineError` for several GPUs if TensorRT-RTX can build for one only; its own message is obscure."""
+    features = _features_for_one_gpu(options)
+    if features and len(capabilities) > 1 and options.target is Target.TENSORRT_RTX:
+        raise EngineError(
+            f"{spec.name}: an engine with --feature {' and '.join(features)} is for one GPU only, and --compute asks "
+            f"for {', '.join(capabilities)}: name one, and build for each of the others into a separate folder."
+        )
+
+
+def _features_for_one_gpu(options: BuildOptions) -> list[Feature]:
+    return [feature for feature in options.features if feature in (Feature.REFIT, Feature.STRIPPED)]
 
 
 def with_slots(spec: GraphSpec, slots: Sequence[int]) -> GraphSpec:
-    """The table of a graph whose engine has a profile for each of these numbers of slots.
+    """Return the declaration of a graph whose engine has one profile for each of these numbers of slots.
 
-    Raises `EngineError` for numbers that the graph does not take.
+    Raises `EngineError` for numbers outside the range of the graph.
     """
     if not slots or not spec.states:
         return spec
-    (taken,) = [r for r in spec.ranges if r.symbol == "B"]
-    if odd := [number for number in slots if not taken.minimum <= number <= taken.maximum]:
+    declared = spec.range("B")
+    if odd := [number for number in slots if not declared.minimum <= number <= declared.maximum]:
         raise EngineError(
-            f"{spec.name} was exported for {taken.minimum} to {taken.maximum} slots, not for {odd[0]}: "
+            f"{spec.name} was exported for {declared.minimum} to {declared.maximum} slots, not for {odd[0]}: "
             "choose others, or export it again with --batch."
         )
-    return replace(spec, ranges=tuple(_narrowed(spec, r, slots) if r.symbol == "B" else r for r in spec.ranges))
+    return spec.with_range(_narrowed(spec, declared, slots))
 
 
 def _narrowed(spec: GraphSpec, declared: DimensionRange, slots: Sequence[int]) -> DimensionRange:
-    """A step runs all slots; a prefill runs some of them."""
+    """Return the range of slots for these profiles; a step runs all slots, a prefill may run any number of them."""
     fewest = slots[0] if spec.kind is GraphKind.STEP else declared.minimum
     return DimensionRange("B", fewest, min(max(declared.optimum, fewest), slots[-1]), slots[-1])
 
@@ -163,13 +174,13 @@ def _of_graph(progress: GraphProgress, graph: str) -> Progress:
 
 
 _SMALL_WEIGHTS = 256 << 20
-"""Bytes of weights of all graphs up to which several are built at once; each takes two to four times its own."""
+"""Total bytes of weights up to which graphs are built in parallel; a build takes two to four times its weights."""
 
 
 def processes_to_build(source: EngineBundle, graphs: Sequence[str] = ()) -> int:
-    """As many as there are cores, if the weights are small, and at most one per two graphs."""
+    """Return the number of processes to build with: at most one per core and two graphs, and 1 for large weights."""
     entries = [source.manifest.graphs[name] for name in _select(source, graphs)]
-    weights = sum(source.manifest.files[name].bytes for entry in entries for name in entry.weights)
+    weights = source.manifest.bytes_of(name for entry in entries for name in entry.weights)
     return max(1, min(usable_cores(), len(entries) // 2)) if weights <= _SMALL_WEIGHTS else 1
 
 
@@ -206,7 +217,7 @@ def _entry(
 def _facts(
     source: EngineBundle, exported: GraphEntry, options: BuildOptions, summaries: Sequence[BuildSummary]
 ) -> Mapping[str, Any]:
-    """How the engines of a graph were made, and what they need. Parts run in turn and in the same memory."""
+    """Return how the engines of a graph were built, and what they need. Parts use the same working memory in turn."""
     activations = [s.activation_bytes for s in summaries if s.activation_bytes is not None]
     kernels = [s.kernels for s in summaries if s.kernels is not None]
     return {

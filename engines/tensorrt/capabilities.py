@@ -1,4 +1,4 @@
-"""Which GPUs an engine can be built for: what each compute capability lacks was tried with the builder itself."""
+"""GPUs that engines can be built for. The limits of each compute capability were found by trying the builder."""
 
 from __future__ import annotations
 
@@ -14,18 +14,18 @@ from jukebox_deploy.engines.tensorrt.flavour import load_flavour
 from jukebox_deploy.errors import EngineError
 
 _CAPABILITY = re.compile(r"(\d{1,2})\.(\d)")
-_WITHOUT_FP32_PRODUCTS = (7, 5)  # and older: the builder multiplies no fp32 matrices for it
-_STACKS = (GraphKind.LYRICS, GraphKind.PREFILL, GraphKind.STEP)  # what the precision of a bundle is for
-# Logits, a lyric encoder, distances to codes, whatever the precision.
+_WITHOUT_FP32_PRODUCTS = (7, 5)  # up to this capability, the builder cannot multiply fp32 matrices
+_STACKS = (GraphKind.LYRICS, GraphKind.PREFILL, GraphKind.STEP)  # the graphs that have the precision of their bundle
+# These multiply fp32 matrices in every precision: for logits, in the lyric encoder, and for distances to codes.
 _FP32_PRODUCTS = (GraphKind.STEP, GraphKind.LYRICS, GraphKind.VQVAE_ENCODE)
 
 
 @dataclass(frozen=True)
 class _Need:
-    """What data of a kind needs of a GPU."""
+    """The compute capability that a data type needs."""
 
     capability: tuple[int, int]
-    advice: str
+    advice: str  # for a GPU with a lower one
 
 
 _PRECISIONS = {
@@ -43,7 +43,7 @@ _WEIGHTS = {
 
 @dataclass(frozen=True)
 class Refusal:
-    """A GPU that a bundle's graphs cannot be built for."""
+    """A GPU that a graph cannot be built for."""
 
     capability: str
     reason: str  # a sentence
@@ -54,16 +54,16 @@ class Refusal:
 
 @dataclass(frozen=True)
 class Arithmetic:
-    """What the graphs of a bundle are made of."""
+    """The data types of a bundle's graphs."""
 
     precision: Precision
     weights: LinearWeights = LinearWeights.AS_PRECISION
 
 
 def find_refusals(kind: GraphKind, arithmetic: Arithmetic, capabilities: Sequence[str]) -> tuple[Refusal, ...]:
-    """The GPUs that a graph of a kind cannot be built for, each with one reason.
+    """Return those of the GPUs that a graph of a kind cannot be built for, each with one reason.
 
-    Raises `EngineError` for what is no compute capability.
+    Raises `EngineError` for text that is not a compute capability.
     """
     found = ((capability, _reason(kind, arithmetic, _parse(capability))) for capability in capabilities)
     return tuple(Refusal(capability, reason) for capability, reason in found if reason)
@@ -83,12 +83,12 @@ def _reason(kind: GraphKind, arithmetic: Arithmetic, capability: tuple[int, int]
     if kind in _STACKS and capability < _WEIGHTS[weights].capability:
         return f"cannot run {weights} weights: {_WEIGHTS[weights].advice}, or leave it out."
     if kind in _FP32_PRODUCTS and capability <= _WITHOUT_FP32_PRODUCTS:
-        return "multiplies no fp32 matrices, as this graph does whatever the precision: leave it out."
+        return "cannot multiply fp32 matrices, as this graph does in every precision: leave it out."
     return ""
 
 
 def set_compute_capabilities(trt: Any, builder_config: Any, capabilities: Sequence[str], target: Target) -> None:
-    """Say which GPUs an engine is for; without any, the flavour's own choice stands."""
+    """Set the GPUs that an engine is for; if there are none, the flavour's default applies."""
     if not capabilities:
         return
     if not hasattr(builder_config, "num_compute_capabilities"):
@@ -102,7 +102,10 @@ def set_compute_capabilities(trt: Any, builder_config: Any, capabilities: Sequen
 
 
 def known_capabilities(trt: Any) -> dict[str, str]:
-    """The GPUs that a flavour has names for, in order: `12.0` -> `SM120`; none where it builds for those at hand."""
+    """Return the GPUs that a flavour has names for, in order: `12.0` -> `SM120`.
+
+    Empty for a flavour that builds for the GPU of the machine.
+    """
     members = dir(getattr(trt, "ComputeCapability", None))
     names = sorted((name for name in members if re.fullmatch(r"SM\d+", name)), key=_number_of)
     return {_capability_of(name): name for name in names}
@@ -112,15 +115,15 @@ _OLDEST_BY_DEFAULT = (8, 0)
 
 
 def default_capabilities(target: Target) -> tuple[str, ...]:
-    """What a flavour that knows GPUs by name chooses of them; empty for one that builds for the GPU at hand."""
+    """Return the GPUs that a flavour chooses by default; empty for one that builds for the GPU of the machine."""
     known = known_capabilities(load_flavour(target)) if target is Target.TENSORRT_RTX else {}
     return tuple(capability for capability in known if _parse(capability) >= _OLDEST_BY_DEFAULT)
 
 
 def capabilities_of_engine(builder_config: Any, asked: Sequence[str]) -> tuple[str, ...]:
-    """The GPUs that an engine runs on: those asked for, or that of this machine where a flavour builds for it.
+    """Return the GPUs that an engine runs on: those asked for, or that of this machine if the flavour builds for it.
 
-    Empty where nobody says it: by default, TensorRT-RTX builds for all GPUs from 8.0 on.
+    Empty if that is unknown, or the default of TensorRT-RTX, which is all GPUs from 8.0 on.
     """
     if asked or hasattr(builder_config, "num_compute_capabilities"):
         return tuple(asked)
@@ -137,10 +140,10 @@ def capabilities_of_engine(builder_config: Any, asked: Sequence[str]) -> tuple[s
 
 
 def _number_of(name: str) -> int:
-    """`SM120` -> 120."""
+    """Convert `SM120` to 120."""
     return int(name[2:])
 
 
 def _capability_of(name: str) -> str:
-    """`SM120` -> `12.0`."""
+    """Convert `SM120` to `12.0`."""
     return f"{name[2:-1]}.{name[-1]}"

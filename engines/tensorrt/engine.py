@@ -1,6 +1,6 @@
-"""The TensorRT backend, for both flavours: engines of a bundle on an NVIDIA GPU.
+"""The TensorRT backend, for both flavours: runs the engines of a bundle on an NVIDIA GPU.
 
-Another GPU than the first one is chosen with the variable CUDA_VISIBLE_DEVICES.
+It uses the first visible GPU; the environment variable CUDA_VISIBLE_DEVICES selects another one.
 """
 
 from __future__ import annotations
@@ -31,12 +31,12 @@ _WORK = "working memory"
 
 
 class TensorRtRunner:
-    """A stateless graph. Its buffers grow with what it is given."""
+    """An open stateless graph. Its buffers grow with its inputs."""
 
     concurrent_calls = 1
 
     def __init__(self, graph: TensorRtGraph, device: Device) -> None:
-        """Takes over the graph."""
+        """Takes ownership of the graph."""
         self.spec = graph.spec
         self._graph = graph
         self._device = device
@@ -47,7 +47,7 @@ class TensorRtRunner:
         graph.set_memory(self._arena[_WORK], graph.memory_bytes)
 
     def __call__(self, feeds: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
-        """Arrays by input name -> arrays by output name."""
+        """Run the graph: arrays by input name -> arrays by output name."""
         sizes = check_feeds(self.spec, feeds)
         self._make_room({t.name: t.bytes(sizes) for t in self.spec.tensors})
         self._graph.set_sizes(sizes)
@@ -64,10 +64,10 @@ class TensorRtRunner:
         return array
 
     def _make_room(self, needed: Mapping[str, int]) -> None:
-        """New memory for all tensors if any of them has become larger."""
+        """Allocate new memory for all tensors if any of them needs more than before."""
         if any(size > self._sizes.get(name, 0) for name, size in needed.items()):
             sizes = {name: max(size, self._sizes.get(name, 0)) for name, size in needed.items()}
-            self._sizes = {}  # until there is new memory there is none
+            self._sizes = {}  # there is no memory if the allocation below fails
             self._memory.close()
             self._arena = self._allocate({_WORK: self._graph.memory_bytes, **sizes})
             self._graph.set_memory(self._arena[_WORK], self._graph.memory_bytes)
@@ -79,7 +79,7 @@ class TensorRtRunner:
         return arena
 
     def close(self) -> None:
-        """Give back everything on the device; a second time does nothing."""
+        """Release everything on the device. Calling this again has no effect."""
         self._release()
 
 
@@ -91,12 +91,12 @@ def _release_runner(device: Device, memory: ExitStack, graph: TensorRtGraph) -> 
 
 
 class TensorRtEngine:
-    """An `Engine` over a bundle of TensorRT engines. Only opened graphs take memory."""
+    """An `Engine` that runs a bundle of TensorRT engines. Only open graphs take memory."""
 
-    batch_invariant = False  # other shapes are other kernels
+    batch_invariant = False  # other shapes use other kernels
 
     def __init__(self, bundle: EngineBundle, platform: Platform, options: TensorRtOptions | None = None) -> None:
-        """Raises `EngineError` for a bundle of another flavour, version or GPU, and says what to run."""
+        """Raises `EngineError`, with the command to run, for a bundle of another flavour, version or GPU."""
         self._options = options or TensorRtOptions()
         require_suitable(bundle, platform, self._options)
         if self._options.kernel_caches is not None and not hasattr(platform.trt, "IRuntimeCache"):
@@ -107,12 +107,12 @@ class TensorRtEngine:
 
     @property
     def config(self) -> JukeboxConfig:
-        """The model."""
+        """The configuration of the model."""
         return self._bundle.manifest.config
 
     @property
     def graphs(self) -> Mapping[str, GraphSpec]:
-        """The tables of the graphs at hand, by name."""
+        """The declarations of the bundle's graphs, by name."""
         return self._bundle.graphs
 
     @property
@@ -134,14 +134,14 @@ class TensorRtEngine:
         return runner
 
     def prior_session(self, level: int, slots: int) -> TensorRtSession:
-        """Open step and prefill of a prior."""
+        """Open the step and the prefill of a prior."""
         step, prefill = (self._bundle.manifest.graph(kind, level).spec for kind in (GraphKind.STEP, GraphKind.PREFILL))
         require_slots(step, slots)
         with self._explained(level, slots), ExitStack() as stack:
             opened = self._graph(step, {"B": slots})
             stack.callback(opened.release)
             both = opened, self._graph(prefill, {"B": slots})
-            stack.pop_all()  # the session takes over, whatever happens
+            stack.pop_all()  # the session takes ownership of both graphs, even if its constructor fails
             records = self._options.records(self._bundle.manifest.graphs[step.name])
             session = TensorRtSession(*both, slots, self._platform.device, records)
         self._opened.add(session)
@@ -166,7 +166,7 @@ class TensorRtEngine:
 
     @contextmanager
     def _explained(self, level: int, slots: int) -> Iterator[None]:
-        """Say how many slots would have fitted, where memory is used up."""
+        """Add to an out-of-memory error how many slots would have fitted."""
         free = self._platform.device.free_bytes()
         try:
             yield
@@ -175,13 +175,13 @@ class TensorRtEngine:
 
     def _what_fits(self, level: int, slots: int, free: int) -> str:
         (plan,) = (plan for plan in plan_manifest(self._bundle.manifest) if plan.level == level)
-        fitting = min(plan.slots_within(free), slots - 1)  # that many slots are what did not fit
+        fitting = min(plan.slots_within(free), slots - 1)  # `slots` did not fit, whatever the plan says
         if fitting >= plan.fewest_slots:
             advice = f"Ask for fewer slots: {fitting} would fit."
         elif plan.fewest_slots == 1:
             advice = "Not even one slot fits."
         else:
-            advice = f"The engines take {plan.fewest_slots} slots at least, which do not fit; build them for fewer."
+            advice = f"The engines take at least {plan.fewest_slots} slots, which do not fit; build them for fewer."
         return (
             f"Level {level} with {slots} slots takes about {plan.total(slots) / 2**30:.2f} GiB, and "
             f"{free / 2**30:.2f} GiB were free. {advice}"
@@ -193,21 +193,21 @@ class TensorRtEngine:
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        """Give back everything that was opened. Another session can be opened afterwards."""
+        """Release everything that was opened. Another session can be opened afterwards."""
         try:
             with ExitStack() as stack:
                 for opened in list(self._opened):
                     stack.callback(opened.close)
         except EngineError:
-            if error is None:  # otherwise it is a consequence, and would hide the cause
+            if error is None:  # otherwise this is a consequence of `error`, and would hide it
                 raise
 
 
 def open_tensorrt(bundle: EngineBundle, options: TensorRtOptions | None = None) -> TensorRtEngine:
-    """The engine of a bundle on the first visible GPU.
+    """Open a bundle on the first visible GPU.
 
-    Raises `NoDeviceError` where there is none, or no package for it; `EngineError` for a bundle of another
-    flavour, version or GPU.
+    Raises `NoDeviceError` if there is no GPU or no package for it; `EngineError` for a bundle of another flavour,
+    version or GPU.
     """
     options = options or TensorRtOptions()
     return TensorRtEngine(bundle, open_platform(bundle.manifest.target, options), options)

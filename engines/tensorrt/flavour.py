@@ -1,8 +1,8 @@
-"""The two flavours of TensorRT, `tensorrt` and `tensorrt_rtx`, as far as a builder sees them.
+"""The two flavours of TensorRT, `tensorrt` and `tensorrt_rtx`: import, logger and build callbacks.
 
-They share one Python API; where they differ, the attribute decides, never a version string. Their
-callbacks (log, progress, output stream) must not raise: the library swallows exceptions there, even
-Ctrl-C and a full disk. So they are kept in `BuildEvents` and raised after the build.
+They share one Python API; where they differ, the code looks for the attribute, and never compares versions. The library
+swallows exceptions in its callbacks (log, progress, output stream), even for Ctrl-C and a full disk. Therefore
+`BuildEvents` stores them, and they are raised after the build.
 """
 
 from __future__ import annotations
@@ -23,11 +23,11 @@ from jukebox_deploy.engines.tensorrt.listing import LISTING_BEGINS
 from jukebox_deploy.errors import EngineError
 
 Progress = Callable[[str, int, int], None]
-"""Told of every finished step of a build: phase, steps done, steps in all."""
+"""Called after every finished step of a build: phase, steps done, steps in total."""
 
 
 def no_progress(phase: str, done: int, steps: int) -> None:
-    """Tell nobody."""
+    """Ignore the progress."""
 
 
 _MODULES = {Target.TENSORRT: "tensorrt", Target.TENSORRT_RTX: "tensorrt_rtx"}
@@ -38,7 +38,7 @@ _INSTALL = {
 
 
 def load_flavour(target: Target) -> Any:
-    """Import the Python module of a flavour; `EngineError` says how to install it."""
+    """Import the Python module of a flavour. Raises `EngineError`, which says how to install it."""
     if target not in _MODULES:
         raise EngineError(f"{target} needs no builder: ONNX Runtime runs exported bundles as they are.")
     try:
@@ -48,25 +48,25 @@ def load_flavour(target: Target) -> Any:
 
 
 def flavour_version(target: Target) -> str:
-    """Version of an installed flavour."""
+    """Return the version of an installed flavour."""
     return str(load_flavour(target).__version__)
 
 
 _KEPT = 10_000
-"""Messages; a runtime may go on telling for as long as it runs."""
+"""Limit of stored messages, because a runtime can log for as long as it lives."""
 
 
 @dataclass
 class BuildEvents:
-    """What a build or a runtime told through its callbacks, the latest of it."""
+    """Events that a build or a runtime reported through callbacks: the latest messages, bytes, and the first error."""
 
     messages: deque[tuple[str, str]] = field(default_factory=lambda: deque(maxlen=_KEPT))  # severity name, text
-    written: int = 0  # bytes
+    written: int = 0  # bytes of the engine
     failure: BaseException | None = None  # the first exception in a callback
 
     @contextmanager
     def guarded(self) -> Iterator[None]:
-        """Keep an exception instead of passing it to the library, which would swallow it."""
+        """Store an exception instead of passing it to the library, which would swallow it."""
         try:
             yield
         except BaseException as error:
@@ -74,7 +74,7 @@ class BuildEvents:
 
     @contextmanager
     def interruptible(self) -> Iterator[None]:
-        """Keep Ctrl-C as well: the monitor then ends the build at its next step."""
+        """Store Ctrl-C as a failure too; the progress monitor then ends the build at its next step."""
         if threading.current_thread() is not threading.main_thread():
             yield
             return
@@ -89,11 +89,11 @@ class BuildEvents:
             signal.signal(signal.SIGINT, previous)
 
     def texts(self, *severities: str) -> list[str]:
-        """The messages of these severities, without repetitions."""
+        """Return the messages of these severities, without repetitions."""
         return list(dict.fromkeys(text for severity, text in self.messages if severity in severities))
 
     def number(self, label: str) -> int | None:
-        """The largest number that a message gives after a label, if one does: each profile has its own."""
+        """Return the largest number after a label in the messages (profiles have one each); `None` if there is none."""
         pattern = re.compile(re.escape(label) + r"\D*(\d+)")
         found = [match for _, text in self.messages if (match := pattern.search(text))]
         return max((int(match.group(1)) for match in found), default=None)
@@ -101,9 +101,9 @@ class BuildEvents:
 
 @functools.cache
 def shared_logger(target: Target) -> Any:
-    """The one logger of a flavour; its `events` take the messages.
+    """Return the logger of a flavour, which adds messages to its `events`.
 
-    A process has one: the library ignores a second one while objects of the first live.
+    A process has only one, because the library ignores a second logger while objects with the first one exist.
     """
     trt = load_flavour(target)
 
@@ -121,7 +121,7 @@ def shared_logger(target: Target) -> Any:
 
 
 def stream_writer(target: Target, events: BuildEvents, file: BinaryIO) -> Any:
-    """A writer that hands an engine to a file piece by piece, so that it is never whole in memory."""
+    """Make a writer that writes an engine to a file piece by piece, so that it is never in memory as a whole."""
     trt = load_flavour(target)
 
     class FileWriter(trt.IStreamWriter):  # type: ignore[misc, name-defined]
@@ -138,7 +138,7 @@ def stream_writer(target: Target, events: BuildEvents, file: BinaryIO) -> Any:
 
 
 def progress_monitor(target: Target, events: BuildEvents, progress: Progress) -> Any:
-    """A monitor that reports to a function, and stops the build when a callback has failed."""
+    """Make a monitor that reports to a function, and stops the build after a callback has failed."""
     trt = load_flavour(target)
 
     class Monitor(trt.IProgressMonitor):  # type: ignore[misc, name-defined]

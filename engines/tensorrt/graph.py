@@ -1,7 +1,7 @@
 """One graph on TensorRT: its engines with their execution contexts, sizes, addresses and working memory.
 
-A graph is one engine, or several of whole layers that run back to back (`graphs.cut_graph`). What one
-part gives to the next has no place in the whole graph's table, so it is allocated here.
+A graph is one engine, or several that run one after the other (`graph_cutting.cut_graph`). The whole graph does not
+declare the tensors that one part passes to the next, so they are allocated here.
 """
 
 from __future__ import annotations
@@ -26,28 +26,28 @@ DTYPE_OF = {
     "INT32": "int32",
     "BOOL": "bool",
 }
-"""The dtype of a table by the name of TensorRT's."""
+"""The declared dtype that corresponds to each of TensorRT's."""
 
 Shape = tuple[int, ...]
 
 
 @dataclass(frozen=True)
 class Addresses:
-    """Where the tensors of a graph lie, by their names in its table; a state is read in one place, written in one."""
+    """Device addresses of a graph's tensors by declared name; a state may be read and written at separate addresses."""
 
     inputs: Mapping[str, int]
     outputs: Mapping[str, int]
 
 
 class EnginePart:
-    """One engine, the table that it fits, and the context that runs it."""
+    """One engine with its declaration and its execution context."""
 
     def __init__(self, spec: GraphSpec, engine: Any, platform: Platform, kernels: KernelCache | None = None) -> None:
-        """`kernels`: where to keep what is compiled. Raises `EngineError` for an engine that does not fit the table."""
+        """`kernels`: a cache for compiled kernels. Raises `EngineError` if the engine does not match `spec`."""
         self.spec = spec
         self.engine = engine
         self._platform = platform
-        require_table(spec, engine)
+        require_declared_tensors(spec, engine)
         self._kernels = kernels
         self._context = _create_context(engine, platform, spec.name, kernels)
         self._profile = 0
@@ -55,17 +55,17 @@ class EnginePart:
 
     @property
     def memory_bytes(self) -> int:
-        """Working memory at the largest shapes of any profile."""
+        """Bytes of working memory for the largest shapes of any profile."""
         engine = self.engine
         return int(engine.device_memory_size_v2)
 
     def set_memory(self, address: int, size: int) -> None:
-        """Where to work; other contexts may work there in turn."""
+        """Set the working memory, which other contexts may use in turn."""
         context = self._context
         context.set_device_memory(address, size)
 
     def set_sizes(self, sizes: Mapping[str, int]) -> None:
-        """Choose the profile that suits the sizes of the symbols, and set the shapes of all inputs."""
+        """Choose the best profile for the sizes of the symbols, and set the shapes of all inputs."""
         shapes = {tensor.input_name: tensor.shape(sizes) for tensor in self.spec.inputs}
         if shapes == self._shapes:
             return
@@ -74,7 +74,7 @@ class EnginePart:
         self._choose_profile(shapes)
         for name, shape in shapes.items():
             self._require(context.set_input_shape(name, shape), f"refuses the shape {shape} of {name}")
-        with self._platform.in_words(f"{self.spec.name}: {self._platform.target} cannot work out shapes"):
+        with self._platform.explaining_errors(f"{self.spec.name}: {self._platform.target} cannot infer shapes"):
             missing = context.infer_shapes()
         if missing:
             raise self._platform.failure(f"{self.spec.name}: the shapes of {missing} are not known")
@@ -84,13 +84,15 @@ class EnginePart:
         context, device = self._context, self._platform.device
         index = best_profile(self.engine, shapes, self.spec.name)
         if index != self._profile:
-            device.synchronize()  # no run of this context may be under way
-            with self._platform.in_words(f"{self.spec.name}: {self._platform.target} cannot switch to profile {index}"):
+            device.synchronize()  # the profile must not change during a run of this context
+            with self._platform.explaining_errors(
+                f"{self.spec.name}: {self._platform.target} cannot switch to profile {index}"
+            ):
                 context.set_optimization_profile_async(index, device.stream)
             self._profile = index
 
     def bind(self, addresses: Addresses) -> None:
-        """Tell where all tensors lie."""
+        """Set the addresses of all tensors."""
         context = self._context
         named = {tensor.input_name: addresses.inputs[tensor.name] for tensor in self.spec.inputs}
         named |= {tensor.output_name: addresses.outputs[tensor.name] for tensor in self.spec.outputs}
@@ -98,20 +100,20 @@ class EnginePart:
             self._require(context.set_tensor_address(name, address), f"refuses the address of {name}")
 
     def enqueue(self) -> None:
-        """Put one run into the stream."""
+        """Enqueue one run on the stream."""
         context = self._context
         self._require(context.execute_async_v3(self._platform.device.stream), "cannot run")
 
     def capturable(self) -> bool:
-        """Whether a run can be recorded as a CUDA graph, as far as the flavour says it."""
+        """Return whether a run can be captured as a CUDA graph; true for a flavour that cannot say."""
         context = self._context
         if hasattr(context, "is_stream_capturable"):
             return bool(context.is_stream_capturable(self._platform.device.stream))
         return True
 
     def release(self) -> None:
-        """Keep compiled kernels; let go of the context, then of what it used. A second time does nothing."""
-        kernels, self._kernels = self._kernels, None  # whose cache lives as long as the context
+        """Save compiled kernels, then release the context and the engine. Calling this again has no effect."""
+        kernels, self._kernels = self._kernels, None  # saved before the context is released, whose kernels they are
         try:
             if kernels is not None:
                 kernels.save()
@@ -124,25 +126,25 @@ class EnginePart:
 
 
 def _create_context(engine: Any, platform: Platform, label: str, kernels: KernelCache | None) -> Any:
-    """A context that works in memory given to it, with kernels that are settled before the first run."""
+    """Create a context with working memory from the caller, and kernels that do not change after the first run."""
     trt = platform.trt
     runtime_config = engine.create_runtime_config()
     runtime_config.set_execution_context_allocation_strategy(trt.ExecutionContextAllocationStrategy.USER_MANAGED)
     if hasattr(runtime_config, "dynamic_shapes_kernel_specialization_strategy"):
-        # Compiled in the background (LAZY), kernels would change while a song is made, and its roundings with them.
+        # With LAZY, kernels are compiled in the background, so kernels and their rounding would change during a song.
         eager = trt.DynamicShapesKernelSpecializationStrategy.EAGER
         runtime_config.dynamic_shapes_kernel_specialization_strategy = eager
     if kernels is not None:
         kernels.attach(runtime_config, platform)
     context = engine.create_execution_context(runtime_config)
-    platform.require(context is not None, f"{label}: {platform.target} makes no execution context")
+    platform.require(context is not None, f"{label}: {platform.target} cannot create an execution context")
     return context
 
 
 def best_profile(engine: Any, shapes: Mapping[str, Shape], label: str) -> int:
-    """The profile that takes these shapes, tuned for those nearest to them, of two as near for the larger ones.
+    """Return the index of the profile that accepts these shapes and is tuned for the nearest ones.
 
-    `EngineError` if none takes them.
+    Of two equally near profiles, this is the one tuned for larger shapes. Raises `EngineError` if none accepts them.
     """
     distances = {}
     for index in range(engine.num_optimization_profiles):
@@ -163,12 +165,12 @@ def _distance(shape: Shape, optimum: Shape) -> float:
 
 
 class TensorRtGraph:
-    """The parts of a graph, used as one."""
+    """The parts of a graph, which are used like a single engine."""
 
     def __init__(
         self, spec: GraphSpec, parts: Sequence[EnginePart], device: Device, largest: Mapping[str, int]
     ) -> None:
-        """`largest`: sizes of the symbols that no run will exceed. Raises `OutOfDeviceMemoryError`."""
+        """`largest`: the largest sizes of the symbols in any run. Raises `OutOfDeviceMemoryError`."""
         self.spec = spec
         self.parts = parts
         between = tensors_between(spec, (part.spec for part in parts))
@@ -177,43 +179,43 @@ class TensorRtGraph:
 
     @property
     def memory_bytes(self) -> int:
-        """Working memory that the parts take in turn."""
+        """Bytes of working memory, which the parts use in turn."""
         return max(part.memory_bytes for part in self.parts)
 
     def set_memory(self, address: int, size: int) -> None:
-        """Where all parts work."""
+        """Set the working memory of all parts."""
         for part in self.parts:
             part.set_memory(address, size)
 
     def set_sizes(self, sizes: Mapping[str, int]) -> None:
-        """Set the shapes of all inputs."""
+        """Set the shapes of all inputs, for the given sizes of the symbols."""
         for part in self.parts:
             part.set_sizes(sizes)
 
     def bind(self, addresses: Addresses) -> None:
-        """Tell where the tensors of the table lie."""
+        """Set the addresses of the tensors that the whole graph declares."""
         inputs, outputs = {**self._addresses, **addresses.inputs}, {**self._addresses, **addresses.outputs}
         for part in self.parts:
             part.bind(Addresses(inputs, outputs))
 
     def enqueue(self) -> None:
-        """Put one run of all parts into the stream."""
+        """Enqueue one run of all parts on the stream."""
         for part in self.parts:
             part.enqueue()
 
     def capturable(self) -> bool:
-        """Whether a run can be recorded."""
+        """Return whether a run of all parts can be captured as a CUDA graph."""
         return all(part.capturable() for part in self.parts)
 
     def release(self) -> None:
-        """Let go of contexts and engines, and of what lies between parts; no run is under way."""
+        """Release contexts, engines, and the tensors between parts. No run may be in progress."""
         for part in self.parts:
             part.release()
         self._between.release()
 
 
-def require_table(spec: GraphSpec, engine: Any) -> None:
-    """Raise `EngineError` unless the tensors of an engine are those of the table, aliased as it says."""
+def require_declared_tensors(spec: GraphSpec, engine: Any) -> None:
+    """Raise `EngineError` unless the tensors of an engine, and their aliases, are as declared."""
     expected = {**{t.input_name: t for t in spec.inputs}, **{t.output_name: t for t in spec.outputs}}
     found = [engine.get_tensor_name(index) for index in range(engine.num_io_tensors)]
     if odd := sorted(set(found) ^ set(expected)):
@@ -224,16 +226,18 @@ def require_table(spec: GraphSpec, engine: Any) -> None:
         dtype = engine.get_tensor_dtype(name).name
         if DTYPE_OF.get(dtype) != tensor.dtype:
             raise EngineError(f"{spec.name}: {name} is {dtype} in the engine, {tensor.dtype} in the table.")
-        if (engine.get_tensor_mode(name).name == "INPUT") is not (name in inputs):
-            raise EngineError(f"{spec.name}: {name} goes the wrong way in the engine. Build it again.")
+        mode, is_input = engine.get_tensor_mode(name).name, name in inputs
+        if (mode == "INPUT") is not is_input:
+            wanted = "INPUT" if is_input else "OUTPUT"
+            raise EngineError(f"{spec.name}: {name} is an {mode} of the engine, expected an {wanted}. Build it again.")
         if engine.get_tensor_location(name).name != "DEVICE":
-            raise EngineError(f"{spec.name}: the engine wants {name} in host memory, which would stop every run.")
+            raise EngineError(f"{spec.name}: the engine wants {name} in host memory, expected device memory.")
     for tensor in spec.outputs:
         _require_alias(spec, tensor, engine.get_aliased_input_tensor(tensor.output_name) or None)
 
 
 def _require_alias(spec: GraphSpec, tensor: TensorSpec, found: str | None) -> None:
-    """Caches share their memory with their inputs, and nothing else does."""
+    """Raise `EngineError` unless an output shares memory with its input if it is a cache, and with none otherwise."""
     expected = tensor.input_name if tensor.in_place else None
     if found != expected:
         raise EngineError(

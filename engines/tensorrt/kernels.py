@@ -1,8 +1,8 @@
-"""Kernels that TensorRT-RTX compiled where an engine runs, kept from one run to the next.
+"""Kernel caches, which store for later runs the kernels that TensorRT-RTX compiles on the machine that runs an engine.
 
-The engine holds no kernels for the shapes of a session; they are compiled when its context is made. A cache
-belongs to one engine, one version of the library and one GPU, and its file is named after all of them. Kernels are
-code, so beside each file stands a record with its hash, and what does not match the record is never loaded.
+An engine has no kernels for the shapes of a session; they are compiled when its execution context is created. A cache
+belongs to one engine, one version of the library and one GPU, and its file is named after all of these. Kernels are
+code, so a record with the file's hash is stored beside it, and a file that does not match its record is never loaded.
 """
 
 from __future__ import annotations
@@ -23,27 +23,27 @@ from jukebox_deploy.files import atomic_path, write_json_atomic
 
 @dataclass(frozen=True)
 class KernelKey:
-    """All that compiled kernels depend on."""
+    """Everything on which compiled kernels depend."""
 
     engine: str  # SHA-256 of the engine file, hexadecimal
     target: str
-    version: str  # of the flavour
+    version: str  # version of the flavour
     device: str
     compute_capability: str
 
 
 class KernelCache:
-    """The kernels of one engine in a folder, and in the memory of the library while the engine is open."""
+    """The kernels of one engine: a file in a folder and, while the engine is open, an `IRuntimeCache`."""
 
     def __init__(self, folder: Path, key: KernelKey) -> None:
         self._folder = folder
         self._key = key
-        self._kept: str | None = None  # the hash of what is in the file
-        self._held: Any = None
+        self._kept: str | None = None  # hash of the kernels in the file
+        self._held: Any = None  # the `IRuntimeCache`
 
     @classmethod
     def of(cls, folder: Path, engine_sha256: str, platform: Platform) -> Self:
-        """The cache of an engine on a platform."""
+        """Return the cache of an engine on a platform."""
         gpu = platform.device.properties
         key = KernelKey(engine_sha256, str(platform.target), platform.version, gpu.name, gpu.compute_capability)
         return cls(folder, key)
@@ -60,9 +60,10 @@ class KernelCache:
         return self.path.with_suffix(".json")
 
     def attach(self, runtime_config: Any, platform: Platform) -> None:
-        """Give a context that is about to be made what is known, and take what it will compile.
+        """Attach the cache to a context that is about to be created; it then also collects newly compiled kernels.
 
-        What is damaged, or of another environment by the library's own check, is begun anew. Raises `EngineError`.
+        A file that is damaged, or that the library rejects as one of another environment, is ignored and later
+        replaced. Raises `EngineError` if the flavour has no kernel caches, or does not accept this one.
         """
         if not hasattr(runtime_config, "create_runtime_cache"):
             raise EngineError(no_kernels_to_keep(platform.target))
@@ -71,13 +72,13 @@ class KernelCache:
             if runtime_cache.deserialize(content):
                 self._kept = hashlib.sha256(content).hexdigest()
             else:
-                platform.failure("not taken")  # which forgets what the library said: it is no news of the next call
-        taken = runtime_config.set_runtime_cache(runtime_cache)
-        platform.require(taken, f"{platform.target} takes no cache of kernels")
+                platform.failure("rejected")  # discards the library's messages, which would be blamed on the next call
+        accepted = runtime_config.set_runtime_cache(runtime_cache)
+        platform.require(accepted, f"{platform.target} does not accept the kernel cache")
         self._held = runtime_cache
 
     def _read(self) -> bytes:
-        """The kernels in the file; nothing unless these very bytes have the hash of the record."""
+        """Return the kernels in the file; empty unless the bytes that were read have the hash in the record."""
         try:
             record, content = json.loads(self.record_path.read_bytes()), self.path.read_bytes()
         except (OSError, ValueError, RecursionError):
@@ -89,9 +90,9 @@ class KernelCache:
         return {**asdict(self._key), "sha256": digest, "bytes": len(content)}
 
     def save(self) -> None:
-        """Keep what was compiled, if anything was.
+        """Write the kernels to the file if any were compiled.
 
-        The songs are made by then: a folder that cannot be written to is a warning.
+        An error only causes a warning, because the songs are complete by then.
         """
         runtime_cache = self._held
         if runtime_cache is None:
@@ -102,12 +103,13 @@ class KernelCache:
         try:
             with atomic_path(self.path) as part:
                 part.write_bytes(content)
-            # A run that ends between the two, or another one that writes at the same time, leaves what is not loaded.
+            # If the process ends between the two writes, or another process writes too, the pair does not match and is
+            # not loaded.
             write_json_atomic(self.record_path, self._record(content))
         except (JukeboxError, OSError) as error:
             warnings.warn(f"compiled kernels were not kept: {error}", RuntimeWarning, stacklevel=2)
 
 
 def no_kernels_to_keep(target: str) -> str:
-    """Why a flavour has no such cache."""
+    """Return the message for a flavour that has no kernel cache."""
     return f"{target} compiles kernels when it builds, not where an engine runs: drop --kernel-caches."

@@ -1,7 +1,7 @@
-"""What an engine launches, from the listing that the builder tells at the end of a build; no GPU is needed for it.
+"""Number of kernels that an engine launches, from the builder's listing at the end of a build; this needs no GPU.
 
-The listing is made for people: what is not understood in it is left out, and no build fails for it. It has a
-line for each layer of each profile:
+The listing is meant for people, so lines that are not understood are skipped, and never fail a build. It has a line for
+each layer of each profile:
 
     Name: __myl_CastMulCastFc_myl0_3, LayerType: runtime_fusion, Inputs: [...], Constants: [...], Outputs: [...], ...
 """
@@ -13,28 +13,28 @@ from collections import Counter
 from dataclasses import dataclass
 
 LISTING_BEGINS = "Layers:"
-"""With this the message begins that has the listing."""
+"""Beginning of the message with the listing."""
 
 _LAYER = re.compile(
     r"^Name: (?P<name>.*?), LayerType: (?P<type>\w+), "
     r"Inputs: \[(?P<inputs>.*?)\], Constants: \[(?P<constants>.*?)\], Outputs: ",
     re.MULTILINE,
 )
-_COMPILED_GRAPH = re.compile(r"_myl(\d+)_\d+$")  # each profile is compiled by itself
+_COMPILED_GRAPH = re.compile(r"_myl(\d+)_\d+$")  # the number of the profile's compiled graph
 _NO_KERNELS = ("signal", "wait", "shape_call")
 _QUANTISED = re.compile(r"Datatype: (?:Int8|Int4|FP8)\b")
 
 
 @dataclass(frozen=True)
 class Launches:
-    """What one run of an engine launches, with the profile that launches most."""
+    """Numbers of kernels that one run of an engine launches, for the profile that launches most."""
 
     kernels: int
-    written_weights: int  # kernels that only multiply quantised weights back, into memory, at every run
+    written_weights: int  # kernels that only dequantise weights to memory, in every run
 
 
 def read_launches(listing: str, profiles: int) -> Launches | None:
-    """Count the kernels of a listing; `None` where it does not tell the profiles apart, or is none."""
+    """Count the kernels of a listing; `None` if it does not distinguish the profiles, or is not a listing."""
     kernels: Counter[str] = Counter()
     written: Counter[str] = Counter()
     for layer in _LAYER.finditer(listing):
@@ -43,7 +43,7 @@ def read_launches(listing: str, profiles: int) -> Launches | None:
         compiled = _COMPILED_GRAPH.search(layer["name"])
         graph = compiled[1] if compiled and profiles > 1 else ""
         kernels[graph] += 1
-        # Nothing goes in but weights: the product with them is another kernel's.
+        # Without inputs other than quantised weights, a kernel can only dequantise them for another one.
         written[graph] += not layer["inputs"].strip() and _QUANTISED.search(layer["constants"]) is not None
     if len(kernels) != max(1, profiles):
         return None

@@ -1,6 +1,6 @@
-"""Engines of a bundle in the memory of a GPU: what is checked before, and what TensorRT says if it refuses.
+"""Loading of a bundle's engines onto a GPU: checks beforehand, and errors with TensorRT's own messages.
 
-Everything here goes for both flavours. Where one has more than the other, the attribute decides.
+Everything here applies to both flavours. Where they differ, the code looks for the attribute.
 """
 
 from __future__ import annotations
@@ -28,38 +28,38 @@ _HINTS = {
     "UNSUPPORTED_CC": "The engine was not built for the compute capability of this GPU. " + _AGAIN,
     "OLD_CUDA_DRIVER": "Update the NVIDIA driver.",
     "OLD_CUDA_RUNTIME": "Install a newer CUDA runtime.",
-    "MALFORMED_ENGINE": "The file is no engine of this flavour. " + _AGAIN,
+    "MALFORMED_ENGINE": "The file is not an engine of this flavour. " + _AGAIN,
     "CUDA_ERROR": "CUDA does not work on this machine; look at `nvidia-smi`.",
 }
 
 
 @dataclass(frozen=True)
 class Platform:
-    """A flavour of TensorRT on a GPU, ready to take engines."""
+    """A flavour of TensorRT on a GPU, into which engines can be loaded."""
 
     target: Target
-    version: str  # of the flavour
-    trt: Any  # its module
-    logger: Any  # a `tensorrt_flavour.shared_logger`
-    runtime: Any  # its `Runtime`; engines live no longer than it, nor than `parent`
+    version: str  # version of the flavour
+    trt: Any  # its Python module
+    logger: Any  # a `flavour.shared_logger`
+    runtime: Any  # its `Runtime`, which must outlive the engines, as must `parent`
     device: Device
-    parent: Any = None  # the runtime that loaded a lean one, which lives no longer
+    parent: Any = None  # the runtime that loaded a lean `runtime`, which it must outlive
 
     def failure(self, what: str, *severities: str) -> EngineError:
-        """An error with what the library said since the last one, errors unless severities are named."""
+        """Make an error with the library's messages since the last call; by default those that are errors."""
         events, self.logger.events = self.logger.events, BuildEvents()
         said = "; ".join(events.texts(*(severities or _ERRORS))) or "it gave no reason"
         kind = OutOfDeviceMemoryError if any(word in said for word in _MEMORY_WORDS) else EngineError
         return kind(f"{what}: {said.rstrip('.')}.")
 
     def require(self, done: Any, what: str) -> None:
-        """Raise `failure(what)` if a call of the library gave nothing or `False`."""
+        """Raise `failure(what)` if `done`, the result of a call of the library, is `None` or false."""
         if not done:
             raise self.failure(what)
 
     @contextmanager
-    def in_words(self, what: str) -> Iterator[None]:
-        """Raise `failure(what)` where the bindings raise themselves: of a null pointer, or a call that failed."""
+    def explaining_errors(self, what: str) -> Iterator[None]:
+        """Turn exceptions of the Python bindings (for a null pointer, or a failed call) into `failure(what)`."""
         try:
             yield
         except (RuntimeError, TypeError) as error:
@@ -67,7 +67,10 @@ class Platform:
 
 
 def open_platform(target: Target, options: TensorRtOptions | None = None) -> Platform:
-    """The installed flavour on the first visible GPU. `NoDeviceError` says what is missing, and what to do."""
+    """Open the installed flavour on the first visible GPU.
+
+    Raises `NoDeviceError`, which says what is missing and what to do.
+    """
     from jukebox_deploy.engines.cuda_device import CudaDevice
 
     try:
@@ -79,7 +82,7 @@ def open_platform(target: Target, options: TensorRtOptions | None = None) -> Pla
     logger.events = BuildEvents()
     options = options or TensorRtOptions()
     platform = Platform(target, flavour_version(target), trt, logger, None, device)
-    with platform.in_words(f"{target} does not start on {device.properties.name}"):
+    with platform.explaining_errors(f"{target} does not start on {device.properties.name}"):
         runtime = trt.Runtime(logger)
     if options.host_code:
         runtime.engine_host_code_allowed = True
@@ -88,7 +91,7 @@ def open_platform(target: Target, options: TensorRtOptions | None = None) -> Pla
 
 
 def _with_lean_runtime(platform: Platform, library: Path) -> Platform:
-    """The platform with the runtime of another version, from a library that somebody named."""
+    """Return the platform with a lean runtime of another version, loaded from a library that the user named."""
     runtime = platform.runtime
     lean = runtime.load_runtime(str(library))
     platform.require(lean is not None, f"{platform.target} cannot load the lean runtime {library}")
@@ -96,7 +99,7 @@ def _with_lean_runtime(platform: Platform, library: Path) -> Platform:
 
 
 def require_suitable(bundle: EngineBundle, platform: Platform, options: TensorRtOptions) -> None:
-    """Raise `EngineError` unless a bundle was built for this flavour, version and GPU; it says what to run."""
+    """Raise `EngineError`, with the command to run, unless a bundle was built for this flavour, version and GPU."""
     manifest, target = bundle.manifest, platform.target
     if manifest.target is not target:
         raise EngineError(f"{bundle.folder} holds files for {manifest.target}, not for {target}. {_again(target)}")
@@ -113,7 +116,7 @@ def require_suitable(bundle: EngineBundle, platform: Platform, options: TensorRt
         _require_capability(bundle, name, entry, platform)
 
 
-# NVIDIA delivers lean runtimes with TensorRT only.
+# Only TensorRT comes with lean runtimes.
 _LEAN = " Or name the lean runtime of that version with --lean-runtime."
 
 
@@ -136,14 +139,14 @@ def _require_capability(bundle: EngineBundle, name: str, entry: GraphEntry, plat
 
 
 def load_engine(bundle: EngineBundle, file: str, platform: Platform) -> Any:
-    """An engine of a bundle as `ICudaEngine`, its weights on the device.
+    """Load an engine of a bundle, with its weights, onto the device, and return the `ICudaEngine`.
 
-    Raises `EngineError` for a file that changed, or that the library refuses; `NoDeviceError` if this flavour has no
-    engines for the GPU at all.
+    Raises `EngineError` for a file that has changed, or that the library rejects; `NoDeviceError` if this flavour does
+    not support the GPU at all.
     """
     content = bundle.read_file(file)
     runtime = platform.runtime
-    what = f"{bundle.folder}: {platform.target} does not take {file}"
+    what = f"{bundle.folder}: {platform.target} does not accept {file}"
     if hasattr(runtime, "get_engine_validity"):
         platform.logger.events = BuildEvents()
         _require_validity(platform, *runtime.get_engine_validity(content), what=what)
@@ -153,17 +156,17 @@ def load_engine(bundle: EngineBundle, file: str, platform: Platform) -> Any:
 
 
 def _require_validity(platform: Platform, validity: Any, diagnostics: int, *, what: str) -> None:
-    """Raise an error that names the reasons for which an engine is invalid here."""
+    """Raise an error with the reasons if an engine is invalid on this platform."""
     if validity.name != "INVALID":
         return
     reasons = _reasons(platform.trt.EngineInvalidityDiagnostics.__members__, diagnostics)
-    # It gives its reasons as information.
+    # The library logs its reasons with the severity INFO.
     said = str(platform.failure(f"{what} ({', '.join(reasons) or 'no diagnosis'})", *_ERRORS, "WARNING", "INFO"))
     known, gpu = known_capabilities(platform.trt), platform.device.properties
     if "UNSUPPORTED_CC" in reasons and known and gpu.compute_capability not in known:
         raise NoDeviceError(
-            f"{said} {platform.target} {platform.version} knows no compute capability {gpu.compute_capability}, which "
-            f"{gpu.name} has, but {', '.join(known)}: use another flavour, or ONNX Runtime."
+            f"{said} {platform.target} {platform.version} does not support compute capability "
+            f"{gpu.compute_capability} of {gpu.name}, only {', '.join(known)}: use another flavour, or ONNX Runtime."
         )
     hints = [_HINTS[reason].format(target=platform.target) for reason in reasons if reason in _HINTS]
     kind = OutOfDeviceMemoryError if "INSUFFICIENT_GPU_MEMORY" in reasons else EngineError
@@ -171,5 +174,5 @@ def _require_validity(platform: Platform, validity: Any, diagnostics: int, *, wh
 
 
 def _reasons(members: Mapping[str, Any], diagnostics: int) -> list[str]:
-    """The names of the bits that are set."""
+    """Return the names of the bits that are set."""
     return [name for name, member in members.items() if diagnostics & int(member)]

@@ -1,7 +1,7 @@
-"""The slots of a prior on TensorRT: buffers on the device, bound to step and prefill by address.
+"""The slots of a prior on TensorRT: buffers in device memory, whose addresses are bound to step and prefill.
 
-Nothing passes through the host between steps. Caches are one buffer that the step updates in place; the
-other states have two, which the steps read and write in turn.
+No data passes through the host between steps. A cache has one buffer, which is updated in place; the other states are
+double-buffered, so each step reads one buffer and writes the other.
 """
 
 from __future__ import annotations
@@ -33,15 +33,15 @@ class _DeviceBuffer:
     address: int
 
     def slot_address(self, slot: int) -> int:
-        """Where a slot begins; slots are the outermost axis."""
+        """Return the address of a slot; slots are the outermost axis."""
         return self.address + slot * self.spec.bytes({"B": 1})
 
     def write(self, slot: int, value: np.ndarray) -> None:
-        """Put the value of one slot."""
+        """Write the value of one slot."""
         self.device.upload(self.slot_address(slot), value)
 
     def read(self, slot: int) -> np.ndarray:
-        """A copy of the value of one slot."""
+        """Return a copy of the value of one slot."""
         value = np.empty(self.spec.shape({"B": 1})[1:], numpy_dtype(self.spec.dtype))
         self.device.download(self.slot_address(slot), value)
         return value
@@ -81,7 +81,7 @@ class _WatchedBuffer:
 
 @dataclass(frozen=True)
 class _Copy:
-    """Bytes to bring from one place of the device to another."""
+    """A copy within device memory."""
 
     target: int
     source: int
@@ -94,10 +94,10 @@ class TensorRtSession(SlotSession):
     def __init__(
         self, step: TensorRtGraph, prefill: TensorRtGraph, slots: int, device: Device, replay: bool | None = None
     ) -> None:
-        """Takes over both graphs. `replay`: record the step as CUDA graphs; `None`: if that is possible.
+        """Takes ownership of both graphs. `replay`: record the step as CUDA graphs; `None`: if that is possible.
 
-        Raises `EngineError` for a number of slots that the graphs were not made for, and for a step that cannot be
-        recorded and must be; `OutOfDeviceMemoryError`.
+        Raises `EngineError` for a number of slots outside the range of the graphs, and for a step that cannot be
+        recorded although `replay` is true; `OutOfDeviceMemoryError` if the buffers do not fit.
         """
         with ExitStack() as stack:
             stack.callback(_release, device, None, step, prefill, None)
@@ -107,7 +107,7 @@ class TensorRtSession(SlotSession):
             self._prefill = prefill
             self._arena = DeviceArena(device, self._sizes())
             stack.callback(self._arena.release)
-            for graph in (step, prefill):  # one runs after the other
+            for graph in (step, prefill):  # they never run at the same time
                 graph.set_memory(self._arena[_WORK], self._work_bytes())
             step.set_sizes({"B": slots})
             self._addresses = [self._step_addresses(current) for current in (0, 1)]
@@ -122,32 +122,32 @@ class TensorRtSession(SlotSession):
         said = f"{self.spec.name}: the runtime says that this step cannot be recorded"
         if wanted:
             raise EngineError(f"{said}; drop --cuda-graph.")
-        warnings.warn(f"{said}. Steps run without.", RuntimeWarning, stacklevel=2)
+        warnings.warn(f"{said}. Steps run without a CUDA graph.", RuntimeWarning, stacklevel=2)
         return False
 
     @property
     def replays(self) -> bool:
-        """Whether steps are recorded and replayed; a flavour may say that an engine cannot be, or it may fail."""
+        """Whether steps are recorded and replayed; false if that is not wanted, not possible, or has failed."""
         return self._replayed is not None and self._replayed.records
 
     def close(self) -> None:
-        """Give back everything on the device, once it has done its work; a second time does nothing."""
+        """Wait for the device, and release everything on it. Calling this again has no effect."""
         self._release()
 
     def _work_bytes(self) -> int:
         return max(self._step.memory_bytes, self._prefill.memory_bytes)
 
     def _sizes(self) -> dict[str, int]:
-        """Bytes of every buffer by its key."""
+        """Return the bytes of every buffer, by its key in the arena."""
         sizes = {_WORK: self._work_bytes()}
         for spec in self.spec.tensors:
             for index in range(buffer_count(spec)):
                 sizes[_key(spec, index)] = spec.bytes({"B": self.slots})
         for spec in self._prefill.spec.tensors:
-            # What a prefill of some slots cannot read or write in its place goes by way of these.
+            # Intermediate buffers for tensors that a prefill of some slots cannot read or write at their own address.
             size = spec.bytes({"B": self.slots})
             if spec.bytes({"B": 1}) % ALIGNMENT:
-                sizes[f"{spec.name} aside"] = size
+                sizes[f"{spec.name} aligned"] = size
             if spec.role is Role.STATE and not spec.in_place:
                 sizes[f"{spec.name} result"] = size
         return sizes
@@ -170,7 +170,7 @@ class TensorRtSession(SlotSession):
         return ReplayedSteps(self.spec.name, recorder, self._step.enqueue, turns)
 
     def _watched(self, current: int) -> list[Watched]:
-        """What a step in this turn writes; of a cache one slot."""
+        """Return the tensors to compare after a step of this turn; of a cache only one slot."""
         return [
             _WatchedBuffer(self._current(spec, 1 - current), 1 if spec.in_place else self.slots)
             for spec in tensors_to_watch(self.spec)
@@ -194,7 +194,10 @@ class TensorRtSession(SlotSession):
         self._copy(after)
 
     def _prefill_addresses(self, slots: range) -> tuple[Addresses, list[_Copy], list[_Copy]]:
-        """Addresses, and what to copy before and after: TensorRT takes aligned addresses only."""
+        """Return the addresses for a prefill of some slots, and the copies before and after it.
+
+        TensorRT needs aligned addresses, so slots at other addresses are copied to aligned buffers and back.
+        """
         inputs: dict[str, int] = {}
         outputs: dict[str, int] = {}
         before, after = [], []
@@ -203,7 +206,7 @@ class TensorRtSession(SlotSession):
             size = spec.bytes({"B": len(slots)})
             inputs[spec.name] = place
             if place % ALIGNMENT:
-                inputs[spec.name] = self._arena[f"{spec.name} aside"]
+                inputs[spec.name] = self._arena[f"{spec.name} aligned"]
                 before.append(_Copy(inputs[spec.name], place, size))
             if spec.role is Role.STATE:
                 outputs[spec.name] = inputs[spec.name] if spec.in_place else self._arena[f"{spec.name} result"]
@@ -227,7 +230,7 @@ def _release(
     prefill: TensorRtGraph,
     arena: DeviceArena | None,
 ) -> None:
-    """Recordings before contexts, contexts before engines, memory last; each of them whatever happens before."""
+    """Release recordings before contexts, contexts before engines, and memory last, each even if another one fails."""
     with ExitStack() as stack:
         for owner in (arena, step, prefill, replayed):
             if owner is not None:

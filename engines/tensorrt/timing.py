@@ -1,7 +1,7 @@
-"""How long kernels took, kept from one build to the next of the same graph.
+"""Timing caches, which store measured kernel times for later builds of the same graph.
 
-TensorRT chooses its kernels by timing them on the GPU. TensorRT-RTX compiles them where an engine
-runs, and times nothing while it builds.
+TensorRT chooses kernels by timing them on the GPU. TensorRT-RTX compiles kernels on the machine that runs an engine,
+and times nothing during a build.
 """
 
 from __future__ import annotations
@@ -18,17 +18,17 @@ from jukebox_deploy.files import atomic_path, sha256_of_file
 
 @dataclass(frozen=True)
 class TimingCache:
-    """A file whose name is a hash of all that a build depends on, so that no other build finds it."""
+    """A timing cache file, named after a hash of all that a build depends on, so that no other build uses it."""
 
     path: Path
 
     @classmethod
     def of(cls, trt: Any, folder: Path, files: Iterable[Path], choices: str) -> Self:
-        """The cache of these files (graph and weights) with these choices, for this version of the library.
+        """Return the cache for these files (graph and weights) and choices, and this version of the library.
 
         Raises `EngineError` for a flavour that times nothing.
         """
-        if hasattr(trt, "IRuntimeCache"):  # it compiles where an engine runs
+        if hasattr(trt, "IRuntimeCache"):  # only TensorRT-RTX has it
             raise EngineError(
                 f"{trt.__name__} times no kernels while it builds, so it has no timing cache: "
                 "leave --timing-caches out."
@@ -37,14 +37,14 @@ class TimingCache:
         return cls(folder / f"{hashlib.sha256(chr(10).join(content).encode()).hexdigest()}.timing")
 
     def load(self, builder_config: Any) -> None:
-        """Give the builder what is known. What the library does not take, as from another GPU, is begun anew."""
+        """Pass the cached timings to the builder. A cache that it rejects, such as another GPU's, is replaced."""
         known = self.path.read_bytes() if self.path.is_file() else b""
         cache = builder_config.create_timing_cache(known)
         if cache is None or not builder_config.set_timing_cache(cache, False):
             builder_config.set_timing_cache(builder_config.create_timing_cache(b""), False)
 
     def save(self, builder_config: Any) -> None:
-        """Keep what the builder knows now."""
+        """Write the builder's current timings to the file."""
         with atomic_path(self.path) as part:
             cache = builder_config.get_timing_cache()
             part.write_bytes(bytes(cache.serialize()))

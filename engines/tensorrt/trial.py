@@ -1,4 +1,4 @@
-"""A build of next to nothing: it says in a second what would end a long build."""
+"""A trial build of a tiny graph, which finds in a second what would otherwise end a long build."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from jukebox_deploy.contract import GraphSpec, Role, TensorSpec
 from jukebox_deploy.engines.tensorrt.build import BuildOptions, build_engine
 
 _WIDTH = 64
-_DTYPE = "float16"  # which every GPU multiplies
+_DTYPE = "float16"  # every supported GPU can multiply it
 _TENSORS = (
     TensorSpec("rows", _DTYPE, (1, _WIDTH), Role.INPUT),
     TensorSpec("products", _DTYPE, (1, _WIDTH), Role.OUTPUT),
@@ -20,10 +20,10 @@ _TENSORS = (
 
 
 def try_build(options: BuildOptions, spec: GraphSpec) -> None:
-    """Build a product with one matrix as a graph would be built, under that graph's name.
+    """Build a graph with a single matrix product, under the name and with the options of a real graph.
 
     Raises `EngineError` as `build_engine` does: for a builder that does not start on this machine, for GPUs that the
-    flavour does not know, for features and timing caches that cannot be.
+    flavour does not support, and for features and timing caches that are not possible.
     """
     with tempfile.TemporaryDirectory(prefix=".trial-") as name:
         folder = Path(name)

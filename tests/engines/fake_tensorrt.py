@@ -20,7 +20,8 @@ from typing import Any
 import numpy as np
 import onnx
 
-from jukebox_deploy.contract import GraphSpec, dimension_symbol, numpy_dtype
+from jukebox_deploy.config_json import config_from_dict
+from jukebox_deploy.contract import GraphRecord, GraphSpec, dimension_symbol, numpy_dtype
 from jukebox_deploy.engines.bundle import EngineBundle, open_bundle, write_manifest
 from jukebox_deploy.engines.device import ALIGNMENT
 from jukebox_deploy.engines.manifest import GraphEntry, GraphPart, Target
@@ -147,7 +148,7 @@ class ICudaEngine:
     def __init__(self, content: dict[str, Any], runtime: Runtime) -> None:
         self.runtime = runtime
         self.path = Path(content["onnx"])
-        self.spec = GraphSpec.from_json(content["table"])
+        self.spec = config_from_dict(GraphRecord, content["table"]).spec
         self.profiles: list[Profile] = [
             {name: tuple(tuple(shape) for shape in shapes) for name, shapes in profile.items()}
             for profile in content["profiles"]
@@ -446,7 +447,7 @@ def engine_content(spec: GraphSpec, onnx_path: Path, best_slots: tuple[int, ...]
 def _profile(spec: GraphSpec, onnx_path: Path, best: int | None) -> dict[str, list[Shape]]:
     graph = onnx.load(onnx_path, load_external_data=False).graph
     dims = {v.name: [d.dim_param or d.dim_value for d in v.type.tensor_type.shape.dim] for v in graph.input}
-    ranges = {r.symbol: (r.minimum, r.optimum, r.maximum) for r in spec.ranges}
+    ranges = dict(spec.record.ranges)
     if best is not None:
         ranges["B"] = (1, best, best)
     sizes = [{symbol: limits[index] for symbol, limits in ranges.items()} for index in range(3)]

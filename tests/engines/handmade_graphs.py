@@ -13,7 +13,8 @@ from onnx import helper
 from jukebox_deploy.contract import DimensionRange, GraphKind, GraphSpec, Precision, Role, TensorSpec, numpy_dtype
 from jukebox_deploy.engines.bundle import EngineBundle, open_bundle, write_manifest
 from jukebox_deploy.engines.manifest import GraphEntry, GraphPart, Manifest, Target
-from jukebox_deploy.graphs import GraphOptions, cut_graph, declare_graphs, layers_of_parts
+from jukebox_deploy.graph_cutting import cut_graph, layers_of_parts
+from jukebox_deploy.graphs import GraphOptions, declare_graphs
 from jukebox_deploy.presets import preset
 
 HEADS, LENGTH, WIDTH = 2, 8, 16

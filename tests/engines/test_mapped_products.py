@@ -103,7 +103,7 @@ def test_weights_are_packed_side_by_side_unless_they_are_large(tmp_path, monkeyp
     x = np.random.default_rng(1).standard_normal((1, ROWS)).astype(np.float32)
     found = {}
     for room, expected in ((graph.weight_bytes, "1"), (graph.weight_bytes - 1, "0")):
-        monkeypatch.setattr(onnxruntime_sessions, "TWICE_IN_MEMORY", room)
+        monkeypatch.setattr(onnxruntime_sessions, "PARALLEL_PACKING_LIMIT", room)
         session = open_session(graph, OnnxRuntimeOptions(threads=2), 1)
         assert session.get_session_options().get_session_config_entry("session.prepack.enable_parallel") == expected
         (found[expected],) = session.run(None, {"x": x})

@@ -19,8 +19,9 @@ from jukebox_deploy.contract import GraphKind, Role, TensorSpec
 from jukebox_deploy.engines.device import NoDeviceError
 from jukebox_deploy.engines.onnxruntime import sessions
 from jukebox_deploy.engines.onnxruntime.engine import OnnxRuntimeEngine
+from jukebox_deploy.engines.onnxruntime.library import import_onnxruntime
 from jukebox_deploy.engines.onnxruntime.memory import DeviceMemory, HostBuffer
-from jukebox_deploy.engines.onnxruntime.sessions import OnnxRuntimeOptions, import_onnxruntime
+from jukebox_deploy.engines.onnxruntime.sessions import OnnxRuntimeOptions
 from jukebox_deploy.engines.threads import SMALL_WEIGHTS, worthwhile_threads
 from jukebox_deploy.errors import EngineError
 from tests.engines import handmade_prior, in_place_proof
@@ -245,7 +246,7 @@ def test_what_tensorrt_does_not_take_is_left_to_cuda(monkeypatch, bundle, provid
 
 
 def test_a_provider_that_does_not_start_is_no_silent_cpu(monkeypatch, bundle):
-    with pytest.raises(NoDeviceError, match=r"does not start on this machine \(it went on with CPUExecutionProvider\)"):
+    with pytest.raises(NoDeviceError, match=r"does not start on this machine \(the session has CPUExecutionProvider\)"):
         opened_on_gpu(monkeypatch, bundle, "step_0", OnnxRuntimeOptions("cuda"), ("CPUExecutionProvider",))
 
 

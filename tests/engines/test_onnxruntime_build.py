@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import numpy as np
 import onnx
 import pytest
@@ -11,10 +13,10 @@ from jukebox_deploy.engines.bundle import open_bundle
 from jukebox_deploy.engines.onnxruntime import ready as onnxruntime_ready
 from jukebox_deploy.engines.onnxruntime.build import build_ready_bundle, is_ready
 from jukebox_deploy.engines.onnxruntime.engine import OnnxRuntimeEngine
+from jukebox_deploy.engines.onnxruntime.library import import_onnxruntime
 from jukebox_deploy.engines.onnxruntime.sessions import (
     GraphFile,
     OnnxRuntimeOptions,
-    import_onnxruntime,
     open_session,
 )
 from jukebox_deploy.errors import EngineError, JukeboxError
@@ -32,6 +34,7 @@ def exported(tmp_path_factory):
 
 @pytest.fixture(scope="module")
 def ready(exported, tmp_path_factory):
+    exported = replace(exported, manifest=replace(exported.manifest, sampling={"total_seconds": 60.0}))
     return build_ready_bundle(exported, tmp_path_factory.mktemp("ready") / "bundle")
 
 
@@ -66,6 +69,10 @@ def test_so_do_integers_of_four_bits(tmp_path):
 def test_rounded_activations_are_a_choice_of_whoever_opens(ready):
     rounded, whole = (run(ready, OnnxRuntimeOptions(round_activations=choice)) for choice in (True, False))
     assert not np.array_equal(rounded["result", 0], whole["result", 0])
+
+
+def test_the_model_still_says_how_it_is_sampled(ready):
+    assert ready.manifest.sampling == {"total_seconds": 60.0}
 
 
 def test_only_graphs_with_integers_are_made_ready(exported, ready):

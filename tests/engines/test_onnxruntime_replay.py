@@ -97,7 +97,7 @@ def test_a_recording_that_does_something_else_is_refused(recording: Recording) -
     assert isinstance(query, DeviceBuffer)
     other = np.full(query.whole().shape, 3.0, np.float32)
     recording.recordings_do = lambda: query.replace(other)
-    with pytest.raises(EngineError, match="gives other result than the step itself"):
+    with pytest.raises(EngineError, match="gives other values of result than the step itself"):
         session.step(1)
 
 

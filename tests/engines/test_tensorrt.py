@@ -108,7 +108,7 @@ class TestReplay:
         found.settings.wrong_replay = True
         session = found.engine.prior_session(0, 1)
         fill(session)
-        with pytest.raises(EngineError, match=r"gives other \w+ than the step itself.*--no-cuda-graph"):
+        with pytest.raises(EngineError, match=r"gives other values of \w+ than the step itself.*--no-cuda-graph"):
             session.step(1)
         assert found.device.recordings == []
 
@@ -148,7 +148,7 @@ class TestReplay:
             states.append(state(session))
             assert not session.replays
             said = [str(warning.message) for warning in caught]
-            assert [text.endswith("Steps run without.") for text in said] == [True] * (one is found)
+            assert [text.endswith("Steps run without a CUDA graph.") for text in said] == [True] * (one is found)
         for one, other in zip(*states, strict=True):
             np.testing.assert_array_equal(one, other)
 
@@ -159,13 +159,13 @@ class TestReplay:
         fill(session)
         session.step(2)  # both are recorded, and were right
         monkeypatch.setattr(found.device.recordings[0], "works", [])
-        with pytest.raises(EngineError, match=r"gives other \w+ than the step itself"):
+        with pytest.raises(EngineError, match=r"gives other values of \w+ than the step itself"):
             session.step(1)
 
     def test_an_engine_that_is_not_capturable_runs_plainly(self, rtx_bundle):
         found = machine(rtx_bundle)
         found.settings.capturable = False
-        with pytest.warns(RuntimeWarning, match=r"cannot be recorded\. Steps run without\."):
+        with pytest.warns(RuntimeWarning, match=r"cannot be recorded\. Steps run without a CUDA graph\."):
             session = found.engine.prior_session(0, 1)
         fill(session)
         session.step(3)
@@ -432,7 +432,7 @@ class TestBundlesThatDoNotRunHere:
         found = machine(rtx_bundle)
         found.settings.validity, found.settings.diagnostics = "INVALID", 2
         found.engine.platform.trt.ComputeCapability = SimpleNamespace(SM80=0, SM120=0, NONE=0)
-        said = r"knows no compute capability 8\.9, which .* has, but 8\.0, 12\.0: use another flavour"
+        said = r"does not support compute capability 8\.9 of .*, only 8\.0, 12\.0: use another flavour"
         with pytest.raises(NoDeviceError, match=said):
             found.engine.prior_session(0, 1)
 
@@ -444,7 +444,7 @@ class TestBundlesThatDoNotRunHere:
     def test_a_refusal_has_the_words_of_the_library(self, bundle):
         found = machine(bundle)
         found.settings.refuse = "Error Code 1: Serialization (the magic tag is wrong)"
-        with pytest.raises(EngineError, match=r"does not take step_0\.engine: .*the magic tag is wrong"):
+        with pytest.raises(EngineError, match=r"does not accept step_0\.engine: .*the magic tag is wrong"):
             found.engine.prior_session(0, 1)
 
 
@@ -486,7 +486,7 @@ class TestFeatures:
         keeps_all = property(lambda engine: 1000, lambda engine, budget: None)
         monkeypatch.setattr(fake_tensorrt.ICudaEngine, "weight_streaming_budget_v2", keeps_all, raising=False)
         found = machine(featured("weight-streaming"), TensorRtOptions(weight_budget=300))
-        with pytest.raises(EngineError, match="does not keep step_0 to 300 bytes of weights"):
+        with pytest.raises(EngineError, match="cannot limit the weights of step_0 on the GPU to 300 bytes"):
             found.engine.prior_session(0, 1)
 
     def test_engines_that_can_stream_are_not_recorded_without_a_budget_either(self, featured):
@@ -512,7 +512,7 @@ class TestFeatures:
         with pytest.raises(EngineError, match=r"has no weights; name the ONNX bundle .* with --weights-from"):
             machine(bundle)
         other = replace(onnx_bundle, manifest=replace(onnx_bundle.manifest, checkpoint="1" * 64))
-        with pytest.raises(EngineError, match=r"was not built from .*; its weights are other ones"):
+        with pytest.raises(EngineError, match=r"was not built from .*, so it needs other weights"):
             machine(bundle, TensorRtOptions(weights_from=other))
 
     def test_stripped_engines_take_no_other_weights_for_the_same_graphs(self, tmp_path):
@@ -522,7 +522,7 @@ class TestFeatures:
         changed = {**files, "prior_0.weights": replace(files["prior_0.weights"], sha256="ef" * 32)}
         other = replace(source, manifest=replace(source.manifest, files=changed))
         machine(bundle, TensorRtOptions(weights_from=source))
-        with pytest.raises(EngineError, match=r"was not built from .*; its weights are other ones"):
+        with pytest.raises(EngineError, match=r"was not built from .*, so it needs other weights"):
             machine(bundle, TensorRtOptions(weights_from=other))
 
     def test_version_compatible_engines_of_another_version_need_their_lean_runtime(self, onnx_bundle, tmp_path):

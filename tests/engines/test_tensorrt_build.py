@@ -160,7 +160,7 @@ def test_profiles_come_from_the_table(rtx: Any) -> None:
 
 
 def test_a_network_without_the_declared_updates_is_refused() -> None:
-    with pytest.raises(EngineError, match="sees 0 caches updated in place, the table has 1"):
+    with pytest.raises(EngineError, match="found 0 in-place cache updates, expected 1"):
         tensorrt_build._require_cache_updates(cache_spec(), 0, Target.TENSORRT_RTX)
 
 
@@ -237,7 +237,7 @@ def test_no_step_writes_its_weights_out(rtx: Any, tmp_path: Path, monkeypatch: A
     assert together.warnings == ()
     monkeypatch.setattr(tensorrt_build, "profile_ranges", lambda spec, slots: [spec.ranges])
     (warning,) = (apart := summary()).warnings
-    assert warning.startswith("2 kernels of every step do nothing but write quantised weights out")
+    assert warning.startswith("2 kernels of every step only dequantise weights to memory")
     assert together.kernels is not None
     assert apart.kernels is not None
     assert together.kernels < apart.kernels

@@ -28,6 +28,7 @@ def rtx() -> Any:
 
 def test_a_bundle_becomes_a_bundle(rtx: Any, tmp_path: Path) -> None:
     source = save_bundle(tmp_path / "onnx")
+    source = replace(source, manifest=replace(source.manifest, sampling={"total_seconds": 60.0}))
     seen: list[tuple[str, str, int, int]] = []
     options = BuildOptions(compute_capabilities=("8.6", "12.0"))
     bundle, summaries = build_bundle(source, tmp_path / "engines", options, progress=lambda *event: seen.append(event))
@@ -35,7 +36,8 @@ def test_a_bundle_becomes_a_bundle(rtx: Any, tmp_path: Path) -> None:
     assert manifest == bundle.manifest
     assert manifest.target is Target.TENSORRT_RTX
     assert manifest.tools["tensorrt-rtx"] == rtx.__version__
-    assert (manifest.config, manifest.checkpoint) == (source.manifest.config, source.manifest.checkpoint)
+    for name in ("config", "checkpoint", "sampling"):
+        assert getattr(manifest, name) == getattr(source.manifest, name)
     assert [summary.graph for summary in summaries] == ["step_0", "vqvae_decode_0"] == list(manifest.graphs)
     step = manifest.graph(GraphKind.STEP, 0)
     assert step.spec == cache_spec()
@@ -81,7 +83,7 @@ def test_or_left_out_graph_by_graph_with_the_reason(rtx: Any, tmp_path: Path) ->
     graphs = bundle.manifest.graphs
     assert graphs["step_0"].compute_capabilities == summaries[0].compute_capabilities == ("8.9",)
     assert graphs["vqvae_decode_0"].compute_capabilities == ("7.5", "8.9")
-    assert "7.5 multiplies no fp32 matrices" in summaries[0].refused[0]
+    assert "7.5 cannot multiply fp32 matrices" in summaries[0].refused[0]
     assert graphs["step_0"].options["refused"] == list(summaries[0].refused)
     assert summaries[1].refused == ()
 
@@ -107,9 +109,22 @@ def test_none_are_named_for_weights_that_come_later(rtx: Any, feature: Feature) 
     assert divide_capabilities(cache_spec(), Arithmetic(Precision.FP16, LinearWeights.FP8), options) == ((), ())
 
 
+@pytest.mark.parametrize("feature", [Feature.REFIT, Feature.STRIPPED])
+def test_weights_that_come_later_are_for_one_gpu(feature: Feature) -> None:
+    fp16 = Arithmetic(Precision.FP16)
+    one, two = (BuildOptions(compute_capabilities=c, features=(feature,)) for c in (("8.9",), ("8.6", "8.9")))
+    assert divide_capabilities(cache_spec(), fp16, one) == (("8.9",), ())
+    with pytest.raises(EngineError, match=f"step_0: an engine with --feature {feature} .* asks for 8.6, 8.9: name one"):
+        divide_capabilities(cache_spec(), fp16, two)
+    left_one = replace(two, compute_capabilities=("7.5", "8.9"), skip_refused=True)
+    assert divide_capabilities(cache_spec(), fp16, left_one)[0] == ("8.9",)
+    # The other flavour has a word of its own for GPUs that are named.
+    assert divide_capabilities(cache_spec(), fp16, replace(two, target=Target.TENSORRT))[0] == ("8.6", "8.9")
+
+
 def test_a_graph_for_no_gpu_at_all_is_refused(tmp_path: Path) -> None:
     source = save_bundle(tmp_path / "onnx")
-    with pytest.raises(EngineError, match="multiplies no fp32 matrices"):
+    with pytest.raises(EngineError, match="cannot multiply fp32 matrices"):
         build_bundle(source, tmp_path / "engines", BuildOptions(compute_capabilities=("7.5",), skip_refused=True))
 
 

@@ -61,5 +61,5 @@ def test_second_moments_of_all_rows(case):
 
 
 def test_a_matrix_without_whole_groups_is_refused():
-    with pytest.raises(ExportError, match="does not fall into groups"):
+    with pytest.raises(ExportError, match="a multiple of 32 inputs"):
         quantise_with_feedback(torch.ones(33, 4), torch.eye(33), FORMATS[1], torch.float32)

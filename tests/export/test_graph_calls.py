@@ -12,7 +12,8 @@ from jukebox_deploy.export.feeds import random_feeds
 from jukebox_deploy.export.graph_calls import GraphCalls, cut_calls, graph_calls
 from jukebox_deploy.export.graph_modules import graph_module
 from jukebox_deploy.export.parallel import TraceRequest, _structure, trace_all
-from jukebox_deploy.graphs import GraphOptions, cut_graph, declare_graphs
+from jukebox_deploy.graph_cutting import cut_graph
+from jukebox_deploy.graphs import GraphOptions, declare_graphs
 from jukebox_deploy.models.builders import build_prior
 from jukebox_deploy.models.prior import Prior
 from jukebox_deploy.models.transformer import Layer
