@@ -1,4 +1,4 @@
-"""`jukebox-deploy train`: a VQ-VAE, a top prior or an upsampler, from a folder of songs."""
+"""`jukebox-deploy train`: train a VQ-VAE, a top prior or an upsampler on a folder of songs."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from jukebox_deploy.cli.training_progress import training_progress
 if TYPE_CHECKING:
     from jukebox_deploy.jobs.requests.songs import LevelValue
     from jukebox_deploy.jobs.train_job import TrainingSummary
-    from jukebox_deploy.jobs.training.request import TrainingListener, TrainRequest
+    from jukebox_deploy.jobs.training.request import TrainingEvent, TrainingListener, TrainRequest
     from jukebox_deploy.models.losses import LossSettings
     from jukebox_deploy.training.settings import OptimiserSettings, Part, RunSettings
 
@@ -28,87 +28,99 @@ if TYPE_CHECKING:
 def command() -> None:
     """Train a model on a folder of songs.
 
-    First the VQ-VAE, then on its codes the priors, in any order or at once on several machines. What a run leaves in
-    OUT/bundle is a checkpoint bundle; `jukebox-deploy import trained` puts those of several runs into one. With several
-    GPUs: torchrun --nproc-per-node N -m jukebox_deploy.cli.main train ...
+    Train the VQ-VAE first, then the priors on its codes; in any order, or in parallel on several machines. Each run
+    writes a checkpoint bundle to OUT/bundle; `jukebox-deploy import trained` combines those of several runs. To use
+    several GPUs: torchrun --nproc-per-node N -m jukebox_deploy.cli.main train ...
     """
 
 
 _where = grouped(
     song_options,
-    click.option("--out", required=True, type=PATH, metavar="DIR", help="Folder of the run."),
-    click.option("--resume", is_flag=True, help="Go on with the run in that folder."),
-    click.option("--preset", metavar="NAME", help="The model, see `jukebox-deploy presets`."),
+    click.option("--out", required=True, type=PATH, metavar="DIR", help="Folder for the run."),
+    click.option("--resume", is_flag=True, help="Continue the run in the --out folder."),
+    click.option("--preset", metavar="NAME", help="The model; see `jukebox-deploy presets`."),
 )
 _how = grouped(
-    click.option("--steps", required=True, type=int, metavar="N", help="Steps of the whole run."),
-    click.option("--batch", type=int, default=4, show_default=True, help="Examples per step, of all processes."),
-    click.option("--accumulate", type=int, default=1, show_default=True, help="Pieces in which a batch is computed."),
-    click.option("--learning-rate", type=float, metavar="RATE", help="[default: the paper's]"),
-    click.option("--weight-decay", type=float, metavar="DECAY", help="[default: the paper's]"),
-    click.option("--beta2", type=float, metavar="BETA", help="Of Adam. [default: the paper's]"),
-    click.option("--clip", type=float, default=1.0, show_default=True, help="Largest norm of a gradient; 0: any."),
-    click.option("--warm-up", type=int, default=100, show_default=True, metavar="N", help="Steps until the full rate."),
-    click.option("--anneal", type=int, default=0, show_default=True, metavar="N", help="Last steps, down to rate 0."),
-    click.option("--average", type=float, metavar="DECAY", help="Of the averaged weights. [default: by the batch]"),
-    click.option("--seed", type=int, default=0, show_default=True, help="Same seed and data, same numbers."),
+    click.option(
+        "--steps", required=True, type=int, metavar="N", help="Total training steps, including those before --resume."
+    ),
+    click.option("--batch", type=int, default=4, show_default=True, help="Examples per step, over all processes."),
+    click.option("--accumulate", type=int, default=1, show_default=True, help="Pieces to split each batch into."),
+    click.option("--learning-rate", type=float, metavar="RATE", help="Peak learning rate. [default: the paper's]"),
+    click.option("--weight-decay", type=float, metavar="DECAY", help="Weight decay. [default: the paper's]"),
+    click.option("--beta2", type=float, metavar="BETA", help="beta2 of Adam. [default: the paper's]"),
+    click.option("--clip", type=float, default=1.0, show_default=True, help="Largest gradient norm; 0: no clipping."),
+    click.option(
+        "--warm-up", type=int, default=100, show_default=True, metavar="N", help="Steps until the full learning rate."
+    ),
+    click.option(
+        "--anneal", type=int, default=0, show_default=True, metavar="N", help="Last steps, while the rate decays to 0."
+    ),
+    click.option(
+        "--average", type=float, metavar="DECAY", help="Decay of averaged weights. [default: by the batch size]"
+    ),
+    click.option(
+        "--seed", type=int, default=0, show_default=True, help="Seed; with the same data, gives the same weights."
+    ),
     click.option(
         "--precision",
         type=click.Choice(["fp32", "bf16", "fp16"]),
         default="fp32",
         show_default=True,
-        help="Of products; fp16 has a loss scale.",
+        help="Precision of products; fp16 uses loss scaling.",
     ),
-    click.option("--recompute", is_flag=True, help="Compute activations twice instead of keeping them: less memory."),
+    click.option("--recompute", is_flag=True, help="Recompute activations in the backward pass, to save memory."),
     click.option(
         "--compile",
         "compiled",
         is_flag=True,
-        help="Compile the model with torch.compile: faster steps after a slow first one; needs a C++ compiler.",
+        help="Compile the model with torch.compile: a slow first step, then faster ones. Needs a C++ compiler.",
     ),
     click.option(
         "--sharding",
         type=click.Choice(["replicated", "sharded"]),
         default="replicated",
         show_default=True,
-        help="What each of several processes has of the weights: all (DDP), or a part (FSDP2).",
+        help="With several processes: each holds all weights (replicated, DDP) or a shard of them (sharded, FSDP2).",
     ),
     click.option(
-        "--freeze", callback=comma_separated, metavar="a,b", help="Parameters to leave as they are, by parts of names."
+        "--freeze",
+        callback=comma_separated,
+        metavar="a,b",
+        help="Parameters to keep unchanged, given by parts of their names.",
     ),
-    click.option("--train-fraction", type=float, default=0.9, show_default=True, help="Of the songs."),
-    click.option("--threads", type=int, metavar="N", help="Of the CPU. [default: PyTorch's]"),
+    click.option("--train-fraction", type=float, default=0.9, show_default=True, help="Share of songs to train on."),
+    click.option("--threads", type=int, metavar="N", help="CPU threads. [default: PyTorch's]"),
 )
 _when = grouped(
-    click.option("--checkpoint-minutes", type=float, default=10.0, show_default=True, help="Between two checkpoints."),
-    click.option("--keep", type=int, default=2, show_default=True, help="Checkpoints that stay."),
-    click.option("--log-steps", type=int, default=10, show_default=True, help="Between two rows of log.csv."),
     click.option(
-        "--report-steps",
-        type=int,
-        default=0,
-        show_default=True,
-        help="Between looks at held-out songs; 0: at the end.",
+        "--checkpoint-minutes", type=float, default=10.0, show_default=True, help="Minutes between checkpoints."
     ),
-    click.option("--tensorboard", is_flag=True, help="Log for TensorBoard too, in OUT/tensorboard."),
+    click.option("--keep", type=int, default=2, show_default=True, help="Number of checkpoints to keep."),
+    click.option("--log-steps", type=int, default=10, show_default=True, help="Steps between rows of log.csv."),
+    click.option(
+        "--report-steps", type=int, default=0, show_default=True, help="Steps between evaluations; 0: only at the end."
+    ),
+    click.option("--tensorboard", is_flag=True, help="Also log for TensorBoard, in OUT/tensorboard."),
     click.option("--json", "as_json", is_flag=True, help="Print the summary as JSON."),
 )
 _prior = grouped(
     click.option(
         "--bundle", required=True, type=PATH, metavar="BUNDLE", help="Checkpoint bundle with the trained VQ-VAE."
     ),
-    click.option("--fine-tune", is_flag=True, help="Begin with the weights of the prior in that bundle."),
+    click.option("--fine-tune", is_flag=True, help="Start from the weights of the prior in BUNDLE."),
     click.option(
         "--vocabulary",
         type=PATH,
         metavar="DIR",
-        help="Artists and genres with their ids. [default: the lists in DATA; else made of its labels]",
+        help="Folder with lists of artists and genres and their ids. [default: lists in the --data folder, else made "
+        "from its labels]",
     ),
     click.option(
         "--codes",
         type=PATH,
         metavar="DIR",
-        help="Where encoded songs are kept, for several runs. [default: OUT-codes]",
+        help="Folder that keeps encoded songs; several runs can share it. [default: OUT-codes]",
     ),
 )
 
@@ -120,20 +132,20 @@ _prior = grouped(
     "--levels",
     callback=comma_separated,
     metavar="N,N",
-    help="Train these levels alone; the others stay as they are in BUNDLE. [default: all]",
+    help="Train only these levels; the others stay as they are in BUNDLE. [default: all]",
 )
-@click.option("--anew", is_flag=True, help="Those levels begin with fresh weights.")
+@click.option("--anew", is_flag=True, help="Start the levels of --levels from newly initialised weights.")
 @click.option(
     "--waveform-weight",
     type=LevelValueType(float),
     multiple=True,
-    help="LEVEL=VALUE, once per level: what errors of the waveform count beside those of spectra. [default: 1]",
+    help="LEVEL=VALUE, once per level: weight of the waveform loss relative to the spectral loss. [default: 1]",
 )
-@click.option("--seconds", type=float, metavar="S", help="Of sound in an example. [default: 8.9, the paper's]")
+@click.option("--seconds", type=float, metavar="S", help="Length of an example in seconds. [default: 8.9, the paper's]")
 @click.option(
     "--aligned",
     is_flag=True,
-    help="Examples begin at whole top codes, as when songs are encoded; for music on such a grid.",
+    help="Start examples at multiples of a top-level code, as when songs are encoded; for music on such a grid.",
 )
 @click.option(
     "--revival-threshold",
@@ -141,12 +153,13 @@ _prior = grouped(
     default=1.0,
     show_default=True,
     metavar="N",
-    help="Codes that fewer latents of a batch choose, on average, start anew; small batches want less.",
+    help="Re-initialise codes that, on average, fewer than N latents of a batch are assigned to; use a smaller value "
+    "for small batches.",
 )
 @_how
 @_when
 def train_vqvae(**options: Any) -> None:
-    """Train encoders, codebooks and decoders of all levels on the sound of the songs."""
+    """Train the VQ-VAE: encoders, codebooks and decoders of all levels, on the sound of the songs."""
     from jukebox_deploy.training.settings import Part
 
     _run(Part.VQVAE, {**options, "fine_tune": options["bundle"] is not None})
@@ -158,7 +171,7 @@ def train_vqvae(**options: Any) -> None:
 @_how
 @_when
 def train_prior(**options: Any) -> None:
-    """Train the prior of the top level, with artists, genres, timing and lyrics as far as the model takes them."""
+    """Train the prior of the top level, conditioned on artist, genre, timing and lyrics as the model supports."""
     from jukebox_deploy.training.settings import Part
 
     _run(Part.PRIOR, options)
@@ -167,11 +180,11 @@ def train_prior(**options: Any) -> None:
 @command.command("upsampler", short_help="Train an upsampler.")
 @_where
 @_prior
-@click.option("--level", required=True, type=int, help="Whose codes it writes; 0 is the finest.")
+@click.option("--level", required=True, type=int, help="Level that the upsampler predicts; 0 is the finest.")
 @_how
 @_when
 def train_upsampler(**options: Any) -> None:
-    """Train the prior of a lower level, on the codes of the level above it."""
+    """Train an upsampler: the prior of a lower level, conditioned on the codes of the level above."""
     from jukebox_deploy.training.settings import Part
 
     _run(Part.UPSAMPLER, options)
@@ -255,7 +268,7 @@ def _loss(waveform_weights: Sequence[LevelValue]) -> LossSettings:
 
 
 def _optimiser(part: Part, options: dict[str, Any]) -> OptimiserSettings:
-    """The paper's recipe, changed where the user says so."""
+    """Return the paper's recipe with the options that the user changed."""
     from jukebox_deploy.training.settings import RECIPES
 
     names = ("learning_rate", "weight_decay", "beta2", "clip", "warm_up", "anneal")
@@ -264,13 +277,20 @@ def _optimiser(part: Part, options: dict[str, Any]) -> OptimiserSettings:
 
 @contextmanager
 def _listener() -> Iterator[TrainingListener]:
-    """Shows where the run is: a bar on a terminal, else a line now and then."""
+    """Show warnings and progress: a bar on a terminal, otherwise an occasional line."""
     with ProgressDisplay() as display:
-        yield lambda event: display.show(training_progress(event))
+
+        def listen(event: TrainingEvent) -> None:
+            if event.warning:
+                display.say(f"Warning: {event.warning}")
+            else:
+                display.show(training_progress(event))
+
+        yield listen
 
 
 def _report(summary: TrainingSummary, as_json: bool) -> None:
-    if summary.bundle is None:  # the first process speaks for all
+    if summary.bundle is None:  # only the first process prints the report
         return
     if as_json:
         numbers = {"run": str(summary.folder), "steps": summary.steps, "seconds": summary.seconds}

@@ -1,4 +1,4 @@
-"""What a training run tells, as progress."""
+"""Events of a training run as progress."""
 
 from __future__ import annotations
 
@@ -14,11 +14,11 @@ _SHOWN = ("loss", "bits", "samples_per_second", "codes_per_second")
 
 
 def training_progress(event: TrainingEvent) -> Progress:
-    """Songs are counted on a bar of their own; saving and looking go on within that of training."""
+    """Convert an event to progress: encoding songs has its own bar; saving and evaluation share that of training."""
     if event.action == _ENCODING:
         return Progress(_ENCODING, event.step, event.steps, "songs")
     numbers = [f"{name.replace('_', ' ')} {event.numbers[name]:.4g}" for name in _SHOWN if name in event.numbers]
-    # The run tells its own rates, of samples or codes.
+    # Events report rates of samples or codes themselves.
     return Progress(
         event.action, event.step, event.steps, "steps", note=", ".join(numbers), speed=lambda rate: "", bar="training"
     )

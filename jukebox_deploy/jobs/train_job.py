@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import closing
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -11,6 +12,7 @@ from jukebox_deploy.checkpoints.bundle import CheckpointBundle
 from jukebox_deploy.jobs.training.prior import PriorTraining
 from jukebox_deploy.jobs.training.request import TrainingEvent, TrainingListener, TrainingPart, TrainRequest
 from jukebox_deploy.jobs.training.vqvae import VQVAETraining
+from jukebox_deploy.training.interruption import held_signals
 from jukebox_deploy.training.logs import RunLog, require_board
 from jukebox_deploy.training.run_folder import RunFolder
 from jukebox_deploy.training.settings import Part
@@ -39,10 +41,12 @@ class TrainingSummary:
 def train(request: TrainRequest, listen: TrainingListener = lambda event: None) -> TrainingSummary:
     """Train, or go on training, and write the bundle.
 
-    Every so many minutes, and when it is interrupted, the run is saved; `request.resume` goes on from there
-    and gives the same numbers as a run that was never interrupted.
+    Every so many minutes, before each look at held-out songs, and after the step in which Ctrl-C or SIGTERM arrives,
+    the run is saved; `request.resume` goes on from there and gives the same numbers as a run that was never
+    interrupted.
 
     Raises:
+        KeyboardInterrupt: after Ctrl-C, once the run is saved; at once after a second Ctrl-C.
         ModuleNotFoundError: if it is to log for TensorBoard, which is not installed.
         TrainingError: for a run that cannot begin in this folder, or a loss that is not a number.
         DataError, LabelError, CheckpointError, ConfigError: for songs, labels, bundles and settings that do not fit.
@@ -52,6 +56,8 @@ def train(request: TrainRequest, listen: TrainingListener = lambda event: None) 
     with Workers.current() as workers:
         listen = listen if workers.first else _silent
         part = training_part(request, workers, listen)
+        for warning in part.warnings:
+            listen(TrainingEvent("warning", 0, request.settings.steps, warning=warning))
         return _Course(request, workers, part, listen).run()
 
 
@@ -95,29 +101,49 @@ class _Course:
                 log.close()
 
     def _run(self) -> TrainingSummary:
-        try:
-            for report in self._trainer.steps():
-                self._after(report)
-        except KeyboardInterrupt:
-            self._save()
-            raise
-        self._save()
+        self._catch_up()
+        with closing(self._trainer.steps()) as reports:
+            while self._train(reports):
+                self._assess(self._trainer.averaged())
         trained = self._trainer.averaged()
         held_out = self._assess(trained)
         bundle = self._write_bundle(trained) if self._workers.first else None
         seconds = time.monotonic() - self._begun
         return TrainingSummary(self._folder.path, bundle, self._trainer.step, seconds, self._waited, held_out)
 
-    def _after(self, report: StepReport) -> None:
-        """Log, save and look at the run, each at its time."""
-        self._waited += report.waited
-        if report.step % self._cadence.log_steps == 0 or report.step == self._request.settings.steps:
-            self._note(report)
-        # All processes must agree on when, so the first one's clock counts.
-        if self._workers.agree(time.monotonic() - self._saved >= 60 * self._cadence.checkpoint_minutes):
-            self._save()
-        every = self._cadence.report_steps
-        if every and report.step % every == 0 and report.step < self._request.settings.steps:
+    def _train(self, reports: Iterator[StepReport]) -> bool:
+        """Train until held-out songs are to be looked at, or to the end; returns whether they are to be looked at.
+
+        Raises `KeyboardInterrupt` once the run is saved, if any of the processes is told to stop.
+        """
+        stop = False
+        with held_signals() as signals:
+            for report in reports:
+                self._waited += report.waited
+                last = report.step == self._request.settings.steps
+                if last or report.step % self._cadence.log_steps == 0:
+                    self._note(report)
+                # All processes must save and stop after the same step; the first one's clock counts.
+                due = self._workers.first and time.monotonic() - self._saved >= 60 * self._cadence.checkpoint_minutes
+                stop, save = self._workers.any(signals.received is not None, due or last or self._look_is_due)
+                if stop or save:
+                    self._save()
+                if stop or self._look_is_due:
+                    break
+        if stop:  # because of another process's signal; an own one has taken effect
+            raise KeyboardInterrupt
+        return self._look_is_due
+
+    @property
+    def _look_is_due(self) -> bool:
+        """Whether the run is at a step, other than the last, after which it looks at held-out songs."""
+        step, every = self._trainer.step, self._cadence.report_steps
+        return bool(every) and step % every == 0 and 0 < step < self._request.settings.steps
+
+    def _catch_up(self) -> None:
+        """Look at held-out songs if the run was interrupted before or while it did."""
+        missing = self._held_out_log is not None and not self._held_out_log.has(self._trainer.step)
+        if self._look_is_due and any(self._workers.any(missing)):
             self._assess(self._trainer.averaged())
 
     def _note(self, report: StepReport) -> None:
@@ -145,14 +171,15 @@ class _Course:
         self._saved = time.monotonic()
 
     def _assess(self, trained: TrainedWeights) -> Mapping[str, float]:
-        """Metrics of the held-out songs, and something to look at and to listen to; the first process does it."""
-        if self._held_out_log is None:
-            return {}
+        """Measure held-out songs, and have the first process write something to look at and to listen to."""
         step = self._trainer.step
         self._tell("assessing")
-        numbers = self._part.assess(trained, self._folder.report(step))
-        if numbers:
-            self._held_out_log.append(step, numbers)
+        numbers = self._part.assess(trained)
+        if self._held_out_log is not None:
+            if numbers and not self._held_out_log.has(step):
+                self._held_out_log.append(step, numbers)
+            self._part.show(trained, self._folder.report(step))
+        self._workers.wait()
         self._tell("assessed", numbers)
         self._logged, self._logged_step = time.monotonic(), step
         return numbers

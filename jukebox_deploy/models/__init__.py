@@ -1,1 +1,1 @@
-"""The networks as PyTorch modules: VQ-VAE, priors and their conditioners."""
+"""The networks as PyTorch modules: the VQ-VAE, the priors and their conditioners."""

@@ -1,14 +1,14 @@
-"""The codebook of one VQ-VAE level: quantisation, and its training without gradients.
+"""The codebook of one VQ-VAE level: quantisation, and training without gradients.
 
-A codebook learns by moving averages of the latents assigned to each code, and codes that are hardly
-used restart at random latents. That training is written as functions from state to state; the
-random latents ("candidates") are handed in. Source: specification 2.5; paper section 3.
+The codes are moving averages of the latents assigned to them; codes that are hardly used restart at random latents. The
+training is written as pure functions from state to state, and the random latents ("candidates") are passed in.
+Source: specification 2.5; paper section 3.
 """
 
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Protocol
 
@@ -19,7 +19,7 @@ from torch.nn import functional as F  # the usual name
 from jukebox_deploy.models.full_precision import full_precision
 
 CandidateDraw = Callable[[Tensor, int], Tensor]
-"""Picks rows to (re)start codes at: (rows `[R, E]`, count) -> `[count, E]`."""
+"""Selects rows at which codes start or restart: (rows `[R, E]`, count) -> `[count, E]`."""
 
 
 class Peers(Protocol):
@@ -27,14 +27,14 @@ class Peers(Protocol):
 
     @property
     def rank(self) -> int:
-        """Number of this process; its rows come behind those of lower ranks."""
+        """The rank of this process; its rows follow those of lower ranks."""
 
     @property
     def count(self) -> int:
-        """Number of processes; all have equally many rows."""
+        """The number of processes; all have the same number of rows."""
 
     def sum(self, tensor: Tensor) -> Tensor:
-        """The sum over all processes; all must call it."""
+        """Return the sum over all processes; all of them must call it."""
 
 
 @dataclass(frozen=True)
@@ -45,7 +45,7 @@ class Alone:
     count: int = 1
 
     def sum(self, tensor: Tensor) -> Tensor:
-        """The tensor itself."""
+        """Return the tensor itself."""
         return tensor
 
 
@@ -53,7 +53,7 @@ ALONE = Alone()
 
 
 class Codebook(nn.Module):
-    """The vectors that stand for the codes of one level."""
+    """The vectors of the codes of one level."""
 
     codes: Tensor
 
@@ -62,7 +62,7 @@ class Codebook(nn.Module):
         self.register_buffer("codes", torch.zeros(size, width))
 
     def encode(self, latents: Tensor) -> Tensor:
-        """Latents `[B, E, T]` -> codes `[B, T]`; the first one where several are equally near."""
+        """Latents `[B, E, T]` -> nearest codes `[B, T]`; the lowest code where several are equally near."""
         return squared_distances(latents.transpose(1, 2), self.codes).argmin(dim=-1)
 
     def dequantise(self, codes: Tensor) -> Tensor:
@@ -71,9 +71,10 @@ class Codebook(nn.Module):
 
 
 def squared_distances(rows: Tensor, codes: Tensor) -> Tensor:
-    """Squared distance of every row to every code: `[..., E]`, `[K, E]` -> `[..., K]`.
+    """Compute the squared distance of every row to every code: `[..., E]`, `[K, E]` -> `[..., K]`.
 
-    Expanded like this, and in float32, near ties resolve as in the original (specification 17.6).
+    The square is expanded as in the original, and computed in float32, so that near ties resolve in the same way
+    (specification 17.6).
     """
     with full_precision(rows):
         return rows.square().sum(-1, keepdim=True) - 2 * (rows @ codes.t()) + codes.square().sum(-1)
@@ -81,7 +82,7 @@ def squared_distances(rows: Tensor, codes: Tensor) -> Tensor:
 
 @dataclass(frozen=True)
 class CodebookState:
-    """What the training of one codebook carries from batch to batch."""
+    """Training state of one codebook, carried from batch to batch."""
 
     codes: Tensor  # [K, E]
     sums: Tensor  # [K, E], moving average of the summed latents of each code
@@ -90,44 +91,53 @@ class CodebookState:
 
 @dataclass(frozen=True)
 class UpdateRule:
-    """How a codebook follows the latents."""
+    """Hyper-parameters of the codebook update."""
 
     decay: float = 0.99  # of the moving averages, per batch
     threshold: float = 1.0  # codes with a smaller moving count restart
-    share: float = math.inf  # of the latents per code: the threshold is never more than it, so that many codes can stay
+    share: float = math.inf  # limits the threshold to this share of the mean count, else few codes could stay
 
     def threshold_of(self, counts: Tensor) -> Tensor:
-        """The smallest moving count of a code that stays, for a batch with these counts `[K]`."""
+        """Return the moving count below which a code restarts, for a batch with these counts `[K]`."""
         return (counts.mean() * self.share).clamp(max=self.threshold)
 
 
 @dataclass(frozen=True)
+class CodebookUse:
+    """Statistics of the assignment of latents to the codes of a codebook; without gradients."""
+
+    latents: Tensor  # [R, E]
+    sums: Tensor  # [K, E], sum of the latents that are assigned to each code
+    counts: Tensor  # [K], number of these latents
+    fit: Tensor  # scalar, mean squared distance to the nearest code
+
+
+@dataclass(frozen=True)
 class CodebookMetrics:
-    """How well a codebook does on one batch. All are scalars."""
+    """Metrics of a codebook on one batch; all are scalars."""
 
     fit: Tensor  # mean squared distance to the nearest code
-    prenorm: Tensor  # standard deviation of the latents
     entropy: Tensor  # of the codes in the batch, in nats
-    used_current: Tensor  # codes with at least `threshold` latents in the batch
-    usage: Tensor  # codes with a moving count of at least `threshold`
-    change: Tensor  # root mean square of the codes' move
+    used_current: Tensor  # number of codes with at least `threshold` latents in the batch
+    usage: Tensor  # number of codes with a moving count of at least `threshold`
+    change: Tensor  # root mean square change of the codes
 
 
 @dataclass(frozen=True)
 class Quantisation:
-    """Quantised latents and what they cost."""
+    """Quantised latents and their commitment loss."""
 
-    latents: Tensor  # [B, E, T]; gradients pass straight through to the encoder
-    commit_loss: Tensor  # scalar, for the encoder only
+    latents: Tensor  # [B, E, T]; a straight-through estimator passes gradients to the encoder
+    commit_loss: Tensor  # scalar; has gradients for the encoder only
 
 
 def flatten_latents(latents: Tensor) -> Tensor:
-    """`[B, E, T] -> [B*T, E]`, time fastest within an item."""
+    """Flatten latents, `[B, E, T] -> [B*T, E]`, with time as the fastest index within an item."""
     return latents.transpose(1, 2).flatten(0, 1)
 
 
 def quantise(latents: Tensor, codes: Tensor) -> Quantisation:
-    """Replace latents `[B, E, T]` by their nearest of `codes` `[K, E]`, with gradients for training."""
+    """Replace latents `[B, E, T]` by the nearest of `codes` `[K, E]`, with gradients for training."""
     nearest = squared_distances(latents.detach().transpose(1, 2), codes).argmin(dim=-1)
     dequantised = F.embedding(nearest, codes).transpose(1, 2).detach()
     straight_through = latents + (dequantised - latents).detach()
@@ -135,10 +145,10 @@ def quantise(latents: Tensor, codes: Tensor) -> Quantisation:
 
 
 def draw_candidates(rows: Tensor, count: int, generator: torch.Generator | None = None, peers: Peers = ALONE) -> Tensor:
-    """`count` different rows of all processes at random: `[R, E] -> [count, E]`, the same for all.
+    """Draw `count` distinct rows at random from those of all processes: `[R, E] -> [count, E]`, the same for all.
 
-    With too few rows, all of them are repeated first, with a little noise to tell them apart. The
-    generators of all processes must be in the same state.
+    If there are too few rows, all of them are repeated, with a little noise to make them distinct. The generators of
+    all processes must be in the same state.
     """
     own, width = rows.shape
     available = own * peers.count
@@ -154,45 +164,60 @@ def draw_candidates(rows: Tensor, count: int, generator: torch.Generator | None 
 
 
 def initialise_codebook(candidates: Tensor) -> CodebookState:
-    """A fresh state whose codes are the candidates `[K, E]`."""
+    """Return an initial state whose codes are the candidates `[K, E]`."""
     return CodebookState(candidates.clone(), candidates.clone(), candidates.new_ones(candidates.shape[0]))
 
 
 def restore_codebook(codes: Tensor, tokens: int) -> CodebookState:
-    """A state to go on training from saved codes `[K, E]`, as if all were used equally often.
+    """Return a state to continue training from saved codes `[K, E]`, as if all had been used equally often.
 
-    `tokens` is the number of codes in a batch item, times the number of workers. Without this, the
-    first batch would start the codebook anew.
+    `tokens` is the number of codes in a batch item times the number of workers. Without such a state, the first batch
+    would reinitialise the codebook.
     """
     expected = tokens / codes.shape[0]
     return CodebookState(codes.clone(), expected * codes, codes.new_full((codes.shape[0],), expected))
 
 
 @torch.no_grad()
-def update_codebook(
-    state: CodebookState, latents: Tensor, rule: UpdateRule, draw: CandidateDraw, peers: Peers = ALONE
-) -> tuple[CodebookState, CodebookMetrics]:
-    """Move a codebook towards a batch of latents `[B, E, T]`; returns the new state and metrics.
-
-    With peers, latents are this process's part of the batch. The state is the same for all as long
-    as `draw` gives all the same rows; of the metrics, `fit` and `prenorm` are of the part.
-    """
+def codebook_use(latents: Tensor, codes: Tensor) -> CodebookUse:
+    """Assign each of the latents `[B, E, T]` to the nearest of the codes `[K, E]`; return the statistics."""
     rows = flatten_latents(latents)
-    distances, nearest = squared_distances(rows, state.codes).min(dim=-1)
-    batch_sums = peers.sum(torch.zeros_like(state.sums).index_add_(0, nearest, rows))
-    batch_counts = peers.sum(torch.bincount(nearest, minlength=state.counts.shape[0]).to(rows.dtype))
+    distances, nearest = squared_distances(rows, codes).min(dim=-1)
+    counts = torch.bincount(nearest, minlength=codes.shape[0]).to(rows.dtype)
+    return CodebookUse(rows, torch.zeros_like(codes).index_add_(0, nearest, rows), counts, distances.mean())
+
+
+def join_uses(pieces: Sequence[CodebookUse]) -> CodebookUse:
+    """Combine the statistics of the pieces of a batch, which have the same size, into those of the whole batch."""
+    return CodebookUse(
+        torch.cat([piece.latents for piece in pieces]),
+        torch.stack([piece.sums for piece in pieces]).sum(dim=0),
+        torch.stack([piece.counts for piece in pieces]).sum(dim=0),
+        torch.stack([piece.fit for piece in pieces]).mean(),
+    )
+
+
+@torch.no_grad()
+def update_codebook(
+    state: CodebookState, use: CodebookUse, rule: UpdateRule, draw: CandidateDraw, peers: Peers = ALONE
+) -> tuple[CodebookState, CodebookMetrics]:
+    """Update a codebook with the statistics of a batch; return the new state and the metrics.
+
+    With peers, `use` belongs to this process's part of the batch. All processes get the same state if `draw` returns
+    the same rows to all of them. The metrics are of the whole batch, except `fit`, which is of this process's part.
+    """
+    batch_sums, batch_counts = peers.sum(use.sums), peers.sum(use.counts)
     sums = rule.decay * state.sums + (1 - rule.decay) * batch_sums
     counts = rule.decay * state.counts + (1 - rule.decay) * batch_counts
     threshold = rule.threshold_of(batch_counts)
     used = counts >= threshold
-    # Restarted codes keep their sums and counts.
-    codes = torch.where(used[:, None], sums / counts[:, None], draw(rows, counts.shape[0]))
+    # Restarted codes keep their moving sums and counts, as in the original.
+    codes = torch.where(used[:, None], sums / counts[:, None], draw(use.latents, counts.shape[0]))
     metrics = CodebookMetrics(
-        fit=distances.mean(),
-        prenorm=_root_mean_square(rows - rows.mean()),
+        fit=use.fit,
         entropy=_entropy(batch_counts),
-        used_current=(batch_counts >= threshold).sum().to(rows.dtype),
-        usage=used.sum().to(rows.dtype),
+        used_current=(batch_counts >= threshold).sum().to(counts.dtype),
+        usage=used.sum().to(counts.dtype),
         change=_root_mean_square(codes - state.codes),
     )
     return CodebookState(codes, sums, counts), metrics

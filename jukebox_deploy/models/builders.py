@@ -1,6 +1,6 @@
-"""From a configuration to a module. Only this file knows both.
+"""Construction of modules from configurations; no other module depends on both.
 
-Every builder works on any device, also under `with torch.device("meta")`.
+Every builder works on any device, including under `with torch.device("meta")`.
 """
 
 from __future__ import annotations
@@ -19,7 +19,6 @@ from jukebox_deploy.config import (
     VQVAEConfig,
 )
 from jukebox_deploy.contract import Precision
-from jukebox_deploy.errors import ConfigError
 from jukebox_deploy.models.attention import AttentionGeometry
 from jukebox_deploy.models.bottleneck import Codebook
 from jukebox_deploy.models.conditioners import LabelConditioner, UpsamplerConditioner
@@ -31,12 +30,7 @@ from jukebox_deploy.receptive_field import residual_dilations
 
 
 def build_vqvae(config: VQVAEConfig) -> VQVAE:
-    """A VQ-VAE with random weights and codebooks of zeros.
-
-    Raises `ConfigError` for a level that does not shorten.
-    """
-    if any(stages < 1 for stages in config.downs):
-        raise ConfigError(f"vqvae: every level needs at least one strided stage, found downs {config.downs}.")
+    """Build a VQ-VAE with random weights and with zeros as codebooks."""
     levels = range(config.levels)
     return VQVAE(
         [_build_encoder(config, level) for level in levels],
@@ -48,7 +42,7 @@ def build_vqvae(config: VQVAEConfig) -> VQVAE:
 def build_conditioner(
     config: ConditionerConfig, codebook_size: int, width: int, init_scale: float = 1.0
 ) -> UpsamplerConditioner:
-    """The conditioner of an upsampler of transformer width `width`."""
+    """Build the conditioner of an upsampler with transformer width `width`."""
     upsampler = DecoderBlock(
         input_width=width,
         width=config.width,
@@ -63,13 +57,13 @@ def build_conditioner(
 
 
 def build_label_conditioner(config: LabelConfig, width: int, init_scale: float = 1.0) -> LabelConditioner:
-    """The label tables of a prior of transformer width `width`."""
+    """Build the label embeddings of a prior with transformer width `width`."""
     bins = config.timing.bins if config.timing else None
     return LabelConditioner(config.artists, config.genres, width, bins, init_scale)
 
 
 def build_prior(config: PriorConfig, precision: Precision = Precision.FP32) -> Prior:
-    """A prior with random weights; its stack works in `precision`, all else in float32.
+    """Build a prior with random weights; its stack computes in `precision`, everything else in float32.
 
     Source: specification 4.4 and 10.
     """
@@ -92,7 +86,7 @@ def build_prior(config: PriorConfig, precision: Precision = Precision.FP32) -> P
 
 
 def build_transformer(config: TransformerConfig, precision: Precision = Precision.FP32) -> Transformer:
-    """A stack with random weights that works in `precision`."""
+    """Build a stack with random weights that computes in `precision`."""
     geometry = AttentionGeometry(config.block_length, config.block_count, config.prime_span, config.spread)
     return Transformer(
         StackOptions(
@@ -111,12 +105,12 @@ def build_transformer(config: TransformerConfig, precision: Precision = Precisio
 
 
 def build_model(config: JukeboxConfig, level: int | None, precision: Precision = Precision.FP32) -> VQVAE | Prior:
-    """The VQ-VAE (`level` None) or the prior of a level."""
+    """Build the VQ-VAE (`level` None) or the prior of a level."""
     return build_vqvae(config.vqvae) if level is None else build_prior(config.prior(level), precision)
 
 
 def _build_lyric_encoder(config: LyricsConfig | None, width: int) -> LyricEncoder | None:
-    """The separate lyric encoder, always in float32: it runs once per window."""
+    """Build the separate lyric encoder; it is always in float32, because it runs only once per window."""
     if config is None or config.encoder is None:
         return None
     encoder = config.encoder

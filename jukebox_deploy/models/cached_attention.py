@@ -1,9 +1,9 @@
-"""Attention of the newest positions over caches that know their pattern.
+"""Attention of new positions over key-value caches whose layout depends on the attention pattern.
 
-A cache is `[B, H, S, D]` with a fixed, pattern-aware `S` (specification 7.1; docs/design.md, "Graphs"). It
-goes in, gets the new keys at an index that depends on the position, and comes out as the same
-memory. The same formulas serve a step (one query) and a prefill (one block of queries, beginning at
-a block's start); only the column pattern looks at its cache in another shape while prefilling.
+A cache is `[B, H, S, D]` with a fixed `S` that suits its pattern (specification 7.1; docs/design.md, "Graphs"). It is
+an input, is updated with the new keys or values at an index that depends on the position, and is returned in the same
+memory. The same formulas serve a step (one query) and a prefill (the queries of one whole block); only the column
+pattern views its cache in another shape while prefilling.
 """
 
 from __future__ import annotations
@@ -26,19 +26,19 @@ class KeyValue(NamedTuple):
 
 
 class Address(NamedTuple):
-    """Where the current positions of each slot live in the caches of one pattern."""
+    """Which entries of the caches of one pattern the current positions of each slot write and read."""
 
     write: Tensor  # [B] index of the first entry to write
-    row: Tensor | None = None  # [B, H] which stretch of the cache to read; None for all of it
-    visible: Tensor | None = None  # [B, 1, Q, R] entries that a query may see; None for all
-    gate: Tensor | None = None  # [B, 1, 1, 1] false where nothing may be seen
+    row: Tensor | None = None  # [B, H] index of the cache section to read; None to read all of it
+    visible: Tensor | None = None  # [B, 1, Q, R] entries that a query may attend to; None for all
+    gate: Tensor | None = None  # [B, 1, 1, 1] false for slots that may not attend to anything
 
 
 @torch.library.custom_op("jukebox_deploy::cache_update", mutates_args=())
 def cache_update(past: Tensor, update: Tensor, index: Tensor) -> Tensor:
-    """`past` `[B, H, S, D]` with `update` `[B, H, L, D]` at `index` `[B]`: ONNX `TensorScatter`.
+    """Return `past` `[B, H, S, D]` with `update` `[B, H, L, D]` written at `index` `[B]`: ONNX `TensorScatter`.
 
-    This is what a graph contains; eager code writes in place (`write_cache`).
+    This operator is used in exported graphs; eager code writes in place (`write_cache`).
     """
     return write_cache(past.clone(), update, index)
 
@@ -49,11 +49,11 @@ def _(past: Tensor, update: Tensor, index: Tensor) -> Tensor:
 
 
 def write_cache(past: Tensor, update: Tensor, index: Tensor) -> Tensor:
-    """Write `update` `[B, H, L, D]` into `past` `[B, H, S, D]` from entry `index` `[B]` on; returns `past`.
+    """Write `update` `[B, H, L, D]` into `past` `[B, H, S, D]` from entry `index` `[B]` on; return `past`.
 
     The result shares the memory of `past`, in eager code as in every engine.
     """
-    # To `torch.compile` of PyTorch 2.11 everything is an export.
+    # Under `torch.compile` of PyTorch 2.11, `is_exporting` is true as well.
     if torch.compiler.is_exporting() and not torch.compiler.is_dynamo_compiling():
         return torch.ops.jukebox_deploy.cache_update(past, update, index)
     slots = torch.arange(past.shape[0], device=past.device)[:, None]
@@ -63,7 +63,7 @@ def write_cache(past: Tensor, update: Tensor, index: Tensor) -> Tensor:
 
 
 class CachePattern(ABC):
-    """How one attention pattern uses its cache. `position` `[B]` is the first of the new positions."""
+    """Use of the cache by one attention pattern. `position` `[B]` is the first of the new positions."""
 
     def __init__(self, geometry: AttentionGeometry, heads: int) -> None:
         self.geometry = geometry
@@ -74,44 +74,44 @@ class CachePattern(ABC):
 
     @abstractmethod
     def locate(self, position: Tensor, queries: int) -> Address:
-        """Where `queries` positions from `position` `[B]` on are written and what they read."""
+        """Return which entries the `queries` positions from `position` `[B]` on write and read."""
 
     def fold(self, tensor: Tensor) -> Tensor:
-        """Bring new keys, values or queries `[B, H, Q, D]` into the cache's layout."""
+        """Reshape new keys, values or queries `[B, H, Q, D]` to the cache's layout."""
         return tensor
 
     def select(self, cache: Tensor, row: Tensor | None) -> Tensor:
-        """The part of the cache that is read, `[B, H, R, D]`."""
+        """Return the part of the cache that is read, `[B, H, R, D]`."""
         return cache
 
     def _causal(self, first: Tensor, queries: int, keys: int) -> Tensor:
-        """`[B, 1, Q, R]`, true where entry `j <= first + i`."""
+        """Return a mask `[B, 1, Q, R]` that is true where entry `j <= first + i`."""
         last = first[:, None] + torch.arange(queries, device=first.device)
         return torch.arange(keys, device=first.device) <= last[:, None, :, None]
 
     def _select_row(self, cache: Tensor, rows: int, row: Tensor | None) -> Tensor:
-        """Of `rows` equal stretches of each head's cache, the one that `row` `[B, H]` names."""
+        """Divide each head's cache into `rows` equal sections; return the one with index `row` `[B, H]`."""
         if row is None:
             return cache
         slots, heads, length, width = cache.shape
         return cache.reshape(slots * heads * rows, length // rows, width)[row]
 
     def _row(self, offset: Tensor, rows: int) -> Tensor:
-        """Index `[B, H]` of stretch `offset` `[B]` of every head, counted over all slots and heads."""
+        """Return the index `[B, H]` of section `offset` `[B]` of every head, counted over all slots and heads."""
         slots = torch.arange(offset.shape[0], device=offset.device)[:, None]
         pairs = slots * self.heads + torch.arange(self.heads, device=offset.device)
         return pairs * rows + offset[:, None]
 
 
 class _DenseCache(CachePattern):
-    """All positions, in order."""
+    """Cache of all positions, in order."""
 
     def locate(self, position: Tensor, queries: int) -> Address:
         return Address(position, visible=self._causal(position, queries, self.geometry.context))
 
 
 class _BlockCache(CachePattern):
-    """The current block."""
+    """Cache of the current block."""
 
     def locate(self, position: Tensor, queries: int) -> Address:
         offset = position % self.geometry.block_length
@@ -119,7 +119,7 @@ class _BlockCache(CachePattern):
 
 
 class _ColumnCache(CachePattern):
-    """All positions, column by column, so that a step reads one contiguous stretch."""
+    """Cache of all positions, column by column, so that a step reads one contiguous section."""
 
     address_fields = ("write", "row", "visible")
 
@@ -133,7 +133,7 @@ class _ColumnCache(CachePattern):
 
 
 class _ColumnBlockCache(CachePattern):
-    """The memory of `_ColumnCache` as `[B, H*c, m, D]`: a block writes entry `block` of every column."""
+    """The memory of `_ColumnCache` viewed as `[B, H*c, m, D]`: a block writes entry `block` of every column."""
 
     def locate(self, position: Tensor, queries: int) -> Address:
         block = position // self.geometry.block_length
@@ -144,14 +144,14 @@ class _ColumnBlockCache(CachePattern):
 
 
 class _PreviousBlockCache(CachePattern):
-    """A ring of two blocks: one being written, one being read."""
+    """Ring buffer of two blocks: one is written, the other is read."""
 
     address_fields = ("write", "row", "gate")
 
     def locate(self, position: Tensor, queries: int) -> Address:
         c = self.geometry.block_length
         block = position // c
-        # In block 0 the other half holds whatever the slot's last song left there.
+        # In block 0, the half to read still holds entries of the slot's last window.
         gate = (block > 0)[:, None, None, None]
         return Address(position % (2 * c), self._row((block + 1) % 2, 2), gate=gate)
 
@@ -160,7 +160,7 @@ class _PreviousBlockCache(CachePattern):
 
 
 class _PrimeCache(CachePattern):
-    """The lyric prefix; later positions are written to a block at the end that nobody reads."""
+    """Cache of the lyric prefix; later positions are written to an extra block at the end that is never read."""
 
     def locate(self, position: Tensor, queries: int) -> Address:
         c, span = self.geometry.block_length, self.geometry.prime_span
@@ -183,7 +183,7 @@ _PREFILL = _STEP | {AttentionPattern.COLUMN: _ColumnBlockCache}
 
 
 def cache_patterns(geometry: AttentionGeometry, heads: int, queries: int) -> dict[AttentionPattern, CachePattern]:
-    """The patterns as a step (`queries` 1) or a prefill (a block of queries) uses them."""
+    """Return the cache patterns of a step (`queries` 1) or of a prefill (`queries` of a block)."""
     kinds = _STEP if queries == 1 else _PREFILL
     return {pattern: kind(geometry, heads) for pattern, kind in kinds.items()}
 
@@ -191,11 +191,12 @@ def cache_patterns(geometry: AttentionGeometry, heads: int, queries: int) -> dic
 def cached_attention(
     pattern: CachePattern, address: Address, query: Tensor, new: KeyValue, past: KeyValue
 ) -> tuple[Tensor, KeyValue]:
-    """Write the new keys and values, then attend: `[B, H, Q, D]` and the caches that go out."""
+    """Write the new keys and values, then attend; return the result `[B, H, Q, D]` and the updated caches."""
     present = KeyValue(*(write_cache(p, pattern.fold(n), address.write) for p, n in zip(past, new, strict=True)))
     key, value = (pattern.select(cache, address.row) for cache in present)
     weights = attention_weights(pattern.fold(query), key, address.visible)
     if address.gate is not None:
-        weights = torch.where(address.gate, weights, 0.0)  # here, engines do it within the softmax's kernel
+        # Applied to the weights and not to the result, so that engines fuse it into the kernel of the softmax.
+        weights = torch.where(address.gate, weights, 0.0)
     result = weights.to(value.dtype) @ value
     return result if result.shape == query.shape else result.reshape(query.shape), present

@@ -1,4 +1,4 @@
-"""Functions of tensors through `torch.compile`: the same arithmetic out of fewer, larger kernels."""
+"""Compilation of functions of tensors with `torch.compile`: the same arithmetic in fewer, larger kernels."""
 
 from __future__ import annotations
 
@@ -15,37 +15,37 @@ from torch import Tensor
 from jukebox_deploy.errors import JukeboxError
 
 _KERNEL_FOLDER = "TORCHINDUCTOR_CACHE_DIR"
-_TOOLS = "Compiling needs a C++ compiler such as g++ with Python's headers for a CPU, Triton for a GPU"
+_TOOLS = "Compiling for a CPU needs a C++ compiler such as g++ and Python's headers, for a GPU it needs Triton"
 
 _OPTIONS: dict[str, str | int | bool | Callable[..., Any]] = {
-    "deterministic": True,  # no kernel is chosen by a race where that would change how sums are rounded
+    "deterministic": True,  # no autotuning among kernels that would round sums differently
 }
 
 
 def compile_for_inference(
     function: Callable[..., tuple[Tensor, ...]], name: str, backend: str = "inductor"
 ) -> Callable[..., tuple[Tensor, ...]]:
-    """A function of tensors, compiled as a whole at the first call with their shapes. `backend`: of `torch.compile`.
+    """Compile a function of tensors as a whole, at the first call with each set of shapes.
 
-    PyTorch keeps the kernels on disk, so that the next process has them sooner.
+    `backend` is that of `torch.compile`. PyTorch caches the kernels on disk, so that later processes compile faster.
     """
     keep_kernels_private()
 
     def call(*tensors: Tensor) -> tuple[Tensor, ...]:
         return function(*tensors)
 
-    # What was compiled is kept with the code that it was made of, eight versions at most and as long as that code:
-    # so every function gets code of its own.
+    # PyTorch caches compiled versions per code object: at most eight, for as long as the code object lives. So every
+    # function gets a code object of its own.
     call.__code__ = call.__code__.replace(co_name=name)
     options = _OPTIONS if backend == "inductor" else None
     return torch.compile(call, fullgraph=True, dynamic=False, backend=backend, options=options)
 
 
 def keep_kernels_private() -> None:
-    """Have compiled code kept in a folder of the user's, unless `TORCHINDUCTOR_CACHE_DIR` says where.
+    """Let PyTorch cache compiled code in a folder of the user, unless `TORCHINDUCTOR_CACHE_DIR` names another.
 
-    PyTorch alone takes one in the system's folder for temporary files, whose name anybody could take before, and loads
-    what lies there. It writes its choice into that variable, too.
+    By default, PyTorch uses a folder with a predictable name in the system's temporary folder and loads code from it,
+    so another user could place code there. PyTorch writes this default into the variable as well; it is replaced.
     """
     named = os.environ.get(_KERNEL_FOLDER)
     if named and not _is_pytorchs_choice(Path(named)):
@@ -54,7 +54,7 @@ def keep_kernels_private() -> None:
         folder = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "jukebox-deploy" / "torch-compile"
         folder.mkdir(mode=0o700, parents=True, exist_ok=True)
         writable = os.access(folder, os.W_OK | os.X_OK)
-    except (OSError, RuntimeError):  # no home, or none that can be written to
+    except (OSError, RuntimeError):  # there is no home folder, or it is not writable
         writable = False
     os.environ[_KERNEL_FOLDER] = str(folder) if writable else tempfile.mkdtemp(prefix="jukebox-deploy-")
 
@@ -64,7 +64,7 @@ def _is_pytorchs_choice(folder: Path) -> bool:
 
 
 def require_compilation(device: str, error: type[JukeboxError], otherwise: str) -> None:
-    """Raise an `error` unless something small can be compiled for a device and run there; it takes seconds, once."""
+    """Raise an `error` unless a small function can be compiled for a device and run; takes seconds the first time."""
     with explained_compilation(error, otherwise), torch.inference_mode():
         compiled = compile_for_inference(lambda x: (2 * x,), "require_compilation")
         compiled(torch.zeros(1, device=device))
@@ -72,9 +72,9 @@ def require_compilation(device: str, error: type[JukeboxError], otherwise: str) 
 
 @contextmanager
 def explained_compilation(error: type[JukeboxError], otherwise: str) -> Iterator[None]:
-    """Raises an `error` where something cannot be compiled, with what is needed and what to do `otherwise`.
+    """Turn failures to compile in the block into an `error` that says what is needed and what to do `otherwise`.
 
-    What runs out of memory meanwhile raises `torch.OutOfMemoryError`, as it would have without compiling.
+    Running out of memory raises `torch.OutOfMemoryError`, as it would without compiling.
     """
     try:
         yield
@@ -84,11 +84,11 @@ def explained_compilation(error: type[JukeboxError], otherwise: str) -> Iterator
             f"or {otherwise}."
         ) from failure
     except RuntimeError as failure:
-        from torch._dynamo.exc import TorchDynamoException  # not before: importing it makes the folder for kernels
+        from torch._dynamo.exc import TorchDynamoException  # a late import, because it creates the folder for kernels
 
         if not isinstance(failure, TorchDynamoException):
             raise
-        cause = getattr(failure, "inner_exception", failure)  # a compiler's own error
+        cause = getattr(failure, "inner_exception", failure)  # the error of the compiler itself
         if isinstance(cause, torch.OutOfMemoryError):
             raise cause from failure
         reason, *_ = [*str(cause).strip().splitlines(), type(cause).__name__]

@@ -1,4 +1,4 @@
-"""What a prior is conditioned on, as rows that are added to its input.
+"""Conditioners of the priors: labels and upper codes become rows that are added to the input of the stack.
 
 Source: specification section 9; paper sections 4.1 and 4.2.
 """
@@ -13,10 +13,10 @@ from jukebox_deploy.models.convolution import DecoderBlock
 
 
 class UpsamplerConditioner(nn.Module):
-    """Turns the codes one level above into one conditioning row per code of this level.
+    """Network that turns the codes of the level above into one conditioning row per code of this level.
 
-    It must see exactly the codes of the window: it pads with zeros at the window's edges, and it
-    sees farther than the window is long.
+    Its input must be exactly the codes of the window: it pads with zeros at both ends, and since its receptive field is
+    longer than a window, every row depends on where the padding begins.
     """
 
     def __init__(self, codebook_size: int, width: int, upsampler: DecoderBlock, init_scale: float = 1.0) -> None:
@@ -34,7 +34,7 @@ class UpsamplerConditioner(nn.Module):
 
 
 class LabelConditioner(nn.Module):
-    """Turns artist and genres into the start row, and timing bins into rows per position."""
+    """Embeddings that turn artist and genres into the start row, and timing bins into a row per position."""
 
     def __init__(
         self, artists: int, genres: int, width: int, timing_bins: int | None = None, init_scale: float = 1.0
@@ -61,13 +61,13 @@ class LabelConditioner(nn.Module):
     ) -> tuple[Tensor, Tensor | None]:
         """Labels of a window -> start row `[B, W]` and timing rows `[B, n, W]` (`None` without timing).
 
-        `artist` `[B]`; `genres` `[B, G]`, -1 where empty; `total_bin` `[B]`, `absolute_bins` and
-        `relative_bins` `[B, n]`. Raises `LabelError` where the bins do not fit the model.
+        `artist` is `[B]`; `genres` is `[B, G]`, -1 where empty; `total_bin` is `[B]`; `absolute_bins` and
+        `relative_bins` are `[B, n]`. Raises `LabelError` unless bins are given exactly if the model has timing.
         """
         bins = (total_bin, absolute_bins, relative_bins)
         if any((item is None) == self.has_timing for item in bins):
             expected = "all three timing bins" if self.has_timing else "no timing bins"
-            raise LabelError(f"labels: this model takes {expected}; check the level it belongs to.")
+            raise LabelError(f"labels: this model takes {expected}; check that the labels are for the model's level.")
         return self._start(artist, genres), self._timing(*bins) if self.has_timing else None
 
     def _start(self, artist: Tensor, genres: Tensor) -> Tensor:

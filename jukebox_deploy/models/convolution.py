@@ -41,7 +41,7 @@ class ResidualStack(nn.Module):
 
 
 class EncoderStage(nn.Module):
-    """Shortens by `stride`, then refines."""
+    """A convolution that shortens by `stride`, then a residual stack."""
 
     def __init__(self, input_width: int, width: int, stride: int, residual: ResidualStack) -> None:
         super().__init__()
@@ -58,11 +58,11 @@ class EncoderBlock(nn.Module):
     """`stages` times a strided convolution and a residual stack, then one convolution.
 
     Args:
-        input_width: channels that come in.
+        input_width: channels of the input.
         width: channels of the residual stacks.
-        output_width: channels that go out.
+        output_width: channels of the output.
         stages: number of strided convolutions.
-        stride: of each of them, even.
+        stride: stride of each of them; must be even.
         inner_width: channels inside a residual block.
         dilations: of the residual blocks of each stack.
     """
@@ -93,7 +93,7 @@ class EncoderBlock(nn.Module):
 
 
 class DecoderStage(nn.Module):
-    """Refines, then lengthens by `stride`."""
+    """A residual stack, then a transposed convolution that lengthens by `stride`."""
 
     def __init__(self, width: int, output_width: int, stride: int, residual: ResidualStack) -> None:
         super().__init__()
@@ -110,14 +110,14 @@ class DecoderBlock(nn.Module):
     """One convolution, then `stages` times a residual stack and a transposed convolution.
 
     Args:
-        input_width: channels that come in.
+        input_width: channels of the input.
         width: channels of the residual stacks.
-        output_width: channels that go out.
+        output_width: channels of the output.
         stages: number of transposed convolutions.
-        stride: of each of them, even.
+        stride: stride of each of them; must be even.
         inner_width: channels inside a residual block.
         dilations: of the residual blocks of each stack, in the order in which they run.
-        scale: factor on what a residual block adds.
+        scale: factor of the update that a residual block adds.
     """
 
     def __init__(

@@ -1,4 +1,4 @@
-"""Parts of a model that autocast must leave alone. Source: specification 4.4 and 17.3."""
+"""Protection of parts of a model from autocast. Source: specification 4.4 and 17.3."""
 
 from __future__ import annotations
 
@@ -9,9 +9,9 @@ from torch import Tensor
 
 
 def full_precision(x: Tensor) -> AbstractContextManager[object]:
-    """The context in which products on the device of `x` keep their dtype; it does not cast `x`.
+    """Return a context in which autocast is disabled on the device of `x`; `x` itself is not cast.
 
-    Outside of autocast it does nothing, so it leaves no trace in exported graphs.
+    Outside of autocast the context does nothing, so it does not affect exported graphs.
     """
     device = x.device.type
     return torch.autocast(device, enabled=False) if torch.is_autocast_enabled(device) else nullcontext()

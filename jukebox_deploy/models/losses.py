@@ -1,7 +1,7 @@
-"""The losses that a VQ-VAE learns from: waveform, spectrum, commitment.
+"""Training losses of the VQ-VAE: waveform terms, spectral terms and commitment.
 
-The waveform terms are divided by constants of the data set ("bandwidths"), so that their weights
-mean the same for every data set. Source: specification section 3; paper sections 3.1 and 3.2.
+The waveform and spectral terms are divided by constants of the data set ("bandwidths"), so that their weights mean the
+same for every data set. Source: specification section 3; paper sections 3.1 and 3.2.
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ class Bandwidths:
 
 @dataclass(frozen=True)
 class SpectrogramSettings:
-    """A short-time Fourier transform, in samples."""
+    """Settings of a short-time Fourier transform, in samples."""
 
     transform: int  # n_fft
     hop: int
@@ -36,16 +36,16 @@ class SpectrogramSettings:
 
 
 SPECTRAL = SpectrogramSettings(2048, 256, 1536)
-"""For the spectral loss and spectral convergence."""
+"""Spectrogram of the spectral loss and of spectral convergence."""
 
 MULTISPECTRAL = (
     SpectrogramSettings(2048, 240, 1200),
     SpectrogramSettings(1024, 120, 600),
     SpectrogramSettings(512, 50, 240),
 )
-"""For the multispectral loss."""
+"""Spectrograms of the multispectral loss."""
 
-_QUIET = 0.002  # spectra with a smaller norm have no convergence
+_QUIET = 0.002  # spectral convergence is 0 for targets with a norm up to this
 
 
 @dataclass(frozen=True)
@@ -55,31 +55,32 @@ class LossSettings:
     l1: float = 0.0
     l2: float = 1.0
     linf: float = 0.02
-    linf_samples: int = 2048  # how many of the worst samples count
+    linf_samples: int = 2048  # number of samples with the largest errors, per example
     spectral: float = 0.0
-    spectral_convergence: bool = False  # relative: spectral convergence in place of the spectral loss
+    spectral_convergence: bool = False  # replace the spectral loss by its relative form, spectral convergence
     multispectral: float = 1.0
     commit: float = 0.02
     waveform: tuple[float, ...] = ()
-    """What l1, l2 and linf count by level, level 0 first; missing ones 1. A level of few codes cannot tell the phases
-    of what sounds. Where these terms count less, its codes tell more of pitches and instruments (not in the paper)."""
+    """Factors of the sum of l1, l2 and linf by level, level 0 first; 1 for missing levels. A level with few codes per
+    second cannot encode the phases of the sound. With a lower factor, its codes say more about pitches and instruments
+    (not in the paper)."""
 
     def __post_init__(self) -> None:
         if not any((self.l1, self.l2, self.linf)):
             raise ConfigError("loss: the weights of l1, l2 and linf are all 0; give at least one of them.")
         if not all(0 <= factor < float("inf") for factor in self.waveform):
-            raise ConfigError(f"loss: the waveform counts {self.waveform} by level; expected 0 or more.")
+            raise ConfigError(f"loss: the waveform factors by level are {self.waveform}; expected 0 or more for each.")
 
     def waveform_factor(self, level: int) -> float:
-        """What the waveform terms of a level are multiplied by."""
+        """Return the factor of the waveform terms of a level."""
         return self.waveform[level] if level < len(self.waveform) else 1.0
 
 
 @dataclass(frozen=True)
 class LossReport:
-    """The loss and its parts; all tensors are scalars, tuples have one per level.
+    """The loss and its parts; all tensors are scalars, and tuples have one per level.
 
-    A part of weight 0 has no gradients. Where the audio is too short for one it is left out: `None`, or an empty tuple.
+    A part with weight 0 has no gradients. If the audio is too short for such a part, it is `None` or an empty tuple.
     """
 
     levels: tuple[int, ...]
@@ -95,19 +96,19 @@ class LossReport:
 
 
 def l1_loss(target: Tensor, output: Tensor, bandwidths: Bandwidths) -> Tensor:
-    """Mean absolute error of `[B, 1, T]`, a scalar."""
+    """Compute the mean absolute error of `[B, 1, T]`, a scalar."""
     return (output - target).abs().mean() / bandwidths.l1
 
 
 def l2_loss(target: Tensor, output: Tensor, bandwidths: Bandwidths) -> Tensor:
-    """Mean squared error of `[B, 1, T]`, a scalar."""
+    """Compute the mean squared error of `[B, 1, T]`, a scalar."""
     return (output - target).square().mean() / bandwidths.l2
 
 
 def linf_loss(target: Tensor, output: Tensor, bandwidths: Bandwidths, samples: int) -> Tensor:
-    """Mean of the `samples` largest squared errors of each example of `[B, 1, T]`, a scalar.
+    """Compute the mean of the `samples` largest squared errors of each example of `[B, 1, T]`, a scalar.
 
-    Raises `AudioError` where the audio is shorter than that.
+    Raises `AudioError` if the audio has fewer samples than that.
     """
     errors = (output - target).square().flatten(1)
     if errors.shape[1] < samples:
@@ -116,9 +117,9 @@ def linf_loss(target: Tensor, output: Tensor, bandwidths: Bandwidths, samples: i
 
 
 def magnitude_spectrogram(audio: Tensor, settings: SpectrogramSettings) -> Tensor:
-    """Magnitudes of the channels' mean: `[B, C, T] -> [B, transform/2 + 1, frames]`.
+    """Compute the magnitudes of the channels' mean: `[B, C, T] -> [B, transform/2 + 1, frames]`.
 
-    Raises `AudioError` where the audio is too short to be reflected at its ends.
+    Raises `AudioError` if the audio is too short for the reflection padding at its ends.
     """
     if audio.shape[-1] <= settings.transform // 2:
         raise AudioError(f"spectrogram: needs more than {settings.transform // 2} samples, found {audio.shape[-1]}.")
@@ -137,19 +138,19 @@ def magnitude_spectrogram(audio: Tensor, settings: SpectrogramSettings) -> Tenso
 
 
 def spectral_distance(target: Tensor, output: Tensor, settings: SpectrogramSettings = SPECTRAL) -> Tensor:
-    """Frobenius norm of the difference of the spectrograms: `[B, C, T]` twice -> `[B]`."""
+    """Compute the Frobenius norm of the difference of the spectrograms: `[B, C, T]` twice -> `[B]`."""
     difference = magnitude_spectrogram(target, settings) - magnitude_spectrogram(output, settings)
     return _frobenius(difference)
 
 
 def multispectral_distance(target: Tensor, output: Tensor) -> Tensor:
-    """Mean spectral distance over three resolutions: `[B, C, T]` twice -> `[B]`."""
+    """Compute the mean spectral distance over three resolutions: `[B, C, T]` twice -> `[B]`."""
     distances = [spectral_distance(target, output, settings) for settings in MULTISPECTRAL]
     return torch.stack(distances).mean(dim=0)
 
 
 def spectral_convergence(target: Tensor, output: Tensor) -> Tensor:
-    """Spectral distance relative to the target's norm, 0 for quiet targets: `[B, C, T]` twice -> `[B]`."""
+    """Compute the spectral distance relative to the target's norm, 0 for quiet targets: `[B, C, T]` twice -> `[B]`."""
     spectrogram = magnitude_spectrogram(target, SPECTRAL)
     norm = _frobenius(spectrogram)
     distance = _frobenius(spectrogram - magnitude_spectrogram(output, SPECTRAL))
@@ -157,7 +158,7 @@ def spectral_convergence(target: Tensor, output: Tensor) -> Tensor:
 
 
 def reconstruction_loss(target: Tensor, output: Tensor, settings: LossSettings, bandwidths: Bandwidths) -> Tensor:
-    """Weighted sum of the waveform terms for `[B, 1, T]`, a scalar; terms of weight 0 are skipped."""
+    """Compute the weighted sum of the waveform terms for `[B, 1, T]`, a scalar; terms with weight 0 are skipped."""
     terms: tuple[tuple[float, Callable[[], Tensor]], ...] = (
         (settings.l1, lambda: l1_loss(target, output, bandwidths)),
         (settings.l2, lambda: l2_loss(target, output, bandwidths)),
@@ -167,7 +168,7 @@ def reconstruction_loss(target: Tensor, output: Tensor, settings: LossSettings, 
 
 
 def _frobenius(spectrogram: Tensor) -> Tensor:
-    """Norm per example: `[B, F, frames] -> [B]`."""
+    """Compute the norm per example: `[B, F, frames] -> [B]`."""
     norm: Tensor = torch.linalg.vector_norm(spectrogram, dim=(1, 2))
     return norm
 
@@ -185,9 +186,9 @@ def _multispectral_term(target: Tensor, bandwidths: Bandwidths, output: Tensor) 
 def vqvae_loss(
     target: Tensor, reconstruction: Reconstruction, settings: LossSettings, bandwidths: Bandwidths
 ) -> LossReport:
-    """The whole training loss for audio `[B, 1, T]`; levels are summed, not averaged.
+    """Compute the whole training loss for audio `[B, 1, T]`; levels are summed, not averaged.
 
-    Raises `AudioError` where the audio is too short for a term that has a weight.
+    Raises `AudioError` if the audio is too short for a term with a nonzero weight.
     """
     outputs = reconstruction.audio
     has_spectrum = target.shape[-1] > SPECTRAL.transform // 2  # the longest transform of all spectral terms
@@ -223,7 +224,7 @@ def vqvae_loss(
 def _per_level(
     weight: float, fits: bool, outputs: Sequence[Tensor], term: Callable[[Tensor], Tensor]
 ) -> tuple[Tensor, ...]:
-    """A term of each level's output; one of weight 0 is only reported, and only where the audio `fits` it."""
+    """Compute a term for each level's output; with weight 0, without gradients and only if the audio `fits` it."""
     if weight:
         return tuple(term(output) for output in outputs)
     with torch.no_grad():

@@ -1,6 +1,6 @@
-"""The priors: an autoregressive core over codes, and what it is conditioned on.
+"""The priors: an autoregressive core over codes, with its conditioners.
 
-State goes in and comes out; a prior holds weights only. Source: specification sections 8 to 10.
+A prior holds only weights; the state of sampling is passed in and returned. Source: specification sections 8 to 10.
 """
 
 from __future__ import annotations
@@ -19,9 +19,9 @@ from jukebox_deploy.models.transformer import Addresses, Caches, LayerNorm, Proj
 
 
 class Window(NamedTuple):
-    """What a slot knows of its window; tensors as declared for the step."""
+    """State of the slots' windows that the step and the prefill read; tensors as declared for the step."""
 
-    codes: Tensor  # [B, n] ids of the stack's vocabulary
+    codes: Tensor  # [B, n] ids in the stack's vocabulary
     position: Tensor  # [B]
     known_end: Tensor  # [B]
     start: Tensor | None  # [B, W]
@@ -31,7 +31,7 @@ class Window(NamedTuple):
 
 
 class Choice(NamedTuple):
-    """How a step chooses, and what it found so far; `[B]` each except `uniform` `[B, n]`."""
+    """Sampling inputs of a step, and the flag `not_finite` so far; `[B]` each except `uniform` `[B, n]`."""
 
     window_end: Tensor
     uniform: Tensor
@@ -42,16 +42,16 @@ class Choice(NamedTuple):
 
 
 class Entry(NamedTuple):
-    """What goes into the stack; `[B, W]` instead of `[B, Q, W]` in a step."""
+    """Input of the stack; in a step, rows are `[B, W]` instead of `[B, Q, W]`."""
 
     rows: Tensor  # [B, Q, W], in the stack's dtype
-    conditioning: Tensor | None  # [B, Q, W], already in the rows
-    position: Tensor  # [B], within the context
+    conditioning: Tensor | None  # [B, Q, W], already added to the rows
+    position: Tensor  # [B], clamped to the context
     addresses: Addresses
 
 
 class StepResult(NamedTuple):
-    """What a step gives; the names are those of its table."""
+    """Outputs of a step, named as in its declaration."""
 
     codes: Tensor
     position: Tensor
@@ -75,7 +75,7 @@ class AutoregressiveCore(nn.Module):
         output: str,
         init_scale: float = 1.0,
     ) -> None:
-        """`output`: "tied" to the embedding, a matrix of its "own", or "none" (encode only)."""
+        """Build the core; `output` is "tied" to the embedding, a matrix of its "own", or "none" (encode only)."""
         super().__init__()
         self.transformer = transformer
         self.token_embedding = nn.Embedding(bins, width)
@@ -88,14 +88,14 @@ class AutoregressiveCore(nn.Module):
             nn.init.normal_(self.start_token, std=0.01 * init_scale)
 
     def start_row(self, start: Tensor | None, batch: int) -> Tensor:
-        """The row `[B, W]` in front of the first token: the labels' or the learned one."""
+        """Return the row `[B, W]` that stands before the first token: `start` from the labels, or the learned one."""
         if start is not None:
             return start
         assert self.start_token is not None
         return self.start_token.expand(batch, -1)
 
     def embed(self, tokens: Tensor, start: Tensor | None, conditioning: Tensor | None) -> Tensor:
-        """Input of the stack for whole sequences: tokens `[B, T]` -> `[B, T, W]`."""
+        """Embed whole sequences as input of the stack: tokens `[B, T]` -> `[B, T, W]`."""
         length = tokens.shape[1]
         first = self.start_row(start, tokens.shape[0])[:, None]
         rows = torch.cat([first, self.token_embedding(tokens[:, :-1])], dim=1)
@@ -109,12 +109,15 @@ class AutoregressiveCore(nn.Module):
         conditioning: Tensor | None = None,
         encoder_states: Tensor | None = None,
     ) -> Tensor:
-        """The stack's output `[B, T, W]` for whole sequences of tokens `[B, T]`."""
+        """Compute the stack's output `[B, T, W]` for whole sequences of tokens `[B, T]`."""
         hidden: Tensor = self.transformer(self.embed(tokens, start, conditioning), encoder_states)
         return hidden
 
     def embed_window(self, window: Window, position: Tensor, queries: int) -> tuple[Tensor, Tensor | None]:
-        """Input rows of the stack at `position`..., and the conditioning rows in them; `[B, Q, W]` each."""
+        """Embed `queries` positions from `position` `[B]` on.
+
+        Returns the rows and the conditioning that they include, `[B, Q, W]` each.
+        """
         batch, context = window.codes.shape
         positions = position[:, None] + torch.arange(queries, device=position.device)
         tokens = window.codes.gather(1, (positions - 1).clamp(min=0))
@@ -128,14 +131,14 @@ class AutoregressiveCore(nn.Module):
         return rows + conditioning, conditioning
 
     def logits(self, hidden: Tensor) -> Tensor:
-        """`[..., W]` -> `[..., V]`, float32."""
+        """Compute logits, `[..., W]` -> `[..., V]`, in float32."""
         weight = self.token_embedding.weight if self.output is None else self.output.weight
         with full_precision(hidden):
             return F.linear(hidden, weight)
 
 
 class LyricEncoder(nn.Module):
-    """A causal core over lyric tokens; state `i` has seen the tokens before `i` (specification 10)."""
+    """A causal core over lyric tokens; state `i` depends on the tokens before `i` (specification 10)."""
 
     def __init__(self, core: AutoregressiveCore, encoder_width: int, width: int, vocabulary: int) -> None:
         super().__init__()
@@ -157,7 +160,7 @@ class LyricEncoder(nn.Module):
 
 
 class PriorParts(NamedTuple):
-    """The modules a prior is assembled from; `None` for what it lacks."""
+    """The modules that a prior is assembled from; `None` for those it lacks."""
 
     core: AutoregressiveCore
     labels: LabelConditioner | None
@@ -169,7 +172,13 @@ class Prior(nn.Module):
     """A top prior or an upsampler."""
 
     def __init__(self, parts: PriorParts, *, lyric_prefix: int, readds_conditioning: bool) -> None:
-        """`lyric_prefix`: lyric positions in front of the music. `readds_conditioning`: after the stack."""
+        """Assemble a prior.
+
+        Args:
+            parts: its modules.
+            lyric_prefix: number of lyric positions before the music.
+            readds_conditioning: whether the conditioning is added a second time, to the stack's output.
+        """
         super().__init__()
         self.core = parts.core
         self.labels = parts.labels
@@ -181,9 +190,9 @@ class Prior(nn.Module):
     def condition(
         self, labels: dict[str, Tensor], upper_codes: Tensor | None = None
     ) -> tuple[Tensor | None, Tensor | None]:
-        """Labels (names as in the `condition` table) and upper codes -> start row and conditioning rows.
+        """Compute the start row `[B, W]` and the conditioning rows `[B, n, W]` of a window.
 
-        `[B, W]` and `[B, n, W]`, either `None` where the model has none.
+        `labels` are named as in the declaration of `condition`. Either result is `None` if the model has none.
         """
         start, conditioning = self.labels(**labels) if self.labels is not None else (None, None)
         if self.conditioner is not None:
@@ -199,7 +208,7 @@ class Prior(nn.Module):
         conditioning: Tensor | None = None,
         encoder_states: Tensor | None = None,
     ) -> Tensor:
-        """Logits `[B, T, V]` of whole sequences of ids `[B, T]`, teacher-forced."""
+        """Compute the teacher-forced logits `[B, T, V]` of whole sequences of ids `[B, T]`."""
         hidden = self.core.hidden(tokens, start, conditioning, encoder_states)
         if self.readds_conditioning and conditioning is not None:
             hidden = hidden + conditioning[:, : tokens.shape[1]]
@@ -211,32 +220,32 @@ class Prior(nn.Module):
         return self.core.transformer.lyric_key_values(self.lyric_encoder(lyric_tokens))
 
     def enter(self, window: Window, queries: int) -> Entry:
-        """From a window's state to the input of the stack, for `queries` positions of every slot.
+        """Compute the input of the stack for `queries` positions of every slot.
 
-        The window's caches and lyrics are not looked at.
+        The window's caches and lyrics are not read.
         """
         position, addresses = self.locate(window.position, queries)
         rows, conditioning = self.embed(window, position, queries)
         return Entry(rows, conditioning, position, addresses)
 
     def locate(self, position: Tensor, queries: int) -> tuple[Tensor, Addresses]:
-        """A window's position `[B]`, kept within the context, and where it lives in the caches."""
+        """Clamp a window's position `[B]` to the context; return it with its addresses in the caches."""
         transformer = self.core.transformer
         position = position.clamp(max=transformer.geometry.context - queries)
         return position, transformer.locate(position, queries)
 
     def embed(self, window: Window, position: Tensor, queries: int) -> tuple[Tensor, Tensor | None]:
-        """Rows and conditioning of an `Entry`, at a position `[B]` within the context."""
+        """Compute the rows and the conditioning of an `Entry` at a position `[B]` within the context."""
         rows, conditioning = self.core.embed_window(window, position, queries)
         if queries == 1:
             rows, conditioning = rows[:, 0], None if conditioning is None else conditioning[:, 0]
         return rows.to(self.core.transformer.dtype), conditioning
 
     def prefill(self, window: Window) -> tuple[Tensor, dict[int, KeyValue]]:
-        """One block of known codes: the new `position` `[B]` and the caches that go out.
+        """Prefill one block of known codes; return the new `position` `[B]` and the updated caches.
 
-        `position` must be a block's start. Rows beyond `known_end` are computed from whatever the
-        codes hold there; every cache entry they write is written again before it is read.
+        `position` must be the start of a block. Rows from `known_end` on are computed from arbitrary codes, but every
+        cache entry that they write is overwritten before it is read.
         """
         transformer = self.core.transformer
         entry = self.enter(window, transformer.geometry.block_length)
@@ -244,17 +253,17 @@ class Prior(nn.Module):
         return self.leave_prefill(window.position, window.known_end), caches
 
     def leave_prefill(self, position: Tensor, known_end: Tensor) -> Tensor:
-        """The new `position` `[B]`."""
+        """Return the new `position` `[B]`, at most `known_end`."""
         return torch.minimum(position + self.core.transformer.geometry.block_length, known_end)
 
     def step(self, window: Window, choice: Choice) -> StepResult:
-        """One position of every slot; slots at their `window_end` idle (their codes stay)."""
+        """Sample one position of every slot; slots at their `window_end` idle, and their codes stay."""
         entry = self.enter(window, queries=1)
         hidden, caches = self.core.transformer.forward_cached(entry.rows, entry.addresses, window.caches, window.lyrics)
         return self.leave_step(hidden, entry, window, choice)._replace(caches=caches)
 
     def leave_step(self, hidden: Tensor, entry: Entry, window: Window, choice: Choice) -> StepResult:
-        """From the stack's output `[B, W]` to the chosen codes; the result's caches are empty."""
+        """Choose codes from the stack's output `[B, W]`; the caches in the result are empty."""
         hidden = hidden.float()
         if self.readds_conditioning and entry.conditioning is not None:
             hidden = hidden + entry.conditioning
@@ -273,7 +282,7 @@ class Prior(nn.Module):
     def lyric_attention(
         self, tokens: Tensor, start: Tensor | None, conditioning: Tensor | None, lyric_tokens: Tensor, layer: int
     ) -> Tensor:
-        """Weights `[B, H, music positions, lyric tokens]` with which a layer looks at the lyrics.
+        """Compute the weights `[B, H, music positions, lyric tokens]` with which a layer attends to the lyrics.
 
         Source: specification 12.6.
         """

@@ -1,4 +1,4 @@
-"""What a prior learns from: next-token cross-entropy, of the music and of the lyrics.
+"""Training loss of a prior: next-token cross-entropy of the music and of the lyrics.
 
 All losses are in bits per token. Source: specification sections 8 and 10.
 """
@@ -17,30 +17,31 @@ from jukebox_deploy.models.prior import Prior
 class PriorBatch(NamedTuple):
     """Whole windows; `start` and `conditioning` come from `Prior.condition`."""
 
-    tokens: Tensor  # [B, T] ids of the stack's vocabulary, lyrics first where they share the sequence
+    tokens: Tensor  # [B, T] ids in the stack's vocabulary, lyrics first if they share the sequence
     start: Tensor | None = None  # [B, W]
     conditioning: Tensor | None = None  # [B, T, W]
     lyric_tokens: Tensor | None = None  # [B, L], for a prior with a lyric encoder
 
 
 class PriorLoss(NamedTuple):
-    """Scalars; `total` is what to minimise."""
+    """The parts of the loss, all scalars; `total` is to be minimised."""
 
     total: Tensor
     music: Tensor
-    lyrics: Tensor | None  # of a prior with lyrics
+    lyrics: Tensor | None  # None for a prior without lyrics
 
 
 def token_bits(logits: Tensor, tokens: Tensor) -> Tensor:
-    """Mean cross-entropy of logits `[B, T, V]` with the tokens `[B, T]` that they predict, in bits."""
-    # Slices of a sequence are not contiguous, and `flatten` does not mind.
+    """Compute the mean cross-entropy of logits `[B, T, V]` and the tokens `[B, T]` that they predict, in bits."""
+    # `flatten`, unlike `view`, accepts the slices of a sequence, which are not contiguous.
     return F.cross_entropy(logits.float().flatten(0, 1), tokens.flatten()) / math.log(2)
 
 
 def prior_loss(prior: Prior, batch: PriorBatch, lyric_fraction: float = 0.0) -> PriorLoss:
-    """The loss of teacher-forced windows. `lyric_fraction` is the weight of the lyrics' part.
+    """Compute the loss of teacher-forced windows.
 
-    The parts of music and lyrics count by their numbers of tokens.
+    The parts of music and lyrics are averaged by their numbers of tokens; the lyrics are weighted by `lyric_fraction`
+    in addition.
     """
     states = lyric_bits = None
     if prior.lyric_encoder is not None:

@@ -1,4 +1,4 @@
-"""The choice of the next code: temperature, top-k, top-p, and inverse CDF from a given number.
+"""Choice of the next code: temperature, top-k, top-p, and inverse CDF of a given random number.
 
 Source: specification 12.3; docs/design.md, "Random numbers".
 """
@@ -13,11 +13,11 @@ _HIDDEN = -1e9
 
 
 def filter_logits(logits: Tensor, top_k: Tensor, top_p: Tensor) -> Tensor:
-    """True where a code stays, `[B, V]`.
+    """Return a mask `[B, V]` that is true for the codes that the filters keep.
 
-    `top_k` `[B]`, 0 for off: codes below the k-th largest logit go, ties with it stay. `top_p`
-    `[B]`, 0 for off: in descending order, a code goes when the probability before it exceeds `top_p`
-    (of equal logits the lower code comes first).
+    `top_k` `[B]` (0 for off) removes codes below the k-th largest logit and keeps ties with it. `top_p` `[B]` (0 for
+    off) removes a code if, in descending order, the total probability of the codes before it exceeds `top_p`; among
+    equal logits, the lower code comes first.
     """
     codes = logits.shape[-1]
     ordered, order = torch.sort(logits, dim=-1, descending=True, stable=True)
@@ -26,17 +26,17 @@ def filter_logits(logits: Tensor, top_k: Tensor, top_p: Tensor) -> Tensor:
     cumulative = torch.cumsum(torch.softmax(ordered, dim=-1), dim=-1)
     before = F.pad(cumulative[:, :-1], (1, 0))
     stays &= (before <= top_p[:, None]) | (top_p <= 0)[:, None]
-    # What stays is a prefix of the order, so its last code says which codes stay. Nothing stays
-    # where logits are not numbers.
+    # The kept codes are a prefix of the sorted order, so the last of them determines all. If logits are NaN, no code is
+    # kept.
     last = (stays.to(torch.int32).sum(dim=-1, keepdim=True) - 1).clamp(min=0).to(torch.int64)
     threshold, bound = ordered.gather(-1, last), order.gather(-1, last)
     return (logits > threshold) | ((logits == threshold) & (torch.arange(codes, device=logits.device) <= bound))
 
 
 def choose_codes(logits: Tensor, uniform: Tensor, temperature: Tensor, top_k: Tensor, top_p: Tensor) -> Tensor:
-    """Draw one code per slot, `[B]` int64, from logits `[B, V]` and numbers in [0, 1) `[B]`.
+    """Draw one code per slot, `[B]` int64, from logits `[B, V]` and random numbers `[B]` in [0, 1).
 
-    A temperature of 0 takes the most likely code (the lower one of equals).
+    A temperature of 0 selects the most likely code, the lowest in case of ties.
     """
     greedy = temperature <= 0
     scaled = logits / torch.where(greedy, 1.0, temperature)[:, None]
@@ -48,7 +48,8 @@ def choose_codes(logits: Tensor, uniform: Tensor, temperature: Tensor, top_k: Te
 
 
 def logits_are_finite(logits: Tensor) -> Tensor:
-    """True per slot, `[B]`, unless a logit is infinite or not a number."""
+    """Return true per slot, `[B]`, unless a logit is infinite or NaN."""
     finite = logits.abs() <= torch.finfo(torch.float32).max
-    # Engines add whole numbers natively; ONNX Runtime's least one on a GPU is a call of cuDNN, the step's only one.
+    # Counted with an integer sum, which engines compute natively. For a minimum on a GPU, ONNX Runtime would call
+    # cuDNN, which the step does not need otherwise.
     return finite.to(torch.int32).sum(dim=-1) == logits.shape[-1]

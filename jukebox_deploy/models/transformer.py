@@ -1,4 +1,4 @@
-"""The transformer stack: whole sequences for training, caches in and caches out for sampling.
+"""The transformer stack: over whole sequences for training, over caches for sampling.
 
 Source: specification section 4; paper section 5.
 """
@@ -32,11 +32,11 @@ Caches = Mapping[int, KeyValue]
 """Keys and values by layer."""
 
 Addresses = Mapping[AttentionPattern, Address]
-"""Where the current positions live in the caches of each pattern."""
+"""Addresses of the current positions in the caches of each pattern."""
 
 
 class Projection(nn.Module):
-    """`x @ weight + bias` with the weight stored `(in, out)`, as checkpoints have it."""
+    """`x @ weight + bias`, with the weight stored as `(in, out)`, as in the checkpoints."""
 
     def __init__(self, inputs: int, outputs: int, std: float, dtype: torch.dtype = torch.float32) -> None:
         super().__init__()
@@ -47,11 +47,11 @@ class Projection(nn.Module):
     def forward(self, x: Tensor) -> Tensor:
         """`[..., in]` -> `[..., out]`."""
         product = x @ self.weight
-        return product + self.bias.to(product.dtype)  # autocast has lowered the product alone
+        return product + self.bias.to(product.dtype)  # autocast lowers only the product to half precision
 
 
 class LayerNorm(nn.LayerNorm):
-    """Layer norm computed in float32 and cast back (specification 4.1)."""
+    """Layer norm that is computed in float32 and cast back (specification 4.1)."""
 
     def forward(self, x: Tensor) -> Tensor:
         """`[..., W]` -> `[..., W]`."""
@@ -59,7 +59,7 @@ class LayerNorm(nn.LayerNorm):
 
 
 class Mlp(nn.Module):
-    """Two projections around a quick GELU."""
+    """Two projections with a quick GELU between them."""
 
     def __init__(self, width: int, inner: int, std: float, output_std: float, dtype: torch.dtype) -> None:
         super().__init__()
@@ -73,7 +73,7 @@ class Mlp(nn.Module):
 
 
 class Attention(nn.Module):
-    """Projections around one attention pattern; heads are contiguous slices of the state."""
+    """One attention pattern with its projections; heads are contiguous slices of the state."""
 
     def __init__(
         self,
@@ -97,34 +97,34 @@ class Attention(nn.Module):
         self.output = Projection(state_width, width, output_std, dtype)
 
     def split(self, x: Tensor, parts: int = 1) -> tuple[Tensor, ...]:
-        """Projected rows `[..., parts * S]` -> so many `[B, H, Q, D]` (`Q` is 1 for `[B, S]`)."""
+        """Split projected rows `[..., parts * S]` into `parts` tensors `[B, H, Q, D]`; `Q` is 1 for rows `[B, ...]`."""
         heads = parts * self.heads
         if x.dim() == 2:
             return x.reshape(x.shape[0], heads, 1, x.shape[1] // heads).chunk(parts, dim=1)
         return x.unflatten(-1, (heads, -1)).transpose(1, 2).chunk(parts, dim=1)
 
     def merge(self, x: Tensor, *, single: bool = False) -> Tensor:
-        """`[B, H, Q, D]` -> `[B, Q, W]`, through the output projection; a `single` position -> `[B, W]`."""
+        """Merge the heads and apply the output projection: `[B, H, Q, D]` -> `[B, Q, W]`, `[B, W]` if `single`."""
         projected: Tensor = self.output(x.flatten(1) if single else x.transpose(1, 2).flatten(2))
         return projected
 
     def self_projections(self, x: Tensor) -> tuple[Tensor, KeyValue]:
-        """Scaled query and scaled key and value of self-attention, `[B, H, Q, D]`."""
+        """Compute the scaled query, the scaled key and the value of self-attention, `[B, H, Q, D]` each."""
         query, key, value = self.split(self.query_key_value(x), 3)
         return query * self.scale, KeyValue(key * self.scale, value)
 
     def cross_query(self, x: Tensor) -> Tensor:
-        """Scaled query of cross-attention, `[B, H, Q, D]`."""
+        """Compute the scaled query of cross-attention, `[B, H, Q, D]`."""
         (query,) = self.split(self.query(x))
         return query * self.scale
 
     def cross_key_value(self, encoder_states: Tensor) -> KeyValue:
-        """Scaled key and value of the lyric encoder's states `[B, L, W]`, `[B, H, L, D]`."""
+        """Compute the scaled key and the value `[B, H, L, D]` of the lyric encoder's states `[B, L, W]`."""
         key, value = self.split(self.encoder_key_value(encoder_states), 2)
         return KeyValue(key * self.scale, value)
 
     def forward(self, x: Tensor, geometry: AttentionGeometry, encoder_states: Tensor | None) -> Tensor:
-        """Attend within a whole sequence `[B, T, W]`, or from it to the encoder's states `[B, L, W]`."""
+        """Attend within a whole sequence `[B, T, W]` or, with cross-attention, to the encoder's states `[B, L, W]`."""
         if self.pattern is AttentionPattern.CROSS:
             assert encoder_states is not None
             return self.merge(attend(self.cross_query(x), *self.cross_key_value(encoder_states)))
@@ -133,7 +133,7 @@ class Attention(nn.Module):
 
 
 class Layer(nn.Module):
-    """Pre-norm attention and MLP; both are added at the end (specification 4.2)."""
+    """Pre-norm attention and MLP; both results are added at the end (specification 4.2)."""
 
     def __init__(self, attention: Attention, mlp: Mlp, width: int, residual_scale: float) -> None:
         super().__init__()
@@ -144,7 +144,10 @@ class Layer(nn.Module):
         self.residual_scale = residual_scale
 
     def finish(self, x: Tensor, attended: Tensor) -> Tensor:
-        """Add the attention's result and the MLP of it, in the dtype of `x`, which autocast leaves as it is."""
+        """Add the attention's result and the MLP's, in the dtype of `x`, so that the residual stream keeps its dtype.
+
+        Under autocast, both results come in half precision.
+        """
         attended = attended.to(x.dtype)
         middle = x + attended
         mlp = self.mlp(self.mlp_norm(middle)).to(x.dtype)
@@ -153,25 +156,25 @@ class Layer(nn.Module):
         return x + (attended + mlp) * self.residual_scale
 
     def forward(self, x: Tensor, geometry: AttentionGeometry, encoder_states: Tensor | None) -> Tensor:
-        """A whole sequence, `[B, T, W]` -> `[B, T, W]`."""
+        """Process a whole sequence, `[B, T, W]` -> `[B, T, W]`."""
         return self.finish(x, self.attention(self.attention_norm(x), geometry, encoder_states))
 
     def forward_cross(self, x: Tensor, lyrics: KeyValue) -> Tensor:
-        """New rows that look at the lyrics' keys and values; shapes as in `Transformer.forward_cached`."""
+        """Process new rows that attend to the keys and values of lyrics; shapes as in `Transformer.forward_cached`."""
         attended = attend(self.attention.cross_query(self.attention_norm(x)), *lyrics)
         return self.finish(x, self.attention.merge(attended, single=x.dim() == 2))
 
     def forward_cached(
         self, x: Tensor, pattern: CachePattern, address: Address, past: KeyValue
     ) -> tuple[Tensor, KeyValue]:
-        """New rows over a cache, and the cache that goes out; shapes as in `Transformer.forward_cached`."""
+        """Process new rows over a cache; return them with the updated cache, shapes as in the transformer's method."""
         query, new = self.attention.self_projections(self.attention_norm(x))
         attended, present = cached_attention(pattern, address, query, new, past)
         return self.finish(x, self.attention.merge(attended, single=x.dim() == 2)), present
 
 
 class StackOptions(NamedTuple):
-    """What a stack is made of, flat."""
+    """Options of a stack."""
 
     width: int
     state_width: int
@@ -187,7 +190,7 @@ class StackOptions(NamedTuple):
 
 def _build_layer(options: StackOptions, pattern: AttentionPattern) -> Layer:
     std = 0.02 * options.init_scale
-    # Layers that look at the lyrics always start as the identity (specification 4.2).
+    # Cross-attention layers are always initialised as the identity (specification 4.2).
     output_std = 0.0 if options.zero_output or pattern is AttentionPattern.CROSS else std
     attention = Attention(options.width, options.state_width, options.heads, pattern, std, output_std, options.dtype)
     mlp = Mlp(options.width, options.mlp_width, std, output_std, options.dtype)
@@ -195,7 +198,7 @@ def _build_layer(options: StackOptions, pattern: AttentionPattern) -> Layer:
 
 
 class Transformer(nn.Module):
-    """The stack. It works in `dtype` inside and takes and gives float32; there is no final norm."""
+    """The stack of layers. It computes in `dtype`, while its input and output are float32; it has no final norm."""
 
     def __init__(self, options: StackOptions) -> None:
         super().__init__()
@@ -205,11 +208,11 @@ class Transformer(nn.Module):
         self.layers = nn.ModuleList(_build_layer(options, pattern) for pattern in options.patterns)
 
     def typed_layers(self) -> list[Layer]:
-        """The layers, typed."""
+        """Return the layers with their type, which `nn.ModuleList` does not know."""
         return [layer for layer in self.layers if isinstance(layer, Layer)]
 
     def forward(self, x: Tensor, encoder_states: Tensor | None = None) -> Tensor:
-        """Whole sequences `[B, T, W]` -> `[B, T, W]`; `encoder_states` `[B, L, W]` for cross layers."""
+        """Process whole sequences, `[B, T, W]` -> `[B, T, W]`; cross layers attend to `encoder_states` `[B, L, W]`."""
         x = x.to(self.dtype)
         states = None if encoder_states is None else encoder_states.to(self.dtype)
         for layer in self.typed_layers():
@@ -217,15 +220,15 @@ class Transformer(nn.Module):
         return x.float()
 
     def cache_patterns(self, queries: int) -> dict[AttentionPattern, CachePattern]:
-        """The patterns of this stack that have caches, as a step or a prefill uses them."""
+        """Return the cache patterns of this stack for a step (`queries` 1) or a prefill (`queries` of a block)."""
         used = {layer.attention.pattern for layer in self.typed_layers()}
         patterns = cache_patterns(self.geometry, self.heads, queries)
         return {name: pattern for name, pattern in patterns.items() if name in used}
 
     def locate(self, position: Tensor, queries: int) -> Addresses:
-        """Where the `queries` positions from `position` `[B]` on live in the caches of each pattern.
+        """Return the addresses of `queries` positions from `position` `[B]` on in the caches of each pattern.
 
-        `queries` is 1 (a step) or a block, beginning at a block's start (a prefill).
+        `queries` is 1 (a step) or the length of a block, with `position` at the start of a block (a prefill).
         """
         patterns = self.cache_patterns(queries)
         return {name: pattern.locate(position, queries) for name, pattern in patterns.items()}
@@ -233,11 +236,11 @@ class Transformer(nn.Module):
     def forward_cached(
         self, x: Tensor, addresses: Addresses, caches: Caches, lyrics: Caches
     ) -> tuple[Tensor, dict[int, KeyValue]]:
-        """New rows, in `dtype`, over caches by layer; the caches that go out come with them.
+        """Process new rows, in `dtype`, over the caches by layer; return them with the updated caches.
 
-        Rows are `[B, W]` in a step, which has one position per slot, and `[B, Q, W]` in a prefill. Matrices of two
-        axes let engines merge products with their biases, and need no transposition of heads.
-        `lyrics` has the keys and values of the cross layers.
+        Rows are `[B, W]` in a step, which has one position per slot, and `[B, Q, W]` in a prefill. Two axes let engines
+        fuse matrix products with their biases, and the heads need no transposition. `lyrics` has the keys and values
+        of the cross layers.
         """
         patterns = self.cache_patterns(1 if x.dim() == 2 else x.shape[1])
         presents: dict[int, KeyValue] = {}
@@ -250,7 +253,7 @@ class Transformer(nn.Module):
         return x, presents
 
     def lyric_key_values(self, encoder_states: Tensor) -> dict[int, KeyValue]:
-        """Keys and values of the cross layers, by layer, from the encoder's states `[B, L, W]`."""
+        """Compute the keys and values of the cross layers, by layer, from the encoder's states `[B, L, W]`."""
         states = encoder_states.to(self.dtype)
         return {
             index: layer.attention.cross_key_value(states)
@@ -259,7 +262,7 @@ class Transformer(nn.Module):
         }
 
     def lyric_attention(self, x: Tensor, encoder_states: Tensor | None, layer_index: int) -> Tensor:
-        """Softmax weights `[B, H, T, L]` with which one layer looks at the lyrics (specification 12.6)."""
+        """Compute the softmax weights `[B, H, T, L]` with which a layer attends to the lyrics (specification 12.6)."""
         x = x.to(self.dtype)
         states = None if encoder_states is None else encoder_states.to(self.dtype)
         layers = self.typed_layers()

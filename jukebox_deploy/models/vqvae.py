@@ -1,6 +1,6 @@
-"""The multi-level VQ-VAE: audio to codes and back. Levels share nothing.
+"""The multi-level VQ-VAE: audio to codes and back. Its levels share nothing.
 
-Everything is float32; codes near each other are not told apart in half precision.
+Everything is float32, because half precision cannot distinguish neighbouring codes.
 Source: specification section 2; paper section 3.
 """
 
@@ -9,29 +9,16 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
-import torch
 from torch import Tensor, nn
 
 from jukebox_deploy.errors import AudioError
-from jukebox_deploy.models.bottleneck import (
-    ALONE,
-    CandidateDraw,
-    Codebook,
-    CodebookMetrics,
-    CodebookState,
-    Peers,
-    UpdateRule,
-    flatten_latents,
-    initialise_codebook,
-    quantise,
-    update_codebook,
-)
+from jukebox_deploy.models.bottleneck import Codebook, CodebookUse, codebook_use, quantise
 from jukebox_deploy.models.convolution import DecoderBlock, EncoderBlock
 from jukebox_deploy.models.full_precision import full_precision
 
 
 class Encoder(nn.Module):
-    """Audio to latents of one level; block 0 is the one next to the audio."""
+    """Encoder of audio to the latents of one level; block 0 is next to the audio."""
 
     def __init__(self, blocks: Sequence[EncoderBlock]) -> None:
         super().__init__()
@@ -46,7 +33,7 @@ class Encoder(nn.Module):
 
 
 class Decoder(nn.Module):
-    """Latents of one level to audio; block 0 is the one next to the audio and runs last."""
+    """Decoder of the latents of one level to audio; block 0 is next to the audio and runs last."""
 
     def __init__(self, blocks: Sequence[DecoderBlock], embedding_width: int) -> None:
         super().__init__()
@@ -65,20 +52,19 @@ class Decoder(nn.Module):
 
 @dataclass(frozen=True)
 class Reconstruction:
-    """Attempts of some levels at the audio."""
+    """Reconstructions of the audio by some of the levels."""
 
-    levels: tuple[int, ...]  # whose attempts these are
+    levels: tuple[int, ...]  # the levels that made them
     audio: tuple[Tensor, ...]  # [B, 1, T] per level
     commit_losses: tuple[Tensor, ...]  # scalar per level
 
 
 @dataclass(frozen=True)
-class TrainingStep:
-    """A reconstruction made while training, and what it taught the codebooks."""
+class TrainingPass:
+    """A reconstruction made in training, and the statistics for the update of the codebooks."""
 
     reconstruction: Reconstruction
-    codebooks: dict[int, CodebookState]  # by level, for the next step
-    metrics: dict[int, CodebookMetrics]  # by level
+    uses: dict[int, CodebookUse]  # by level
 
 
 class VQVAE(nn.Module):
@@ -93,7 +79,7 @@ class VQVAE(nn.Module):
     def encode_latents(self, audio: Tensor, level: int) -> Tensor:
         """Audio `[B, 1, T]` in [-1, 1] -> latents `[B, E, T // hop]`, not quantised."""
         latents: Tensor = self.encoders[level](audio)
-        return latents.to(audio.dtype)  # which autocast may have lowered
+        return latents.to(audio.dtype)  # under autocast they are in half precision
 
     def encode(self, audio: Tensor, level: int) -> Tensor:
         """Audio `[B, 1, T]` in [-1, 1] -> codes `[B, T // hop]`."""
@@ -107,44 +93,23 @@ class VQVAE(nn.Module):
     def forward(self, audio: Tensor) -> Reconstruction:
         """Encode, quantise and decode audio `[B, 1, T]` with every level and its own codebook.
 
-        Raises `AudioError` where `T` is not a multiple of every hop.
+        Raises `AudioError` if `T` is not a multiple of every hop length.
         """
         levels = range(len(self.codebooks))
         latents = [self.encode_latents(audio, level) for level in levels]
         return self._reconstruct(audio, levels, latents, [self._codebook(level).codes for level in levels])
 
-    def training_step(
-        self,
-        audio: Tensor,
-        states: Mapping[int, CodebookState | None],
-        rule: UpdateRule,
-        draw: CandidateDraw,
-        peers: Peers = ALONE,
-    ) -> TrainingStep:
-        """Reconstruct audio `[B, 1, T]` with the states' codes, and let the codebooks learn from it.
+    def training_pass(self, audio: Tensor, codebooks: Mapping[int, Tensor]) -> TrainingPass:
+        """Reconstruct audio `[B, 1, T]` with the given codes `[K, E]` by level; other levels are skipped.
 
-        `states`: by the levels that are trained; other levels do nothing. A state of `None` is initialised
-        from this batch. The buffers of this module are neither read nor written; see `store_codebooks`.
-        `draw` picks the latents at which codes (re)start, the same for all of the `peers`, whose codebooks
-        learn together. Raises `AudioError` where `T` is not a multiple of every hop.
+        The codebook buffers of this module are neither read nor written. Raises `AudioError` if `T` is not a multiple
+        of every hop length.
         """
-        latents = [self.encode_latents(audio, level) for level in states]
-        current = [
-            state or initialise_codebook(draw(flatten_latents(x.detach()), self._codebook(level).codes.shape[0]))
-            for (level, state), x in zip(states.items(), latents, strict=True)
-        ]
-        # The output uses the codes from before the update.
-        reconstruction = self._reconstruct(audio, tuple(states), latents, [state.codes for state in current])
-        updates = [update_codebook(state, x, rule, draw, peers) for state, x in zip(current, latents, strict=True)]
-        codebooks = {level: state for level, (state, _) in zip(states, updates, strict=True)}
-        metrics = {level: metric for level, (_, metric) in zip(states, updates, strict=True)}
-        return TrainingStep(reconstruction, codebooks, metrics)
-
-    @torch.no_grad()
-    def store_codebooks(self, states: Mapping[int, CodebookState]) -> None:
-        """Copy trained codes, by level, into the module, for encoding, decoding and saving."""
-        for level, state in states.items():
-            self._codebook(level).codes.copy_(state.codes)
+        latents = [self.encode_latents(audio, level) for level in codebooks]
+        codes = list(codebooks.values())
+        reconstruction = self._reconstruct(audio, tuple(codebooks), latents, codes)
+        uses = [codebook_use(x, k) for x, k in zip(latents, codes, strict=True)]
+        return TrainingPass(reconstruction, dict(zip(codebooks, uses, strict=True)))
 
     def _codebook(self, level: int) -> Codebook:
         codebook = self.codebooks[level]
@@ -159,7 +124,7 @@ class VQVAE(nn.Module):
         for level, reconstruction in zip(levels, decoded, strict=True):
             if reconstruction.shape != audio.shape:
                 raise AudioError(
-                    f"audio of {audio.shape[-1]} samples does not come back whole from level {level} "
-                    f"({reconstruction.shape[-1]} samples); cut it to a multiple of the hop length."
+                    f"audio of {audio.shape[-1]} samples becomes {reconstruction.shape[-1]} samples at level {level}; "
+                    "cut it to a multiple of the hop length."
                 )
         return Reconstruction(tuple(levels), decoded, tuple(q.commit_loss for q in quantisations))

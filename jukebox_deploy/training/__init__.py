@@ -1,1 +1,1 @@
-"""Training: from batches to weights; what is trained is a checkpoint bundle like any other."""
+"""Training of the VQ-VAE and the priors; the result is a checkpoint bundle like any other."""

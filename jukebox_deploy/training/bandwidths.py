@@ -1,4 +1,4 @@
-"""Constants of a data set that the losses are divided by. Source: specification section 3.3."""
+"""Estimation of the constants of a data set that the losses are divided by. Source: specification section 3.3."""
 
 from __future__ import annotations
 
@@ -15,7 +15,10 @@ _SECONDS = 600
 
 @torch.no_grad()
 def estimate_bandwidths(batches: Iterable[Tensor], sample_rate: int, seconds: float = _SECONDS) -> Bandwidths:
-    """From batches of audio `[B, 1, T]`, as many as `seconds` of sound take, or all; `DataError` for silence."""
+    """Estimate the constants from batches of audio `[B, 1, T]` until `seconds` of audio have been read, or from all.
+
+    Raises `DataError` if all of it is silent.
+    """
     samples = examples = 0
     total = magnitude = square = norm = 0.0
     for audio in batches:
@@ -27,5 +30,5 @@ def estimate_bandwidths(batches: Iterable[Tensor], sample_rate: int, seconds: fl
         if samples >= seconds * sample_rate:
             break
     if not magnitude:
-        raise DataError("the songs are silent: there is nothing to measure losses by.")
+        raise DataError("the songs are silent, so losses cannot be scaled; give songs with sound in them.")
     return Bandwidths(magnitude / samples, square / samples - (total / samples) ** 2, norm / examples)

@@ -1,7 +1,7 @@
-"""Training checkpoints: everything that a run needs to go on as if nothing had happened.
+"""Training checkpoints: everything that a run needs to resume exactly where it was interrupted.
 
-A folder per checkpoint with plain numbers as JSON and tensors as safetensors; nothing is unpickled.
-It appears whole or not at all, and the one before stays until it has.
+A checkpoint is a folder with plain numbers as JSON and tensors as safetensors, so nothing is unpickled. It is written
+atomically, and older checkpoints are removed only afterwards.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ _FOLDER = "checkpoints"
 
 @dataclass(frozen=True)
 class Snapshot:
-    """A run after so many steps."""
+    """State of a run after a number of steps."""
 
     step: int
     numbers: Mapping[str, Any]  # plain JSON data
@@ -33,9 +33,9 @@ class Snapshot:
 
 
 def write_snapshot(run: Path, snapshot: Snapshot, keep: int) -> Path:
-    """Write a checkpoint below a run's folder and remove all but the last `keep`; returns its folder.
+    """Write a checkpoint in a run's folder and remove all but the last `keep`; return the checkpoint's folder.
 
-    Raises `JukeboxError` where there is no room; the checkpoints that were there stay.
+    Raises `JukeboxError` if there is no disk space; existing checkpoints then stay.
     """
     from safetensors.torch import save_file
 
@@ -58,22 +58,22 @@ def write_snapshot(run: Path, snapshot: Snapshot, keep: int) -> Path:
 
 
 def latest_step(run: Path) -> int | None:
-    """The step of the newest checkpoint; `None` if there is none."""
+    """Return the step of the newest checkpoint; `None` if there is none."""
     paths = _paths(run)
     return int(paths[-1].name) if paths else None
 
 
 def read_snapshot(run: Path, step: int) -> Snapshot:
-    """Read a checkpoint; `CheckpointError` if it is missing, damaged or of another version."""
+    """Read a checkpoint; raise `CheckpointError` if it is missing, damaged or of another format version."""
     path = _path(run, step)
-    advice = f"Remove {path} to go on from the checkpoint before it."
+    advice = f"Remove {path} to resume from the checkpoint before it."
     try:
         numbers = json.loads((path / _NUMBERS).read_text(encoding="utf-8"))
         version, groups = numbers.pop("format_version"), numbers.pop("groups")
     except (OSError, ValueError, KeyError, AttributeError) as error:
         raise CheckpointError(f"{path / _NUMBERS}: not a training checkpoint ({error!r}). {advice}") from error
     if version != FORMAT_VERSION:
-        raise CheckpointError(f"{path}: has format {version!r}, this program reads {FORMAT_VERSION}. {advice}")
+        raise CheckpointError(f"{path}: has format {version!r}, but this version reads {FORMAT_VERSION}. {advice}")
     tensors = {group: _read_tensors(path / f"{group}.safetensors", advice) for group in groups}
     return Snapshot(int(numbers.pop("step")), numbers, tensors)
 
@@ -89,7 +89,7 @@ def _read_tensors(path: Path, advice: str) -> dict[str, Tensor]:
 
 
 def checkpoints_folder(run: Path) -> Path:
-    """Where a run's checkpoints are."""
+    """Return the folder of a run's checkpoints."""
     return run / _FOLDER
 
 
@@ -98,5 +98,5 @@ def _path(run: Path, step: int) -> Path:
 
 
 def _paths(run: Path) -> list[Path]:
-    """All checkpoints, oldest first; half-written ones have other names."""
+    """Return the folders of all checkpoints, oldest first; the names of unfinished ones do not match."""
     return sorted(path for path in checkpoints_folder(run).glob("[0-9]*") if path.name.isdigit() and path.is_dir())

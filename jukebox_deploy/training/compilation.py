@@ -1,4 +1,4 @@
-"""Forward and backward passes through `torch.compile`: the same steps out of fewer, larger kernels."""
+"""Compilation of forward and backward passes with `torch.compile`: the same steps in fewer, larger kernels."""
 
 from __future__ import annotations
 
@@ -14,18 +14,21 @@ from jukebox_deploy.training.objective import VQVAEObjective
 
 
 def compile_objective(objective: nn.Module, backend: str = "inductor") -> None:
-    """Have an objective compiled when it is first called; it is changed in place, and its names stay.
+    """Let an objective be compiled at its first call; it is changed in place, and the names of its tensors stay.
 
-    To be called once, before the objective is wrapped. `backend`: of `torch.compile`.
+    To be called once, before the objective is wrapped. `backend` is that of `torch.compile`.
     """
     keep_kernels_private()
-    # Shapes stay the same over a run, so numbers that change mean another level, not another batch.
+    # Shapes are constant during a run: they differ between levels, not between batches.
     for part in _parts(objective):
         part.compile(backend=backend, dynamic=False)
 
 
 def _parts(objective: nn.Module) -> Iterable[nn.Module]:
-    """What is compiled: all, but of a VQ-VAE not the codebooks, whose random numbers would break it up anyway."""
+    """Return the modules to compile.
+
+    Of a VQ-VAE, these are only the encoders and decoders: counting the codes of the codebooks would break the graph.
+    """
     if isinstance(objective, VQVAEObjective):
         return (*objective.model.encoders, *objective.model.decoders)
     return (objective,)
@@ -33,10 +36,10 @@ def _parts(objective: nn.Module) -> Iterable[nn.Module]:
 
 @contextmanager
 def compiled_passes(device: torch.device) -> Iterator[None]:
-    """For the block in which a compiled module runs forwards or backwards; raises `TrainingError` where that cannot be.
+    """Prepare for the passes of a compiled module in the block; raise `TrainingError` if it cannot be compiled.
 
-    On a CPU the gradients of embeddings are then summed in one order: compiled kernels would otherwise add to a row
-    from several threads, in whatever order these come.
+    On a CPU, the gradients of embeddings are summed in a deterministic order: compiled kernels would otherwise add to
+    the same row from several threads in any order.
     """
     before, only_warned = (
         torch.are_deterministic_algorithms_enabled(),

@@ -1,4 +1,4 @@
-"""Numbers of a run by step: CSV files, and TensorBoard for who wants it."""
+"""Logs of a run's metrics by step: CSV files and, optionally, TensorBoard."""
 
 from __future__ import annotations
 
@@ -7,13 +7,13 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from jukebox_deploy.files import atomic_path
+from jukebox_deploy.files import write_text_atomic
 
 Numbers = Mapping[str, float | int]
 
 
 class RunLog:
-    """One table of a run: `NAME.csv`, and curves under that name where `board` is a TensorBoard writer."""
+    """One table of a run: `NAME.csv`, and curves under that name if `board` is a TensorBoard writer."""
 
     def __init__(self, folder: Path, name: str, board: Any = None) -> None:
         self._path = folder / f"{name}.csv"
@@ -21,7 +21,7 @@ class RunLog:
         self._board = board
 
     def append(self, step: int, numbers: Numbers) -> None:
-        """Add a row; the first one decides on the columns."""
+        """Add a row; the first row determines the columns."""
         row = {"step": step, **numbers}
         new = not self._path.exists()
         with self._path.open("a", encoding="utf-8", newline="") as file:
@@ -33,28 +33,32 @@ class RunLog:
             for name, value in numbers.items():
                 self._board.add_scalar(f"{self._name}/{name}", value, step)
 
+    def has(self, step: int) -> bool:
+        """Return whether there is a row of a step."""
+        rows = self._path.read_text(encoding="utf-8").splitlines() if self._path.is_file() else []
+        return any(row.partition(",")[0] == str(step) for row in rows)
+
     def cut(self, step: int) -> None:
-        """Drop the rows after a step: what a run that was killed had logged since its last checkpoint."""
+        """Remove the rows after a step, which an interrupted run logged after its last checkpoint."""
         if not self._path.is_file():
             return
         header, *rows = self._path.read_text(encoding="utf-8").splitlines()
         kept = [row for row in rows if (number := row.partition(",")[0]).isdigit() and int(number) <= step]
-        with atomic_path(self._path) as partial:
-            partial.write_text("\n".join([header, *kept]) + "\n", encoding="utf-8")
+        write_text_atomic(self._path, "\n".join([header, *kept]) + "\n")
 
     def close(self) -> None:
-        """Have what was logged for TensorBoard on the disk; rows of the table are there already."""
+        """Flush the TensorBoard log to disk; rows of the table are written at once."""
         if self._board is not None:
             self._board.close()
 
 
 def require_board() -> None:
-    """`ModuleNotFoundError` without TensorBoard, before a run has done anything."""
-    import tensorboard  # noqa: F401  # is only looked for
+    """Raise `ModuleNotFoundError` if TensorBoard is not installed; to be called before a run does any work."""
+    import tensorboard  # noqa: F401  # only to check that it is installed
 
 
 def open_board(folder: Path, step: int) -> Any:
-    """A TensorBoard writer in a folder, which goes on after `step`. `ModuleNotFoundError` without the package."""
+    """Open a TensorBoard writer that continues after `step`; raise `ModuleNotFoundError` if it is not installed."""
     from torch.utils.tensorboard import SummaryWriter
 
     return SummaryWriter(str(folder), purge_step=step + 1)

@@ -1,4 +1,4 @@
-"""The factor that keeps gradients in half precision away from zero.
+"""Dynamic loss scale, which keeps gradients in half precision from underflowing.
 
 Source: specification section 18.
 """
@@ -10,19 +10,19 @@ from dataclasses import dataclass, replace
 
 @dataclass(frozen=True)
 class LossScale:
-    """A loss scale that grows while all goes well and is halved by an overflow."""
+    """A loss scale that grows with every good step and is halved after an overflow."""
 
     value: float = 2.0**16
-    window: int | None = 1000  # good steps that double it; `None`: it stays as it is
+    window: int | None = 1000  # number of good steps in which it doubles; `None`: it is constant
     maximum: float = 2.0**24
 
     @classmethod
     def constant(cls, value: float) -> LossScale:
-        """A scale that nothing changes."""
+        """Return a constant scale."""
         return cls(value, window=None)
 
     def after(self, good: bool) -> LossScale:
-        """The scale of the next step; `good` if this step's gradient was finite."""
+        """Return the scale for the next step; `good` means that this step's gradient was finite."""
         if self.window is None:
             return self
         grown = min(self.maximum, self.value * 2 ** (1 / self.window))

@@ -1,8 +1,8 @@
-"""What memory a training step takes, from the configuration alone.
+"""Memory of a training step, computed from the configuration alone.
 
-Weights, gradients, the two moments and the average take 20 bytes per parameter. What the passes add is counted,
-not estimated: they run once on tensors without content, and every storage is added up from its first use to its
-last. Room for the libraries' scratch space and for pieces that an allocator cannot use again is not in it.
+Weights, gradients, the two moments and the average take 20 bytes per parameter. The memory of the passes is counted,
+not estimated: they run once on fake tensors without data, and every storage is counted from its first use to its last.
+The scratch space of libraries and the fragmentation of the allocator are not included.
 """
 
 from __future__ import annotations
@@ -29,52 +29,52 @@ from jukebox_deploy.training.recomputation import recompute_activations
 
 @dataclass(frozen=True)
 class StepOptions:
-    """What the memory of a step depends on besides the model."""
+    """Settings, besides the model, on which the memory of a step depends."""
 
-    batch: int = 1  # examples at a time
+    batch: int = 1  # number of examples that are processed together
     precision: TrainingPrecision = TrainingPrecision.FP32
     recompute: bool = False
-    samples: int = 393_216  # of an example of a VQ-VAE
+    samples: int = 393_216  # per example of a VQ-VAE
 
 
 @dataclass(frozen=True)
 class StepMemory:
-    """Bytes at the worst moment of a step."""
+    """Peak memory of a step in bytes."""
 
     weights: int
-    activations: int  # all that the passes hold at that moment, gradients left out
+    activations: int  # everything that the passes hold at the peak, except gradients of the weights
 
     @property
     def gradients(self) -> int:
-        """As large as the weights."""
+        """Bytes of the gradients; as many as of the weights."""
         return self.weights
 
     @property
     def moments(self) -> int:
-        """Two of Adam's per weight."""
+        """Bytes of Adam's two moments of each weight."""
         return 2 * self.weights
 
     @property
     def average(self) -> int:
-        """The averaged weights."""
+        """Bytes of the averaged weights."""
         return self.weights
 
     @property
     def total(self) -> int:
-        """All of it."""
+        """Bytes in total."""
         return self.weights + self.gradients + self.moments + self.average + self.activations
 
 
 def prior_step_memory(config: PriorConfig, options: StepOptions) -> StepMemory:
-    """Of a top prior or an upsampler."""
+    """Compute the memory of a step of a top prior or an upsampler."""
     with FakeTensorMode():
         objective = PriorObjective(build_prior(config), config)
         batch = prior_batch(config, options.batch)
-        return _step_memory(objective, lambda: objective(batch, {}, 0).total, options)
+        return _step_memory(objective, lambda: objective(batch, {}).total, options)
 
 
 def vqvae_step_memory(config: VQVAEConfig, options: StepOptions) -> StepMemory:
-    """Of a VQ-VAE; the codebooks' learning is left out, which is over before the backward pass begins."""
+    """Compute the memory of a step of a VQ-VAE, without the codebook update, which does not add to the peak."""
     with FakeTensorMode():
         model = build_vqvae(config)
         audio = torch.zeros(options.batch, 1, options.samples)
@@ -82,7 +82,7 @@ def vqvae_step_memory(config: VQVAEConfig, options: StepOptions) -> StepMemory:
 
 
 def prior_batch(config: PriorConfig, size: int) -> Batch:
-    """A batch of whole windows with nothing in them but zeros."""
+    """Return a batch of whole windows that are all zeros."""
     window, labels, lyrics = config.window, config.labels, config.lyrics
     shapes: dict[str, tuple[int, ...]] = {"codes": (size, window)}
     if config.conditioner is not None:
@@ -112,10 +112,10 @@ def _step_memory(module: nn.Module, loss: Callable[[], Tensor], options: StepOpt
 
 
 class _LiveBytes(TorchDispatchMode):
-    """The bytes of all storages that operators have made and that are still held, and the most there were."""
+    """Counter of the bytes of all live storages that operators have created, and of their peak."""
 
     def __init__(self) -> None:
-        super().__init__()  # type: ignore[no-untyped-call]  # of PyTorch
+        super().__init__()  # type: ignore[no-untyped-call]  # PyTorch has no annotation for it
         self.live = self.peak = 0
         self._seen: set[int] = set()
 

@@ -1,7 +1,7 @@
-"""How good a model is, as numbers that add up over batches: reconstructions, codes, and predicted tokens.
+"""Metrics that add up over batches: reconstruction errors, code usage, and scores of predicted tokens.
 
-Energies, counts and bits are summed first and turned into a mean at the end, so that the result does
-not depend on how the songs were divided into batches.
+Energies, counts and bits are summed over all batches, and means are computed at the end, so that the result does not
+depend on how the songs are divided into batches.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ from torch.nn import functional as F
 
 @dataclass(frozen=True)
 class ErrorEnergy:
-    """Energy of signals and of what was made wrong of them; the sum of two belongs to both together."""
+    """Energy of signals and of the errors of their reconstructions; the sum of two is that of both together."""
 
     signal: float = 0.0
     error: float = 0.0
@@ -26,50 +26,45 @@ class ErrorEnergy:
 
     @property
     def decibels(self) -> float:
-        """Signal over error; infinite without an error, minus infinity for silence, NaN if a sample was one."""
+        """Signal-to-error ratio; infinite without error, minus infinity for silence, NaN if any sample is NaN."""
         if self.error == 0:
             return math.inf
         return 10 * math.log10(self.signal / self.error) if self.signal else -math.inf
 
 
 def error_energy(target: Tensor, output: Tensor) -> ErrorEnergy:
-    """Energies of audio of any shape, twice the same; summed in float64."""
+    """Compute the energies of audio of any shape, which both arguments share; summed in float64."""
     wide = target.double()
     return ErrorEnergy(wide.square().sum().item(), (wide - output.double()).square().sum().item())
 
 
 def code_counts(codes: Tensor, codebook_size: int) -> Tensor:
-    """How often each code occurs in codes of any shape: int64 `[K]`."""
+    """Count how often each code occurs in codes of any shape: int64 `[K]`."""
     return torch.bincount(codes.flatten(), minlength=codebook_size)
 
 
 @dataclass(frozen=True)
 class CodeUse:
-    """How evenly the codes of a codebook are used."""
+    """Statistics of the use of a codebook's codes."""
 
-    codes: int  # that were counted
+    codes: int  # number of codes that were counted
     codebook_size: int
-    used: int  # different ones among them
+    used: int  # number of distinct codes among them
     entropy_nats: float
 
     @property
     def entropy_bits(self) -> float:
-        """The same entropy in bits: what a prior that knows only the frequencies of codes would need per token."""
+        """The same entropy in bits per code: of these very codes, and the lower, the fewer they are."""
         return self.entropy_nats / math.log(2)
 
     @property
     def perplexity(self) -> float:
-        """The number of codes that would have this entropy if all were equally frequent."""
+        """The number of equally frequent codes that would have this entropy."""
         return math.exp(self.entropy_nats)
-
-    @property
-    def used_share(self) -> float:
-        """Share of the codebook that occurs at all."""
-        return self.used / self.codebook_size
 
 
 def code_use(counts: Tensor) -> CodeUse:
-    """From how often each code occurs `[K]`; the entropy of no codes at all is 0."""
+    """Compute the statistics from the count of each code `[K]`; the entropy is 0 if there are no codes at all."""
     total = int(counts.sum())
     shares = counts[counts > 0].double() / max(total, 1)
     entropy = -(shares * shares.log()).sum().item()
@@ -78,10 +73,10 @@ def code_use(counts: Tensor) -> CodeUse:
 
 @dataclass(frozen=True)
 class TokenScore:
-    """How well tokens were predicted; the sum of two belongs to both together."""
+    """Score of the prediction of tokens; the sum of two is that of both together."""
 
-    bits: float = 0.0  # of all tokens
-    hits: int = 0  # tokens that were the most likely one
+    bits: float = 0.0  # total over all tokens
+    hits: int = 0  # number of tokens that were predicted as the most likely
     tokens: int = 0
 
     def __add__(self, other: TokenScore) -> TokenScore:
@@ -94,7 +89,7 @@ class TokenScore:
 
     @property
     def top1(self) -> float:
-        """Share of tokens that were the most likely one; NaN without tokens."""
+        """Share of tokens that were predicted as the most likely; NaN without tokens."""
         return self.hits / self.tokens if self.tokens else math.nan
 
 

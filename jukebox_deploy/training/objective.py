@@ -1,12 +1,13 @@
-"""From a batch to a loss: what is trained, as modules whose state goes in and comes out.
+"""Training objectives: modules that compute the loss of a batch, with their state passed in and returned.
 
-A module, because DDP and FSDP wrap modules and look at what `forward` returns.
+They are modules because DDP and FSDP wrap modules and inspect what `forward` returns.
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from typing import NamedTuple, Protocol
+from abc import ABC, abstractmethod
+from collections.abc import Iterable, Mapping, Sequence
+from typing import NamedTuple, cast
 
 import torch
 from torch import Tensor, nn
@@ -15,11 +16,16 @@ from jukebox_deploy.config import LyricsConfig, PriorConfig
 from jukebox_deploy.models.bottleneck import (
     ALONE,
     CandidateDraw,
+    Codebook,
     CodebookMetrics,
     CodebookState,
+    CodebookUse,
     Peers,
     UpdateRule,
     draw_candidates,
+    initialise_codebook,
+    join_uses,
+    update_codebook,
 )
 from jukebox_deploy.models.losses import Bandwidths, LossReport, LossSettings, vqvae_loss
 from jukebox_deploy.models.prior import Prior
@@ -30,28 +36,48 @@ Batch = Mapping[str, Tensor]
 """Tensors by name; the first axis is `B`."""
 
 State = Mapping[str, Tensor]
-"""What a step leaves to the next one besides the weights; empty before the first."""
+"""State, besides the weights, that a step passes to the next one; empty before the first step."""
 
 LABEL_NAMES = ("artist", "genres", "total_bin", "absolute_bins", "relative_bins")
-"""The parts of a batch that `Prior.condition` takes."""
+"""Names of the tensors of a batch that `Prior.condition` takes."""
+
+
+Metrics = Mapping[str, Tensor]
+"""Scalars without gradients, by name."""
 
 
 class Outcome(NamedTuple):
-    """What a forward pass gives."""
+    """Result of a forward pass."""
 
     total: Tensor  # scalar, to be minimised
-    metrics: dict[str, Tensor]  # scalars without gradients
-    state: State
+    metrics: Metrics
+    uses: Mapping[int, CodebookUse]  # by level: statistics for the update of a VQ-VAE's codebooks; empty for a prior
 
 
-class Objective(Protocol):
-    """A module that is trained, or its wrapper."""
+class Objective(nn.Module, ABC):
+    """A module to train, whose attribute `model` has the weights. Unless methods are overridden, it has no state."""
 
-    def __call__(self, batch: Batch, state: State, seed: int) -> Outcome:
-        """The loss of a batch. `seed` is another one in every call, and the same on all processes."""
+    @abstractmethod
+    def forward(self, batch: Batch, state: State) -> Outcome:
+        """Compute the loss of a batch, or of one piece of a batch; all pieces have the same size."""
+
+    def first_state(self, pieces: Iterable[Outcome], seed: int) -> State:
+        """Return the state with which the first step begins.
+
+        `pieces` are the outcomes of the first batch with an empty state, computed lazily. All processes must call it
+        with the same seed.
+        """
+        return {}
+
+    def next_state(self, state: State, pieces: Sequence[Outcome], seed: int) -> tuple[State, Metrics]:
+        """Return the state after a step and its metrics, from the outcomes of all pieces of the step's batch.
+
+        All processes must call it with the same seed, which must differ between steps.
+        """
+        return {}, {}
 
 
-class VQVAEObjective(nn.Module):
+class VQVAEObjective(Objective):
     """A VQ-VAE with its losses. A batch has `audio` `[B, 1, T]`; the state holds the codebooks."""
 
     def __init__(
@@ -63,7 +89,7 @@ class VQVAEObjective(nn.Module):
         peers: Peers = ALONE,
         levels: tuple[int, ...] = (),
     ) -> None:
-        """`levels`: those that are trained; empty: all."""
+        """Build the objective; `levels` are the levels to train, empty for all."""
         super().__init__()
         self.model = vqvae
         self._settings = settings
@@ -72,17 +98,37 @@ class VQVAEObjective(nn.Module):
         self._peers = peers
         self._levels = levels or tuple(range(len(vqvae.codebooks)))
 
-    def forward(self, batch: Batch, state: State, seed: int) -> Outcome:
-        """See `Objective`."""
+    def forward(self, batch: Batch, state: State) -> Outcome:
+        """See `Objective`; without a state, the codes are those of the model."""
         audio = batch["audio"]
-        before = unpack_codebooks(state, self._levels)
-        step = self.model.training_step(audio, before, self._rule, _seeded_draw(seed, self._peers), self._peers)
-        report = vqvae_loss(audio, step.reconstruction, self._settings, self._bandwidths)
-        metrics = {**_loss_metrics(report), **_codebook_metrics(step.metrics)}
-        return Outcome(report.total, metrics, pack_codebooks(step.codebooks))
+        own = {f"codes.{level}": cast(Codebook, self.model.codebooks[level]).codes for level in self._levels}
+        codes = {level: (state or own)[f"codes.{level}"] for level in self._levels}
+        done = self.model.training_pass(audio, codes)
+        report = vqvae_loss(audio, done.reconstruction, self._settings, self._bandwidths)
+        return Outcome(report.total, _loss_metrics(report), done.uses)
+
+    def first_state(self, pieces: Iterable[Outcome], seed: int) -> State:
+        """See `Objective`; the codebooks begin with random latents of the whole batch."""
+        draw, found = _seeded_draw(seed, self._peers), list(pieces)
+        uses = {level: self._use(found, level) for level in self._levels}
+        return pack_codebooks({n: initialise_codebook(draw(use.latents, len(use.counts))) for n, use in uses.items()})
+
+    def next_state(self, state: State, pieces: Sequence[Outcome], seed: int) -> tuple[State, Metrics]:
+        """See `Objective`; the codebooks are updated once, with the whole batch."""
+        draw = _seeded_draw(seed, self._peers)
+        updates = {
+            level: update_codebook(before, self._use(pieces, level), self._rule, draw, self._peers)
+            for level, before in unpack_codebooks(state, self._levels).items()
+        }
+        metrics = _codebook_metrics({level: metrics for level, (_, metrics) in updates.items()})
+        return pack_codebooks({level: after for level, (after, _) in updates.items()}), metrics
+
+    @staticmethod
+    def _use(pieces: Sequence[Outcome], level: int) -> CodebookUse:
+        return join_uses([piece.uses[level] for piece in pieces])
 
 
-class PriorObjective(nn.Module):
+class PriorObjective(Objective):
     """A prior with its loss. A batch has `codes` `[B, n]`, label arrays, and `upper_codes` of an upsampler."""
 
     def __init__(self, prior: Prior, config: PriorConfig) -> None:
@@ -91,8 +137,8 @@ class PriorObjective(nn.Module):
         self._shift = config.code_shift
         self._lyrics: LyricsConfig | None = config.lyrics
 
-    def forward(self, batch: Batch, state: State, seed: int) -> Outcome:
-        """See `Objective`; nothing is random here, and there is no state."""
+    def forward(self, batch: Batch, state: State) -> Outcome:
+        """See `Objective`; there is no state."""
         loss = prior_loss(self.model, self.whole_windows(batch), self._lyrics.loss_fraction if self._lyrics else 0.0)
         metrics = {"bits": loss.music.detach()}
         if loss.lyrics is not None:
@@ -100,7 +146,7 @@ class PriorObjective(nn.Module):
         return Outcome(loss.total, metrics, {})
 
     def whole_windows(self, batch: Batch) -> PriorBatch:
-        """The windows as the prior takes them: ids of its vocabulary, lyrics in front where they share it."""
+        """Convert a batch to the prior's input: ids of its vocabulary, after the lyrics if they share the sequence."""
         labels = {name: batch[name] for name in LABEL_NAMES if name in batch}
         start, conditioning = self.model.condition(labels, batch.get("upper_codes"))
         tokens, lyrics = batch["codes"] + self._shift, batch.get("lyric_tokens")
@@ -113,19 +159,17 @@ _STATE_NAMES = ("codes", "sums", "counts")
 
 
 def pack_codebooks(states: Mapping[int, CodebookState]) -> dict[str, Tensor]:
-    """Codebook states by level, as tensors by name."""
+    """Convert codebook states by level to tensors by name."""
     return {f"{name}.{level}": getattr(state, name) for level, state in states.items() for name in _STATE_NAMES}
 
 
-def unpack_codebooks(state: State, levels: tuple[int, ...]) -> dict[int, CodebookState | None]:
-    """The reverse; `None` for each level before the first step."""
-    if not state:
-        return dict.fromkeys(levels)
+def unpack_codebooks(state: State, levels: tuple[int, ...]) -> dict[int, CodebookState]:
+    """Convert tensors by name to codebook states by level."""
     return {level: CodebookState(*(state[f"{name}.{level}"] for name in _STATE_NAMES)) for level in levels}
 
 
 def _seeded_draw(seed: int, peers: Peers) -> CandidateDraw:
-    """Candidates for restarted codes that depend on the seed alone."""
+    """Return a function that draws candidates for restarted codes with generators that depend only on the seed."""
     generators: dict[torch.device, torch.Generator] = {}
 
     def draw(rows: Tensor, count: int) -> Tensor:

@@ -1,7 +1,7 @@
-"""Adam as the original has it, and the norm that clips its gradients.
+"""Adam as in the original, and the norm for gradient clipping.
 
-PyTorch's fused AdamW does the arithmetic; only where epsilon and the decay go differs, and both are
-numbers that can be translated. Source: specification section 18.
+The arithmetic is that of PyTorch's fused AdamW. Only the places of epsilon and of the weight decay differ, which is
+compensated by passing adjusted values. Source: specification section 18.
 """
 
 from __future__ import annotations
@@ -19,25 +19,24 @@ from torch.nn.utils import get_total_norm
 from torch.optim import Optimizer
 from torch.optim.adamw import adamw
 
-_LEAST_SCALE = 1e-8  # of moments in half precision
+_LEAST_SCALE = 1e-8  # smallest scale of moments in half precision
 _FIRST, _SECOND = "exp_avg", "exp_avg_sq"  # PyTorch's names of the moments
 _SCALES = {f"{_FIRST}_scale", f"{_SECOND}_scale"}
 
 
 @dataclass(frozen=True)
 class GradientNorm:
-    """The length of the whole gradient, and what to divide it by."""
+    """Norm of the whole gradient, and the number to divide the gradient by."""
 
     norm: float  # without the loss scale
-    divisor: float  # loss scale, and more where the norm is clipped
+    divisor: float  # the loss scale, or more if the norm is clipped
     finite: bool
 
 
 def gradient_norm(parameters: Iterable[Tensor], loss_scale: float = 1.0, clip: float = 0.0) -> GradientNorm:
-    """Measure gradients that carry a loss scale, of all processes where they are sharded.
+    """Compute the norm of gradients that include a loss scale; sharded ones are summed over all processes.
 
-    `clip` is the largest norm that a step may have; 0 lets every norm pass. Parameters without a
-    gradient are skipped.
+    `clip` is the largest norm that a step may have, 0 for no limit. Parameters without a gradient are skipped.
     """
     # In float32: the squares of scaled half-precision gradients overflow.
     gradients = [_in_float(p.grad) for p in parameters if p.grad is not None]
@@ -48,12 +47,12 @@ def gradient_norm(parameters: Iterable[Tensor], loss_scale: float = 1.0, clip: f
 
 
 class JukeboxAdam(Optimizer):
-    """Adam whose epsilon is added to the root of the uncorrected second moment.
+    """Adam with epsilon added to the root of the second moment before its bias correction.
 
     With `a = lr * sqrt(1 - beta2**t) / (1 - beta1**t)`, a step is
     `p <- p - a * (m / (sqrt(v) + eps) + weight_decay * p)`. The moments exist from the beginning. Those of
-    half-precision parameters are kept in half precision with one scale each. The parameters of a group
-    have one `t`: they are expected to have a gradient in every step, or never.
+    half-precision parameters are stored in half precision with one scale each. The parameters of a group share `t`, so
+    each of them must have a gradient either in every step or never.
     """
 
     def __init__(
@@ -67,15 +66,15 @@ class JukeboxAdam(Optimizer):
         super().__init__(params, {"lr": lr, "betas": betas, "eps": eps, "weight_decay": weight_decay})
 
     def add_param_group(self, param_group: dict[str, Any]) -> None:
-        """Add parameters, and their moments."""
+        """Add parameters and their moments."""
         super().add_param_group(param_group)
         for parameter in self.param_groups[-1]["params"]:
             self.state[parameter] = _fresh_state(parameter)
 
     def moments(self, parameters: Mapping[str, Tensor]) -> dict[str, Tensor]:
-        """All tensors that steps change, as `PARAMETER.MOMENT`: to be saved, and to be written into.
+        """Return all tensors of the optimiser's state, as `PARAMETER.MOMENT`, for saving and for restoring in place.
 
-        `parameters` are those of this optimiser by name; others are passed over.
+        `parameters` are those of this optimiser by name; others are ignored.
         """
         return {
             f"{name}.{key}": value
@@ -85,9 +84,9 @@ class JukeboxAdam(Optimizer):
         }
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
-        """Go on from another optimiser's `state_dict`."""
+        """Restore the state from another optimiser's `state_dict`."""
         super().load_state_dict(state_dict)
-        # PyTorch has cast everything to the parameters' dtypes, and half precision is too coarse for the scales.
+        # PyTorch casts everything to the parameters' dtypes, but half precision is too coarse for the scales.
         parameters = [parameter for group in self.param_groups for parameter in group["params"]]
         for number, parameter in enumerate(parameters):
             for name in self.state[parameter].keys() & _SCALES:
@@ -95,7 +94,7 @@ class JukeboxAdam(Optimizer):
 
     @torch.no_grad()
     def step(self, divisor: float = 1.0) -> None:  # type: ignore[override]  # a closure would not know the divisor
-        """Move the parameters that have a gradient; gradients are divided by `divisor` first, in place."""
+        """Update the parameters that have a gradient; gradients are first divided by `divisor` in place."""
         for group in self.param_groups:
             moved = [parameter for parameter in group["params"] if parameter.grad is not None]
             if moved:
@@ -124,7 +123,7 @@ class JukeboxAdam(Optimizer):
             beta1=beta1,
             beta2=beta2,
             lr=group["lr"],
-            # AdamW has the root's correction under its epsilon, and multiplies its decay by the plain lr.
+            # AdamW adds epsilon after the bias correction of the root, and multiplies the decay by lr instead of `a`.
             eps=group["eps"] / root,
             weight_decay=group["weight_decay"] * root / (1 - beta1**t),
         )
@@ -140,7 +139,7 @@ def _is_half(tensor: Tensor) -> bool:
 
 
 def _in_float(tensor: Tensor) -> Tensor:
-    """The tensor itself, or a copy of one in half precision."""
+    """Return the tensor itself, or a float32 copy if it is in half precision."""
     return tensor.float() if _is_half(tensor) else tensor
 
 
@@ -153,13 +152,13 @@ def _fresh_state(parameter: Parameter) -> dict[str, Tensor]:
 
 
 def _unpacked(state: Mapping[str, Tensor], name: str) -> Tensor:
-    """A moment in float32; the tensor of the state itself if it is kept like that."""
+    """Return a moment in float32; if it is stored in float32, this is the stored tensor itself."""
     moment = state[name]
     return moment.float() * state[f"{name}_scale"] if _is_half(moment) else moment
 
 
 def _pack(state: Mapping[str, Tensor], name: str, moment: Tensor) -> None:
-    """Store a moment in half precision, its largest element at the end of the range."""
+    """Store a moment in half precision, scaled so that its largest element is at the end of the range."""
     stored, scale = state[name], state[f"{name}_scale"]
     scale.copy_(_LEAST_SCALE + moment.abs().max() / torch.finfo(stored.dtype).max)
     stored.copy_(moment / scale)

@@ -1,4 +1,4 @@
-"""In what element type the products of a training step are computed. Source: specification sections 4.4 and 17."""
+"""Element type of the matrix products of a training step. Source: specification sections 4.4 and 17."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ import torch
 
 
 class TrainingPrecision(StrEnum):
-    """Element type of the products; weights, moments and averages stay in float32."""
+    """Element type of matrix products; weights, moments and averages stay in float32."""
 
     FP32 = "fp32"
     BF16 = "bf16"
@@ -18,11 +18,11 @@ class TrainingPrecision(StrEnum):
 
 
 _WITHOUT_BF16 = ("DEFAULT", "AVX2")
-"""What PyTorch calls x86 processors whose vector instructions know no bf16."""
+"""PyTorch's names of x86 capabilities without vector instructions for bf16."""
 
 
 def is_emulated(precision: TrainingPrecision) -> bool:
-    """Whether a run here gets a processor without instructions for the type: it costs time instead of saving it."""
+    """Return whether this machine has no instructions for a precision, so that it is slower instead of faster."""
     return (
         precision is TrainingPrecision.BF16
         and not torch.cuda.is_available()
@@ -32,7 +32,7 @@ def is_emulated(precision: TrainingPrecision) -> bool:
 
 
 def autocast(precision: TrainingPrecision, device: torch.device) -> AbstractContextManager[object]:
-    """The context in which a forward pass runs."""
+    """Return the autocast context for a forward pass."""
     if precision is TrainingPrecision.FP32:
         return nullcontext()
     dtype = torch.bfloat16 if precision is TrainingPrecision.BF16 else torch.float16

@@ -1,4 +1,4 @@
-"""Activations computed again in the backward pass instead of kept: less memory for more time."""
+"""Recomputation of activations in the backward pass (gradient checkpointing), which saves memory but takes time."""
 
 from __future__ import annotations
 
@@ -12,11 +12,11 @@ from jukebox_deploy.models.transformer import Layer
 
 
 def recompute_activations(module: nn.Module) -> None:
-    """Keep only what goes into each layer and each residual block of a module, which is changed in place.
+    """Keep only the inputs of each layer and residual block for the backward pass; change the module in place.
 
-    Gradients stay the same to the bit. To be called once, before the module is wrapped.
+    Gradients stay bit-identical. To be called once, before the module is wrapped.
     """
     for part in module.modules():
         if isinstance(part, Layer | ResidualBlock):
-            # Nothing in them is random, so no state of a generator has to be kept.
+            # Nothing in them is random, so the state of the random generator does not have to be kept.
             part.forward = partial(checkpoint, part.forward, use_reentrant=False, preserve_rng_state=False)  # type: ignore[method-assign]

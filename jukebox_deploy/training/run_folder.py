@@ -1,6 +1,6 @@
 """The folder of a training run.
 
-- `run.json`: settings, model and data; what a run that goes on must have in common with its beginning
+- `run.json`: settings, model and data, which must be the same when the run is resumed
 - `checkpoints/STEP/`: the last few training checkpoints
 - `log.csv` and `held_out.csv`: numbers by step
 - `reports/STEP/`: reconstructions or samples, and their spectrograms
@@ -28,18 +28,18 @@ _RECORD = "run.json"
 
 @dataclass(frozen=True)
 class RunRecord:
-    """What a run is made of."""
+    """Contents of `run.json`: everything that a run depends on."""
 
     settings: RunSettings
-    config: JukeboxConfig  # of the bundle that comes out: the VQ-VAE, and the prior that is trained
-    songs: int  # that are trained on
+    config: JukeboxConfig  # of the resulting bundle: the VQ-VAE, and the prior that is trained
+    songs: int  # number of songs to train on
     data: str  # digest of their names, sizes and labels
     source: str | None = None  # fingerprint of the bundle that training began from
     bandwidths: Bandwidths | None = None  # constants of the data, for the VQ-VAE
-    fine_tuned: bool = False  # whether it began with that bundle's weights of the part
+    fine_tuned: bool = False  # whether training began with that bundle's weights of the trained part
 
     def difference(self, before: RunRecord, done: int) -> str | None:
-        """Why this run cannot go on with what another has left after `done` steps; `None` if it can."""
+        """Return why this run cannot resume the run `before`, of which `done` steps are done; `None` if it can."""
         if self.config != before.config:
             return f"the model is not the same ({self.config.name}, and was {before.config.name})"
         if self.data != before.data:
@@ -49,7 +49,7 @@ class RunRecord:
         if self.fine_tuned != before.fine_tuned:
             return f"it began with {_beginning(before)} and not with {_beginning(self)}"
         if self.settings.steps < done:
-            return f"{done} steps are done, and {self.settings.steps} are asked for"
+            return f"{done} steps are already done, but only {self.settings.steps} are requested"
         return self.settings.difference(before.settings, done)
 
 
@@ -59,16 +59,16 @@ def _beginning(record: RunRecord) -> str:
 
 @dataclass(frozen=True)
 class RunFolder:
-    """A run's folder on disk."""
+    """The folder of a run."""
 
     path: Path
 
     @classmethod
     def begin(cls, path: Path, record: RunRecord, *, resume: bool) -> RunFolder:
-        """A folder for a new run, or one that was begun and goes on.
+        """Prepare the folder of a new run, or of a run to resume.
 
-        Raises `TrainingError` if there is a run already and `resume` is false, or it is another one,
-        or the folder has other things in it.
+        Raises `TrainingError` if the folder has a run and `resume` is false, if that run has other settings, or if the
+        folder contains other files.
         """
         folder = cls(path)
         before = folder._read_record()
@@ -76,25 +76,27 @@ class RunFolder:
             if path.exists() and (not path.is_dir() or any(path.iterdir())):
                 raise TrainingError(f"{path}: has other things in it and no {_RECORD}; choose a new or empty folder.")
         elif not resume:
-            raise TrainingError(f"{path}: a run was begun here; go on with it by --resume, or choose another folder.")
+            raise TrainingError(f"{path}: contains a run already; continue it with --resume, or choose another folder.")
         elif difference := record.difference(before, latest_step(path) or 0):
-            raise TrainingError(f"{path}: another run: {difference}. Choose another folder, or the same options.")
+            raise TrainingError(
+                f"{path}: contains another run: {difference}. Use the same options, or choose another folder."
+            )
         folder._tidy()
         write_json_atomic(path / _RECORD, config_to_dict(record))
         return folder
 
     def latest(self) -> Snapshot | None:
-        """The newest checkpoint; `CheckpointError` if it is damaged."""
+        """Read the newest checkpoint, if there is one; raise `CheckpointError` if it is damaged."""
         step = latest_step(self.path)
         return None if step is None else read_snapshot(self.path, step)
 
     @property
     def bundle(self) -> Path:
-        """Where the bundle goes."""
+        """Folder of the resulting checkpoint bundle."""
         return self.path / "bundle"
 
     def report(self, step: int) -> Path:
-        """The folder for what is looked at and listened to after a step."""
+        """Create the folder for the samples and pictures of a step, and return it."""
         folder = self.path / "reports" / f"{step:08}"
         folder.mkdir(parents=True, exist_ok=True)
         return folder
@@ -104,7 +106,7 @@ class RunFolder:
         write_snapshot(self.path, snapshot, keep)
 
     def open_logs(self, step: int, *, tensorboard: bool) -> tuple[RunLog, RunLog]:
-        """The tables of the training and of the held-out songs, as they were after a step."""
+        """Open the logs of the training and of the held-out songs, without the rows after a step."""
         board = open_board(self.path / "tensorboard", step) if tensorboard else None
         logs = RunLog(self.path, "log", board), RunLog(self.path, "held_out", board)
         for log in logs:
@@ -112,7 +114,7 @@ class RunFolder:
         return logs
 
     def _tidy(self) -> None:
-        """Put right what a run that was killed has left half done."""
+        """Restore or remove what a killed run left unfinished."""
         restore_directory(self.bundle)
         for folder in (self.path, checkpoints_folder(self.path)):
             remove_leftovers(folder)
@@ -124,9 +126,11 @@ class RunFolder:
         try:
             return config_from_dict(RunRecord, json.loads(path.read_text(encoding="utf-8")), _RECORD)
         except (ValueError, ConfigError) as error:
-            raise TrainingError(f"{path}: not the record of a run ({error}); choose another folder.") from error
+            raise TrainingError(
+                f"{path}: not the record of a training run ({error}); choose another folder."
+            ) from error
 
 
 def record_numbers(record: RunRecord) -> dict[str, Any]:
-    """The record as plain data, for a bundle's `source`."""
+    """Convert a record to plain data for a bundle's `source`."""
     return {"format": "trained", **asdict(record.settings), "songs": record.songs, "data": record.data}

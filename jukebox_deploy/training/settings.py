@@ -1,6 +1,6 @@
-"""What a training run is told: frozen dataclasses, written into every training checkpoint.
+"""Settings of a training run, which are recorded in the run's folder.
 
-The recipes are those of the paper where it gives them. Source: specification section 18.
+The recipes are from the paper where it gives them. Source: specification section 18.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ from jukebox_deploy.training.precision import TrainingPrecision
 
 
 class Part(StrEnum):
-    """What is trained at a time."""
+    """Part of a model that one run trains."""
 
     VQVAE = "vqvae"
     PRIOR = "prior"  # the top prior
@@ -23,25 +23,25 @@ class Part(StrEnum):
 
 
 class Sharding(StrEnum):
-    """What the processes of one run share."""
+    """Distribution of the weights over the processes of one run."""
 
-    REPLICATED = "replicated"  # each has all weights (DDP)
-    SHARDED = "sharded"  # each has a part of every weight (FSDP2)
+    REPLICATED = "replicated"  # every process has all weights (DDP)
+    SHARDED = "sharded"  # every process has a part of each weight (FSDP2)
 
 
 @dataclass(frozen=True)
 class OptimiserSettings:
-    """Adam and the course of its learning rate."""
+    """Settings of Adam and of its learning-rate schedule."""
 
     learning_rate: float = 3e-4
     beta1: float = 0.9
     beta2: float = 0.999
     epsilon: float = 1e-8
     weight_decay: float = 0.0
-    clip: float = 1.0  # largest norm of the gradient; larger ones are scaled down to it
-    ignore_norm: float = 0.0  # steps whose gradient has a larger norm are skipped; 0: none
+    clip: float = 1.0  # gradients with a larger norm are scaled down to it; 0: no limit
+    ignore_norm: float = 0.0  # steps with a larger gradient norm are skipped; 0: none are
     warm_up: int = 100  # steps
-    anneal: int = 0  # the last so many steps go down to zero linearly
+    anneal: int = 0  # number of last steps in which the learning rate decays linearly to zero
 
     def __post_init__(self) -> None:
         for name in ("learning_rate", "epsilon"):
@@ -54,35 +54,37 @@ class OptimiserSettings:
 
 @dataclass(frozen=True)
 class RunSettings:
-    """What decides the numbers of a run: with the same settings and data they are the same, bit for bit."""
+    """Settings that determine the results of a run: the same settings and data give bit-identical weights."""
 
     part: Part
     steps: int
-    batch: int  # examples per step, of all processes together
+    batch: int  # examples per step in all processes together
     level: int | None = None  # of a prior; `None` for the VQ-VAE
-    accumulate: int = 1  # pieces in which a process works through its share of a batch
-    seconds: float | None = None  # of an example, for the VQ-VAE; a prior's is its window
-    levels: tuple[int, ...] = ()  # of the VQ-VAE that are trained, the others stay as they are; empty: all
-    anew: bool = False  # whether these levels begin with fresh weights, and not with those of a bundle
-    aligned: bool = False  # for the VQ-VAE: examples begin at whole top codes, as songs are encoded later
+    accumulate: int = 1  # number of pieces in which a process computes its share of a batch (gradient accumulation)
+    seconds: float | None = None  # length of an example of the VQ-VAE; that of a prior is its window
+    levels: tuple[int, ...] = ()  # levels of the VQ-VAE to train, while the others stay unchanged; empty: all
+    anew: bool = False  # whether these levels begin with fresh weights instead of those of a bundle
+    aligned: bool = False  # whether examples of the VQ-VAE begin at top-level codes, as when whole songs are encoded
     seed: int = 0
     precision: TrainingPrecision = TrainingPrecision.FP32
-    recompute: bool = False  # activations are computed again instead of kept: less memory, more time
-    compiled: bool = False  # passes go through `torch.compile`; sums are rounded in another order
+    recompute: bool = False  # recompute activations in the backward pass: less memory, more time
+    compiled: bool = False  # compile the passes with `torch.compile`, which rounds sums in another order
     sharding: Sharding = Sharding.REPLICATED
-    average_decay: float | None = None  # of the averaged weights; `None`: by the size of a batch
-    frozen: tuple[str, ...] = ()  # parameters that stay as they are, by parts of their names
-    train_fraction: float = 0.9  # of the songs; the others are held out
+    average_decay: float | None = None  # of the averaged weights; `None`: depends on the batch size
+    frozen: tuple[str, ...] = ()  # parts of the names of parameters that are not trained
+    train_fraction: float = 0.9  # share of the songs to train on; the others are held out
     optimiser: OptimiserSettings = field(default_factory=OptimiserSettings)
     loss: LossSettings = field(default_factory=LossSettings)  # of the VQ-VAE
-    revival_threshold: float = 1.0  # codes of the VQ-VAE that fewer latents per batch choose start anew
+    revival_threshold: float = 1.0  # codes of the VQ-VAE with a smaller moving count of latents per batch restart
 
     def __post_init__(self) -> None:
         for name in ("steps", "batch", "accumulate"):
             if getattr(self, name) < 1:
                 raise ConfigError(f"{name}: expected 1 or more, found {getattr(self, name)}.")
         if self.optimiser.anneal > self.steps:
-            raise ConfigError(f"anneal: the last {self.optimiser.anneal} of {self.steps} steps; give fewer.")
+            raise ConfigError(
+                f"anneal: expected at most the {self.steps} steps of the run, found {self.optimiser.anneal}."
+            )
         if self.compiled and self.sharding is Sharding.SHARDED:
             raise ConfigError("compile: weights must not be sharded; give --sharding replicated, or do not compile.")
         if self.revival_threshold < 0:
@@ -91,7 +93,7 @@ class RunSettings:
             raise ConfigError(f"train fraction: expected above 0 and at most 1, found {self.train_fraction}.")
 
     def examples(self, workers: int) -> int:
-        """Examples that one process sees at a time; `ConfigError` if a batch cannot be divided like that."""
+        """Return the number of examples per process and piece; raise `ConfigError` if the batch is not divisible."""
         pieces = workers * self.accumulate
         if self.batch % pieces:
             raise ConfigError(
@@ -102,14 +104,14 @@ class RunSettings:
 
     @property
     def steps_at_full_rate(self) -> float:
-        """Steps before the rate begins to go down, those of the warm-up included; infinite if it never does."""
+        """Number of steps before the learning rate decays, warm-up included; infinite if it never does."""
         return self.steps - self.optimiser.anneal if self.optimiser.anneal else math.inf
 
     def difference(self, before: RunSettings, done: int) -> str | None:
-        """The first setting in which two runs differ, as a sentence's part; `None` if there is none that matters.
+        """Describe the first setting that differs from those of a run to resume; `None` if no difference matters.
 
-        As long as the rate has not begun to go down, neither the number of steps nor how many of them go down
-        matters: the `done` steps of the run before were the same.
+        While the learning rate of both has not begun to decay, the numbers of steps and of decay steps do not matter:
+        the first `done` steps are the same.
         """
         if done <= min(self.steps_at_full_rate, before.steps_at_full_rate):
             optimiser = replace(before.optimiser, anneal=self.optimiser.anneal)
@@ -123,13 +125,13 @@ class RunSettings:
 
 @dataclass(frozen=True)
 class Cadence:
-    """How often a run is saved and shows itself; decides no numbers."""
+    """How often a run is saved and reported; it does not affect the results."""
 
     checkpoint_minutes: float = 10.0
-    keep: int = 2  # checkpoints
+    keep: int = 2  # number of checkpoints to keep
     log_steps: int = 10
-    report_steps: int = 0  # held-out metrics, reconstructions and samples; 0: at the end only
-    tensorboard: bool = False  # log there too
+    report_steps: int = 0  # between held-out metrics, reconstructions and samples; 0: only at the end
+    tensorboard: bool = False  # whether to log to TensorBoard as well
 
     def __post_init__(self) -> None:
         if self.checkpoint_minutes <= 0 or self.keep < 1 or self.log_steps < 1 or self.report_steps < 0:
@@ -143,4 +145,4 @@ RECIPES: dict[Part, OptimiserSettings] = {
     Part.PRIOR: OptimiserSettings(learning_rate=1.5e-4, beta2=0.925, weight_decay=0.002),
     Part.UPSAMPLER: OptimiserSettings(beta2=0.95, weight_decay=0.01),
 }
-"""The paper's optimiser for each part (those of the priors for the models of 5 and 1 billion)."""
+"""Optimiser settings of the paper for each part; for the priors, those of the models with 5 and 1 billion weights."""

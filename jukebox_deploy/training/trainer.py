@@ -1,18 +1,18 @@
-"""The training loop: batches in, better weights out, one step at a time.
+"""The training loop.
 
-Everything random is a function of the seed and the step, so a run that goes on from a checkpoint
-gives the numbers of one that was never interrupted. Source: specification section 18.
+Everything random is a function of the seed and the step, so a run that resumes from a checkpoint gives the same weights
+as an uninterrupted one. Source: specification section 18.
 """
 
 from __future__ import annotations
 
 import math
 import time
-from collections.abc import Callable, Generator, Iterator, Mapping, Sequence
+from collections.abc import Callable, Generator, Mapping, Sequence
 from contextlib import nullcontext
 from dataclasses import asdict, dataclass
 from functools import partial
-from typing import Any, cast
+from typing import Any
 
 import numpy as np
 import torch
@@ -34,47 +34,47 @@ from jukebox_deploy.training.whole_tensors import gather, scatter
 from jukebox_deploy.training.workers import Workers
 
 BatchMaker = Callable[[int], Mapping[str, np.ndarray]]
-"""The arrays of the batch of that number; a pure function, called from several threads."""
+"""Makes the arrays of the batch with a given number; a pure function that is called from several threads."""
 
-_SEED_STRIDE = 1_000_003  # a prime, so that the seeds of neighbouring runs do not meet
+_SEED_STRIDE = 1_000_003  # between the seeds of runs, so that runs with consecutive seeds do not share any
 
 
 @dataclass(frozen=True)
 class StepReport:
-    """What one step did. Metrics are tensors, so that looking at them is the listener's choice."""
+    """Report of one step. Metrics are tensors, so that a GPU is only waited for if they are read."""
 
-    step: int  # steps done, this one included
-    metrics: Mapping[str, Tensor]  # of the last piece of the batch
-    total: Tensor
+    step: int  # number of steps done, including this one
+    metrics: Mapping[str, Tensor]  # of this process's part of the batch
+    total: Tensor  # loss of this process's part of the batch
     learning_rate: float
     gradient_norm: float
     skipped: bool  # because of an overflow, or a gradient larger than `ignore_norm`
-    loss_scale: float
-    waited: float  # seconds, for examples that were not made yet
+    waited: float  # seconds spent waiting for examples
 
 
 @dataclass(frozen=True)
 class TrainedWeights:
-    """What a run has come to, whole and on the CPU."""
+    """Resulting weights and state of a run, gathered on the CPU."""
 
-    weights: Mapping[str, Tensor]  # by the model's names
+    weights: Mapping[str, Tensor]  # by their names in the model
     state: State
 
 
 class Trainer:
-    """Weights, moments and averages of one run, and the step that moves them."""
+    """Trainer of one run: its weights, moments and averages, and the step that updates them."""
 
     def __init__(
         self,
-        objective: nn.Module,
+        objective: Objective,
         settings: RunSettings,
         make_batch: BatchMaker,
         workers: Workers,
         idle: Sequence[str] = (),
     ) -> None:
-        """`objective` is an `Objective` whose part `model` is trained; `idle`: parts of it that have no work to do.
+        """Prepare a run; `idle` names parts of the objective that the run does not use, which are frozen.
 
-        Raises `ConfigError` if a batch cannot be divided among the processes, `TrainingError` if all is frozen.
+        Raises `ConfigError` if a batch cannot be divided among the processes, `TrainingError` if nothing is left to
+        train.
         """
         settings.examples(workers.count)
         self.settings = settings
@@ -89,7 +89,7 @@ class Trainer:
         self._passes = partial(compiled_passes, workers.device) if settings.compiled else nullcontext
         if settings.compiled:
             compile_objective(objective)
-        self._wrapped = cast(Objective, workers.wrap(objective, settings.sharding))
+        self._wrapped = workers.wrap(objective, settings.sharding)
         self._objective = objective
         self._parameters = [p for p in objective.parameters() if p.requires_grad]
         options = settings.optimiser
@@ -105,10 +105,10 @@ class Trainer:
         self._rate = learning_rate(options, settings.steps)
         self._scale = LossScale() if settings.precision is TrainingPrecision.FP16 else LossScale.constant(1.0)
 
-    def steps(self) -> Iterator[StepReport]:
-        """Train until all steps are done; stop asking to stop early.
+    def steps(self) -> Generator[StepReport]:
+        """Train until all steps are done; close it to stop early.
 
-        Raises `TrainingError` where the loss is not a number.
+        Raises `TrainingError` if the loss or its gradient is NaN or infinite.
         """
         pieces = self.settings.accumulate
         batches = self.batches()
@@ -122,19 +122,19 @@ class Trainer:
             batches.close()
 
     def batches(self) -> Generator[Mapping[str, np.ndarray]]:
-        """What the steps that are left learn from, piece by piece, made ahead by threads; close it to end them."""
+        """Yield the pieces of the remaining steps' batches, prefetched by threads; close it to end the threads."""
         pieces = self.settings.accumulate
         return prefetched(self._make_batch, self.step * pieces, self.settings.steps * pieces)
 
     def snapshot(self) -> Snapshot:
-        """The run as it stands; all processes must call it."""
+        """Return the current state of the run; all processes must call it."""
         groups = {group: gather(tensors) for group, tensors in self._tensors().items()}
         return Snapshot(self.step, {"loss_scale": asdict(self._scale)}, {**groups, "state": gather(self.state)})
 
     def restore(self, snapshot: Snapshot) -> None:
-        """Go on from a snapshot of a run with the same settings; all processes must call it.
+        """Resume from a snapshot of a run with the same settings; all processes must call it.
 
-        Raises `CheckpointError` for one of another model.
+        Raises `CheckpointError` for a snapshot of another model.
         """
         for group, tensors in self._tensors().items():
             scatter(tensors, snapshot.tensors[group])
@@ -143,14 +143,14 @@ class Trainer:
         self.step = snapshot.step
 
     def averaged(self) -> TrainedWeights:
-        """What training has come to: averaged weights, and the state; all processes must call it."""
+        """Return the result of the training: the averaged weights and the state; all processes must call it."""
         weights = gather({**self._objective.state_dict(), **self._average.tensors()})
         return TrainedWeights(
             {name.removeprefix("model."): tensor for name, tensor in weights.items()}, gather(self.state)
         )
 
     def _tensors(self) -> dict[str, Mapping[str, Tensor]]:
-        """All tensors that steps change, by group, but for the state."""
+        """Return all tensors that steps change, except the state, by group."""
         return {
             "weights": self._objective.state_dict(),
             "average": self._average.tensors(),
@@ -158,26 +158,39 @@ class Trainer:
         }
 
     def _step(self, batches: list[Batch], waited: float) -> StepReport:
+        before = self.state or self._first_state(batches)
         self._optimiser.zero_grad(set_to_none=True)
-        for piece, batch in enumerate(batches):
-            with self._workers.reducing(self._wrapped, last=piece + 1 == len(batches)), self._passes():
-                outcome = self._forward(batch, piece)
-                (outcome.total * (self._scale.value / len(batches))).backward()
-            self.state = outcome.state
+        pieces = [self._learn(batch, before, last=piece + 1 == len(batches)) for piece, batch in enumerate(batches)]
         norm = gradient_norm(self._parameters, self._scale.value, self.settings.optimiser.clip)
-        self._require_numbers(outcome, norm)
+        total = _mean([piece.total for piece in pieces])
+        self._require_numbers(total, norm)
+        state, metrics = self._objective.next_state(before, pieces, self._seed(self.step))
         rate = self._rate.at(self.step)
         skipped = not norm.finite or 0 < self.settings.optimiser.ignore_norm < norm.norm
         if not skipped:
             self._update(rate, norm)
-        scale, self._scale = self._scale.value, self._scale.after(norm.finite)
-        self.step += 1
-        return StepReport(self.step, outcome.metrics, outcome.total.detach(), rate, norm.norm, skipped, scale, waited)
+        self.state, self._scale, self.step = state, self._scale.after(norm.finite), self.step + 1
+        means = {name: _mean([piece.metrics[name] for piece in pieces]) for name in pieces[0].metrics}
+        return StepReport(self.step, {**means, **metrics}, total, rate, norm.norm, skipped, waited)
 
-    def _forward(self, batch: Batch, piece: int) -> Outcome:
-        seed = (self.settings.seed * _SEED_STRIDE + self.step) * self.settings.accumulate + piece
+    def _first_state(self, batches: Sequence[Batch]) -> State:
+        with torch.no_grad(), self._passes():
+            return self._objective.first_state((self._forward(batch, {}) for batch in batches), self._seed(-1))
+
+    def _learn(self, batch: Batch, state: State, *, last: bool) -> Outcome:
+        """Accumulate the gradients of one piece of a batch."""
+        with self._workers.reducing(self._wrapped, last=last), self._passes():
+            outcome = self._forward(batch, state)
+            (outcome.total * (self._scale.value / self.settings.accumulate)).backward()
+        return outcome._replace(total=outcome.total.detach())
+
+    def _forward(self, batch: Batch, state: State) -> Outcome:
         with autocast(self.settings.precision, self._workers.device):
-            return self._wrapped(batch, self.state, seed)
+            outcome: Outcome = self._wrapped(batch, state)
+        return outcome
+
+    def _seed(self, step: int) -> int:
+        return self.settings.seed * _SEED_STRIDE + step
 
     def _update(self, rate: float, norm: GradientNorm) -> None:
         for group in self._optimiser.param_groups:
@@ -185,25 +198,30 @@ class Trainer:
         self._optimiser.step(divisor=norm.divisor)
         self._average.update(self.step)
 
-    def _require_numbers(self, outcome: Outcome, norm: GradientNorm) -> None:
-        """A step that overflowed in half precision is only skipped; anything else cannot go on."""
+    def _require_numbers(self, total: Tensor, norm: GradientNorm) -> None:
+        """Raise `TrainingError` for a gradient that is not finite, unless it is an fp16 overflow, which is skipped."""
         if norm.finite:
             return
+        loss = self._workers.mean(total).item()  # so that all processes decide alike
         recoverable = self.settings.precision is TrainingPrecision.FP16 and self._scale.value > 2.0**-10
-        if recoverable and math.isfinite(outcome.total.item()):
+        if recoverable and math.isfinite(loss):
             return
         raise TrainingError(
-            f"step {self.step + 1}: the loss is {outcome.total.item():.4g}, the norm of its gradient {norm.norm:.4g}: "
-            "nothing to learn from. The last checkpoint is as it was: go on from it with a lower learning "
-            "rate or a longer warm-up, or in fp32."
+            f"step {self.step + 1}: the loss is {loss:.4g} and the norm of its gradient {norm.norm:.4g}, so training "
+            "cannot continue. The last checkpoint is unchanged: resume from it with a lower learning rate or a longer "
+            "warm-up, or in fp32."
         )
 
     def _to_device(self, arrays: Mapping[str, np.ndarray]) -> dict[str, Tensor]:
         return {name: torch.from_numpy(array).to(self._workers.device) for name, array in arrays.items()}
 
 
+def _mean(scalars: Sequence[Tensor]) -> Tensor:
+    return torch.stack(list(scalars)).mean()
+
+
 def learning_rate(options: OptimiserSettings, steps: int) -> LearningRate:
-    """The course of the learning rate over a run of so many steps."""
+    """Return the learning-rate schedule of a run of `steps` steps."""
     if not options.anneal:
         return LearningRate(options.learning_rate, warm_up=options.warm_up)
     return LearningRate(
@@ -215,9 +233,9 @@ def learning_rate(options: OptimiserSettings, steps: int) -> LearningRate:
 
 
 def freeze(module: nn.Module, parts: tuple[str, ...]) -> None:
-    """Stop the training of parameters whose names contain one of `parts`.
+    """Freeze the parameters whose names contain one of `parts`.
 
-    Raises `TrainingError` for a part that is in no name, and if nothing is left to train.
+    Raises `TrainingError` for a part that occurs in no name, and if nothing is left to train.
     """
     names = [name for name, _ in module.named_parameters()]
     for part in parts:

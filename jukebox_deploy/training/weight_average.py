@@ -1,4 +1,4 @@
-"""A moving average of the weights: what is evaluated and saved in place of the last ones.
+"""Moving average of the weights, which is evaluated and saved instead of the last weights.
 
 Source: specification section 18.
 """
@@ -15,59 +15,46 @@ from jukebox_deploy.errors import ConfigError
 
 
 def default_decay(batch: int) -> float:
-    """The decay for a batch of so many examples, of all processes together: longer where steps see less."""
+    """Return the default decay for a batch of that many examples, counted over all processes.
+
+    The smaller the batch, the more steps the average spans.
+    """
     return max(0.0, 1 - batch / 8 / 1000)
 
 
 class WeightAverage:
     """Averages of a module's trained parameters; buffers and frozen parameters are not averaged."""
 
-    def __init__(
-        self, module: nn.Module, decay: float, *, every: int = 1, device: torch.device | str | None = None
-    ) -> None:
-        """Begin with the current weights.
-
-        Args:
-            module: what is averaged.
-            decay: how much of an average stays in one training step.
-            every: training steps between updates; averages on another device are dear to update.
-            device: where the averages are kept; `None`: beside the weights.
-        """
-        if not 0 <= decay < 1 or every < 1:
-            raise ConfigError(
-                "weight average: expected a decay from 0 to below 1 and 1 or more steps between updates, "
-                f"found {decay} and {every}."
-            )
+    def __init__(self, module: nn.Module, decay: float) -> None:
+        """Begin with the current weights; `decay` is the share of the average that a training step keeps."""
+        if not 0 <= decay < 1:
+            raise ConfigError(f"weight average: expected a decay from 0 to below 1, found {decay}.")
         self.decay = decay
-        self.every = every
         self._module = module
-        trained = {name: p for name, p in module.named_parameters() if p.requires_grad}
-        self._averages = {name: p.detach().to(device or p.device, copy=True) for name, p in trained.items()}
+        self._averages = {name: p.detach().clone() for name, p in module.named_parameters() if p.requires_grad}
 
     def tensors(self) -> dict[str, Tensor]:
-        """The averages by the parameters' names; what is written into them is averaged on from there."""
+        """Return the averages by the parameters' names; they can be restored by writing to these tensors."""
         return dict(self._averages)
 
     @torch.no_grad()
-    def update(self, step: int | None = None) -> None:
-        """Follow the weights, in those training steps that are multiples of `every`.
+    def update(self, step: int) -> None:
+        """Update the averages after a training step, counted from 0.
 
-        With a step, counted from 0, the decay grows towards its value: a short run would otherwise end
-        with much of its random beginning in the average.
+        The decay is lower in the first steps: otherwise the averages of a short run would still contain much of the
+        random initial weights.
         """
-        if step is not None and step % self.every:
-            return
-        decay = self.decay if step is None else min(self.decay, (1 + step) / (10 + step))
-        weights = [self._module.get_parameter(name).to(tensor.device) for name, tensor in self._averages.items()]
-        torch._foreach_lerp_(list(self._averages.values()), weights, 1 - decay**self.every)
+        decay = min(self.decay, (1 + step) / (10 + step))
+        weights: list[Tensor] = [self._module.get_parameter(name) for name in self._averages]
+        torch._foreach_lerp_(list(self._averages.values()), weights, 1 - decay)
 
     def copy_to(self, module: nn.Module) -> None:
-        """Write the averages into a module with the same parameters."""
+        """Write the averages to a module with the same parameters."""
         _write(module, self._averages)
 
     @contextmanager
     def in_place(self) -> Iterator[None]:
-        """Have the averages in the averaged module, and its own weights again afterwards."""
+        """Replace the module's weights by the averages for the duration of the block."""
         weights = {name: self._module.get_parameter(name).detach().clone() for name in self._averages}
         try:
             self.copy_to(self._module)

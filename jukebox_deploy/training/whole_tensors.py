@@ -1,4 +1,4 @@
-"""Tensors of a run as wholes, wherever their parts are: sharded ones are gathered and divided again."""
+"""Gathering of a run's tensors, which may be sharded, into whole tensors, and the reverse."""
 
 from __future__ import annotations
 
@@ -12,19 +12,19 @@ from jukebox_deploy.errors import CheckpointError
 
 
 def gather(tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
-    """Copies on the CPU, whole; all processes must call it."""
+    """Return whole copies of the tensors on the CPU; all processes must call it."""
     whole = {n: t.full_tensor() if isinstance(t, DTensor) else t for n, t in tensors.items()}
     return {name: tensor.detach().cpu().clone() for name, tensor in whole.items()}
 
 
 @torch.no_grad()
 def scatter(tensors: Mapping[str, Tensor], whole: Mapping[str, Tensor]) -> None:
-    """Fill tensors with values that `gather` gave; all processes must call it with the same values.
+    """Fill tensors with the values of whole tensors from `gather`; all processes must call it with the same values.
 
-    Raises `CheckpointError` where names or shapes differ.
+    Raises `CheckpointError` if names or shapes differ.
     """
     if unlike := sorted(set(tensors) ^ set(whole)):
-        raise CheckpointError(f"the training checkpoint belongs to another model: {unlike[0]} is in one of them only.")
+        raise CheckpointError(f"the training checkpoint belongs to another model: only one of them has {unlike[0]}.")
     for name, tensor in tensors.items():
         value = whole[name].to(tensor.device, tensor.dtype)
         if value.shape != tensor.shape:

@@ -1,6 +1,8 @@
 from __future__ import annotations
 
 import json
+import shutil
+import signal
 from collections.abc import Callable, Iterator
 from dataclasses import replace
 from pathlib import Path
@@ -13,12 +15,16 @@ import torch
 from jukebox_deploy.checkpoints.bundle import CheckpointBundle
 from jukebox_deploy.config import LabelRules
 from jukebox_deploy.errors import CheckpointError, ConfigError, DataError, TrainingError
+from jukebox_deploy.jobs.sampling_advice import SAMPLING_FILE, SamplingAdvice, bundle_advice
 from jukebox_deploy.jobs.train_job import TrainingSummary, train
 from jukebox_deploy.jobs.training import vqvae as train_vqvae
 from jukebox_deploy.jobs.training.bundle import join_bundles
+from jukebox_deploy.jobs.training.prior import PriorTraining
 from jukebox_deploy.jobs.training.request import TrainingEvent, TrainRequest
 from jukebox_deploy.models.losses import LossSettings
 from jukebox_deploy.training.settings import Cadence, OptimiserSettings, Part, RunSettings
+from jukebox_deploy.training.trainer import TrainedWeights
+from jukebox_deploy.training.workers import Workers
 
 SONGS = {
     "a.flac": ("The Tin Foxes", "Folk", "la la"),
@@ -98,6 +104,37 @@ def test_a_prior_learns_the_names_in_the_songs_labels(prior_run: TrainingSummary
     assert {"song_0.png", "song_0_song.flac", "song_0_sampled.flac"} <= names
 
 
+def test_what_held_out_songs_cost_does_not_depend_on_the_batch(songs: Path, prior_run: TrainingSummary) -> None:
+    assert prior_run.bundle is not None
+    weights = prior_run.bundle.tensors("prior_2")
+    trained = TrainedWeights({name: weights.load(name) for name in weights.infos}, {})
+    places = {"bundle": prior_run.folder.parent / "vqvae" / "bundle", "codes": prior_run.folder.parent / "top-codes"}
+    found = []
+    for batch in (1, 2, 16):
+        asked = request(Part.PRIOR, songs, prior_run.folder, **places)
+        asked = replace(asked, settings=replace(asked.settings, batch=batch, train_fraction=0.5))
+        found.append(PriorTraining(asked, Workers(), lambda event: None).assess(trained))
+    assert found[0]["bits"] > 0
+    assert found[0] == found[1] == found[2]
+
+
+@pytest.mark.parametrize("part", [Part.VQVAE, Part.PRIOR])
+def test_without_held_out_songs_there_are_no_such_metrics_and_a_warning(
+    songs: Path, vqvae_run: TrainingSummary, tmp_path: Path, part: Part
+) -> None:
+    asked = request(part, songs, tmp_path / "run", bundle=vqvae_run.folder / "bundle")
+    if part is Part.VQVAE:
+        asked = replace(asked, bundle=None)
+    events: list[TrainingEvent] = []
+    summary = train(replace(asked, settings=replace(asked.settings, train_fraction=1.0)), events.append)
+    warnings = [event.warning for event in events if event.warning]
+    assert len(warnings) == 1
+    assert warnings[0].startswith("no song is held out (3 in all)")
+    assert summary.held_out == {}
+    assert not (summary.folder / "held_out.csv").exists()
+    assert any((summary.folder / "reports" / "00000002").glob("*.flac"))
+
+
 def test_parts_that_were_trained_apart_make_one_bundle(
     songs: Path, vqvae_run: TrainingSummary, prior_run: TrainingSummary, tmp_path: Path
 ) -> None:
@@ -169,7 +206,7 @@ def test_a_run_that_becomes_longer_is_the_longer_run(songs: Path, tmp_path: Path
 def _interrupting(step: int) -> Callable[[TrainingEvent], None]:
     def listen(event: TrainingEvent) -> None:
         if event.action == "training" and event.step == step:
-            raise KeyboardInterrupt
+            signal.raise_signal(signal.SIGINT)
 
     return listen
 
@@ -182,13 +219,15 @@ def test_fine_tuning_keeps_rows_of_known_names_and_grows_tables(
     artists = ["unknown", *(f"band {n}" for n in range(20)), "the tin foxes"]
     (ids / "v3_artist_ids.txt").write_text("".join(f"{name};{n}\n" for n, name in enumerate(artists)))
     (ids / "v3_genre_ids.txt").write_text("unknown;0\nfolk;1\n")
+    advised = shutil.copytree(prior_run.folder / "bundle", tmp_path / "advised")
+    (advised / SAMPLING_FILE).write_text('{"total_seconds": 60.0}')
     tuned = train(
         request(
             Part.PRIOR,
             songs,
             tmp_path / "tuned",
             preset=None,
-            bundle=prior_run.folder / "bundle",
+            bundle=advised,
             fine_tune=True,
             vocabulary=ids,
             codes=prior_run.folder.parent / "top-codes",
@@ -206,6 +245,8 @@ def test_fine_tuning_keeps_rows_of_known_names_and_grows_tables(
     assert "began_with" not in prior_run.bundle.source
     again = join_bundles([join_bundles([tuned.bundle], tmp_path / "joined")], tmp_path / "again")
     assert again.source["parts"]["prior_2"] == tuned.bundle.source
+    # How it is best sampled goes along.
+    assert bundle_advice(again) == bundle_advice(tuned.bundle) == SamplingAdvice(total_seconds=60.0)
 
 
 @pytest.mark.parametrize(

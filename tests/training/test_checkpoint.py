@@ -59,5 +59,5 @@ def test_a_damaged_checkpoint_says_what_to_do(tmp_path: Path, damage: str) -> No
             numbers.write_text("{")
         case "other version":
             numbers.write_text(numbers.read_text().replace('"format_version": 1', '"format_version": 99'))
-    with pytest.raises(CheckpointError, match=r"Remove .*00000003 to go on from the checkpoint before it"):
+    with pytest.raises(CheckpointError, match=r"Remove .*00000003 to resume from the checkpoint before it"):
         read_snapshot(tmp_path, 3)

@@ -49,7 +49,7 @@ def test_small_errors_are_not_lost_in_long_audio():
 
 def test_the_use_of_codes_by_hand():
     use = code_use(code_counts(torch.tensor([[0, 0, 3], [5, 0, 3]]), 8))
-    assert (use.codes, use.codebook_size, use.used, use.used_share) == (6, 8, 3, 3 / 8)
+    assert (use.codes, use.codebook_size, use.used) == (6, 8, 3)
     by_hand = 1 / 2 * 1 + 1 / 3 * math.log2(3) + 1 / 6 * math.log2(6)
     assert use.entropy_bits == pytest.approx(by_hand)
     assert use.entropy_nats == pytest.approx(by_hand * math.log(2))

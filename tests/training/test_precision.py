@@ -9,12 +9,13 @@ import torch
 from torch import Tensor
 from torch.utils._python_dispatch import TorchDispatchMode
 
-from jukebox_deploy.models.bottleneck import UpdateRule, draw_candidates, squared_distances
+from jukebox_deploy.models.bottleneck import draw_candidates, squared_distances
 from jukebox_deploy.models.builders import build_prior, build_vqvae
 from jukebox_deploy.models.losses import Bandwidths, LossSettings, vqvae_loss
 from jukebox_deploy.models.prior import Prior
 from jukebox_deploy.models.prior_loss import PriorBatch, PriorLoss, prior_loss
 from jukebox_deploy.training.precision import TrainingPrecision, autocast
+from tests.models.codebook_steps import codebook_step
 from tests.models.oracle_names import load_golden
 from tests.models.oracle_priors import golden_config, our_weights, window_arrays
 from tests.training.small_runs import SAMPLES, VQVAE, audio_batch
@@ -115,7 +116,7 @@ def test_a_vqvae_is_lowered_in_its_convolutions_alone(precision):
     def step(precision: TrainingPrecision) -> tuple[float, Any, DtypesSeen]:
         draw = lambda rows, count: draw_candidates(rows, count, torch.Generator().manual_seed(1))  # noqa: E731
         with DtypesSeen() as seen, autocast(precision, CPU):
-            result = model.training_step(audio, dict.fromkeys((0, 1)), UpdateRule(), draw)
+            result = codebook_step(model, audio, dict.fromkeys((0, 1)), draw)
             loss = vqvae_loss(audio, result.reconstruction, LossSettings(), Bandwidths(0.3, 0.1, 10.0))
         return loss.total.item(), result, seen
 

@@ -24,7 +24,7 @@ RECORD = RunRecord(settings(Part.VQVAE), JukeboxConfig("small", VQVAE), songs=3,
 
 def test_a_run_that_was_begun_goes_on_only_if_asked(tmp_path: Path) -> None:
     RunFolder.begin(tmp_path / "run", RECORD, resume=False)
-    with pytest.raises(TrainingError, match="go on with it by --resume"):
+    with pytest.raises(TrainingError, match="continue it with --resume"):
         RunFolder.begin(tmp_path / "run", RECORD, resume=False)
     assert RunFolder.begin(tmp_path / "run", RECORD, resume=True).latest() is None
 
@@ -84,7 +84,7 @@ def test_a_run_may_become_longer_while_its_rate_is_full(
         (run_of(6, 2), 5, run_of(60, 2), "steps is 60, and was 6"),
         (run_of(60, 2), 5, run_of(60, 56), "optimiser is"),
         (run_of(6, 0), 6, run_of(60, 56), "steps is 60, and was 6"),
-        (run_of(6, 0), 5, run_of(4, 0), "5 steps are done, and 4 are asked for"),
+        (run_of(6, 0), 5, run_of(4, 0), "5 steps are already done, but only 4 are requested"),
     ],
 )
 def test_steps_whose_rate_was_another_are_not_taken_over(
@@ -133,7 +133,7 @@ def test_without_tensorboard_a_run_does_not_begin(tmp_path: Path, monkeypatch: p
         train(request)
     explanation = failure_of(caught.value)
     assert explanation is not None
-    assert "jukebox-deploy[train]" in explanation.message
+    assert "pip install '.[train]'" in explanation.message
     assert not (tmp_path / "run").exists()
 
 
@@ -157,5 +157,5 @@ def test_a_run_that_goes_on_puts_right_what_was_left_half_done(tmp_path: Path) -
 
 def test_a_record_that_is_damaged_is_said_to_be(tmp_path: Path) -> None:
     (tmp_path / "run.json").write_text("{}")
-    with pytest.raises(TrainingError, match=r"run\.json: not the record of a run"):
+    with pytest.raises(TrainingError, match=r"run\.json: not the record of a training run"):
         RunFolder.begin(tmp_path, RECORD, resume=True)

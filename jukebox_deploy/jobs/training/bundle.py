@@ -12,11 +12,12 @@ import torch
 from torch import Tensor
 
 from jukebox_deploy.checkpoints.bundle import BundleContents, CheckpointBundle, write_bundle
-from jukebox_deploy.checkpoints.layout import VQVAE_COMPONENT
+from jukebox_deploy.checkpoints.layout import VQVAE_COMPONENT, prior_component
 from jukebox_deploy.checkpoints.tensors import TensorInfo, TensorSource, TensorTable
 from jukebox_deploy.config import JukeboxConfig, LabelRules
 from jukebox_deploy.errors import CheckpointError
 from jukebox_deploy.files import replaced_directory
+from jukebox_deploy.jobs.sampling_advice import NO_ADVICE, SamplingAdvice, bundle_advice, joined_advice
 from jukebox_deploy.labels.vocabulary import NameLists, Vocabulary
 from jukebox_deploy.training.run_folder import RunRecord, record_numbers
 
@@ -28,17 +29,19 @@ def write_trained_bundle(
     record: RunRecord,
     vocabulary: Vocabulary | None = None,
     began_with: Mapping[str, Any] | None = None,
+    advice: SamplingAdvice = NO_ADVICE,
 ) -> CheckpointBundle:
     """Write weights by component; a bundle that a run had left before at `out` is replaced when this one is whole.
 
-    `began_with`: where the weights came from that were fine-tuned, see `component_source`.
+    `began_with`: where the weights came from that were fine-tuned, see `component_source`. `advice`: that of the
+    model that was fine-tuned.
     """
     components: dict[str, Callable[[], TensorSource]] = {
         name: partial(TensorTable, tensors) for name, tensors in weights.items()
     }
     with replaced_directory(out) as fresh:
         source = record_numbers(record) | ({} if began_with is None else {"began_with": dict(began_with)})
-        write_bundle(fresh, BundleContents(config, components, source, vocabulary or Vocabulary()))
+        write_bundle(fresh, BundleContents(config, components, source, vocabulary or Vocabulary(), advice.as_file()))
     return CheckpointBundle.open(out)
 
 
@@ -80,6 +83,7 @@ def join_bundles(
 
     Raises:
         CheckpointError: if the VQ-VAEs differ, or two bundles have the same prior.
+        SamplingError: if what a bundle says about sampling is damaged.
     """
     # Bundles of priors carry their VQ-VAE as a copy; the one that was trained as such tells how it was made.
     first = next((bundle for bundle in bundles if not bundle.config.priors), bundles[0])
@@ -100,7 +104,11 @@ def join_bundles(
         "format": "joined",
         "parts": {part: dict(component_source(bundle, part)) for part, bundle in owners.items()},
     }
-    return write_bundle(out, BundleContents(config, components, source, _common_vocabulary(bundles)))
+    advice = joined_advice(
+        config.vqvae.levels, {level: bundle_advice(owners[prior_component(level)]) for level in priors}
+    )
+    contents = BundleContents(config, components, source, _common_vocabulary(bundles), advice.as_file())
+    return write_bundle(out, contents)
 
 
 def _opener(bundle: CheckpointBundle, component: str, dtype: torch.dtype | None) -> Callable[[], TensorSource]:

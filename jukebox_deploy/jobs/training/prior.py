@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-from collections import Counter
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 
@@ -15,11 +14,13 @@ from jukebox_deploy.config import JukeboxConfig, LabelRules
 from jukebox_deploy.contract import GraphSpec
 from jukebox_deploy.data.catalogue import Catalogue
 from jukebox_deploy.data.code_cache import CodeCache, CodedSongs
-from jukebox_deploy.data.windows import CodeWindows, WindowSettings
+from jukebox_deploy.data.windows import CodeWindows, WindowBatch, WindowSettings
 from jukebox_deploy.engines.eager.engine import EagerEngine, GraphFunction
-from jukebox_deploy.errors import ConfigError, LabelError, TrainingError
+from jukebox_deploy.errors import ConfigError, DataError, LabelError, TrainingError
 from jukebox_deploy.export.graph_modules import graph_module
 from jukebox_deploy.graphs import declare_graphs
+from jukebox_deploy.jobs.evaluation.token_scoring import score_with_model
+from jukebox_deploy.jobs.sampling_advice import NO_ADVICE, bundle_advice
 from jukebox_deploy.jobs.song_codes import code_cache, encode_songs, weights_digest
 from jukebox_deploy.jobs.training.bundle import component_source, write_trained_bundle
 from jukebox_deploy.jobs.training.fine_tuning import begin_with, fit_label_tables, vocabulary_of
@@ -30,13 +31,15 @@ from jukebox_deploy.labels.vocabulary_files import read_vocabulary
 from jukebox_deploy.models.builders import build_prior
 from jukebox_deploy.models.prior import Prior
 from jukebox_deploy.presets import preset
+from jukebox_deploy.training.metrics import TokenScore
 from jukebox_deploy.training.objective import PriorObjective
 from jukebox_deploy.training.run_folder import RunRecord
 from jukebox_deploy.training.settings import Part
 from jukebox_deploy.training.trainer import TrainedWeights, Trainer
 from jukebox_deploy.training.workers import Workers
 
-_ASSESSED_BATCHES = 8
+_ASSESSED_WINDOWS = 32
+"""Held-out windows whose bits are measured; the same ones whatever the batch and the number of processes."""
 
 
 class PriorTraining:
@@ -47,10 +50,11 @@ class PriorTraining:
     def __init__(self, request: TrainRequest, workers: Workers, listen: TrainingListener) -> None:
         """Encodes the songs that are not encoded yet.
 
-        Raises `DataError`, `LabelError`, `ConfigError` for songs, labels and settings that do not fit.
+        Raises `DataError`, `LabelError`, `ConfigError`, `SamplingError` for songs, labels and settings that do not fit.
         """
         self._request, self._workers = request, workers
         self._bundle = request.open_bundle()
+        self._advice = bundle_advice(self._bundle) if request.fine_tune else NO_ADVICE
         self._songs = Songs.read(request)
         base = _base_config(request, self._bundle)
         prior = base.prior(_level(request, base))
@@ -66,6 +70,7 @@ class PriorTraining:
         self._windows = self._make_windows(
             self._coded(self._songs.trained), settings.examples(workers.count), workers.rank, workers.count
         )
+        self._held_out, self.warnings = self._held_out_windows()
         self.record = RunRecord(
             settings,
             self._config,
@@ -87,32 +92,52 @@ class PriorTraining:
         objective = PriorObjective(model, self._prior)
         return Trainer(objective, settings, self._windows.batch, self._workers)
 
-    @torch.no_grad()
-    def assess(self, trained: TrainedWeights, folder: Path) -> Mapping[str, float]:
-        """Bits per code of held-out windows, and a few windows as the model goes on by itself."""
-        model = build_prior(self._prior)
-        model.load_state_dict(dict(trained.weights))
-        songs = self._coded(self._songs.held_out if self._songs.held_out.songs else self._songs.trained)
-        write_samples(folder, self._engine(model), self._vocabulary, songs.songs, self._request.settings.seed)
-        windows = self._make_windows(songs, self._request.settings.batch).evaluation_windows()
-        objective = PriorObjective(model, self._prior)
-        sums: Counter[str] = Counter()
-        chosen = sample_indices(len(windows), _ASSESSED_BATCHES)
-        for index in chosen:
-            batch = {name: torch.from_numpy(array) for name, array in windows[int(index)].items()}
-            sums.update({name: float(value) for name, value in objective(batch, {}, 0).metrics.items()})
-        return {name: total / len(chosen) for name, total in sums.items()}
+    def assess(self, trained: TrainedWeights) -> Mapping[str, float]:
+        """Bits per code and, if the prior learns lyrics, per lyric token; each process scores some of the windows."""
+        if not self._held_out:
+            return {}
+        own = self._held_out[self._workers.rank :: self._workers.count]
+        score = score_with_model(self._filled(trained), self._prior, own, lambda done, total: None)
+        lyrics = score.lyrics or TokenScore()
+        counted = [score.music.bits, score.music.tokens, lyrics.bits, lyrics.tokens]
+        sums = self._workers.sum(torch.tensor(counted, dtype=torch.float64, device=self._workers.device))
+        bits, tokens, lyric_bits, lyric_tokens = sums.tolist()
+        return {"bits": bits / tokens} | ({"lyric_bits": lyric_bits / lyric_tokens} if lyric_tokens else {})
+
+    def show(self, trained: TrainedWeights, folder: Path) -> None:
+        """Sample a few windows with the labels of songs."""
+        songs = self._coded(self._songs.shown).songs
+        engine = self._engine(self._filled(trained), self._workers.device)
+        write_samples(folder, engine, self._vocabulary, songs, self._request.settings.seed)
 
     def write_bundle(self, trained: TrainedWeights, out: Path) -> CheckpointBundle:
         """See `TrainingPart`."""
         vqvae, own = self._bundle.tensors(VQVAE_COMPONENT), prior_component(self._prior.level)
         weights = {VQVAE_COMPONENT: {name: vqvae.load(name) for name in vqvae.infos}, own: dict(trained.weights)}
         began_with = component_source(self._bundle, own) if self._request.fine_tune else None
-        return write_trained_bundle(out, self._config, weights, self.record, self._vocabulary, began_with)
+        names = self._vocabulary
+        return write_trained_bundle(out, self._config, weights, self.record, names, began_with, self._advice)
 
-    def _engine(self, model: Prior | None = None) -> EagerEngine:
+    def _filled(self, trained: TrainedWeights) -> Prior:
+        """A prior with trained weights, on this process's device."""
+        model = build_prior(self._prior)
+        model.load_state_dict(dict(trained.weights))
+        return model.to(self._workers.device)
+
+    def _held_out_windows(self) -> tuple[Sequence[WindowBatch], tuple[str, ...]]:
+        """Some windows of the held-out songs, one in each batch, and warnings."""
+        if not self._songs.held_out.songs:
+            return (), self._songs.warnings
+        try:
+            windows = self._make_windows(self._coded(self._songs.held_out), 1).evaluation_windows()
+        except DataError as error:  # for instance, all are too short
+            return (), (f"there are no held-out metrics: {error}",)
+        return [windows[index] for index in sample_indices(len(windows), _ASSESSED_WINDOWS).tolist()], ()
+
+    def _engine(self, model: Prior | None = None, device: torch.device | None = None) -> EagerEngine:
         """The VQ-VAE of the bundle, and the prior as it stands, behind the contract of engines."""
-        vqvae = self._bundle.load_vqvae()
+        place = device or torch.device("cpu")
+        vqvae = self._bundle.load_vqvae().to(place)
         config = self._config if model is not None else replace(self._config, priors=())
 
         def open_graph(spec: GraphSpec) -> GraphFunction:
@@ -120,7 +145,7 @@ class PriorTraining:
             assert part is not None
             return graph_module(spec, part)
 
-        return EagerEngine(config, declare_graphs(config), open_graph)
+        return EagerEngine(config, declare_graphs(config), open_graph, str(place))
 
     def _open_cache(self) -> CodeCache:
         folder = self._request.codes or self._request.out.with_name(f"{self._request.out.name}-codes")

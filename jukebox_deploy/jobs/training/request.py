@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
-import json
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -12,7 +10,7 @@ from typing import Protocol
 import numpy as np
 
 from jukebox_deploy.checkpoints.bundle import CheckpointBundle
-from jukebox_deploy.data.catalogue import Catalogue, CatalogueFilters, read_catalogue
+from jukebox_deploy.data.catalogue import Catalogue, CatalogueFilters, read_catalogue, songs_digest
 from jukebox_deploy.errors import TrainingError
 from jukebox_deploy.training.run_folder import RunRecord
 from jukebox_deploy.training.settings import Cadence, RunSettings
@@ -58,13 +56,23 @@ class Songs:
 
     @property
     def digest(self) -> str:
-        """What the songs are: changes with their names, lengths and labels."""
-        rows = [
-            [song.name, song.samples, song.sample_rate, song.artist, list(song.genres), song.lyrics]
-            for catalogue in (self.trained, self.held_out)
-            for song in catalogue.songs
-        ]
-        return hashlib.sha256(json.dumps(rows).encode()).hexdigest()
+        """What the songs are, see `songs_digest`: those that are trained on, then those held out."""
+        return songs_digest([*self.trained.songs, *self.held_out.songs])
+
+    @property
+    def shown(self) -> Catalogue:
+        """The songs that reports are about: those held out, or those trained on if none are held out."""
+        return self.held_out if self.held_out.songs else self.trained
+
+    @property
+    def warnings(self) -> tuple[str, ...]:
+        """A warning if no songs are held out."""
+        if self.held_out.songs:
+            return ()
+        return (
+            f"no song is held out ({len(self.trained.songs)} in all), so there are no held-out metrics, and reports "
+            "are about songs that are trained on. Give more songs or a train fraction below 1.",
+        )
 
 
 class TrainingPart(Protocol):
@@ -73,12 +81,16 @@ class TrainingPart(Protocol):
     record: RunRecord
     examples: str  # what a batch's examples consist of: "samples" or "codes"
     example_length: int  # of these
+    warnings: tuple[str, ...]  # sentences for the user, before training begins
 
     def trainer(self) -> Trainer:
         """A trainer with fresh weights, or those that fine-tuning begins with."""
 
-    def assess(self, trained: TrainedWeights, folder: Path) -> Mapping[str, float]:
-        """Metrics of held-out songs; sounds and pictures go to the folder."""
+    def assess(self, trained: TrainedWeights) -> Mapping[str, float]:
+        """Compute metrics of held-out songs, none if there are no such songs; all processes must call it."""
+
+    def show(self, trained: TrainedWeights, folder: Path) -> None:
+        """Write sounds and pictures to a folder; only the first process calls it, and it may take long."""
 
     def write_bundle(self, trained: TrainedWeights, out: Path) -> CheckpointBundle:
         """Write a checkpoint bundle; one that is there is replaced."""
@@ -88,10 +100,11 @@ class TrainingPart(Protocol):
 class TrainingEvent:
     """Where a run is; shown to people."""
 
-    action: str  # "training", "assessing", "saving", …
+    action: str  # "training", "assessing", "saving", …, "warning"
     step: int
     steps: int
     numbers: Mapping[str, float] = field(default_factory=dict)
+    warning: str = ""  # a sentence, only of the action "warning"
 
 
 TrainingListener = Callable[[TrainingEvent], None]

@@ -50,6 +50,7 @@ class VQVAETraining:
         """Raises `DataError` for songs, `ConfigError` for settings that do not fit."""
         self._request, self._workers = request, workers
         self._songs = Songs.read(request)
+        self.warnings = self._songs.warnings
         start = request.open_bundle() if request.fine_tune else None
         model = start.config if start else preset(_required(request.preset))
         self._config = JukeboxConfig(model.name, model.vqvae)
@@ -99,23 +100,28 @@ class VQVAETraining:
         return vqvae
 
     @torch.no_grad()
-    def assess(self, trained: TrainedWeights, folder: Path) -> Mapping[str, float]:
-        """SNR and spectral convergence of each level, and the first few crops as sound and as pictures."""
-        songs = self._songs.held_out if self._songs.held_out.songs else self._songs.trained
-        length = self._whole_codes(min(_ASSESSED_SECONDS, min(song.seconds for song in songs.songs)))
-        audio = torch.from_numpy(self._make_crops(songs, length, _ASSESSED_CROPS, 0, 1).batch(0))
-        model = self._filled(trained)
-        levels = range(self._config.vqvae.levels)
-        codes = [model.encode(audio, level) for level in levels]
-        reconstructions = [model.decode(codes[level], level) for level in levels]
-        for crop in range(_HEARD):
-            sounds = {"original": audio[crop, 0], **{f"level {i}": r[crop, 0] for i, r in enumerate(reconstructions)}}
-            write_sounds(folder, f"crop_{crop}", {n: s.numpy() for n, s in sounds.items()}, self._rate)
-        return {
-            f"{name}_{level}": value
-            for level in levels
-            for name, value in _metrics(audio, reconstructions[level], codes[level], self._config).items()
-        }
+    def assess(self, trained: TrainedWeights) -> Mapping[str, float]:
+        """SNR, spectral convergence and code use of each level; all processes compute the same."""
+        if not self._songs.held_out.songs:
+            return {}
+        audio, model = self._shown_audio(), self._filled(trained).to(self._workers.device)
+        metrics: dict[str, float] = {}
+        for level in range(self._config.vqvae.levels):
+            codes = model.encode(audio, level)
+            found = _metrics(audio, model.decode(codes, level), codes, self._config)
+            metrics |= {f"{name}_{level}": value for name, value in found.items()}
+        return metrics
+
+    @torch.no_grad()
+    def show(self, trained: TrainedWeights, folder: Path) -> None:
+        """The first few crops, and their reconstructions by each level."""
+        audio, model = self._shown_audio()[:_HEARD], self._filled(trained).to(self._workers.device)
+        sounds = {"original": audio}
+        for level in range(self._config.vqvae.levels):
+            sounds[f"level {level}"] = model.decode(model.encode(audio, level), level)
+        for crop in range(len(audio)):
+            heard = {name: sound[crop, 0].cpu().numpy() for name, sound in sounds.items()}
+            write_sounds(folder, f"crop_{crop}", heard, self._rate)
 
     def write_bundle(self, trained: TrainedWeights, out: Path) -> CheckpointBundle:
         """See `TrainingPart`."""
@@ -129,6 +135,13 @@ class VQVAETraining:
 
     def _batch(self, number: int) -> dict[str, np.ndarray]:
         return {"audio": self._crops.batch(number)}
+
+    def _shown_audio(self) -> Tensor:
+        """Crops of the songs that reports are about, `[B, 1, T]`, on this process's device."""
+        songs = self._songs.shown
+        length = self._whole_codes(min(_ASSESSED_SECONDS, min(song.seconds for song in songs.songs)))
+        crops = self._make_crops(songs, length, _ASSESSED_CROPS, 0, 1).batch(0)
+        return torch.from_numpy(crops).to(self._workers.device)
 
     def _make_crops(self, songs: Catalogue, length: int, batch: int, rank: int, workers: int) -> AudioCrops:
         run = self._request.settings
