@@ -1,4 +1,4 @@
-"""`jukebox-deploy evaluate`: how well a model keeps and predicts songs, and what precisions cost it."""
+"""`jukebox-deploy evaluate`: measure how well a model reconstructs and predicts songs, in several precisions."""
 
 from __future__ import annotations
 
@@ -9,6 +9,7 @@ import click
 
 from jukebox_deploy.cli.options import PATH, give_report, report_options, song_options, threads_option
 from jukebox_deploy.cli.progress import progress_bars
+from jukebox_deploy.cli.recorded_command import RecordedCommand, measurement_header
 from jukebox_deploy.cli.tables import output_console, plain_table
 
 if TYPE_CHECKING:
@@ -17,27 +18,34 @@ if TYPE_CHECKING:
     from jukebox_deploy.jobs.evaluate_job import BundleResult, Evaluation, PriorResult
 
 
-@click.command()
+@click.command(cls=RecordedCommand)
 @click.argument("bundles", metavar="BUNDLE...", nargs=-1, required=True, type=PATH)
 @song_options
 @click.option(
     "--against",
     metavar="CHECKPOINT",
     type=PATH,
-    help="Put this checkpoint bundle first, and compare the others with it.",
+    help="Checkpoint bundle to compare all BUNDLEs with. [default: the first BUNDLE]",
 )
 @click.option(
-    "--held-out/--all", default=True, show_default=True, help="Only songs that training left out, or all of them."
+    "--held-out/--all",
+    default=True,
+    show_default=True,
+    help="Evaluate only on songs held out from training, or on all songs.",
 )
 @click.option(
-    "--train-fraction", type=float, default=0.9, show_default=True, help="Of the songs, as it was given to training."
+    "--train-fraction",
+    type=float,
+    default=0.9,
+    show_default=True,
+    help="Share of songs used for training, as given to `train`.",
 )
 @click.option(
     "--windows",
     type=click.IntRange(min=1),
     default=32,
     show_default=True,
-    help="For each prior, spread over the songs.",
+    help="Number of windows per prior, spread over the songs.",
 )
 @click.option(
     "--songs",
@@ -45,25 +53,30 @@ if TYPE_CHECKING:
     type=click.IntRange(min=1),
     default=8,
     show_default=True,
-    help="That windows are taken from; they have to be encoded.",
+    help="Number of songs that the windows are taken from; each has to be encoded.",
 )
 @click.option(
     "--seconds",
     type=click.FloatRange(min=0, min_open=True),
     default=60.0,
     show_default=True,
-    help="Of sound for each level of the VQ-VAE, spread over the songs.",
+    help="Seconds of sound per level of the VQ-VAE, spread over the songs.",
 )
-@click.option("--codes", type=PATH, metavar="DIR", help="Keep encoded songs here; those of `train` are found.")
+@click.option(
+    "--codes",
+    type=PATH,
+    metavar="DIR",
+    help="Folder that keeps encoded songs, for instance the one used by `train`. [default: a temporary folder]",
+)
 @threads_option
 @report_options
 def command(bundles: tuple[Path, ...], against: Path | None, out: Path | None, as_json: bool, **choices: Any) -> None:
-    """Measure BUNDLE, a checkpoint bundle or an engine bundle, on songs.
+    """Measure how well BUNDLE, a checkpoint bundle or an engine bundle, models songs.
 
-    Of the VQ-VAE: how much of the sound each level keeps, and how evenly codes are used. Of the priors: bits per token
-    when each token is told before the next is predicted. Of several bundles of one checkpoint, such as exports in other
-    precisions, the others are compared with the first, and those that need more than 1 % more bits are marked. Steps
-    must have been exported without --no-logits.
+    For each level of the VQ-VAE: how well it reconstructs sound, and how evenly codes are used. For each prior: bits
+    per token with teacher forcing. Several BUNDLEs must come from the same checkpoint, for instance exports in
+    different precisions; each is compared with the first, and those that need over 1 % more bits are marked. Step
+    graphs must have logits (exported without --no-logits).
     """
     from jukebox_deploy.jobs.evaluate_job import EvaluationRequest, evaluate
     from jukebox_deploy.jobs.evaluation.data import DataChoice
@@ -73,7 +86,8 @@ def command(bundles: tuple[Path, ...], against: Path | None, out: Path | None, a
     request = EvaluationRequest(everything, DataChoice(data, **choices), codes, threads)
     with progress_bars() as show:
         evaluation = evaluate(request, show)
-    give_report(evaluation.to_json(), out, as_json, lambda: _print_evaluation(evaluation))
+    document = {**measurement_header(), **evaluation.to_json()}
+    give_report(document, out, as_json, lambda: _print_evaluation(evaluation))
 
 
 def _print_evaluation(evaluation: Evaluation) -> None:
@@ -110,6 +124,9 @@ def _prior_table(evaluation: Evaluation, level: int) -> Table:
     for bundle, result in results:
         facts = (bundle.bundle, bundle.backend, bundle.precision, bundle.weights)
         table.add_row(*facts, *_numbers(evaluation, bundle, result))
+    if (known := evaluation.frequency_score(level)) is not None:
+        counted = f"frequencies of {known.codes} codes in {known.songs} songs, without a window's own song"
+        table.add_row(counted, "", "", "", f"{known.score.bits_per_token:.4f}", "", f"{known.score.top1:.1%}", "", "")
     return table
 
 
@@ -130,5 +147,5 @@ def _numbers(evaluation: Evaluation, bundle: BundleResult, result: PriorResult) 
 
 
 def _signed(cost: float) -> str:
-    """A share as percent with its sign; nothing is nothing more, not less."""
+    """Format a share as a signed percentage; a cost that rounds to zero is +0.00%."""
     return f"{round(cost, 4) + 0.0:+.2%}"

@@ -1,4 +1,4 @@
-"""`jukebox-deploy evaluate-songs`: is what a model sings what was asked for?"""
+"""`jukebox-deploy evaluate-songs`: do sampled songs sound like the artists and genres they were sampled for?"""
 
 from __future__ import annotations
 
@@ -9,68 +9,97 @@ import click
 
 from jukebox_deploy.cli.options import FILE, PATH, give_report, report_options, threads_option
 from jukebox_deploy.cli.progress import progress_bars
+from jukebox_deploy.cli.recorded_command import RecordedCommand, measurement_header
 from jukebox_deploy.cli.tables import output_console, plain_table
 
 if TYPE_CHECKING:
     from rich.table import Table
 
-    from jukebox_deploy.engine import Engine
-    from jukebox_deploy.jobs.samples.quality import SampleQuality
+    from jukebox_deploy.jobs.evaluation.bundles import EvaluatedBundle
+    from jukebox_deploy.jobs.samples.quality import JudgeRequest, SampleQuality
     from jukebox_deploy.jobs.samples.scale_shares import MeanShare
 
 
-@click.command()
+@click.command(cls=RecordedCommand)
 @click.argument("songs", metavar="SONGS_DIR", type=PATH)
-@click.option("--data", required=True, metavar="CORPUS", type=PATH, help="Songs that artists and genres are known by.")
+@click.option(
+    "--data",
+    required=True,
+    metavar="CORPUS",
+    type=PATH,
+    help="Folder of labelled songs from which to learn artists and genres; see `data check`.",
+)
 @click.option(
     "--level",
     "levels",
     type=click.IntRange(min=0),
     multiple=True,
-    help="Judge level_N.wav; may be given again. [default: all that there are]",
+    help="Evaluate level_N.wav; may be repeated. [default: all levels that have sound files]",
 )
 @click.option(
-    "--clips", type=click.IntRange(min=2), default=600, show_default=True, help="Of the corpus, to learn from; about."
+    "--clips",
+    type=click.IntRange(min=2),
+    default=600,
+    show_default=True,
+    help="Approximate number of corpus clips to learn from.",
 )
 @click.option(
     "--codec",
     type=PATH,
     metavar="BUNDLE",
-    help="Send the corpus through the VQ-VAE of this bundle first, as samples come out of one.",
+    help="First encode and decode the corpus with the VQ-VAE of this bundle, so that it has the same artefacts as "
+    "the samples.",
 )
 @click.option(
     "--plot",
     type=FILE,
     metavar="FILE",
-    help="Draw samples beside the corpus, and what was heard, into this PNG file; several levels get one each.",
+    help="Write a PNG with spectrograms of samples and corpus, and with confusion matrices; one file per level.",
 )
 @threads_option
 @report_options
 def command(songs: Path, data: Path, plot: Path | None, out: Path | None, as_json: bool, **choices: Any) -> None:
-    """Judge the songs in SONGS_DIR, made by `jukebox-deploy sample` with names of CORPUS.
+    """Check whether the songs in SONGS_DIR, sampled with artists and genres of CORPUS, sound like these.
 
-    Classifiers learn artists and genres from clips of the corpus that are as long as the samples, and are asked what
-    they hear. For genres of a synthesized corpus, the share of energy on the genre's scale is measured as well.
+    Classifiers are trained on clips of the corpus, as long as the samples, and predict the artist and genre of each
+    sample. For genres of a synthesized corpus, the share of energy on the genre's musical scale is measured as well.
     """
     from jukebox_deploy.jobs.samples.quality import JudgeRequest, judge_samples
 
     codec = _open_codec(choices["codec"], choices["threads"])
     threads = {"threads": choices["threads"]} if choices["threads"] else {}
-    request = JudgeRequest(songs, data, choices["levels"], choices["clips"], codec, **threads)
+    engine = None if codec is None else codec.engine
+    request = JudgeRequest(songs, data, choices["levels"], choices["clips"], engine, **threads)
     with progress_bars() as show:
         judged = judge_samples(request, show)
-    document = {"songs": str(songs), "corpus": str(data), "levels": [quality.to_json() for quality in judged]}
+    document = _document(request, codec, judged)
     pictures = _draw(plot, judged)
     give_report(document, out, as_json, lambda: _print_judged(judged, pictures))
 
 
-def _open_codec(folder: Path | None, threads: int | None) -> Engine | None:
+def _document(
+    request: JudgeRequest, codec: EvaluatedBundle | None, judged: tuple[SampleQuality, ...]
+) -> dict[str, Any]:
+    """Return the report as plain data: samples, corpus, codec and results."""
+    from jukebox_deploy.jobs.samples.song_clips import sampled_by
+
+    return {
+        **measurement_header(),
+        "songs": str(request.songs),
+        "sampled_by": [{"checkpoint": one.checkpoint, "engine": one.engine} for one in sampled_by(request.songs)],
+        "corpus": str(request.corpus),
+        "codec": None if codec is None else {"bundle": str(codec.folder), "checkpoint": codec.checkpoint},
+        "levels": [quality.to_json() for quality in judged],
+    }
+
+
+def _open_codec(folder: Path | None, threads: int | None) -> EvaluatedBundle | None:
     if folder is None:
         return None
     from jukebox_deploy.jobs.evaluation.bundles import open_evaluated
 
     (bundle,) = open_evaluated([folder], threads)
-    return bundle.engine
+    return bundle
 
 
 def _draw(plot: Path | None, judged: tuple[SampleQuality, ...]) -> list[Path]:
@@ -95,23 +124,26 @@ def _print_judged(judged: tuple[SampleQuality, ...], pictures: list[Path]) -> No
             f"{len(corpus)} clips of {len({clip.song for clip in corpus})} songs"
         )
         console.print(_table(quality))
+        for note in quality.notes:
+            console.print(f"{note}.", markup=False, soft_wrap=True)
     for path in pictures:
         console.print(f"{path}: pictures", markup=False, soft_wrap=True)
 
 
 def _table(quality: SampleQuality) -> Table:
-    numbers = ("samples", "found", "95 %", "chance", "corpus")
+    numbers = ("samples", "found", "95 %", "chance", "p", "corpus")
     table = plain_table("", *numbers, right=numbers)
     for entry in quality.recognitions:
         interval = f"{entry.interval.low:.1%} to {entry.interval.high:.1%}"
-        shares = (f"{entry.accuracy:.1%}", interval, f"{entry.chance:.1%}", f"{entry.corpus_accuracy:.1%}")
+        by_chance = (f"{entry.chance:.1%}", "" if entry.p_value is None else f"{entry.p_value:.2g}")
+        shares = (f"{entry.accuracy:.1%}", interval, *by_chance, f"{entry.corpus_accuracy:.1%}")
         table.add_row(f"{entry.kind} is heard", str(entry.samples), *shares)
     if (scale := quality.scale) is not None:
         count, noise = str(scale.samples), f"{scale.noise:.1%} to {scale.random:.1%}"
-        table.add_row("energy on the genre's scale", count, *_share(scale.asked), noise, f"{scale.corpus:.1%}")
-        table.add_row("on those of other genres", count, *_share(scale.others), "", f"{scale.corpus_others:.1%}")
+        table.add_row("energy on the genre's scale", count, *_share(scale.asked), noise, "", f"{scale.corpus:.1%}")
+        table.add_row("on those of other genres", count, *_share(scale.others), "", "", f"{scale.corpus_others:.1%}")
         margin = f"{scale.corpus - scale.corpus_others:.1%}"
-        table.add_row("the difference", count, *_share(scale.margin), "0.0%", margin)
+        table.add_row("the difference", count, *_share(scale.margin), "0.0%", "", margin)
     return table
 
 

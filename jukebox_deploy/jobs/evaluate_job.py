@@ -1,7 +1,7 @@
-"""Evaluation: how well a VQ-VAE keeps songs, and how well priors predict them, on songs they were not trained on.
+"""Evaluation: measure how well a VQ-VAE reconstructs held-out songs, and how well priors predict them.
 
-Several bundles of one checkpoint are scored on the same windows: what a precision or quantised weights cost is the
-difference in bits per token.
+Several bundles of one checkpoint are scored on the same windows; the difference in bits per token is the cost of a
+precision or of quantised weights.
 """
 
 from __future__ import annotations
@@ -15,10 +15,11 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-from jukebox_deploy.contract import GraphKind
-from jukebox_deploy.data.catalogue import Catalogue
+from jukebox_deploy.contract import VQVAE_GRAPHS, GraphKind, graph_name
+from jukebox_deploy.data.catalogue import Catalogue, songs_digest
 from jukebox_deploy.errors import EngineError
 from jukebox_deploy.jobs.evaluation.bundles import EvaluatedBundle, open_evaluated
+from jukebox_deploy.jobs.evaluation.code_frequencies import FrequencyScore
 from jukebox_deploy.jobs.evaluation.data import (
     DataChoice,
     PriorWindows,
@@ -32,25 +33,25 @@ from jukebox_deploy.jobs.song_codes import code_cache, encode_songs
 from jukebox_deploy.training.metrics import TokenScore
 
 ACCEPTED_COST = 0.01
-"""Share of bits per token that a bundle may need more than the first one without being marked."""
+"""Relative increase in bits per token over the first bundle above which a bundle is marked as costly."""
 
 Listener = Callable[[str, float, float], None]
-"""Gets what is being done, how much of it is done, and how much there is."""
+"""Called with the name of an activity, the amount done and the total."""
 
 
 @dataclass(frozen=True)
 class EvaluationRequest:
-    """What to evaluate on what."""
+    """The bundles to evaluate, and the data to evaluate them on."""
 
-    bundles: tuple[Path, ...]  # checkpoints or engines; the others are compared with the first
+    bundles: tuple[Path, ...]  # checkpoint or engine bundles; all are compared with the first
     data: DataChoice
-    codes: Path | None = None  # folder of songs that were encoded; default: a temporary one
-    threads: int | None = None  # of the CPU; default: as many as pay
+    codes: Path | None = None  # folder that keeps encoded songs; default: a temporary one
+    threads: int | None = None  # CPU threads; default: as many as speed it up
 
 
 @dataclass(frozen=True)
 class PriorResult:
-    """What a bundle made of the windows of one prior."""
+    """The score of a bundle on the windows of one prior."""
 
     level: int
     windows: int
@@ -68,13 +69,14 @@ class PriorResult:
 
 @dataclass(frozen=True)
 class BundleResult:
-    """What a bundle made of all windows."""
+    """The scores of a bundle for all priors."""
 
     bundle: str
     backend: str
     precision: str
     weights: str
     priors: tuple[PriorResult, ...]
+    checkpoint: str = ""  # its fingerprint
 
     def prior(self, level: int) -> PriorResult | None:
         """The result for a level, if the bundle has that prior."""
@@ -83,43 +85,55 @@ class BundleResult:
 
 @dataclass(frozen=True)
 class Evaluation:
-    """All results."""
+    """The results of an evaluation."""
 
     data: DataChoice
-    songs: int  # that there are to evaluate on
-    levels: tuple[LevelQuality, ...]  # of the first bundle's VQ-VAE; none if it cannot decode
+    songs: int  # number of songs available for evaluation
+    levels: tuple[LevelQuality, ...]  # of the first bundle's VQ-VAE; empty if it cannot decode
     bundles: tuple[BundleResult, ...]
     notes: tuple[str, ...] = ()  # on songs and their labels
+    songs_digest: str = ""  # see `songs_digest`
+    by_frequency: tuple[FrequencyScore, ...] = ()  # baseline that the priors have to beat, by level
+
+    def frequency_score(self, level: int) -> FrequencyScore | None:
+        """Return the score of predicting codes by frequency alone at a level; `None` if there is only one song."""
+        return next((entry for entry in self.by_frequency if entry.level == level), None)
 
     def cost(self, bundle: BundleResult, level: int) -> float | None:
-        """Share of bits per token that a bundle needs more than the first; `None` if one of them has no score."""
+        """Return the relative increase in bits per token over the first bundle; `None` if either has no score."""
         first, other = self.bundles[0].prior(level), bundle.prior(level)
         if first is None or other is None or first.score is None or other.score is None:
             return None
         return other.score.music.bits_per_token / first.score.music.bits_per_token - 1
 
     def is_costly(self, bundle: BundleResult, level: int) -> bool:
-        """Whether that is more than `ACCEPTED_COST`, or no number at all."""
+        """Whether the cost exceeds `ACCEPTED_COST` or is NaN."""
         cost = self.cost(bundle, level)
         return cost is not None and not cost <= ACCEPTED_COST
 
     def to_json(self) -> dict[str, Any]:
-        """Plain data; numbers that JSON lacks are null."""
+        """Return plain data; infinities and NaN become null."""
         choice = self.data
         return {
             "data": str(choice.folder),
             "held_out": choice.held_out,
             "train_fraction": choice.train_fraction if choice.held_out else None,
             "songs": self.songs,
+            "songs_digest": self.songs_digest,
+            "seconds": choice.seconds,
+            "windows": choice.windows,
+            "coded_songs": min(choice.coded_songs, self.songs),
             "notes": list(self.notes),
             "accepted_cost": ACCEPTED_COST,
             "levels": [_finite(level.to_json()) for level in self.levels],
+            "by_frequency": [entry.to_json() for entry in self.by_frequency],
             "bundles": [self._bundle_to_json(bundle) for bundle in self.bundles],
         }
 
     def _bundle_to_json(self, bundle: BundleResult) -> dict[str, Any]:
         return {
             "bundle": bundle.bundle,
+            "checkpoint": bundle.checkpoint,
             "backend": bundle.backend,
             "precision": bundle.precision,
             "weights": bundle.weights,
@@ -137,10 +151,10 @@ class Evaluation:
 
 
 def evaluate(request: EvaluationRequest, listen: Listener = lambda what, done, total: None) -> Evaluation:
-    """Evaluate bundles; what cannot run on this machine is listed with the reason.
+    """Evaluate bundles; those that cannot run on this machine are listed with the reason.
 
     Raises:
-        CheckpointError, EngineError: for bundles that are none, or come from different checkpoints.
+        CheckpointError, EngineError: for folders that are not bundles, or bundles from different checkpoints.
         DataError, LabelError, AudioError: for songs and labels that do not fit the model.
     """
     bundles = open_evaluated(request.bundles, request.threads)
@@ -151,7 +165,9 @@ def evaluate(request: EvaluationRequest, listen: Listener = lambda what, done, t
     results = tuple(_result(bundle, windows, listen) for bundle in bundles)
     left_out = [f"{file.name} is left out: {file.reason}" for file in songs.skipped]
     notes = dict.fromkeys([*left_out, *(note for entry in windows.values() for note in entry.notes)])
-    return Evaluation(request.data, len(songs.songs), levels, results, tuple(notes))
+    by_frequency = tuple(entry.by_frequency for entry in windows.values() if entry.by_frequency is not None)
+    digest = songs_digest(songs.songs)
+    return Evaluation(request.data, len(songs.songs), levels, results, tuple(notes), digest, by_frequency)
 
 
 def _require_one_checkpoint(bundles: Sequence[EvaluatedBundle]) -> None:
@@ -159,16 +175,15 @@ def _require_one_checkpoint(bundles: Sequence[EvaluatedBundle]) -> None:
         if bundle.checkpoint != bundles[0].checkpoint:
             raise EngineError(
                 f"{bundle.folder} comes from the checkpoint {bundle.checkpoint[:12]}…, {bundles[0].folder} from "
-                f"{bundles[0].checkpoint[:12]}…; codes of one mean nothing to the other. Evaluate them one by one."
+                f"{bundles[0].checkpoint[:12]}…; their codes are not comparable. Evaluate them one by one."
             )
 
 
 def _levels(bundle: EvaluatedBundle, songs: Catalogue, seconds: float, listen: Listener) -> Iterator[LevelQuality]:
     """Measure the levels that the bundle can encode and decode."""
     graphs = bundle.engine.graphs
-    kinds = (GraphKind.VQVAE_ENCODE, GraphKind.VQVAE_DECODE)
     for level in range(bundle.config.vqvae.levels):
-        if any(f"{kind}_{level}" not in graphs for kind in kinds):
+        if any(graph_name(kind, level) not in graphs for kind in VQVAE_GRAPHS):
             continue
         measurement, done = LevelMeasurement(bundle.engine, level), 0.0
         for audio in pieces_of_sound(songs, bundle.config, seconds):
@@ -181,7 +196,7 @@ def _levels(bundle: EvaluatedBundle, songs: Catalogue, seconds: float, listen: L
 def _windows(
     request: EvaluationRequest, bundles: Sequence[EvaluatedBundle], songs: Catalogue, listen: Listener
 ) -> dict[int, PriorWindows]:
-    """Windows for every prior that one of the bundles has; read into memory."""
+    """Read windows into memory, for every prior that any of the bundles has."""
     first, count = bundles[0], request.data.windows
     levels = sorted({prior.level for bundle in bundles for prior in bundle.config.priors})
     if not levels:
@@ -195,7 +210,7 @@ def _windows(
 
 
 def _require_encoder(bundle: EvaluatedBundle) -> None:
-    names = [f"{GraphKind.VQVAE_ENCODE}_{level}" for level in range(bundle.config.vqvae.levels)]
+    names = [graph_name(GraphKind.VQVAE_ENCODE, level) for level in range(bundle.config.vqvae.levels)]
     if missing := [name for name in names if name not in bundle.engine.graphs]:
         raise EngineError(
             f"{bundle.folder} has no {', '.join(missing)} to encode songs with; add its checkpoint with --against."
@@ -221,7 +236,8 @@ def _result(bundle: EvaluatedBundle, windows: dict[int, PriorWindows], listen: L
         return PriorResult(level, len(windows[level].batches), found)
 
     priors = tuple(score(prior.level) for prior in bundle.config.priors)
-    return BundleResult(str(bundle.folder), bundle.backend, bundle.precision, bundle.weights, priors)
+    kind = (bundle.backend, bundle.precision, bundle.weights)
+    return BundleResult(str(bundle.folder), *kind, priors, bundle.checkpoint)
 
 
 def _score_to_json(score: TokenScore) -> dict[str, Any]:
@@ -229,7 +245,7 @@ def _score_to_json(score: TokenScore) -> dict[str, Any]:
 
 
 def _finite(data: dict[str, Any]) -> dict[str, Any]:
-    """The same with null for numbers that JSON lacks."""
+    """Return the data with `None` in place of infinities and NaN, which JSON lacks."""
     return {
         name: _finite(value)
         if isinstance(value, dict)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import math
+from datetime import datetime
 from pathlib import Path
 
 import pytest
@@ -38,7 +39,8 @@ def run(*arguments):
 def test_sound_codes_and_priors_have_their_tables(checkpoint, songs):
     result = run(checkpoint, "--data", songs, "--all")
     assert result.exit_code == 0, result.output
-    for part in (f"{songs}: 6 songs", "VQ-VAE", "perplexity", "prior 0, 5 windows", "lyrics, bits/token", "PyTorch"):
+    parts = (f"{songs}: 6 songs", "VQ-VAE", "perplexity", "prior 0, 5 windows", "lyrics, bits/token", "PyTorch")
+    for part in (*parts, "codes in 6 songs"):
         assert part in result.stdout
 
 
@@ -52,6 +54,15 @@ def test_json_is_one_document_and_the_file_has_the_same(checkpoint, songs, tmp_p
     assert 0 < document["songs"] < 6
     assert [prior["level"] for bundle in document["bundles"] for prior in bundle["priors"]] == [0]
     assert json.loads(out.read_text()) == document
+
+
+def test_json_begins_with_how_it_was_made(checkpoint, songs):
+    document = json.loads(run(checkpoint, "--data", songs, "--all", "--json").stdout)
+    assert list(document)[:3] == ["command", "date", "machine"]
+    assert document["command"].endswith(f"evaluate {checkpoint} --data {songs} --all --json --windows 5 --seconds 0.5")
+    assert datetime.fromisoformat(document["date"]).tzinfo is not None
+    assert document["machine"]["packages"]["torch"]
+    assert {"processor", "cores", "python", "gpus"} <= set(document["machine"])
 
 
 @pytest.mark.parametrize("threads", [1, 3])

@@ -8,6 +8,7 @@ import pytest
 from click.testing import CliRunner
 
 from jukebox_deploy.cli.main import cli
+from jukebox_deploy.data.catalogue import read_catalogue, songs_digest
 from jukebox_deploy.data.synthesis.performance import perform
 from tests.data.short_songs import RATE
 from tests.jobs.sampled_songs import ARTISTS, GENRES, refrain, write_corpus, write_song
@@ -53,6 +54,12 @@ def test_json_is_one_document_and_the_file_has_the_same(songs, corpus, tmp_path)
     assert {entry["kind"] for entry in document["levels"][0]["recognitions"]} == {"artist", "genre"}
     assert json.loads(out.read_text()) == document
     assert plot.read_bytes().startswith(b"\x89PNG")
+    assert list(document)[:3] == ["command", "date", "machine"]
+    assert f"evaluate-songs {songs} --data {corpus} --level 2" in document["command"]
+    assert document["machine"]["packages"]["numpy"]
+    assert document["sampled_by"] == [{"checkpoint": "checkpoint", "engine": "engine"}]
+    assert document["codec"] is None
+    assert document["levels"][0]["corpus_digest"] == songs_digest(read_catalogue(corpus).songs)
 
 
 def test_several_levels_get_a_picture_each(songs, corpus, tmp_path):
@@ -65,6 +72,16 @@ def test_several_levels_get_a_picture_each(songs, corpus, tmp_path):
 def test_one_song_can_be_judged(songs, corpus):
     result = run(songs / "song_100", "--data", corpus, "--level", 0, "--clips", 24)
     assert result.exit_code == 0, result.output
+    assert f"all 1 samples ask for the artist '{ARTISTS[0]}', so it cannot be tested" in result.stdout
+
+
+def test_the_codec_is_recorded(tiny_checkpoint, corpus, tmp_path):
+    sound = perform(refrain(100), 44_100)[:44_100]
+    write_song(tmp_path / "song", {2: sound}, ARTISTS[0], GENRES[0], rate=44_100)
+    result = run(tmp_path / "song", "--data", corpus, "--codec", tiny_checkpoint.folder, "--clips", 4, "--json")
+    assert result.exit_code == 0, result.output
+    codec = {"bundle": str(tiny_checkpoint.folder), "checkpoint": tiny_checkpoint.fingerprint()}
+    assert json.loads(result.stdout)["codec"] == codec
 
 
 @pytest.mark.parametrize(

@@ -87,12 +87,41 @@ def test_swapped_labels_are_noticed(corpus, sounds, tmp_path):
 
 
 def test_the_exact_interval_and_the_chance_of_guessing(judged):
-    """Clopper and Pearson, and the binomial distribution, for eight hits of eight: 1 - 0.025^(1/8), 2^-8."""
+    """Clopper and Pearson for eight hits of eight: 1 - 0.025^(1/8); one order of 8! / (4! 4!) has so many."""
     entry = next((e for e in judged[0].recognitions if e.accuracy == 1), None)
     assert entry is not None
     assert entry.interval.low == pytest.approx(0.025 ** (1 / 8))
     assert entry.interval.high == 1
-    assert entry.p_value == pytest.approx(2.0**-8)
+    assert entry.p_value == pytest.approx(1 / 70)
+
+
+def test_identical_songs_of_one_request_prove_nothing(corpus, sounds, tmp_path):
+    """All are what was asked for, and would be if the model knew no other song."""
+    for number in range(7):
+        write_song(tmp_path / f"song_{number}", {0: sounds[0]}, ARTISTS[0], GENRES[0])
+    (quality,) = judge_samples(JudgeRequest(tmp_path, corpus, clips=36))
+    for entry in quality.recognitions:
+        assert entry.accuracy == entry.chance == 1
+        assert entry.p_value is None
+    assert quality.notes[0].startswith("6 of 7 samples sound exactly like an earlier one")
+    asked = [
+        f"all 7 samples ask for the {kind} {name!r}" for kind, name in (("artist", ARTISTS[0]), ("genre", GENRES[0]))
+    ]
+    assert [note.partition(",")[0] for note in quality.notes[1:]] == asked
+    json.dumps(quality.to_json(), allow_nan=False)
+
+
+def test_one_song_for_every_request_is_chance(corpus, sounds, tmp_path):
+    """Five of six requests are met, by a model that does not listen to them."""
+    for number in range(6):
+        write_song(tmp_path / f"song_{number}", {0: sounds[0]}, ARTISTS[number == 5])
+    (entry,) = judge_samples(JudgeRequest(tmp_path, corpus, clips=36))[0].recognitions
+    assert entry.accuracy == entry.chance == pytest.approx(5 / 6)
+    assert entry.p_value == 1
+
+
+def test_songs_that_differ_have_no_notes(judged):
+    assert [quality.notes for quality in judged] == [(), ()]
 
 
 def test_silence_can_be_judged(corpus, tmp_path):

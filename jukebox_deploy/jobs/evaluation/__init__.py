@@ -1,1 +1,1 @@
-"""The parts of `evaluate_job`: songs that were held out, and models of either kind that are scored on them."""
+"""The parts of `evaluate_job`: held-out songs, and the bundles that are scored on them."""

@@ -1,4 +1,4 @@
-"""Bundles of either kind behind one face, to be evaluated: checkpoints in PyTorch, exported graphs as they run."""
+"""A common interface to evaluate checkpoint bundles (in PyTorch) and engine bundles (as they run)."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from jukebox_deploy.config import JukeboxConfig
 from jukebox_deploy.contract import GraphKind, LinearWeights, Precision
 from jukebox_deploy.data.windows import WindowBatch
 from jukebox_deploy.engine import Engine
-from jukebox_deploy.engines.bundle import MANIFEST_NAME, EngineBundle, open_bundle
+from jukebox_deploy.engines.bundle import EngineBundle, is_engine_bundle, open_bundle
 from jukebox_deploy.engines.manifest import Target
 from jukebox_deploy.engines.onnxruntime.sessions import OnnxRuntimeOptions
 from jukebox_deploy.errors import EngineError
@@ -28,15 +28,15 @@ from jukebox_deploy.labels.vocabulary import Vocabulary
 
 
 class EvaluatedBundle(Protocol):
-    """What evaluation asks of a bundle."""
+    """The interface of a bundle that can be evaluated."""
 
     @property
     def folder(self) -> Path:
-        """Where it is."""
+        """The folder of the bundle."""
 
     @property
     def config(self) -> JukeboxConfig:
-        """The model."""
+        """The configuration of the model."""
 
     @property
     def vocabulary(self) -> Vocabulary:
@@ -48,7 +48,7 @@ class EvaluatedBundle(Protocol):
 
     @property
     def vqvae(self) -> str:
-        """What its codes are known by, in a folder of encoded songs."""
+        """The hash of the VQ-VAE's weights that identifies its codes in a folder of encoded songs."""
 
     @property
     def backend(self) -> str:
@@ -64,23 +64,23 @@ class EvaluatedBundle(Protocol):
 
     @property
     def engine(self) -> Engine:
-        """At least the graphs of its VQ-VAE, as far as it has them; `EngineError` if they cannot run here."""
+        """An engine with at least the graphs of its VQ-VAE, if any. Raises `EngineError` if they cannot run here."""
 
     def score(self, level: int, windows: Sequence[WindowBatch], listen: Listener) -> PriorScore:
-        """Score windows, one in each batch; `EngineError` if that cannot be done here."""
+        """Score windows, one in each batch. Raises `EngineError` if that is not possible here."""
 
 
 def open_evaluated(folders: Sequence[Path], threads: int | None = None) -> tuple[EvaluatedBundle, ...]:
     """Open checkpoint bundles and engine bundles; `CheckpointError` or `EngineError` if one is neither.
 
-    If the first is a checkpoint, the modules of the others' graphs can run in its place, see `_Engines`. `threads` of
-    the CPU for all that run there; `None`: as many as pay.
+    If the first is a checkpoint, PyTorch runs graphs of the others that cannot run here, see `_Engines`. `threads`: CPU
+    threads; `None`: as many as speed it up.
     """
     first, *others = (
-        open_bundle(folder) if _holds_engines(folder) else CheckpointBundle.open(folder) for folder in folders
+        open_bundle(folder) if is_engine_bundle(folder) else CheckpointBundle.open(folder) for folder in folders
     )
     if threads is not None and all(_runs_on_gpu(bundle) for bundle in (first, *others)):
-        raise EngineError("--threads: of no use to engines for TensorRT, which run on a GPU; drop it.")
+        raise EngineError("--threads: not supported by TensorRT engines, which run on a GPU; drop it.")
     checkpoint = first if isinstance(first, CheckpointBundle) else None
     return tuple(
         _Checkpoint(bundle, threads) if isinstance(bundle, CheckpointBundle) else _Engines(bundle, checkpoint, threads)
@@ -90,10 +90,6 @@ def open_evaluated(folders: Sequence[Path], threads: int | None = None) -> tuple
 
 def _runs_on_gpu(bundle: CheckpointBundle | EngineBundle) -> bool:
     return isinstance(bundle, EngineBundle) and bundle.manifest.target is not Target.ONNXRUNTIME
-
-
-def _holds_engines(folder: Path) -> bool:
-    return (folder / MANIFEST_NAME).is_file()
 
 
 @dataclass(frozen=True)
@@ -139,8 +135,8 @@ class _Checkpoint:
 class _Engines:
     """An `EvaluatedBundle`, on what it was made for.
 
-    Graphs of ONNX Runtime that it cannot run on a CPU, those in bf16, are run by PyTorch as the modules they were
-    traced from, with the weights of `checkpoint`.
+    Graphs that ONNX Runtime cannot run on a CPU, those in bf16, run in PyTorch instead: as the modules they were traced
+    from, with the weights of `checkpoint`.
     """
 
     bundle: EngineBundle
@@ -186,7 +182,7 @@ class _Engines:
 
     @cached_property
     def _refusal(self) -> str:
-        """Why steps cannot run on what they were made for, or nothing."""
+        """Return why steps cannot run on their target; empty if they can."""
         if self.bundle.manifest.target is not Target.ONNXRUNTIME:
             return ""
         steps = (spec for spec in self.bundle.graphs.values() if spec.kind is GraphKind.STEP)

@@ -12,27 +12,28 @@ from jukebox_deploy.data.catalogue import Catalogue, read_catalogue
 from jukebox_deploy.data.code_cache import CodedSongs
 from jukebox_deploy.data.windows import CodeWindows, WindowBatch, WindowSettings
 from jukebox_deploy.errors import DataError
+from jukebox_deploy.jobs.evaluation.code_frequencies import FrequencyScore, score_by_frequency
 from jukebox_deploy.jobs.training.request import sample_indices
 from jukebox_deploy.labels.vocabulary import Vocabulary
 
 PIECE_SECONDS = 5.0
-"""Of sound that is taken from a song, about."""
+"""Approximate length of the piece of sound taken from a song."""
 
 
 @dataclass(frozen=True)
 class DataChoice:
-    """Which songs, and how much of them."""
+    """Which songs to evaluate on, and how much of them."""
 
     folder: Path
     metadata: Path | None = None  # table of the songs, if it is not in their folder
-    held_out: bool = True  # only songs that training left out
-    train_fraction: float = 0.9  # that training was told
+    held_out: bool = True  # only songs held out from training
+    train_fraction: float = 0.9  # as given to training
     windows: int = 32  # for each prior
-    coded_songs: int = 8  # that windows are taken from: to encode a song takes longer than to score its windows
+    coded_songs: int = 8  # to take windows from: encoding a song takes longer than scoring its windows
     seconds: float = 60.0  # of sound for each level
 
     def songs(self) -> Catalogue:
-        """The songs; `DataError` if there are none, or none are held out."""
+        """Return the songs. Raises `DataError` if there are none, or none are held out."""
         catalogue = read_catalogue(self.folder, None, self.metadata)
         if not catalogue.songs:
             first, count = catalogue.skipped[0], len(catalogue.skipped)
@@ -49,9 +50,9 @@ class DataChoice:
 
 
 def pieces_of_sound(songs: Catalogue, config: JukeboxConfig, seconds: float) -> Iterator[Audio]:
-    """About so many seconds, as whole top codes, from the middles of some songs; float32 `[samples]`.
+    """Yield pieces from the middles of songs, about `seconds` in all, in whole top-level codes; float32 `[samples]`.
 
-    Raises `DataError` if all of these are shorter than a code, `AudioError` for files that cannot be read.
+    Raises `DataError` if all these songs are shorter than a code, `AudioError` for files that cannot be read.
     """
     vqvae = config.vqvae
     hop, left = vqvae.hop_length(vqvae.levels - 1), seconds * vqvae.sample_rate
@@ -60,7 +61,7 @@ def pieces_of_sound(songs: Catalogue, config: JukeboxConfig, seconds: float) -> 
     if not any(lengths[song] for song in chosen):
         raise DataError(f"{songs.folder}: no song is as long as one code of the top level.")
     for number, song in enumerate(chosen):
-        share = left / (len(chosen) - number)  # what short songs lack, the later ones give
+        share = left / (len(chosen) - number)  # later songs make up for short ones
         count = min(lengths[song], max(hop, round(share / hop) * hop))
         left -= count
         if count:
@@ -69,27 +70,32 @@ def pieces_of_sound(songs: Catalogue, config: JukeboxConfig, seconds: float) -> 
 
 @dataclass(frozen=True)
 class PriorWindows:
-    """Windows of one prior, one in each batch, and what there is to say about the songs."""
+    """Windows of one prior, one in each batch, with notes on the songs."""
 
     batches: Sequence[WindowBatch]
-    notes: tuple[str, ...]  # songs that it cannot learn from, and names that it does not know
+    notes: tuple[str, ...]  # songs that are unusable, and names that the model does not know
+    by_frequency: FrequencyScore | None  # `None` for windows of a single song
 
 
 def evaluation_windows(
     songs: CodedSongs, config: JukeboxConfig, level: int, vocabulary: Vocabulary, count: int
 ) -> PriorWindows:
-    """Up to `count` windows of a prior, spread evenly over all songs.
+    """Return up to `count` windows of a prior, spread evenly over all songs.
 
-    Raises `DataError` if no song has a window, `LabelError` for a vocabulary that does not fit the prior.
+    Raises `DataError` if no song has a window or codes cannot be read, `LabelError` for a vocabulary that does not fit
+    the prior.
     """
     prior = config.prior(level)
     source = CodeWindows(songs, prior, config.vqvae, vocabulary, WindowSettings(batch=1, seed=0))
     windows = source.evaluation_windows()
     left_out = tuple(f"{song.name} is left out: {song.reason}" for song in source.skipped)
-    chosen = [windows[int(index)] for index in sample_indices(len(windows), count)]
-    return PriorWindows(chosen, (*left_out, *source.warnings))
+    indices = sample_indices(len(windows), count).tolist()
+    chosen, song_of_window = [windows[index] for index in indices], source.songs_of_evaluation_windows()
+    codes = [(song_of_window[index], batch["codes"][0]) for index, batch in zip(indices, chosen, strict=True)]
+    by_frequency = score_by_frequency(level, songs.songs, codes, config.vqvae.codebook_size)
+    return PriorWindows(chosen, (*left_out, *source.warnings), by_frequency)
 
 
 def some_songs(songs: Catalogue, count: int) -> Catalogue:
-    """Up to `count` of the songs, spread evenly."""
+    """Return up to `count` of the songs, spread evenly."""
     return replace(songs, songs=tuple(songs.songs[int(index)] for index in sample_indices(len(songs.songs), count)))

@@ -1,4 +1,4 @@
-"""What is left of sound after a VQ-VAE, level by level."""
+"""Quality of sound reconstructed by a VQ-VAE, level by level."""
 
 from __future__ import annotations
 
@@ -17,10 +17,10 @@ from jukebox_deploy.training.metrics import CodeUse, ErrorEnergy, code_counts, c
 
 @dataclass(frozen=True)
 class LevelQuality:
-    """How well a level keeps sound, and how evenly its codes are used."""
+    """How well a level reconstructs sound, and how evenly its codes are used."""
 
     level: int
-    snr: float  # decibels, of all sound together
+    snr: float  # decibels, over all sound
     spectral_convergence: float  # mean over the pieces
     use: CodeUse
 
@@ -41,7 +41,7 @@ class LevelQuality:
 
 
 class LevelMeasurement:
-    """Gathers pieces of sound as they go through one level of a VQ-VAE."""
+    """Accumulates measurements on pieces of sound for one level of a VQ-VAE."""
 
     def __init__(self, engine: Engine, level: int) -> None:
         self._engine, self._level = engine, level
@@ -50,7 +50,7 @@ class LevelMeasurement:
         self._counts = torch.zeros(engine.config.vqvae.codebook_size, dtype=torch.int64)
 
     def add(self, audio: Audio) -> None:
-        """Encode and decode a piece `[hop * T]`; `AudioError` for one too short for a spectrogram."""
+        """Encode and decode a piece `[hop * T]`. Raises `AudioError` if it is too short for a spectrogram."""
         codes = encode_audio(self._engine, self._level, audio)
         output = torch.from_numpy(_decoded(self._engine, self._level, codes))
         target = torch.from_numpy(audio)
@@ -59,13 +59,13 @@ class LevelMeasurement:
         self._counts += code_counts(torch.from_numpy(codes), len(self._counts))
 
     def quality(self) -> LevelQuality:
-        """Of all pieces so far."""
+        """Return the quality over all pieces so far."""
         convergence = float(np.mean(self._convergences))
         return LevelQuality(self._level, self._energy.decibels, convergence, code_use(self._counts))
 
 
 def reconstructed(engine: Engine, level: int, audio: Audio) -> Audio:
-    """Audio `[T]` as a level of a VQ-VAE has it, without the last part of a code: `[T // hop * hop]`."""
+    """Encode and decode audio `[T]` at one level; a partial code at the end is cut off: `[T // hop * hop]`."""
     hop = engine.config.vqvae.hop_length(level)
     return _decoded(engine, level, encode_audio(engine, level, audio[: len(audio) // hop * hop]))
 

@@ -1,6 +1,6 @@
-"""Windows of known codes, scored by a model: how many bits it needs for each token.
+"""Scoring of windows of known codes by a model, in bits per token.
 
-A checkpoint sees a window at once; an engine goes through it token by token, as it samples, but is told each.
+A checkpoint scores all positions of a window at once; an engine steps through it as in sampling, with teacher forcing.
 """
 
 from __future__ import annotations
@@ -13,9 +13,9 @@ import torch
 from torch import Tensor
 
 from jukebox_deploy.config import PriorConfig
-from jukebox_deploy.contract import GraphKind
+from jukebox_deploy.contract import GraphKind, GraphSpec, find_graph
 from jukebox_deploy.data.windows import WindowBatch
-from jukebox_deploy.engine import Engine, prior_graphs, require_graphs, run_by_row
+from jukebox_deploy.engine import Engine, open_conditioning, prior_graphs, require_graphs, run_by_row
 from jukebox_deploy.errors import EngineError
 from jukebox_deploy.jobs.comparison.window_runs import WindowStretch, gives_logits, logits_of_given_codes
 from jukebox_deploy.jobs.quantised_export import measured_slots
@@ -24,9 +24,9 @@ from jukebox_deploy.training.metrics import TokenScore, token_score
 from jukebox_deploy.training.objective import PriorObjective
 
 Listener = Callable[[int, int], None]
-"""Gets the positions that are done, and all there are."""
+"""Called with the number of positions done and the total."""
 
-_HEARD_STEPS = 16  # of an engine, from one call of the listener to the next
+_HEARD_STEPS = 16  # steps of an engine between calls of the listener
 
 
 @dataclass(frozen=True)
@@ -34,16 +34,17 @@ class PriorScore:
     """How well a prior predicts the tokens of windows."""
 
     music: TokenScore
-    lyrics: TokenScore | None = None  # of a prior that predicts lyrics too
+    lyrics: TokenScore | None = None  # for a prior that also predicts lyrics
 
 
 def score_with_model(prior: Prior, config: PriorConfig, windows: Sequence[WindowBatch], listen: Listener) -> PriorScore:
-    """Score batches of windows with a prior in PyTorch, all positions of a batch at once."""
-    objective = PriorObjective(prior, config)
+    """Score batches of windows with a prior in PyTorch, on its device, all positions of a batch at once."""
+    objective, device = PriorObjective(prior, config), next(prior.parameters()).device
     music = lyrics = TokenScore()
     for number, arrays in enumerate(windows):
         with torch.inference_mode():
-            window = objective.whole_windows({name: torch.from_numpy(array) for name, array in arrays.items()})
+            batch = {name: torch.from_numpy(array).to(device) for name, array in arrays.items()}
+            window = objective.whole_windows(batch)
             states = None
             if prior.lyric_encoder is not None and window.lyric_tokens is not None:
                 states = prior.lyric_encoder(window.lyric_tokens)
@@ -59,10 +60,12 @@ def _score_part(logits: Tensor, tokens: Tensor, part: slice) -> TokenScore:
     return token_score(logits[:, part], tokens[:, part])
 
 
-def _require_graphs(engine: Engine, prior: PriorConfig) -> None:
+def _step_with_logits(engine: Engine, prior: PriorConfig) -> GraphSpec:
     require_graphs(engine, prior_graphs(prior), f"scoring level {prior.level}")
-    if not gives_logits(engine.graphs[f"{GraphKind.STEP}_{prior.level}"]):
-        raise EngineError(f"step_{prior.level} gives no logits; export it without --no-logits.")
+    step = find_graph(engine.graphs, GraphKind.STEP, prior.level)
+    if not gives_logits(step):
+        raise EngineError(f"{step.name} gives no logits; export it without --no-logits.")
+    return step
 
 
 def score_with_engine(
@@ -73,14 +76,13 @@ def score_with_engine(
     The lyrics of a lyric encoder have no logits in an engine. Raises `EngineError` for graphs that are missing,
     and for a step that gives no logits.
     """
-    _require_graphs(engine, prior)
-    slots = measured_slots(prior, engine.graphs[f"{GraphKind.STEP}_{prior.level}"])
+    slots = measured_slots(prior, _step_with_logits(engine, prior))
     session = engine.prior_session(prior.level, slots)
     context, total = prior.transformer.context, len(windows) * prior.transformer.context
     music = lyrics = TokenScore()
     for first in range(0, len(windows), slots):
         rows = list(windows[first : first + slots])
-        # A session always works on all of its slots; what idle ones do is not looked at.
+        # A session always runs all of its slots; results of idle ones are ignored.
         filled = _stacked([*rows, *[rows[-1]] * (slots - len(rows))])
         stretch = WindowStretch(_step_inputs(engine, prior, filled), np.zeros(slots, np.int64), context)
         codes = torch.from_numpy(stretch.tensors["codes"][: len(rows)])
@@ -101,12 +103,10 @@ def _stacked(batches: Sequence[WindowBatch]) -> WindowBatch:
 
 
 def _step_inputs(engine: Engine, prior: PriorConfig, windows: WindowBatch) -> dict[str, np.ndarray]:
-    """Codes as ids of the prior's vocabulary, and what the engine's own graphs make of labels and upper codes."""
+    """Return codes as ids of the prior's vocabulary, and conditioning by the engine's own graphs."""
     tensors: dict[str, np.ndarray] = {}
-    for kind in (GraphKind.CONDITION, GraphKind.LYRICS):
-        if f"{kind}_{prior.level}" in engine.graphs:
-            runner = engine.runner(kind, prior.level)
-            tensors |= run_by_row(runner, {tensor.name: windows[tensor.name] for tensor in runner.spec.inputs})
+    for runner in open_conditioning(engine, prior):
+        tensors |= run_by_row(runner, {tensor.name: windows[tensor.name] for tensor in runner.spec.inputs})
     ids = windows["codes"] + prior.code_shift
     if prior.lyric_prefix:
         ids = np.concatenate([windows["lyric_tokens"], ids], axis=1)

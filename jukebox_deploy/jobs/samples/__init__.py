@@ -1,1 +1,1 @@
-"""What a model sings: heard for what was asked for, and shown on a page."""
+"""Sampled songs: whether they match their labels, and a page that presents them."""

@@ -1,4 +1,4 @@
-"""Telling labels apart by features: linear discriminant analysis, and what it does on clips it was not made from."""
+"""Classification by features: linear discriminant analysis, and its predictions on held-out clips."""
 
 from __future__ import annotations
 
@@ -12,22 +12,22 @@ import numpy.typing as npt
 Numbers = npt.NDArray[np.float64]
 
 SHRINKAGE = 0.3
-"""How far the spread within labels is taken for a sphere: there are not many more clips than features."""
+"""Shrinkage of the within-label covariance towards a sphere: there are not many more clips than features."""
 
 
 @dataclass(frozen=True, eq=False)
 class LinearDiscriminant:
-    """The nearest centroid, by the spread that rows have within their label, shrunk towards a sphere."""
+    """A nearest-centroid classifier, with the within-label covariance shrunk towards a sphere as the metric."""
 
     names: tuple[str, ...]  # the labels, sorted
     centre: Numbers  # [F]
     scale: Numbers  # [F]
     centroids: Numbers  # [labels, F], of centred and scaled features
-    precision: Numbers  # [F, F], the inverse of the spread
+    precision: Numbers  # [F, F], the inverse of the covariance
 
     @classmethod
     def fit(cls, features: Numbers, labels: Sequence[str], shrinkage: float = SHRINKAGE) -> Self:
-        """Learn from features `[N, F]` and a label for each row."""
+        """Fit to features `[N, F]` and a label for each row."""
         centre, scale = features.mean(axis=0), features.std(axis=0)
         scale = np.where(scale > 0, scale, 1.0)
         rows = (features - centre) / scale
@@ -40,7 +40,7 @@ class LinearDiscriminant:
         return cls(tuple(map(str, names)), centre, scale, centroids, precision)
 
     def predict(self, features: Numbers) -> list[str]:
-        """The likeliest label of each row of `[N, F]`."""
+        """Return the most likely label of each row of `[N, F]`."""
         away = ((features - self.centre) / self.scale)[:, None] - self.centroids
         distances = np.einsum("nlf,fg,nlg->nl", away, self.precision, away)
         return [self.names[index] for index in distances.argmin(axis=1)]
@@ -49,7 +49,7 @@ class LinearDiscriminant:
 def predict_held_out(
     features: Numbers, labels: Sequence[str], groups: Sequence[int], shrinkage: float = SHRINKAGE
 ) -> list[str]:
-    """The label of each row of `[N, F]`, by a discriminant that was made without the rows of its group.
+    """Predict the label of each row of `[N, F]` with a discriminant fitted without the rows of its group.
 
     There must be at least two groups.
     """

@@ -1,7 +1,7 @@
-"""Sound as OGG Vorbis files that are the same bytes for the same sound.
+"""Reproducible OGG Vorbis files: the same sound gives the same bytes.
 
-libsndfile numbers each stream at random. The number is part of every page, so pages get another number and, with it,
-another checksum. Source: RFC 3533, section 6.
+libsndfile gives each stream a random serial number, which is part of every page. Pages are therefore rewritten with a
+fixed number, and a new checksum. Source: RFC 3533, section 6.
 """
 
 from __future__ import annotations
@@ -19,12 +19,12 @@ from jukebox_deploy.files import atomic_path
 
 _PEAK = 0.999  # louder sound is clipped
 _HEADER = 27  # bytes of a page's header before its table of segments
-_SERIAL, _CHECKSUM, _SEGMENTS = 14, 22, 26  # where in it these are
+_SERIAL, _CHECKSUM, _SEGMENTS = 14, 22, 26  # their offsets in the header
 _POLYNOMIAL = 0x04C11DB7
 
 
 def write_ogg(path: Path, audio: np.ndarray, sample_rate: int, quality: float = 0.5) -> None:
-    """Write mono audio `[samples]`; `quality` from 0 to 1, the larger the better, and the file as well."""
+    """Write mono audio `[samples]`; a higher `quality`, from 0 to 1, makes a larger file."""
     import soundfile
 
     stream = io.BytesIO()
@@ -35,7 +35,7 @@ def write_ogg(path: Path, audio: np.ndarray, sample_rate: int, quality: float = 
 
 
 def with_serial_number(ogg: bytes, number: int) -> bytes:
-    """The same stream under another number; `AudioError` if it is no OGG stream."""
+    """Return the stream with another serial number. Raises `AudioError` if it is not an OGG stream."""
     return b"".join(_renumbered(page, number) for page in _pages(ogg))
 
 
@@ -68,7 +68,7 @@ def _checksum(page: bytearray) -> int:
 
 @cache
 def _checksum_table() -> tuple[int, ...]:
-    """What each byte adds; the most significant bit comes first."""
+    """Return the CRC table of a byte; the most significant bit comes first."""
 
     def entry(byte: int) -> int:
         value = byte << 24

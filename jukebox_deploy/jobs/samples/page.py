@@ -1,8 +1,8 @@
-"""A folder of samples of a model that has learnt from `data synthesize`: sounds, spectrograms, a page with them all.
+"""A page of samples of a model trained on `data synthesize`, with sounds and spectrograms.
 
-The composer makes songs of a seed that the model has not seen. Two of each artist lend the model their labels, lyrics
-and length, and it sings a few seconds of each, from the first verse on; of one more a stretch goes through the
-VQ-VAE. Nothing is chosen by ear, and the same request gives the same files with the same versions of all packages.
+Songs are synthesized with a seed not used in training. The model samples a few seconds, starting at the first verse,
+with the labels, lyrics and length of two songs of each artist; part of another song is reconstructed by the VQ-VAE.
+Nothing is selected by ear, and the same request gives the same files with the same versions of all packages.
 """
 
 from __future__ import annotations
@@ -29,7 +29,7 @@ from jukebox_deploy.jobs.evaluation.reconstruction import reconstructed
 from jukebox_deploy.jobs.sample_job import OpenedModel
 from jukebox_deploy.jobs.samples.ogg_files import write_ogg
 from jukebox_deploy.jobs.samples.text import PAGE_FILE, Reconstruction, Sample, SamplesPage
-from jukebox_deploy.jobs.shipped_model import sampling_advice
+from jukebox_deploy.jobs.sampling_advice import bundle_advice
 from jukebox_deploy.runtime.events import Event, SongDecoded
 from jukebox_deploy.runtime.sampler import SamplingOptions, SongJob
 from jukebox_deploy.runtime.song import LevelSettings, SongRequest
@@ -45,9 +45,9 @@ class PageRequest:
     """What to make."""
 
     out: Path  # folder of the page, new or empty
-    checkpoint: CheckpointBundle  # may bring its settings for sampling
+    checkpoint: CheckpointBundle  # may have its own defaults for sampling
     seed: int = 1  # of the samples
-    corpus_seed: int = 52  # of the composer's songs; not the one that the model was trained on
+    corpus_seed: int = 52  # of the synthesized songs; not the one used in training
     corpus_grid: float = 0.0  # seconds; see `outline`
     corpus_arrangement: Arrangement = Arrangement.FULL
     seconds: float = 6.0  # of each sound
@@ -56,13 +56,13 @@ class PageRequest:
 def write_samples_page(
     request: PageRequest, model: OpenedModel, listen: Callable[[Event], None] = lambda event: None
 ) -> SamplesPage:
-    """Sample and write the folder, whole or not at all.
+    """Sample songs and write the folder atomically.
 
-    Raises `JukeboxError` if `request.out` is taken, `LabelError` or `SamplingError` for a model that cannot sing
+    Raises `JukeboxError` if `request.out` is taken, `LabelError` or `SamplingError` for a model that cannot sample
     such songs.
     """
     vqvae = request.checkpoint.config.vqvae
-    settings = sampling_advice(request.checkpoint.folder, vqvae.levels).levels
+    settings = bundle_advice(request.checkpoint).all_settings(vqvae.levels)
     songs = songs_to_ask_for(request.corpus_seed, request.corpus_grid, request.corpus_arrangement)
     with atomic_directory(request.out) as folder:
         samples = []
@@ -89,7 +89,7 @@ def write_samples_page(
 
 
 def songs_to_ask_for(seed: int, grid: float = 0.0, arrangement: Arrangement = Arrangement.FULL) -> tuple[Song, ...]:
-    """Two songs of each artist; each genre comes twice, by two artists."""
+    """Return two songs of each artist, with each genre twice, by two artists."""
     genres = tuple(GENRES)
     half = len(genres) // 2
     pairs = [(a, genres[(place + n * half) % len(genres)]) for place, a in enumerate(ARTISTS) for n in (0, 1)]
@@ -99,7 +99,7 @@ def songs_to_ask_for(seed: int, grid: float = 0.0, arrangement: Arrangement = Ar
 
 
 def voice_begins(song: Song) -> float:
-    """When the first verse or refrain begins, in seconds."""
+    """Return the start of the first verse or refrain in seconds."""
     return _begin_of(song, SectionKind.VERSE, SectionKind.REFRAIN)
 
 
@@ -123,7 +123,7 @@ def _request(page: PageRequest, levels: tuple[LevelSettings, ...], number: int, 
 
 
 def _sampled(model: OpenedModel, requests: list[SongRequest], listen: Callable[[Event], None]) -> Iterator[Audio]:
-    """The sound of each song."""
+    """Sample the songs and return their sound."""
     import soundfile
 
     with tempfile.TemporaryDirectory() as work:
@@ -138,7 +138,7 @@ def _sampled(model: OpenedModel, requests: list[SongRequest], listen: Callable[[
 
 
 def _reconstruct(folder: Path, request: PageRequest, engine: Engine) -> Reconstruction:
-    """A stretch of a song, from its first refrain on, and what each level keeps of it."""
+    """Reconstruct part of a song, from its first refrain on, at each level."""
     import torch
 
     vqvae = request.checkpoint.config.vqvae
@@ -165,6 +165,6 @@ def _write(folder: Path, stem: str, sounds: dict[str, np.ndarray], sample_rate: 
 
 
 def _card(request: PageRequest) -> str | None:
-    """The way from the page to the model's card, if it has one."""
+    """Return the relative path from the page to the model card, if there is one."""
     card = request.checkpoint.folder / "README.md"
     return Path(os.path.relpath(card, request.out)).as_posix() if card.is_file() else None

@@ -1,4 +1,4 @@
-"""A picture of samples: spectrograms beside those of the corpus, and what was heard for what was asked for."""
+"""A picture of samples: spectrograms next to those of the corpus, and confusion matrices."""
 
 from __future__ import annotations
 
@@ -8,7 +8,8 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from jukebox_deploy.files import atomic_path
-from jukebox_deploy.jobs.samples.quality import Recognition, SampleQuality
+from jukebox_deploy.jobs.samples.quality import SampleQuality
+from jukebox_deploy.jobs.samples.recognition import Recognition
 from jukebox_deploy.jobs.samples.song_clips import Clip, ClipFormat
 from jukebox_deploy.jobs.training.request import sample_indices
 from jukebox_deploy.runtime.spectrogram import log_magnitudes
@@ -16,11 +17,11 @@ from jukebox_deploy.runtime.spectrogram import log_magnitudes
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
 
-_ROWS = 4  # samples that are shown
+_ROWS = 4  # number of samples shown
 
 
 def write_sample_picture(path: Path, quality: SampleQuality) -> None:
-    """Draw a judgement as PNG: some samples with a corpus clip each, then the matrices of artists and genres."""
+    """Draw an evaluation as PNG: some samples with a corpus clip each, and confusion matrices."""
     from matplotlib.backends.backend_agg import FigureCanvasAgg
     from matplotlib.figure import Figure
 
@@ -41,7 +42,7 @@ def write_sample_picture(path: Path, quality: SampleQuality) -> None:
 
 
 def nearest_clip(sample: Clip, corpus: tuple[Clip, ...]) -> Clip:
-    """The first clip with the sample's artist and genre, else with one of them, else any."""
+    """Return the first clip with the sample's artist and genre, else with one of them, else any clip."""
     return max(corpus, key=lambda clip: 2 * (clip.genre == sample.genre) + (clip.artist == sample.artist))
 
 

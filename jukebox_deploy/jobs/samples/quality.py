@@ -1,8 +1,8 @@
-"""Is what a model sings what was asked for? Artist, genre and scale of samples, by what a corpus sounds like."""
+"""Evaluation of samples: do they have the requested artist, genre and scale, judged by a corpus?"""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Hashable, Sequence
+from collections.abc import Callable, Hashable, Iterator, Sequence
 from contextlib import closing
 from dataclasses import asdict, dataclass
 from functools import partial
@@ -10,85 +10,39 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import numpy.typing as npt
 
 from jukebox_deploy.data.audio_files import Audio
-from jukebox_deploy.data.catalogue import Catalogue, read_catalogue
+from jukebox_deploy.data.catalogue import Catalogue, read_catalogue, songs_digest
 from jukebox_deploy.engine import Engine
-from jukebox_deploy.errors import DataError, EngineError, SamplingError
+from jukebox_deploy.errors import EngineError, SamplingError
 from jukebox_deploy.jobs.evaluation.reconstruction import reconstructed
-from jukebox_deploy.jobs.samples.discriminant import LinearDiscriminant, predict_held_out
+from jukebox_deploy.jobs.samples.recognition import HeardClips, Numbers, Recognition, recognise
 from jukebox_deploy.jobs.samples.scale_shares import ScaleShares, compare_scale_shares
 from jukebox_deploy.jobs.samples.song_clips import Clip, ClipFormat, corpus_clips, sampled_clips, sampled_levels
-from jukebox_deploy.jobs.samples.sound_features import band_levels, pitch_class_energies, pitch_class_levels
+from jukebox_deploy.jobs.samples.sound_features import band_levels, pitch_class_energies
 from jukebox_deploy.threads import map_in_threads
 
 CORPUS_CLIPS = 600
-"""Clips of the corpus that a judgement learns from: about twenty for each number that describes one."""
+"""Number of corpus clips to learn from: about twenty per feature."""
 
-_FOLDS = 5
-_THREADS = 2  # decoding and transforms release Python's lock
+_THREADS = 2  # decoding and transforms release Python's global lock
 
-Numbers = npt.NDArray[np.float64]
 Listener = Callable[[str, int, int], None]
-"""Gets what is being listened to, how many clips are done, and how many there are."""
-
-
-@dataclass(frozen=True, eq=False)
-class HeardClips:
-    """Clips and what was heard in them."""
-
-    clips: tuple[Clip, ...]
-    bands: Numbers  # [N, 32], see `band_levels`
-    pitch_classes: Numbers  # [N, 12], see `pitch_class_energies`
-
-    @property
-    def pitch_levels(self) -> Numbers:
-        """Levels of the pitch classes in decibels `[N, 12]`, see `pitch_class_levels`."""
-        return pitch_class_levels(self.pitch_classes)
-
-    def labels(self, kind: str) -> list[str]:
-        """The artists (`kind` "artist") or genres ("genre") of the clips."""
-        return [getattr(clip, kind) for clip in self.clips]
-
-
-@dataclass(frozen=True)
-class Interval:
-    """From and to."""
-
-    low: float
-    high: float
-
-
-@dataclass(frozen=True)
-class Recognition:
-    """How often the label that was asked for is the one that is heard."""
-
-    kind: str  # "artist" or "genre"
-    names: tuple[str, ...]  # of all labels, in the order of the matrix
-    confusion: tuple[tuple[int, ...], ...]  # samples: rows asked for, columns heard
-    accuracy: float
-    interval: Interval  # of the accuracy, with a certainty of 95 %
-    chance: float
-    p_value: float  # of so many hits or more by guessing
-    corpus_accuracy: float  # for songs of the corpus, by what the other songs teach: what can be reached
-
-    @property
-    def samples(self) -> int:
-        """Samples with a label that the corpus knows."""
-        return sum(map(sum, self.confusion))
+"""Called with the name of an activity, the number of clips done and the total."""
 
 
 @dataclass(frozen=True)
 class SampleQuality:
-    """What was heard in the samples of a level."""
+    """The result for the samples of a level."""
 
     level: int
     form: ClipFormat
     sampled: tuple[Clip, ...]
     corpus: tuple[Clip, ...]
-    recognitions: tuple[Recognition, ...]  # of artists and genres, as far as the samples have some
+    recognitions: tuple[Recognition, ...]  # of artists and genres, if the samples have any
     scale: ScaleShares | None  # for genres of the synthesized corpus
+    corpus_digest: str  # see `songs_digest`
+    notes: tuple[str, ...] = ()  # what limits the conclusions
 
     def to_json(self) -> dict[str, Any]:
         """Plain data."""
@@ -99,6 +53,8 @@ class SampleQuality:
             "samples": len(self.sampled),
             "corpus_clips": len(self.corpus),
             "corpus_songs": len({clip.song for clip in self.corpus}),
+            "corpus_digest": self.corpus_digest,
+            "notes": list(self.notes),
             "recognitions": [{**asdict(entry), "samples": entry.samples} for entry in self.recognitions],
             "scale": None if self.scale is None else asdict(self.scale),
         }
@@ -106,25 +62,25 @@ class SampleQuality:
 
 @dataclass(frozen=True)
 class JudgeRequest:
-    """What to listen to."""
+    """The samples to evaluate, and the corpus to compare them with."""
 
     songs: Path  # a folder of song folders
     corpus: Path
-    levels: tuple[int, ...] = ()  # empty: all that the songs were decoded from
-    clips: int = CORPUS_CLIPS  # of the corpus, about
-    codec: Engine | None = None  # a VQ-VAE that the corpus's clips go through, as samples do
-    threads: int = _THREADS  # that listen
+    levels: tuple[int, ...] = ()  # empty: all levels with sound files
+    clips: int = CORPUS_CLIPS  # approximate number of corpus clips
+    codec: Engine | None = None  # a VQ-VAE to encode and decode corpus clips with, as samples are
+    threads: int = _THREADS  # for reading clips and extracting features
 
 
 def judge_samples(
     request: JudgeRequest, listen: Listener = lambda what, done, total: None
 ) -> tuple[SampleQuality, ...]:
-    """Listen to songs, level by level, and to a corpus.
+    """Evaluate songs, level by level, against a corpus.
 
     Raises:
-        SamplingError: if there are no songs to judge, or their labels are none of the corpus's.
+        SamplingError: if there are no songs to evaluate, or none of their labels is in the corpus.
         AudioError: for sounds that are too short, or cannot be read.
-        DataError: for a corpus that is none, or has too little to learn from.
+        DataError: for a folder without a corpus, or one too small to learn from.
         EngineError: for a codec that does not fit the songs.
     """
     levels = request.levels or sampled_levels(request.songs)
@@ -138,7 +94,7 @@ def judge_samples(
         if key not in heard:
             chosen = corpus_clips(catalogue, form, request.clips, _hop(request.codec))
             read = _reader(request.codec, level, form)
-            # PyTorch divides one call among its threads; two calls at a time would fight for them.
+            # PyTorch parallelises each call; two concurrent calls would compete for its threads.
             heard[key] = _hear(
                 chosen, read, form, partial(listen, "clips of the corpus"), 1 if request.codec else request.threads
             )
@@ -147,7 +103,7 @@ def judge_samples(
 
 
 def _hop(codec: Engine | None) -> int:
-    """Samples between the places where a clip may begin: where codes of all levels do."""
+    """Return the spacing in samples of clip starts, which lie where codes of all levels begin."""
     return 1 if codec is None else codec.config.vqvae.hop_length(codec.config.vqvae.levels - 1)
 
 
@@ -155,7 +111,7 @@ _Reader = Callable[[Clip, ClipFormat], Audio]
 
 
 def _reader(codec: Engine | None, level: int, form: ClipFormat) -> _Reader:
-    """How clips of the corpus are read."""
+    """Return a function that reads clips of the corpus."""
     if codec is None:
         return Clip.read
     if codec.config.vqvae.sample_rate != form.rate or level >= codec.config.vqvae.levels:
@@ -202,67 +158,19 @@ def _judge(
             f"level {level}: there is nothing to judge: the samples ask for {asked or 'no artist and no genre'}, and "
             f"{catalogue.folder} has none of them. Sample with names of the corpus."
         )
-    return SampleQuality(level, form, samples.clips, corpus.clips, found, scale)
+    notes = tuple(_notes(samples, found))
+    return SampleQuality(level, form, samples.clips, corpus.clips, found, scale, songs_digest(catalogue.songs), notes)
 
 
-def recognise(
-    kind: str, sampled: tuple[Numbers, Sequence[str]], corpus: HeardClips, corpus_features: Numbers
-) -> Recognition | None:
-    """What a discriminant that learns the labels of a corpus hears in samples, given as features `[N, F]` and labels.
-
-    Samples with labels that the corpus does not know are left out; `None` if none are left. Raises
-    `DataError` if the corpus has a single label, or all its labelled clips are of one song.
-    """
-    labels = np.array(corpus.labels(kind))
-    learnt = labels != ""
-    known = [index for index, name in enumerate(sampled[1]) if name and name in labels]
-    if not known:
-        return None
-    groups = [clip.song for clip, wanted in zip(corpus.clips, learnt, strict=True) if wanted]
-    _require_variety(kind, labels[learnt].tolist(), groups)
-    features, names = corpus_features[learnt], labels[learnt].tolist()
-    discriminant = LinearDiscriminant.fit(features, names)
-    asked, heard = [sampled[1][index] for index in known], discriminant.predict(sampled[0][known])
-    held_out = predict_held_out(features, names, _folds(groups))
-    return _recognition(kind, discriminant.names, asked, heard, _share_equal(held_out, names))
-
-
-def _require_variety(kind: str, names: Sequence[str], songs: Sequence[int]) -> None:
-    if len(set(names)) < 2 or len(set(songs)) < 2:
-        raise DataError(
-            f"the corpus has {len(set(names))} {kind}s in {len(set(songs))} songs; to tell {kind}s apart takes two or "
-            "more of both."
+def _notes(samples: HeardClips, recognitions: Sequence[Recognition]) -> Iterator[str]:
+    if repeated := samples.repeated:
+        yield (
+            f"{repeated} of {len(samples.clips)} samples sound exactly like an earlier one; intervals and p-values "
+            "count them as independent, so they say too much"
         )
-
-
-def _folds(songs: Sequence[int]) -> list[int]:
-    """A number of a few for each clip; clips of one song have the same."""
-    ordered = sorted(set(songs))
-    return [ordered.index(song) % _FOLDS for song in songs]
-
-
-def _recognition(
-    kind: str, names: tuple[str, ...], asked: Sequence[str], heard: Sequence[str], corpus_accuracy: float
-) -> Recognition:
-    from scipy.stats import binomtest
-
-    matrix = np.zeros((len(names), len(names)), int)
-    for one, other in zip(asked, heard, strict=True):
-        matrix[names.index(one), names.index(other)] += 1
-    chance = 1 / len(names)
-    test = binomtest(int(matrix.trace()), len(asked), chance, alternative="greater")
-    both_sides = binomtest(int(matrix.trace()), len(asked)).proportion_ci(0.95)
-    return Recognition(
-        kind=kind,
-        names=names,
-        confusion=tuple(map(tuple, matrix.tolist())),
-        accuracy=float(test.statistic),
-        interval=Interval(float(both_sides.low), float(both_sides.high)),
-        chance=chance,
-        p_value=float(test.pvalue),
-        corpus_accuracy=corpus_accuracy,
-    )
-
-
-def _share_equal(one: Sequence[str], other: Sequence[str]) -> float:
-    return float(np.mean([a == b for a, b in zip(one, other, strict=True)]))
+    for entry in recognitions:
+        if entry.p_value is None:
+            yield (
+                f"all {entry.samples} samples ask for the {entry.kind} {entry.asked[0]!r}, so it cannot be tested "
+                "whether they sound like it because of the request; ask for others too"
+            )

@@ -1,7 +1,7 @@
-"""How much of what sounds lies on a genre's scale: in samples, in the corpus, and by chance.
+"""Share of sound energy on a genre's scale: in samples, in the corpus, and by chance.
 
-A genre of the synthesized corpus has a scale and two tonics. A model is told the genre and not the tonic, so the one
-that suits a clip better counts, for samples and for all that they are compared with.
+A genre of the synthesized corpus has a scale and two tonics. A model is conditioned on the genre, not on the tonic, so
+the better-matching tonic of each clip is used, for samples and for everything they are compared with.
 """
 
 from __future__ import annotations
@@ -23,19 +23,19 @@ from jukebox_deploy.jobs.samples.sound_features import pitch_class_energies
 Numbers = npt.NDArray[np.float64]
 
 _NOISES, _RANDOM_ENERGIES = 32, 4096
-_CERTAINTY = 1.96  # standard errors on either side of a mean within which it lies with 95 %
+_CERTAINTY = 1.96  # standard errors on either side of a mean, for 95 % confidence
 
 
 @dataclass(frozen=True)
 class MeanShare:
-    """The mean of a share over clips, and how far it may be off with a certainty of 95 %."""
+    """The mean of a share over clips, with the half-width of its 95 % confidence interval."""
 
     mean: float
-    error: float | None  # `None` for one clip alone, which says nothing of it
+    error: float | None  # `None` for a single clip
 
     @classmethod
     def of(cls, shares: Numbers) -> Self:
-        """From shares `[N]`."""
+        """Compute the mean and its error from shares `[N]`."""
         count = len(shares)
         error = _CERTAINTY * float(shares.std(ddof=1)) / math.sqrt(count) if count > 1 else None
         return cls(float(shares.mean()), error)
@@ -45,28 +45,28 @@ class MeanShare:
 class ScaleShares:
     """Shares of the energy between 100 and 700 Hz that lie on the pitch classes of a scale.
 
-    What is compared with is weighted by how often the samples ask for each genre.
+    The references are weighted by how often each genre is requested in the samples.
     """
 
     samples: int
-    asked: MeanShare  # of samples, on the scale of the genre that was asked for
+    asked: MeanShare  # of samples, on the scale of the requested genre
     others: MeanShare  # of the same samples, the mean over the scales of all other genres
     margin: MeanShare  # asked less others, sample by sample
-    corpus: float  # of songs, on the scale of their own genre: what can be reached
+    corpus: float  # of corpus songs, on the scale of their own genre: an upper reference
     corpus_others: float  # of the same songs, the mean over the scales of all other genres
-    noise: float  # of white noise: chance
-    random: float  # of random energies: chance for sounds of few pitches
+    noise: float  # of white noise: chance level
+    random: float  # of random energies: chance level for sounds of few pitches
 
 
 def scale_share(energies: Numbers, genre: Genre) -> Numbers:
-    """Share of energies `[N, 12]` on a genre's scale, by the better of its tonics: `[N]`."""
+    """Return the share of energies `[N, 12]` on a genre's scale, for the better of its tonics: `[N]`."""
     by_tonic = [energies[:, list(genre.scale.pitch_classes(tonic))].sum(axis=1) for tonic in genre.tonics]
     share: Numbers = np.max(by_tonic, axis=0)
     return share
 
 
 def own_and_other_shares(energies: Numbers, genres: Sequence[str]) -> tuple[Numbers, Numbers]:
-    """Shares of energies `[N, 12]` on the scale of each row's genre, and their mean over the other genres: `[N]` each.
+    """Return shares of energies `[N, 12]` on the scale of each row's genre, and means over other genres: `[N]` each.
 
     Genres are names in `GENRES`.
     """
@@ -91,7 +91,7 @@ def compare_scale_shares(
     names = np.array(corpus_genres)
 
     def as_asked(shares: Numbers) -> float:
-        """Mean over the genres of the samples, of the corpus's mean for each; of all where it lacks the genre."""
+        """Average the corpus's mean of each genre over the samples' genres; its overall mean for a missing genre."""
         means = {name: float(shares[names == name].mean()) for name in set(corpus_genres)}
         return float(np.mean([means.get(name, float(shares.mean())) for name in asked_genres]))
 
@@ -118,13 +118,13 @@ def _mean_share(energies: Numbers, genres: Sequence[str]) -> float:
 
 
 def _noise_energies(form: ClipFormat) -> Numbers:
-    """Energies of clips of white noise `[N, 12]`."""
+    """Return the energies of clips of white noise, `[N, 12]`."""
     noises = (Dice(0, Stream.SOUND, number).noise(form.length) for number in range(_NOISES))
     return np.stack([pitch_class_energies(noise, form.rate) for noise in noises])
 
 
 def _random_energies() -> Numbers:
-    """Energies of which any twelve that add up to one are as likely as any other `[N, 12]`."""
+    """Return random energies, uniformly distributed over all that add up to one, `[N, 12]`."""
     uniform = 0.5 + 0.5 * Dice(0, Stream.SOUND, _NOISES).noise(_RANDOM_ENERGIES * OCTAVE)
     waits = -np.log1p(-uniform).reshape(_RANDOM_ENERGIES, OCTAVE)
     energies: Numbers = waits / waits.sum(axis=1, keepdims=True)

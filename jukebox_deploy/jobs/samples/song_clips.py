@@ -1,11 +1,11 @@
-"""Pieces of sound with their labels: of songs that a model made, and of the corpus it is measured by.
+"""Labelled pieces of sound: from sampled songs, and from the corpus they are compared with.
 
-All clips of a comparison have one length and one rate.
+All clips of a comparison have the same length and sample rate.
 """
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
@@ -17,7 +17,7 @@ from jukebox_deploy.errors import AudioError, DataError, SamplingError
 from jukebox_deploy.jobs.samples.sound_features import SHORTEST_SECONDS
 from jukebox_deploy.jobs.training.request import sample_indices
 from jukebox_deploy.labels.vocabulary import canonical
-from jukebox_deploy.runtime.store import find_songs, read_record
+from jukebox_deploy.runtime.store import Fingerprint, find_songs, read_record
 from jukebox_deploy.sound_files import open_sound
 
 
@@ -36,7 +36,7 @@ class ClipFormat:
 
 @dataclass(frozen=True)
 class Clip:
-    """Where a clip begins, in samples at the format's rate, and its labels; empty where none is known."""
+    """The start of a clip, in samples at the format's rate, and its labels; empty if unknown."""
 
     path: Path
     start: int
@@ -45,12 +45,12 @@ class Clip:
     song: int  # clips of one song have one number
 
     def read(self, form: ClipFormat) -> Audio:
-        """Its sound, mono float32 `[length]`; `AudioError` if it cannot be read."""
+        """Read the clip, mono float32 `[length]`. Raises `AudioError` if it cannot be read."""
         return read_stretch(self.path, form.rate, self.start, form.length)
 
 
 def sampled_levels(folder: Path) -> tuple[int, ...]:
-    """The levels that songs in a folder were decoded from, in rising order.
+    """Return the levels for which songs in a folder have sound files, in increasing order.
 
     Raises `SamplingError` if there are no songs, or none of them has a sound file.
     """
@@ -62,11 +62,17 @@ def sampled_levels(folder: Path) -> tuple[int, ...]:
     return tuple(sorted(int(level) for level in files if level.isdecimal()))
 
 
-def sampled_clips(folder: Path, level: int) -> tuple[ClipFormat, tuple[Clip, ...]]:
-    """The beginnings of all songs in a folder that have a sound file of that level, as long as the shortest.
+def sampled_by(folder: Path) -> tuple[Fingerprint, ...]:
+    """Return the fingerprints of the engines and checkpoints that the songs in a folder were sampled with."""
+    found = {read_record(song).fingerprint for song in find_songs(folder)}
+    return tuple(sorted({replace(one, batch=None) for one in found}, key=lambda one: (one.checkpoint, one.engine)))
 
-    What a song was given, a prompt or another song, is left out. Raises `SamplingError` if there is no
-    such file, `AudioError` for files of several rates and for one too short to be judged.
+
+def sampled_clips(folder: Path, level: int) -> tuple[ClipFormat, tuple[Clip, ...]]:
+    """Return the beginnings of all songs in a folder with a sound file of the level, as long as the shortest.
+
+    The prompt or continued song at the beginning is left out. Raises `SamplingError` if there is no
+    such file, `AudioError` for files with different sample rates and for one that is too short.
     """
     found = [_whole_clip(song, level, number) for number, song in enumerate(find_songs(folder))]
     clips = [clip for clip in found if clip is not None]
@@ -86,7 +92,7 @@ def sampled_clips(folder: Path, level: int) -> tuple[ClipFormat, tuple[Clip, ...
 
 
 def _whole_clip(folder: Path, level: int, number: int) -> tuple[Clip, int, int] | None:
-    """What a song has of its own, its rate, and its length in samples; `None` without a sound file of the level."""
+    """Return the newly sampled part of a song, its sample rate and length; `None` without a file of the level."""
     path = folder / f"level_{level}.wav"
     if not path.is_file():
         return None
@@ -99,10 +105,10 @@ def _whole_clip(folder: Path, level: int, number: int) -> tuple[Clip, int, int] 
 
 
 def corpus_clips(catalogue: Catalogue, form: ClipFormat, count: int, hop: int = 1) -> tuple[Clip, ...]:
-    """About `count` clips that do not overlap, spread evenly over the songs and within each.
+    """Return about `count` clips that do not overlap, spread evenly over the songs and within each.
 
-    They begin at multiples of `hop` samples, where the codes of a VQ-VAE do: of music on a grid, other codes would
-    stand for the same sounds half way between.
+    They begin at multiples of `hop` samples, as the codes of a VQ-VAE do: for music on a grid, an offset in between
+    would give different codes for the same sounds.
 
     Raises `DataError` if fewer than two songs are long enough.
     """

@@ -1,7 +1,7 @@
-"""What can be heard in a piece of sound, in a few numbers: the levels of bands, and the energies of pitch classes.
+"""Features of a piece of sound: levels of frequency bands and energies of pitch classes.
 
-Both are the same for louder and softer copies of a sound. Windows are measured in seconds, so that sounds of
-different rates can be held against each other as far as their spectra go.
+Both are independent of loudness. Window lengths are fixed in seconds, so that sounds with different sample rates are
+comparable within their common bandwidth.
 """
 
 from __future__ import annotations
@@ -15,13 +15,13 @@ from jukebox_deploy.errors import AudioError
 Numbers = npt.NDArray[np.float64]
 
 BANDS = 16
-"""Bands of `band_levels`."""
+"""Number of bands of `band_levels`."""
 
 SHORTEST_SECONDS = 0.512
-"""Of a sound that pitches can be told of: semitones from 100 Hz on are six hertz and more apart."""
+"""Shortest sound in which pitches can be resolved: semitones from 100 Hz up are at least six hertz apart."""
 
 PITCH_FLOOR = -30.0
-"""Decibels below all that sounds: a pitch class that is quieter counts as silent."""
+"""Level in decibels, relative to the total, below which a pitch class counts as silent."""
 
 _BAND_SECONDS = 0.064
 _LOWEST_BAND = 80.0  # hertz
@@ -29,23 +29,23 @@ _PITCHED = (100.0, 700.0)  # hertz: above them most energy is overtones
 _SILENCE = 1e-12  # energy
 
 
-def band_levels(samples: npt.NDArray[np.floating], rate: int, bands: int = BANDS) -> Numbers:
-    """Mean and spread over time of the levels in bands on a logarithmic axis, in decibels `[2 * bands]`.
+def band_levels(samples: npt.NDArray[np.floating], rate: int) -> Numbers:
+    """Return mean and spread over time of the levels in logarithmic frequency bands, in decibels `[2 * BANDS]`.
 
-    The means are counted from their average over the bands. Raises `AudioError` for a sound of less than
+    The means are relative to their average over the bands. Raises `AudioError` for a sound shorter than
     `SHORTEST_SECONDS`.
     """
     power, hertz = _power_spectra(samples, rate, _BAND_SECONDS)
-    edges = np.geomspace(_LOWEST_BAND, rate / 2, bands + 1)
+    edges = np.geomspace(_LOWEST_BAND, rate / 2, BANDS + 1)
     band = np.searchsorted(edges, hertz) - 1
-    energy = np.stack([power[:, band == b].sum(axis=1) for b in range(bands)], axis=1)
+    energy = np.stack([power[:, band == b].sum(axis=1) for b in range(BANDS)], axis=1)
     levels = 10 * np.log10(energy + 1e-6 * energy.mean() + _SILENCE)
     means = levels.mean(axis=0)
     return np.concatenate([means - means.mean(), levels.std(axis=0)])
 
 
 def pitch_class_energies(samples: npt.NDArray[np.floating], rate: int) -> Numbers:
-    """Shares of the pitch classes, C first, in what sounds between 100 and 700 Hz `[12]`; all equal for silence.
+    """Return shares of the pitch classes, C first, of the energy from 100 to 700 Hz `[12]`; equal for silence.
 
     Raises `AudioError` for a sound of less than `SHORTEST_SECONDS`.
     """
@@ -58,17 +58,16 @@ def pitch_class_energies(samples: npt.NDArray[np.floating], rate: int) -> Number
 
 
 def pitch_class_levels(energies: Numbers) -> Numbers:
-    """Decibels of shares `[..., 12]` of pitch classes, none below `PITCH_FLOOR`.
+    """Convert shares `[..., 12]` of pitch classes to decibels, not below `PITCH_FLOOR`.
 
-    For telling scales apart: the notes that are missing say as much of a scale as the loud ones, and shares alone
-    hardly show them.
+    For distinguishing scales: missing notes are as characteristic as loud ones, and hardly show in shares.
     """
     levels: Numbers = 10 * np.log10(energies + 10 ** (PITCH_FLOOR / 10))
     return levels
 
 
 def _power_spectra(samples: npt.NDArray[np.floating], rate: int, window_seconds: float) -> tuple[Numbers, Numbers]:
-    """Power in windows side by side `[windows, bins]`, and the frequencies of the bins in hertz `[bins]`."""
+    """Return the power of adjacent windows `[windows, bins]`, and the frequencies of the bins in hertz `[bins]`."""
     if len(samples) < round(SHORTEST_SECONDS * rate):
         raise AudioError(
             f"a sound of {len(samples) / rate:.3g} s is too short to be judged; give at least {SHORTEST_SECONDS} s."

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from jukebox_deploy.data.synthesis.score import Arrangement
+from jukebox_deploy.markdown import table
 from jukebox_deploy.runtime.song import LevelSettings
 
 PAGE_FILE = "README.md"
@@ -14,34 +15,34 @@ _MARK = "<!-- made by jukebox_deploy.cli.samples_page; do not edit -->"
 
 
 def is_samples_page(folder: Path) -> bool:
-    """Whether a folder holds such a page, and may be made anew."""
+    """Whether a folder contains such a page, and so may be replaced."""
     page = folder / PAGE_FILE
     return page.is_file() and _MARK in page.read_text(encoding="utf-8")
 
 
 @dataclass(frozen=True)
 class Sample:
-    """What the model was asked for."""
+    """A sample, with the request it was made for."""
 
     artist: str
     genre: str
-    total_seconds: float  # how long it was told that the song is
-    offset_seconds: float  # where in it the sample begins
+    total_seconds: float  # total length that the model was conditioned on
+    offset_seconds: float  # where in the song the sample begins
 
     @property
     def stem(self) -> str:
-        """The name of its files without their ends."""
+        """The name of its files without extensions."""
         return f"{self.artist}-{self.genre}".replace(" ", "-")
 
 
 @dataclass(frozen=True)
 class Reconstruction:
-    """A song that went through the VQ-VAE."""
+    """A song encoded and decoded by the VQ-VAE."""
 
     artist: str
     genre: str
-    offset_seconds: float  # where in the song the stretch begins
-    snr: tuple[float, ...]  # signal over error in decibels, level 0 first
+    offset_seconds: float  # where in the song the reconstructed part begins
+    snr: tuple[float, ...]  # signal-to-noise ratio in decibels, level 0 first
 
     picture = "reconstruction.png"
 
@@ -52,17 +53,17 @@ class Reconstruction:
 
     @property
     def stems(self) -> tuple[str, ...]:
-        """The names of the sound files without their ends, in the same order."""
+        """The names of the sound files without extensions, in the same order."""
         return tuple(f"reconstruction-{title.replace(' ', '-')}" for title in self.titles)
 
 
 @dataclass(frozen=True)
 class SamplesPage:
-    """What is on the page."""
+    """The contents of the page."""
 
     model: str
     fingerprint: str  # of the checkpoint bundle
-    card: str | None  # way from the page to the model's card
+    card: str | None  # relative path from the page to the model card
     seed: int
     corpus_seed: int
     corpus_grid: float
@@ -83,11 +84,7 @@ class SamplesPage:
         yield f"ear: these are the songs 0 to {len(self.samples) - 1} of seed {self.seed}. Artist, genre, lyrics and"
         yield f"length are those of songs that the composer makes of seed {self.corpus_seed}; the model was trained on"
         yield "songs of another seed. Each sample begins where the voice of that song does."
-        yield from ("", "| artist | genre | begins at | sound | spectrogram |", "| --- | --- | ---: | --- | --- |")
-        for sample in self.samples:
-            begins = f"{sample.offset_seconds:.1f} of {sample.total_seconds:.1f} s"
-            files = f"[{sample.stem}.ogg]({sample.stem}.ogg) | {_image(f'{sample.stem}.png', sample.stem)}"
-            yield f"| {sample.artist} | {sample.genre} | {begins} | {files} |"
+        yield from ("", table(("artist", "genre", ">begins at", "sound", "spectrogram"), map(_row, self.samples)))
         yield from ("", "## What the VQ-VAE keeps", "")
         yield from self._reconstruction_lines()
         yield from ("", "## How it was made", "")
@@ -98,21 +95,30 @@ class SamplesPage:
         yield from ("```sh", f"python -m jukebox_deploy.cli.samples_page {seeds} {rest}", "```")
 
     def _settings_lines(self) -> Iterator[str]:
-        yield from ("| level | temperature | top-k | top-p |", "| ---: | ---: | ---: | ---: |")
-        for level, settings in enumerate(self.levels):
-            filters = " | ".join(str(value or "") for value in (settings.top_k, settings.top_p))
-            yield f"| {level} | {settings.temperature:g} | {filters} |"
+        rows = (
+            (str(level), f"{settings.temperature:g}", str(settings.top_k or ""), str(settings.top_p or ""))
+            for level, settings in enumerate(self.levels)
+        )
+        yield table((">level", ">temperature", ">top-k", ">top-p"), rows)
         yield from ("", "These are the settings of `sampling.json` beside the model.")
 
     def _reconstruction_lines(self) -> Iterator[str]:
         made = self.reconstruction
         yield f"Song 0 of seed {self.corpus_seed} ({made.artist}, {made.genre}) from {made.offset_seconds:.1f} s on,"
         yield from ("encoded and decoded again by each level alone.", "")
-        yield from ("| | sound | signal over error |", "| --- | --- | ---: |")
         numbers = ("", *(f"{snr:.1f} dB" for snr in made.snr))
-        for title, stem, number in zip(made.titles, made.stems, numbers, strict=True):
-            yield f"| {title} | [{stem}.ogg]({stem}.ogg) | {number} |"
+        rows = zip(made.titles, map(_link, made.stems), numbers, strict=True)
+        yield table(("", "sound", ">signal over error"), rows)
         yield from ("", _image(made.picture, "The original and the three levels as spectrograms"))
+
+
+def _row(sample: Sample) -> tuple[str, ...]:
+    begins = f"{sample.offset_seconds:.1f} of {sample.total_seconds:.1f} s"
+    return sample.artist, sample.genre, begins, _link(sample.stem), _image(f"{sample.stem}.png", sample.stem)
+
+
+def _link(stem: str) -> str:
+    return f"[{stem}.ogg]({stem}.ogg)"
 
 
 def _image(file: str, words: str) -> str:
