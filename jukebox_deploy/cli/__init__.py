@@ -1,1 +1,1 @@
-"""The command line: the only part of the package that prints, asks and exits."""
+"""The command line: the only part of the package that prints, prompts or exits."""

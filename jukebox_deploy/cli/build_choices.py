@@ -1,4 +1,4 @@
-"""From the options of `build` to what is exported and built, and what they cannot mean."""
+"""Turn the options of `build` into requests to export and build, and reject contradictory ones."""
 
 from __future__ import annotations
 
@@ -20,11 +20,11 @@ if TYPE_CHECKING:
     from jukebox_deploy.jobs.export_job import ExportRequest
 
 QUANTISED = [str(w) for w in LinearWeights if w is not LinearWeights.AS_PRECISION]
-"""What `--precision` also takes: a way to store weights."""
+"""Formats of weights that `--precision` also accepts."""
 
 
 def export_request(target: Target, choices: Mapping[str, Any]) -> ExportRequest:
-    """What to export of a checkpoint. Raises `UsageError` and `ExportError` for choices that cannot be."""
+    """Return what to export from a checkpoint. Raises `UsageError` and `ExportError` for contradictory options."""
     from jukebox_deploy.graphs import GraphOptions
     from jukebox_deploy.jobs.export_job import ExportRequest
     from jukebox_deploy.jobs.tensorrt_check import TensorRtCheck
@@ -43,9 +43,9 @@ def export_request(target: Target, choices: Mapping[str, Any]) -> ExportRequest:
 
 
 def _slot_range(target: Target, slots: Sequence[int]) -> tuple[int, int, int]:
-    """The smallest, best and largest number of slots of the exported graphs.
+    """Return the smallest, best and largest number of slots of the exported graphs.
 
-    Those of engines stay variable: what a number that is fixed at one costs is told in `profile_ranges`.
+    Graphs for TensorRT keep a variable number; `profile_ranges` says what a number fixed at one would cost.
     """
     from jukebox_deploy.graphs import GraphOptions
 
@@ -56,7 +56,7 @@ def _slot_range(target: Target, slots: Sequence[int]) -> tuple[int, int, int]:
 
 
 def _arithmetic(choices: Mapping[str, Any]) -> tuple[Precision | None, LinearWeights | None]:
-    """Precision and weights, as far as they were said."""
+    """Return the precision and the format of weights; `None` for what is not given."""
     precision, weights = choices["precision"], choices["weights"]
     if precision in QUANTISED:
         if weights not in (None, precision):
@@ -66,7 +66,7 @@ def _arithmetic(choices: Mapping[str, Any]) -> tuple[Precision | None, LinearWei
 
 
 def build_options(target: Target, choices: Mapping[str, Any]) -> BuildOptions:
-    """What to build for."""
+    """Return the options of the engine builder."""
     from jukebox_deploy.engines.tensorrt.build import BuildOptions, Feature
 
     return BuildOptions(
@@ -80,7 +80,7 @@ def build_options(target: Target, choices: Mapping[str, Any]) -> BuildOptions:
 
 
 def require_sense(choices: Mapping[str, Any], runs_graphs: bool) -> None:
-    """Refuse what would do nothing."""
+    """Raise `UsageError` for options that would have no effect."""
     for_engines = ("compute", "skip_refused", "features", "timing_caches", "keep_onnx")
     if runs_graphs and (idle := [name for name in for_engines if choices[name]]):
         raise click.UsageError(f"{_spelled(idle)} is for engines of TensorRT; ONNX Runtime runs the graphs themselves.")
@@ -89,7 +89,7 @@ def require_sense(choices: Mapping[str, Any], runs_graphs: bool) -> None:
 
 
 def require_use_of_graphs(source: Path, choices: Mapping[str, Any], runs_graphs: bool, makes_copy: bool) -> None:
-    """Refuse what would do nothing with graphs that were exported already."""
+    """Raise `UsageError` for options that have no effect on graphs that are already exported."""
     if source.suffix == ".onnx" and choices["graphs"]:
         raise click.UsageError(f"{source} is one graph, so --graphs has nothing to choose: leave it out.")
     if not runs_graphs:
@@ -104,7 +104,7 @@ def require_use_of_graphs(source: Path, choices: Mapping[str, Any], runs_graphs:
 
 
 def require_as_exported(bundle: EngineBundle, choices: Mapping[str, Any]) -> None:
-    """Refuse choices of an export that graphs which were exported already do not have."""
+    """Raise `EngineError` for export options that already exported graphs do not match."""
     manifest = bundle.manifest
     precision, weights = _arithmetic(choices)
     other_weights = weights not in (None, manifest.linear_weights)  # of --weights, or of --precision int8

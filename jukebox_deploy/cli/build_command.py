@@ -1,8 +1,8 @@
-"""`jukebox-deploy build`: an engine bundle from a checkpoint or from exported graphs, ahead of time."""
+"""`jukebox-deploy build`: build an engine bundle ahead of time, from a checkpoint or from exported graphs."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -19,23 +19,23 @@ from jukebox_deploy.cli.build_choices import (
 from jukebox_deploy.cli.build_report import report_checked, report_engines, report_graphs
 from jukebox_deploy.cli.export_options import export_options
 from jukebox_deploy.cli.folders import replacing
-from jukebox_deploy.cli.options import comma_separated
+from jukebox_deploy.cli.options import PATH, comma_separated
 from jukebox_deploy.cli.progress import progress_line
 from jukebox_deploy.contract import Precision
-from jukebox_deploy.engines.bundle import MANIFEST_NAME, EngineBundle, open_bundle
+from jukebox_deploy.engines.bundle import EngineBundle, is_engine_bundle, open_bundle
 from jukebox_deploy.engines.manifest import Target
 from jukebox_deploy.errors import EngineError
 
 if TYPE_CHECKING:
     from jukebox_deploy.engines.tensorrt.build import BuildSummary
+    from jukebox_deploy.engines.tensorrt.bundle import GraphProgress
     from jukebox_deploy.jobs.export_job import ExportEvent
 
-_PATH = click.Path(path_type=Path)
 _FEATURES = ("weight-streaming", "version-compatible", "refit", "stripped")
 
 
 def _numbers(context: click.Context, parameter: click.Parameter, value: str | None) -> tuple[int, ...]:
-    """`1,4,16` numbers of slots."""
+    """Parse numbers of slots, such as `1,4,16`."""
     parts = comma_separated(context, parameter, value)
     if not all(part.isdecimal() and int(part) > 0 for part in parts):
         raise click.BadParameter(f"{value!r}: give numbers from 1 on, like 1,4,16.")
@@ -43,49 +43,63 @@ def _numbers(context: click.Context, parameter: click.Parameter, value: str | No
 
 
 @click.command()
-@click.argument("source", metavar="BUNDLE_OR_ONNX", type=_PATH)
+@click.argument("source", metavar="BUNDLE_OR_ONNX", type=PATH)
 @click.option(
     "--target",
     type=click.Choice([str(target) for target in Target]),
     default=str(Target.TENSORRT_RTX),
     show_default=True,
-    help="What the engines are for.",
+    help="What will run the engines.",
 )
 @click.option(
     "--compute",
     callback=comma_separated,
     metavar="8.6,8.9",
-    help="Compute capabilities of the GPUs, for tensorrt-rtx. Without it: those from 8.0 on that can run them.",
+    help="Compute capabilities of the GPUs to build for, with tensorrt-rtx. [default: all from 8.0 that can run the "
+    "graphs]",
 )
-@click.option("--skip-refused", is_flag=True, help="Leave out GPUs of --compute that cannot run a graph, and say so.")
+@click.option("--skip-refused", is_flag=True, help="Skip, and report, GPUs in --compute that cannot run a graph.")
 @click.option(
     "--precision",
     type=click.Choice([*map(str, Precision), *QUANTISED]),
-    help="Of a checkpoint's stacks; int8, int4 and fp8 are fp16 with --weights so (on onnxruntime fp32). "
-    "[default: fp16, for onnxruntime fp32]",
+    help="Precision of the transformer stacks when a checkpoint is exported. int8, int4 and fp8 mean the default "
+    "precision with these --weights. [default: fp16; fp32 for onnxruntime]",
 )
 @export_options
 @click.option(
     "--slots",
     callback=_numbers,
     metavar="1,4,16",
-    help="Numbers of songs sampled at once; TensorRT tunes kernels for each of them. [default: 1 to 16, tuned for 4]",
+    help="Numbers of slots (songs sampled at once) that TensorRT optimises kernels for. [default: 1 to 16, optimised "
+    "for 4]",
 )
-@click.option("--feature", "features", type=click.Choice(_FEATURES), multiple=True, help="What an engine shall allow.")
-@click.option("--timing-caches", type=_PATH, metavar="DIR", help="Keep here what tensorrt timed, for the next build.")
-@click.option("--keep-onnx", type=_PATH, metavar="DIR", help="Keep the graphs that a checkpoint was exported to.")
-@click.option("--out", type=_PATH, help="Folder of the engine bundle.")
-@click.option("--graphs", callback=comma_separated, metavar="step_2,prefill_2", help="Build these graphs only.")
 @click.option(
-    "--processes", type=click.IntRange(min=1), help="Engines built at once. [default: one per core for small weights]"
+    "--feature",
+    "features",
+    type=click.Choice(_FEATURES),
+    multiple=True,
+    help="Feature to build into the engines; may be repeated.",
+)
+@click.option(
+    "--timing-caches", type=PATH, metavar="DIR", help="Folder that keeps kernel timings of tensorrt for later builds."
+)
+@click.option(
+    "--keep-onnx", type=PATH, metavar="DIR", help="Folder to keep the ONNX graphs exported from a checkpoint."
+)
+@click.option("--out", type=PATH, help="Folder for the engine bundle.")
+@click.option("--graphs", callback=comma_separated, metavar="step_2,prefill_2", help="Build only these graphs.")
+@click.option(
+    "--processes",
+    type=click.IntRange(min=1),
+    help="Engines built in parallel. [default: one per core if weights are small]",
 )
 @click.option("--force", is_flag=True, help="Replace the engine bundle in the output folder.")
 @click.option("--json", "as_json", is_flag=True, help="Print the summary as JSON.")
 def command(source: Path, target: str, out: Path | None, force: bool, as_json: bool, **choices: Any) -> None:
-    """Build engines of BUNDLE_OR_ONNX.
+    """Build engines from BUNDLE_OR_ONNX.
 
-    That is a checkpoint bundle made by `import`, which is exported first, a folder made by `export`, or one .onnx
-    file in it. TensorRT-RTX builds without a GPU, for the GPUs that --compute lists.
+    BUNDLE_OR_ONNX is a checkpoint bundle made by `import` (which is exported first), an ONNX bundle made by `export`,
+    or one .onnx file in that. TensorRT-RTX needs no GPU to build: it builds for the GPUs listed with --compute.
     """
     runs_graphs = Target(target) is Target.ONNXRUNTIME
     require_sense(choices, runs_graphs)
@@ -104,14 +118,11 @@ def command(source: Path, target: str, out: Path | None, force: bool, as_json: b
     from jukebox_deploy.engines.tensorrt.bundle import build_bundle, processes_to_build
 
     out = _required(out, target)
-    ours = replacing(out, force=force, is_ours=_is_bundle, inputs=[bundle.folder])
+    ours = replacing(out, force=force, is_ours=is_engine_bundle, inputs=[bundle.folder])
     with ours, progress_line("reading") as say:
-
-        def progress(graph: str, phase: str, done: int, steps: int) -> None:
-            say(f"{graph}: {phase} {done}/{steps}")
-
         at_once = choices["processes"] or processes_to_build(bundle, chosen)
-        _, summaries = build_bundle(bundle, out, build_options(Target(target), choices), chosen, progress, at_once)
+        options = build_options(Target(target), choices)
+        _, summaries = build_bundle(bundle, out, options, chosen, _building(say), at_once)
     report_engines(out, Target(target), summaries, as_json)
 
 
@@ -126,18 +137,15 @@ def _build_checkpoint(
     request = export_request(target, choices)
     build = CheckpointBuild(request, build_options(target, choices), choices["keep_onnx"])
     summaries: list[BuildSummary] = []
-    with replacing(out, force=force, is_ours=_is_bundle, inputs=[source]), progress_line("reading") as say:
+    with replacing(out, force=force, is_ours=is_engine_bundle, inputs=[source]), progress_line("reading") as say:
 
         def exported(event: ExportEvent) -> None:
             say(f"{event.graph}: {event.action} {event.detail}")
 
-        def building(graph: str, phase: str, done: int, steps: int) -> None:
-            say(f"{graph}: {phase} {done}/{steps}")
-
         if target is Target.ONNXRUNTIME:
             export_bundle(checkpoint, out, request, exported)
         else:
-            listener = BuildListener(exported, building)
+            listener = BuildListener(exported, _building(say))
             _, summaries = build_from_checkpoint(checkpoint, out, build, choices["processes"], listener)
     if target is Target.ONNXRUNTIME:
         report_graphs(open_bundle(out, verify_hashes=False), as_json)
@@ -145,10 +153,15 @@ def _build_checkpoint(
         report_engines(out, target, summaries, as_json)
 
 
+def _building(say: Callable[[str], None]) -> GraphProgress:
+    """Return a callback that shows the phase and progress of each graph's build."""
+    return lambda graph, phase, done, steps: say(f"{graph}: {phase} {done}/{steps}")
+
+
 def _make_ready(source: EngineBundle, graphs: tuple[str, ...], out: Path, force: bool) -> EngineBundle:
     from jukebox_deploy.engines.onnxruntime.build import build_ready_bundle
 
-    with replacing(out, force=force, is_ours=_is_bundle, inputs=[source.folder]), progress_line("reading") as say:
+    with replacing(out, force=force, is_ours=is_engine_bundle, inputs=[source.folder]), progress_line("reading") as say:
         return build_ready_bundle(source, out, graphs, lambda graph: say(f"{graph}: fusing integer weights"))
 
 
@@ -158,16 +171,12 @@ def _required(out: Path | None, target: str) -> Path:
     return out
 
 
-def _is_bundle(folder: Path) -> bool:
-    return (folder / MANIFEST_NAME).is_file()
-
-
 def _is_checkpoint(folder: Path) -> bool:
-    return (folder / "config.json").is_file() and not _is_bundle(folder)
+    return (folder / "config.json").is_file() and not is_engine_bundle(folder)
 
 
 def _open_source(source: Path, graphs: tuple[str, ...]) -> tuple[EngineBundle, tuple[str, ...]]:
-    """The bundle and the names of the graphs to build; the hashes of the whole bundle are checked."""
+    """Return the bundle and the names of the graphs to build; checks the hashes of the whole bundle."""
     if source.suffix != ".onnx":
         return open_bundle(source), graphs
     bundle = open_bundle(source.parent)

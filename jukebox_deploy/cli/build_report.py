@@ -1,4 +1,4 @@
-"""What `build` says of what it made, for people and for machines."""
+"""The report of `build`, as text and as JSON."""
 
 from __future__ import annotations
 
@@ -14,13 +14,14 @@ from jukebox_deploy.cli.tables import output_console, plain_table
 from jukebox_deploy.engines.bundle import EngineBundle
 from jukebox_deploy.engines.manifest import Target
 from jukebox_deploy.errors import EngineError
+from jukebox_deploy.quantities import byte_size, mebibytes
 
 if TYPE_CHECKING:
     from jukebox_deploy.engines.tensorrt.build import BuildSummary
 
 
 def report_checked(bundle: EngineBundle, as_json: bool) -> None:
-    """Graphs for ONNX Runtime that were looked at, and nothing else. Raises `EngineError` for engines."""
+    """Report graphs for ONNX Runtime that were only checked. Raises `EngineError` for engines."""
     if bundle.manifest.target is not Target.ONNXRUNTIME:
         raise EngineError(
             f"{bundle.folder} holds {bundle.manifest.target} engines; ONNX Runtime needs the ONNX bundle."
@@ -38,7 +39,7 @@ def _more_to_do(bundle: EngineBundle) -> str:
 
 
 def report_graphs(bundle: EngineBundle, as_json: bool) -> None:
-    """Graphs for ONNX Runtime that were just made."""
+    """Report newly made graphs for ONNX Runtime."""
     graphs = _graphs(bundle)
     if as_json:
         _print_json(bundle.folder, Target.ONNXRUNTIME, graphs)
@@ -46,11 +47,11 @@ def report_graphs(bundle: EngineBundle, as_json: bool) -> None:
     fused, right = "integer weights fused", "MiB with weights"
     table = plain_table("graph", "files", right, fused, right={right}, wrapped={"files"})
     for graph in graphs:
-        size = _mebibytes(graph["bytes"])
+        size = mebibytes(graph["bytes"])
         table.add_row(graph["graph"], ", ".join(graph["files"]), size, "yes" if graph["ready"] else "")
     console = output_console(120, markup=False)
     console.print(table)
-    whole = _mebibytes(sum(record.bytes for record in bundle.manifest.files.values()))
+    whole = mebibytes(bundle.manifest.bytes_of(bundle.manifest.files))
     console.print(f"{bundle.folder} is for ONNX Runtime; graphs: {len(graphs)}, {whole} MiB in all.")
 
 
@@ -62,7 +63,7 @@ def _graphs(bundle: EngineBundle) -> list[dict[str, Any]]:
         {
             "graph": name,
             "files": list(entry.files),
-            "bytes": sum(manifest.files[file].bytes for file in entry.files),
+            "bytes": manifest.bytes_of(entry.files),
             "ready": is_ready(entry),
         }
         for name, entry in manifest.graphs.items()
@@ -70,7 +71,7 @@ def _graphs(bundle: EngineBundle) -> list[dict[str, Any]]:
 
 
 def report_engines(out: Path, target: Target, summaries: Sequence[BuildSummary], as_json: bool) -> None:
-    """Engines that were just built."""
+    """Report newly built engines."""
     if as_json:
         _print_json(out, target, [asdict(summary) for summary in summaries])
     else:
@@ -87,8 +88,8 @@ def _print_summaries(out: Path, summaries: Sequence[BuildSummary]) -> None:
             "" if summary.kernels is None else f"{summary.kernels:,}",
             str(summary.caches_in_place),
             str(summary.profiles),
-            _mebibytes(summary.engine_bytes),
-            "" if summary.activation_bytes is None else _mebibytes(summary.activation_bytes),
+            mebibytes(summary.engine_bytes),
+            mebibytes(summary.activation_bytes),
             f"{summary.seconds:.1f}",
         )
     console = output_console(120, markup=False)
@@ -97,13 +98,9 @@ def _print_summaries(out: Path, summaries: Sequence[BuildSummary]) -> None:
         for remark in (*summary.refused, *summary.warnings):
             console.print(f"{summary.graph}: {remark}")
     peak = max((summary.process_peak_bytes or 0 for summary in summaries), default=0)
-    console.print(f"Peak memory of a building process: {peak / 1e9:.2f} GB.")
+    console.print(f"Peak memory of a building process: {byte_size(peak)}.")
     console.print(f"{len(summaries)} engines in {out}; see them with: jukebox-deploy inspect {out}")
 
 
 def _print_json(folder: Path, target: Target, graphs: list[dict[str, Any]]) -> None:
     click.echo(json.dumps({"bundle": str(folder), "target": str(target), "graphs": graphs}, indent=2))
-
-
-def _mebibytes(size: int) -> str:
-    return f"{size / 2**20:.1f}"

@@ -1,4 +1,4 @@
-"""`jukebox-deploy data check`: what of a folder of songs can be trained on."""
+"""`jukebox-deploy data check`: check which songs of a folder can be used for training."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     from jukebox_deploy.data.catalogue import Catalogue
 
 _SHOWN = 20
-"""Names in a table on the terminal; JSON has all."""
+"""Names shown in a table on the terminal; JSON has all."""
 
 
 @click.command()
@@ -28,10 +28,10 @@ _SHOWN = 20
 @metadata_option
 @click.option("--json", "as_json", is_flag=True, help="Print everything as JSON.")
 def check(folder: Path, metadata: Path | None, as_json: bool) -> None:
-    """Count the songs below DIR, with their artists and genres, and tell what is left out and why.
+    """Count the songs below DIR by artist and genre, and list the files that are skipped and why.
 
-    The table of the songs has a column "file" with names relative to DIR, and if you like "artist", "genres" and
-    "lyrics": JSON lines or CSV, where ";" stands between genres. The exit code is 1 if there is nothing to train on.
+    The table of the songs is JSON lines or CSV. Its column "file" holds paths relative to DIR; the columns "artist",
+    "genres" (in CSV separated by ";") and "lyrics" are optional. The exit code is 1 if there is nothing to train on.
     """
     from jukebox_deploy.data.catalogue import read_catalogue
 
@@ -45,7 +45,7 @@ def check(folder: Path, metadata: Path | None, as_json: bool) -> None:
 
 
 def describe(catalogue: Catalogue) -> dict[str, Any]:
-    """All counts as plain data; lengths in seconds."""
+    """Return all counts as plain data; lengths in seconds."""
     songs = catalogue.songs
     return {
         "folder": str(catalogue.folder),
@@ -63,7 +63,7 @@ def describe(catalogue: Catalogue) -> dict[str, Any]:
 
 
 def _counts(names: Iterable[str]) -> dict[str, int]:
-    """How often each name comes, the most frequent first; the empty name are songs without one."""
+    """Count each name, most frequent first; the empty name stands for songs without one."""
     return dict(sorted(Counter(names).items(), key=lambda item: (-item[1], item[0])))
 
 

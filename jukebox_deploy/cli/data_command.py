@@ -1,4 +1,4 @@
-"""`jukebox-deploy data`: music to train on."""
+"""`jukebox-deploy data`: prepare training data."""
 
 from __future__ import annotations
 
@@ -7,13 +7,15 @@ import click
 from jukebox_deploy.cli.lazy_group import CommandEntry, LazyGroup
 
 COMMANDS = {
-    "synthesize": CommandEntry("jukebox_deploy.cli.data_synthesize_command:synthesize", "Make a corpus of songs."),
-    "check": CommandEntry("jukebox_deploy.cli.data_check_command:check", "Tell what of a folder can be trained on."),
+    "synthesize": CommandEntry("jukebox_deploy.cli.data_synthesize_command:synthesize", "Generate a corpus of songs."),
+    "check": CommandEntry(
+        "jukebox_deploy.cli.data_check_command:check", "Check which songs of a folder can be used for training."
+    ),
     "encode": CommandEntry(
-        "jukebox_deploy.cli.data_encode_command:encode", "Turn songs into codes, to train priors on."
+        "jukebox_deploy.cli.data_encode_command:encode", "Encode songs into codes, to train priors on."
     ),
     "requests": CommandEntry(
-        "jukebox_deploy.cli.data_requests_command:requests", "Ask for songs like those of a corpus."
+        "jukebox_deploy.cli.data_requests_command:requests", "Write requests for songs like those of a corpus."
     ),
 }
 """All commands of the group."""
@@ -21,4 +23,4 @@ COMMANDS = {
 
 @click.group(cls=LazyGroup, entries=COMMANDS, epilog="jukebox-deploy data COMMAND -h shows the options of a command.")
 def command() -> None:
-    """Make music to train on, and look at your own."""
+    """Prepare training data: synthesize a corpus, or check and encode your own songs."""

@@ -1,4 +1,4 @@
-"""`jukebox-deploy data encode`: songs as codes, ahead of training."""
+"""`jukebox-deploy data encode`: encode songs into codes ahead of training."""
 
 from __future__ import annotations
 
@@ -13,23 +13,24 @@ from jukebox_deploy.cli.progress import progress_bars
 
 @click.command()
 @click.argument("folder", type=PATH, metavar="DIR")
-@click.option("--bundle", type=PATH, required=True, metavar="BUNDLE", help="Checkpoint bundle that has the VQ-VAE.")
+@click.option("--bundle", type=PATH, required=True, metavar="BUNDLE", help="Checkpoint bundle with the VQ-VAE.")
 @click.option(
     "--engines",
     type=PATH,
     metavar="ENGINES",
-    help="Encode with these, which `export` or `build` made from BUNDLE. [default: with PyTorch]",
+    help="Engine bundle made from BUNDLE by `export` or `build`, to encode with. [default: encode with PyTorch]",
 )
-@click.option("--codes", type=PATH, required=True, metavar="DIR", help="Where the codes are kept.")
+@click.option("--codes", type=PATH, required=True, metavar="DIR", help="Folder to keep the codes in.")
 @metadata_option
 @threads_option
 def encode(
     folder: Path, bundle: Path, engines: Path | None, codes: Path, metadata: Path | None, threads: int | None
 ) -> None:
-    """Encode all songs below DIR with the VQ-VAE of BUNDLE, at all levels.
+    """Encode all songs below DIR into codes of every level, with the VQ-VAE of BUNDLE.
 
-    `train prior` and `train upsampler` do so themselves, in PyTorch; with the same --codes they find here what they
-    need. Exported graphs are faster on a CPU. A run that was interrupted goes on with the same command.
+    This is optional: `train prior` and `train upsampler` encode songs themselves, with PyTorch, unless they find them
+    in the folder given with --codes. With --engines, encoding is faster on a CPU. To continue an interrupted run,
+    repeat the command.
     """
     from jukebox_deploy.jobs.song_codes import EncodeRequest, encode_corpus
 

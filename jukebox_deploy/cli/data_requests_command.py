@@ -1,4 +1,4 @@
-"""`jukebox-deploy data requests`: songs to ask a model for, as those of a corpus are."""
+"""`jukebox-deploy data requests`: write sampling requests with the labels of a corpus."""
 
 from __future__ import annotations
 
@@ -11,20 +11,22 @@ from jukebox_deploy.cli.options import PATH, metadata_option
 
 @click.command()
 @click.argument("folder", type=PATH, metavar="DIR")
-@click.option("--out", type=PATH, required=True, metavar="FILE", help="JSON lines, for `sample --requests`.")
-@click.option("--seconds", type=click.FloatRange(0, min_open=True), required=True, help="Of each song.")
+@click.option(
+    "--out", type=PATH, required=True, metavar="FILE", help="File of JSON lines to write, for `sample --requests`."
+)
+@click.option("--seconds", type=click.FloatRange(0, min_open=True), required=True, help="Length of each sampled song.")
 @click.option(
     "--place",
     type=click.FloatRange(0, 1),
     default=0.3,
     show_default=True,
-    help="Where in the song that part lies: 0 at its beginning, 1 at its end.",
+    help="Where in the original song the sampled part lies: from 0 (beginning) to 1 (end).",
 )
 @metadata_option
 def requests(folder: Path, out: Path, seconds: float, place: float, metadata: Path | None) -> None:
-    """Write a request for every song below DIR: part of a song with that artist, genre, lyrics and length.
+    """Write a sampling request for every song below DIR, with its artist, genre, lyrics and total length.
 
-    `sample` makes such songs, and `evaluate-songs` tells whether they are what was asked for.
+    `sample --requests` samples these songs; `evaluate-songs` checks whether they match their labels.
     """
     from jukebox_deploy.data.catalogue import read_catalogue
     from jukebox_deploy.jobs.requests.corpus import corpus_requests, write_requests

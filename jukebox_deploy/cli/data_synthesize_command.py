@@ -1,4 +1,4 @@
-"""`jukebox-deploy data synthesize`: a corpus of generated songs."""
+"""`jukebox-deploy data synthesize`: generate a corpus of songs."""
 
 from __future__ import annotations
 
@@ -20,24 +20,26 @@ _BAR = "songs"
 
 
 @click.command()
-@click.option("--hours", type=float, metavar="H", help="Make at least that much music.")
-@click.option("--songs", type=int, metavar="N", help="Make that many songs; with --hours, what is reached first.")
+@click.option("--hours", type=float, metavar="H", help="Generate at least this many hours of music.")
+@click.option(
+    "--songs", type=int, metavar="N", help="Generate this many songs; with --hours, stop at whichever is reached first."
+)
 @click.option(
     "--out",
     required=True,
     type=PATH,
     metavar="DIR",
-    help="Folder of the corpus: new, empty, or one to go on with.",
+    help="Folder for the corpus: new, empty, or with a corpus to extend.",
 )
-@click.option("--seed", type=int, default=0, show_default=True, help="Same seed, same songs.")
-@click.option("--rate", type=int, default=44_100, show_default=True, help="Samples per second, mono.")
+@click.option("--seed", type=int, default=0, show_default=True, help="Random seed; the same seed gives the same songs.")
+@click.option("--rate", type=int, default=44_100, show_default=True, help="Sample rate in hertz; songs are mono.")
 @click.option(
     "--format",
     "sound_format",
     type=click.Choice(["flac", "wav"]),
     default="flac",
     show_default=True,
-    help="Of the sound files, 16 bits per sample.",
+    help="Format of the sound files; 16 bits per sample.",
 )
 @click.option(
     "--grid",
@@ -45,17 +47,17 @@ _BAR = "songs"
     default=0.0,
     show_default=True,
     metavar="SECONDS",
-    help="Sounds begin at multiples of this, as in a tracker; 0: anywhere.",
+    help="Let sounds begin only at multiples of this time, as in a music tracker; 0: no grid.",
 )
 @click.option(
     "--arrangement",
     type=click.Choice([str(arrangement) for arrangement in Arrangement]),
     default="full",
     show_default=True,
-    help="A band, or the tune alone, which is much easier for a small model to learn: sung (solo), or sung and played "
-    "line by line in turn (answered).",
+    help="Who plays: a band (full); or the melody alone, which is much easier for a small model to learn, either sung "
+    "(solo) or alternately sung and played, line by line (answered).",
 )
-@click.option("--processes", type=int, metavar="N", help="Processes that make songs. [default: one per core]")
+@click.option("--processes", type=int, metavar="N", help="Processes that generate songs. [default: one per core]")
 @click.option("--json", "as_json", is_flag=True, help="Print a summary as JSON; progress goes to standard error.")
 def synthesize(
     hours: float | None,
@@ -67,10 +69,10 @@ def synthesize(
     as_json: bool,
     **numbers: Any,
 ) -> None:
-    """Make songs with lyrics by several artists in several genres, free of anybody's rights.
+    """Generate songs with lyrics, by several artists and in several genres, that are free of third-party rights.
 
-    Beside each song lies its score: every note, drum and sung syllable with its time. A run that was interrupted goes
-    on with the same command; with more --hours a corpus grows.
+    Each song comes with its score: every note, drum hit and sung syllable with its time. To continue an interrupted
+    run, repeat the command; to extend a corpus, repeat it with more --hours.
     """
     from jukebox_deploy.data.synthesis.corpus import CorpusRequest, synthesize_corpus
     from jukebox_deploy.data.synthesis.song_files import CorpusIdentity, SoundFormat
@@ -80,20 +82,20 @@ def synthesize(
     started = time.monotonic()
     progress = CorpusProgress()
     with ProgressDisplay() as display:
-        display.show(Progress(_BAR))  # the clock begins before the first song is made
+        display.show(Progress(_BAR))  # the clock starts before the first song is generated
         summary = synthesize_corpus(request, lambda event: display.show(progress.after(event)))
     _report(summary, time.monotonic() - started, as_json)
 
 
 class CorpusProgress:
-    """How far this run is with its songs; those that an earlier run made do not count as made."""
+    """Progress of a run; songs from an earlier run do not count towards its speed."""
 
     def __init__(self) -> None:
         self._songs = 0
-        self._seconds = {True: 0.0, False: 0.0}  # of songs made, and of those that were there
+        self._seconds = {True: 0.0, False: 0.0}  # of music made by this run (True) and by earlier ones (False)
 
     def after(self, event: SongDone) -> Progress:
-        """Where the run is after an event."""
+        """Return the progress after an event."""
         self._songs += 1
         self._seconds[event.made] += event.song.seconds
         return Progress(

@@ -1,4 +1,4 @@
-"""A plucked chord to begin a song with, for models that bring no prompt."""
+"""A plucked chord as a prompt, for models that have no prompt of their own."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ import numpy as np
 from jukebox_deploy.files import atomic_path
 
 PROMPT_RATE = 22_050
-"""Not the rate of a model: the prompt has to be resampled."""
+"""Sample rate of the prompt; deliberately not that of a model, so that it has to be resampled."""
 
 _CHORD = (196.0, 246.94, 293.66, 369.99, 440.0, 369.99, 293.66, 246.94)  # G major seven, in hertz
 _NOTE_SECONDS = 0.2
@@ -25,7 +25,7 @@ def write_chord(path: Path) -> None:
 
 
 def broken_chord() -> np.ndarray:
-    """One plucked string after the other, from left to right and back, float64 `[samples, 2]`."""
+    """Return plucked strings that start one after the other, panned from left to right, float64 `[samples, 2]`."""
     note_length = round(_NOTE_SECONDS * PROMPT_RATE)
     sound = np.zeros((len(_CHORD) * note_length, 2))
     for number, frequency in enumerate(_CHORD):
@@ -38,7 +38,7 @@ def broken_chord() -> np.ndarray:
 
 
 def pluck(frequency: float, length: int, seed: int) -> np.ndarray:
-    """A plucked string `[length]`: noise that loses its edges each time it goes round (Karplus and Strong, 1983)."""
+    """Return a plucked string `[length]`: noise, smoothed in every period (Karplus and Strong, 1983)."""
     period = round(PROMPT_RATE / frequency)
     string = np.random.default_rng(seed).uniform(-1, 1, period)
     rounds = []

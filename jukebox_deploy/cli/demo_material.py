@@ -1,4 +1,4 @@
-"""What the demonstration is made of: the songs that it asks for, and names and a prompt for a model without its own."""
+"""The songs that the demo samples, and names and a prompt for a model without its own."""
 
 from __future__ import annotations
 
@@ -8,35 +8,37 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 from jukebox_deploy.cli.demo_chord import write_chord
-from jukebox_deploy.jobs.shipped_model import PROMPT_FILE, sampling_advice
+from jukebox_deploy.cli.level_values import settings_options
+from jukebox_deploy.jobs.sampling_advice import read_advice
+from jukebox_deploy.jobs.shipped_model import PROMPT_FILE
 from jukebox_deploy.runtime.sampler import SongJob
 from jukebox_deploy.runtime.song import LevelSettings, Mode, SongRequest
 
 _SEED = 1
-_SONG_SECONDS = 60.0  # about as long as songs of `data synthesize` are
+_SONG_SECONDS = 60.0  # about the length of songs of `data synthesize`
 
 
 @dataclass(frozen=True)
 class DemoSong:
-    """A song that the demonstration asks for, as far as it is not like the others."""
+    """What distinguishes a song of the demo from the others."""
 
     name: str  # of its folder
     artist: str
     genre: str
     lyrics: str = ""
-    primed: bool = False  # begins with the prompt
+    primed: bool = False  # starts with the prompt
     offset_seconds: float = 0.0  # where in the song it begins
 
 
 @dataclass(frozen=True)
 class Material:
-    """The songs of a demonstration."""
+    """The songs of a demo and their common settings."""
 
     songs: tuple[DemoSong, ...]
     seconds: float  # of each
     prompt_seconds: float
     prompt: Path | None = None  # a sound file; default: a plucked chord
-    total_seconds: float | None = None  # how long the model is told a song is
+    total_seconds: float | None = None  # length of the whole song that the model is conditioned on
     levels: tuple[LevelSettings, ...] = (LevelSettings(),) * 3
 
     def write(self, folder: Path) -> None:
@@ -50,7 +52,7 @@ class Material:
             shutil.copyfile(self.prompt, folder / PROMPT_FILE)
 
     def jobs(self, folder: Path) -> list[SongJob]:
-        """The songs, as the commands of `options` make them."""
+        """Return the songs, as the command line with `options` samples them."""
         return [SongJob(self._request(song, folder), folder / song.name) for song in self.songs]
 
     def _request(self, song: DemoSong, folder: Path) -> SongRequest:
@@ -70,7 +72,7 @@ class Material:
         return replace(request, mode=Mode.PRIMED, source=prompt, source_seconds=self.prompt_seconds)
 
     def options(self, song: DemoSong, folder: Path) -> list[object]:
-        """What the command line needs to make one of the songs."""
+        """Return the command-line options that sample a song."""
         options: list[object] = []
         if song.primed:
             options += ["--prompt", folder / PROMPT_FILE, "--prompt-seconds", self.prompt_seconds]
@@ -82,18 +84,12 @@ class Material:
         return [*options, *self.settings(), "--seed", _SEED]
 
     def labels(self, song: DemoSong) -> tuple[str, ...]:
-        """Artist and genre as options."""
+        """Return artist and genre as options."""
         return ("--artist", song.artist, "--genre", song.genre)
 
-    def settings(self) -> list[object]:
-        """What all songs have in common, as options: how long the model is told they are, and how codes are drawn."""
-        options: list[object] = ["--total-seconds", self.total_seconds] if self.total_seconds else []
-        for level, settings in enumerate(self.levels):
-            for name in ("temperature", "top_k", "top_p"):
-                value = getattr(settings, name)
-                if value != getattr(LevelSettings, name):
-                    options += [f"--{name.replace('_', '-')}", f"{level}={value}"]
-        return options
+    def settings(self) -> list[str]:
+        """Return the options that all songs share: their total length, and how codes are sampled."""
+        return settings_options(self.levels, self.total_seconds)
 
 
 def _lyrics_file(folder: Path, song: DemoSong) -> Path:
@@ -116,13 +112,13 @@ the song of the turning tide.""",
     seconds=3.0,
     prompt_seconds=1.5,
 )
-"""For `tiny` with random weights, whose names are made up."""
+"""For `tiny` with random weights; the names are made up."""
 
 UNTRAINED_ARTISTS = {n: i for i, n in enumerate(("unknown", "the tin foxes", "glass harbour", "paper lanterns"))}
 UNTRAINED_GENRES = {n: i for i, n in enumerate(("unknown", "folk", "jazz", "ambient", "polka"))}
 
 _TRAINED_SONGS = (
-    # The prompt of the shipped model is the beginning of a song of theirs.
+    # The prompt of the shipped model is the beginning of a song by this artist.
     DemoSong("primed", "the night ferry", "lullaby", primed=True),
     DemoSong("played", "organ valley", "folk"),
     DemoSong(
@@ -133,24 +129,24 @@ _TRAINED_SONGS = (
 slowly into the golden night.
 sing to me, sing to me, silver moon,
 carry the morning light.""",
-        offset_seconds=10.0,  # introductions have no voice
+        offset_seconds=10.0,  # skip the introduction, which has no voice
     ),
 )
 
 
 def trained_material(bundle: Path, levels: int) -> Material:
-    """For a model that has learnt from `data synthesize`; it may bring a prompt, and settings for sampling.
+    """Return songs for a model trained on `data synthesize`, with its own prompt and sampling settings, if any.
 
-    `levels`: how many the model has. Raises `SamplingError` for settings that cannot be.
+    `levels`: the number of levels of the model. Raises `SamplingError` for invalid settings.
     """
-    advice, prompt = sampling_advice(bundle, levels), bundle / PROMPT_FILE
+    advice, prompt = read_advice(bundle, levels), bundle / PROMPT_FILE
     return Material(
         songs=_TRAINED_SONGS,
         seconds=6.0,
         prompt_seconds=2.048,
         prompt=prompt if prompt.exists() else None,
         total_seconds=advice.total_seconds or _SONG_SECONDS,
-        levels=advice.levels,
+        levels=advice.all_settings(levels),
     )
 
 

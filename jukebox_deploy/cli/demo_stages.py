@@ -1,6 +1,6 @@
-"""The stages of the demonstration, from a checkpoint to sound and numbers.
+"""The stages of the demo, from a checkpoint to sound and measurements.
 
-Every stage does what a command does, by the same functions, and shows that command.
+Each stage calls the same functions as a command, and prints that command.
 """
 
 from __future__ import annotations
@@ -20,6 +20,7 @@ from jukebox_deploy.cli.demo_material import (
     write_id_lists,
 )
 from jukebox_deploy.errors import LabelError
+from jukebox_deploy.quantities import byte_size
 
 if TYPE_CHECKING:
     from jukebox_deploy.checkpoints.bundle import CheckpointBundle
@@ -31,10 +32,10 @@ _WEIGHTS_SEED = 1
 
 
 class Demo:
-    """The stages, one after the other, in one folder."""
+    """The stages of a demo, which run one after the other in one folder."""
 
     def __init__(self, out: Path, teller: Teller, bundle: CheckpointBundle | None = None) -> None:
-        """`bundle`: a trained checkpoint bundle; default: `tiny`, with random weights."""
+        """`bundle`: a trained checkpoint bundle; `None`: `tiny` with random weights."""
         self._out = out
         self._bundle = bundle
         self._teller = teller
@@ -44,7 +45,7 @@ class Demo:
         )
 
     def all_stages(self) -> None:
-        """From a checkpoint to sound and numbers."""
+        """Run all stages."""
         files = self._make_checkpoint()
         checkpoint = self._import(files)
         bundle = self._export(checkpoint)
@@ -54,7 +55,7 @@ class Demo:
         self._measure(bundle, checkpoint)
 
     def show_next_steps(self) -> None:
-        """What to listen to, and what to try."""
+        """Print what to listen to and what to try next."""
         material, say_command = self._material, self._teller.say_command
         self._say("Listen to:")
         for song in material.songs:
@@ -98,7 +99,7 @@ class Demo:
                     )
                 write_id_lists(ids, names.artists, names.genres)
             size = sum(path.stat().st_size for path in files)
-            self._say(f"{', '.join(path.name for path in files)}: {size / 1e6:.1f} MB")
+            self._say(f"{', '.join(path.name for path in files)}: {byte_size(size)}")
         return files
 
     def _import(self, files: Sequence[Path]) -> CheckpointBundle:
@@ -120,12 +121,12 @@ class Demo:
         out = self._out / "onnx"
         with self._teller.stage("Export it to ONNX graphs", "export", checkpoint.folder, "--out", out):
             with self._teller.console.status("exporting") as status:
-                # TensorRT-RTX gets them in the next stage.
+                # The next stage builds the graphs with TensorRT-RTX.
                 request = ExportRequest(tensorrt=TensorRtCheck.NEVER)
                 export_bundle(checkpoint, out, request, lambda e: status.update(f"{e.action} {e.graph} {e.detail}"))
             bundle = open_bundle(out)
-            size = sum(record.bytes for record in bundle.manifest.files.values())
-            self._say(f"{len(bundle.graphs)} graphs, {size / 1e6:.1f} MB, each compared with PyTorch.")
+            size = bundle.manifest.bytes_of(bundle.manifest.files)
+            self._say(f"{len(bundle.graphs)} graphs, {byte_size(size)}, each compared with PyTorch.")
         return bundle
 
     def _build(self, bundle: EngineBundle) -> None:
@@ -136,7 +137,7 @@ class Demo:
         out = self._out / "engines"
         with self._teller.stage("Build TensorRT-RTX engines, no GPU needed", "build", bundle.folder, "--out", out):
             if importlib.util.find_spec("tensorrt_rtx") is None:
-                self._say("Left out: TensorRT-RTX is not installed (pip install 'jukebox-deploy[tensorrt-rtx]').")
+                self._say("Skipped: TensorRT-RTX is not installed. In a clone: pip install '.[tensorrt-rtx]'.")
                 return
             with self._teller.console.status("building") as status:
                 options = BuildOptions(Target.TENSORRT_RTX)
@@ -147,7 +148,7 @@ class Demo:
                 _, summaries = build_bundle(bundle, out, options, (), progress, processes_to_build(bundle))
             size = sum(summary.engine_bytes for summary in summaries)
             caches = sum(summary.caches_in_place for summary in summaries)
-            self._say(f"{len(summaries)} engines, {size / 1e6:.1f} MB; {caches} caches are updated in place.")
+            self._say(f"{len(summaries)} engines, {byte_size(size)}; {caches} caches are updated in place.")
 
     def _verify(self, bundle: EngineBundle, checkpoint: CheckpointBundle) -> None:
         from jukebox_deploy.jobs.verify_job import verify_bundle
@@ -168,11 +169,11 @@ class Demo:
 
         material = self._material
         material.write(self._out)
-        with self._teller.stage("Make music with ONNX Runtime: PyTorch has no part in it"):
+        with self._teller.stage("Generate songs with ONNX Runtime, without PyTorch"):
             for song in material.songs:
                 options = material.options(song, self._out)
                 self._teller.say_command("sample", bundle.folder, "--out", self._out / song.name, *options)
-            self._say("All songs at once, each in a slot of its own: the codes are those of one at a time.")
+            self._say("All songs are sampled at once, each in its own slot; the codes are the same as one at a time.")
             model, summary = open_model(bundle.folder), SampleSummary(material.jobs(self._out))
             with ProgressDisplay(self._teller.console) as display:
                 progress = SamplingProgress(bundle.manifest.config.vqvae, display)
@@ -182,7 +183,7 @@ class Demo:
             self._describe_sound(summary)
 
     def _describe_sound(self, summary: SampleSummary) -> None:
-        """Draw what came out and say how loud it is."""
+        """Draw spectrograms of the songs and print how loud they are."""
         import numpy as np
         import soundfile
 
@@ -214,7 +215,7 @@ class Demo:
 
 
 def _kind(song: DemoSong) -> str:
-    """How a song came about."""
+    """Return how a song was sampled, in words."""
     if song.primed:
         return "going on from a prompt"
     return "sung" if song.lyrics else "from nothing"

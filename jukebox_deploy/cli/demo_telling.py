@@ -1,4 +1,4 @@
-"""What the demonstration says: headings, commands, times."""
+"""The output of the demo: headings, commands and times."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 
 
 class Teller:
-    """Says on a console what happens, stage by stage."""
+    """Prints to a console what happens, stage by stage."""
 
     def __init__(self, console: Console) -> None:
         self.console = console
@@ -25,7 +25,7 @@ class Teller:
 
     @contextmanager
     def stage(self, title: str, *command: object) -> Iterator[None]:
-        """One stage, the command that does the same, and how long it took."""
+        """Print the heading of a stage and the command that does the same, then how long the stage took."""
         self._stages += 1
         self.console.rule(f"[bold]{self._stages}. {title}", align="left")
         if command:
@@ -35,18 +35,18 @@ class Teller:
         self.console.print(f"[green]{time.monotonic() - begun:.1f} s")
 
     def say(self, text: str) -> None:
-        """One paragraph, as it is."""
+        """Print a paragraph verbatim."""
         self.console.print(text, markup=False, soft_wrap=True)
 
     def say_command(self, *words: object) -> None:
-        """A command of this program, to be copied into a shell."""
+        """Print a command of this program, ready to be copied into a shell."""
         self.console.print(
             f"$ {self._program} {shlex.join(map(str, words))}", style="dim", markup=False, soft_wrap=True
         )
 
 
 def program() -> str:
-    """How this installation's command line is called from here."""
+    """Return how to call this installation's command line from the current folder."""
     if shutil.which("jukebox-deploy"):
         return "jukebox-deploy"
     beside = Path(sys.executable).with_name("jukebox-deploy")

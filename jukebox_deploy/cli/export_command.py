@@ -15,8 +15,9 @@ from jukebox_deploy.cli.export_options import cutting, export_options, quantisat
 from jukebox_deploy.cli.folders import replacing
 from jukebox_deploy.cli.options import PATH, comma_separated
 from jukebox_deploy.contract import LinearWeights, Precision
-from jukebox_deploy.engines.bundle import MANIFEST_NAME
+from jukebox_deploy.engines.bundle import is_engine_bundle
 from jukebox_deploy.engines.quantised_weights import describe_prior, quantised_weights
+from jukebox_deploy.quantities import byte_size
 from jukebox_deploy.runtime.lengths import lowest_level, shortest_seconds
 
 if TYPE_CHECKING:
@@ -33,7 +34,7 @@ _WORDS = {
 
 
 def _slots(context: click.Context, parameter: click.Parameter, value: str) -> tuple[int, int, int]:
-    """`4` for a fixed number of slots, `1,4,16` for minimum, optimum and maximum."""
+    """Parse `4` (a fixed number of slots) or `1,4,16` (minimum, optimum and maximum)."""
     try:
         numbers = [int(part) for part in value.split(",")]
         low, best, high = numbers * 3 if len(numbers) == 1 else numbers
@@ -46,16 +47,19 @@ def _slots(context: click.Context, parameter: click.Parameter, value: str) -> tu
 
 @click.command()
 @click.argument("bundle", type=PATH)
-@click.option("--out", required=True, type=PATH, metavar="DIR", help="Folder of the ONNX bundle, new or empty.")
+@click.option("--out", required=True, type=PATH, metavar="DIR", help="Folder for the ONNX bundle, new or empty.")
 @click.option(
-    "--graphs", callback=comma_separated, metavar="step_2,prefill_2", help="Only these; step and prefill together."
+    "--graphs",
+    callback=comma_separated,
+    metavar="step_2,prefill_2",
+    help="Export only these graphs; a step always includes its prefill, and vice versa.",
 )
 @click.option(
     "--precision",
     type=click.Choice([str(p) for p in Precision]),
     default=str(Precision.FP32),
     show_default=True,
-    help="Of the transformer stacks and their caches; all else stays in fp32.",
+    help="Precision of the transformer stacks and their caches; everything else stays in fp32.",
 )
 @click.option(
     "--batch",
@@ -63,7 +67,7 @@ def _slots(context: click.Context, parameter: click.Parameter, value: str) -> tu
     default="1,4,16",
     show_default=True,
     metavar="N|MIN,BEST,MAX",
-    help="Slots: songs sampled at once. One number fixes it.",
+    help="Number of slots (songs sampled at once): one fixed number, or a range and the number to optimise for.",
 )
 @export_options
 @click.option(
@@ -71,15 +75,15 @@ def _slots(context: click.Context, parameter: click.Parameter, value: str) -> tu
     type=click.Choice(["auto", "always", "never"]),
     default="auto",
     show_default=True,
-    help="Have TensorRT-RTX parse and build each graph; auto: if installed, for small graphs.",
+    help="Check that TensorRT-RTX can parse and build each graph; auto: small graphs only, if it is installed.",
 )
-@click.option("--processes", type=click.IntRange(min=1), help="Processes that trace graphs. [default: one per core]")
+@click.option("--processes", type=click.IntRange(min=1), help="Processes for tracing graphs. [default: one per core]")
 @click.option("--force", is_flag=True, help="Replace the bundle in the output folder.")
 @click.option("--json", "as_json", is_flag=True, help="Print the report as JSON.")
 def command(bundle: Path, out: Path, force: bool, as_json: bool, **choices: Any) -> None:
-    """Export the graphs of BUNDLE, a checkpoint bundle, to ONNX.
+    """Export the graphs of the checkpoint bundle BUNDLE to ONNX.
 
-    Each graph is checked, and compared with the model in PyTorch at other sizes than it was traced with.
+    Each graph is checked, and compared with the PyTorch model at sizes other than those it was traced with.
     """
     from jukebox_deploy.checkpoints.bundle import CheckpointBundle
     from jukebox_deploy.graphs import GraphOptions
@@ -97,13 +101,13 @@ def command(bundle: Path, out: Path, force: bool, as_json: bool, **choices: Any)
         cutting=cutting(choices),
     )
     checkpoint = CheckpointBundle.open(bundle)
-    with replacing(out, force=force, is_ours=lambda folder: (folder / MANIFEST_NAME).is_file(), inputs=[bundle]):
+    with replacing(out, force=force, is_ours=is_engine_bundle, inputs=[bundle]):
         manifest = export_bundle(checkpoint, out, request, _listener(as_json))
     _report(out, manifest, as_json)
 
 
 def _listener(as_json: bool) -> Listener:
-    """Says a line for each thing done, to stderr if stdout is for a machine."""
+    """Return a listener that prints a line per finished action, to stderr if stdout is for JSON."""
     started = time.monotonic()
 
     def say(event: ExportEvent) -> None:
@@ -124,18 +128,18 @@ def _report(out: Path, manifest: Manifest, as_json: bool) -> None:
         }
         click.echo(json.dumps({**document, "parity": manifest.parity}, indent=2))
         return
-    size = sum(record.bytes for record in manifest.files.values())
+    size = manifest.bytes_of(manifest.files)
     weights = (
         "" if manifest.linear_weights is LinearWeights.AS_PRECISION else f" with {manifest.linear_weights} weights"
     )
-    click.echo(f"{out}: {len(manifest.graphs)} graphs in {manifest.precision}{weights}, {size / 1e6:.1f} MB.")
+    click.echo(f"{out}: {len(manifest.graphs)} graphs in {manifest.precision}{weights}, {byte_size(size)}.")
     for level, facts in quantised_weights(manifest).items():
         click.echo(describe_prior(level, facts))
     click.echo(f"Next: {', or '.join(next_commands(out, manifest))}.")
 
 
 def next_commands(out: Path, manifest: Manifest) -> list[str]:
-    """What works as it stands: songs only down to a level that the graphs at hand can sample, and long enough."""
+    """Return commands that work as they are: with a level that the exported graphs can sample, and a valid length."""
     bundle, config = shlex.quote(str(out)), manifest.config
     build = f"jukebox-deploy build {bundle} --out engines"
     lowest = lowest_level(config, manifest.graphs)

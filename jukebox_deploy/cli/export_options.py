@@ -1,4 +1,4 @@
-"""The choices of an export, which `export` and `build` share."""
+"""The export options that `export` and `build` share."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ _SIZE = re.compile(r"(\d+(?:\.\d+)?) ?GB")
 
 
 def _cutting(context: click.Context, parameter: click.Parameter, value: str | None) -> Cutting | None:
-    """`3` parts, or parts of at most `4GB`."""
+    """Parse `3` (a number of parts) or `4GB` (the largest size of a part)."""
     if value is None:
         return None
     from jukebox_deploy.export.cutting import Cutting
@@ -37,45 +37,50 @@ export_options = grouped(
     click.option(
         "--weights",
         type=click.Choice([str(w) for w in LinearWeights]),
-        help="Of the stacks' linear layers: as the precision, or small values with scales. [default: precision]",
+        help="How to store the weights of the transformer stacks' linear layers: in the precision, or quantised, with "
+        "scales. [default: precision]",
     ),
     click.option(
         "--keep",
         callback=comma_separated,
         metavar="layers.0,layers.71.mlp",
-        help="Linear layers that --weights leaves in the precision, by parts of their names; * stands for anything.",
+        help="Linear layers that --weights does not quantise, given by parts of their names; * matches anything.",
     ),
     click.option(
         "--calibrate",
         metavar="none|self|SONG",
-        help="What --weights learns the layers' inputs from: codes that the model samples, or a song folder, or a "
-        "folder of them. [default: self for int4, none for others]",
+        help="Calibration data for --weights: codes that the model samples itself (self), or those of a song folder "
+        "or of all song folders in a folder. [default: self for int4, else none]",
     ),
     click.option(
         "--max-kl",
         type=UsualFloat(min=0),
         metavar="NATS",
-        help="How far --weights may move the probabilities of codes, on average. [default: 0.01 int8, 0.05 int4 and "
-        "fp8]",
+        help="Fail if quantised weights change the probabilities of codes by a mean KL divergence above this. "
+        "[default: 0.01 for int8, 0.05 for int4 and fp8]",
     ),
     click.option(
         "--parts",
         "cutting",
         callback=_cutting,
         metavar="N|SIZE",
-        help="Cut steps and prefills into so many parts of whole layers, or into parts of at most so many weights, "
-        "as in 4GB: each is built by itself, and they run one after the other. [default: 1]",
+        help="Split step and prefill graphs at layer boundaries into N parts, or into parts with at most SIZE of "
+        "weights each, such as 4GB. Parts are built separately and run one after the other. [default: 1]",
     ),
     click.option(
-        "--logits/--no-logits", default=True, help="The step also gives its logits, which verify and evaluate compare."
+        "--logits/--no-logits",
+        default=True,
+        help="Let step graphs also output their logits, which verify and evaluate use.",
     ),
-    click.option("--validate/--no-validate", default=True, help="Compare each graph with PyTorch in ONNX Runtime."),
+    click.option(
+        "--validate/--no-validate", default=True, help="Run each graph in ONNX Runtime and compare it with PyTorch."
+    ),
 )
-"""The options of an export, apart from precision and slots."""
+"""The options of an export, except precision and slots."""
 
 
 def quantisation(choices: Mapping[str, Any]) -> QuantisationRequest:
-    """How weights are stored. Raises `ExportError` for choices that would do nothing."""
+    """Return how weights are stored. Raises `ExportError` for options that would have no effect."""
     from jukebox_deploy.jobs.quantised_export import Calibration, QuantisationRequest, song_folders
 
     calibrate: str | None = choices["calibrate"]
@@ -88,7 +93,7 @@ def quantisation(choices: Mapping[str, Any]) -> QuantisationRequest:
 
 
 def cutting(choices: Mapping[str, Any]) -> Cutting:
-    """How steps and prefills are cut."""
+    """Return how step and prefill graphs are split into parts."""
     from jukebox_deploy.export.cutting import Cutting
 
     chosen: Cutting | None = choices["cutting"]

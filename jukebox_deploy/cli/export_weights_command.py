@@ -1,4 +1,4 @@
-"""`jukebox-deploy export-weights`: a checkpoint bundle back into a released layout."""
+"""`jukebox-deploy export-weights`: write a checkpoint bundle back into a released layout."""
 
 from __future__ import annotations
 
@@ -15,11 +15,11 @@ from jukebox_deploy.cli.options import PATH
     "--layout",
     required=True,
     type=click.Choice(["openai", "hf"]),
-    help="OpenAI's .pth.tar files, or Hugging Face's safetensors shards with their index.",
+    help="openai: OpenAI's .pth.tar files; hf: Hugging Face's safetensors shards with their index.",
 )
-@click.option("--out", required=True, type=PATH, metavar="FOLDER", help="New or empty folder.")
+@click.option("--out", required=True, type=PATH, metavar="FOLDER", help="Output folder, new or empty.")
 def command(bundle: Path, layout: str, out: Path) -> None:
-    """Write the weights of a checkpoint bundle in a released layout, bit for bit as they were imported."""
+    """Write the weights of a checkpoint bundle in a released layout, bit-identical to the imported ones."""
     from jukebox_deploy.checkpoints.bundle import CheckpointBundle
     from jukebox_deploy.checkpoints.exporting import export_huggingface, export_openai
 

@@ -1,4 +1,4 @@
-"""What `--force` does: replace a folder of ours, never anything else."""
+"""The behaviour of `--force`: replace a folder that this program made, and nothing else."""
 
 from __future__ import annotations
 
@@ -15,9 +15,9 @@ from jukebox_deploy.files import aside_of, is_free, restore_directory
 def replacing(out: Path, *, force: bool, is_ours: Callable[[Path], bool], inputs: Iterable[Path]) -> Iterator[None]:
     """With `force`, move the folder `out` aside while the body makes a new one.
 
-    The old folder is removed when the body has ended well, and put back when it has not, or by the next call for
-    `out` when this one was killed. Raises `JukeboxError` if `out` is not a folder that this program made, or
-    holds one of the inputs.
+    The old folder is removed if the body succeeds and restored if it fails; if this process is killed, the next call
+    for `out` restores it. Raises `JukeboxError` if `out` is not a folder that this program made, or contains one of
+    the inputs.
     """
     restore_directory(out)
     if not force or is_free(out):

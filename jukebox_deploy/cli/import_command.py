@@ -1,4 +1,4 @@
-"""`jukebox-deploy import`: released checkpoints in, a checkpoint bundle out."""
+"""`jukebox-deploy import`: make a checkpoint bundle from released or trained checkpoints."""
 
 from __future__ import annotations
 
@@ -19,31 +19,36 @@ if TYPE_CHECKING:
 
 @click.group()
 def command() -> None:
-    """Read checkpoints into a checkpoint bundle: configuration, weights, artists and genres."""
+    """Make a checkpoint bundle, with configuration, weights, artists and genres, from other checkpoints."""
 
 
-_out = click.option("--out", required=True, type=PATH, metavar="BUNDLE", help="The bundle's folder, new or empty.")
-_force = click.option("--force", is_flag=True, help="Replace the bundle that is there.")
+_out = click.option(
+    "--out", required=True, type=PATH, metavar="BUNDLE", help="Folder for the checkpoint bundle, new or empty."
+)
+_force = click.option("--force", is_flag=True, help="Replace an existing bundle in the output folder.")
 _released_options = grouped(
     _out,
-    click.option("--preset", metavar="NAME", help="The model, see `jukebox-deploy presets`; default: what fits."),
+    click.option(
+        "--preset", metavar="NAME", help="The model; see `jukebox-deploy presets`. [default: found from the weights]"
+    ),
     click.option(
         "--vocabulary",
         type=PATH,
         metavar="FOLDER",
-        help="Artists and genres: OpenAI's id lists (v2_artist_ids.txt, …), or artists.json and genres.json.",
+        help="Folder with the artists and genres: OpenAI's id lists (v2_artist_ids.txt, …), or artists.json and "
+        "genres.json.",
     ),
     _force,
 )
 
 
-@command.command("openai", short_help="Read the files that OpenAI published or its code wrote.")
+@command.command("openai", short_help="Import files from OpenAI or in its format.")
 @click.argument("files", nargs=-1, required=True, type=PATH, metavar="FILE...")
 @_released_options
 def import_openai_command(
     files: tuple[Path, ...], out: Path, preset: str | None, vocabulary: Path | None, force: bool
 ) -> None:
-    """Read OpenAI's files: vqvae.pth.tar and some or all prior_level_N.pth.tar, in any order."""
+    """Import OpenAI's files: vqvae.pth.tar and some or all of the prior_level_N.pth.tar, in any order."""
     from jukebox_deploy.checkpoints.openai import import_openai
 
     names = _read_vocabulary(vocabulary)
@@ -52,13 +57,13 @@ def import_openai_command(
     _report(bundle)
 
 
-@command.command("hf", short_help="Read a folder in Hugging Face's layout.")
+@command.command("hf", short_help="Import a folder in Hugging Face's layout.")
 @click.argument("folder", type=PATH)
 @_released_options
 def import_hf_command(folder: Path, out: Path, preset: str | None, vocabulary: Path | None, force: bool) -> None:
-    """Read a folder in Hugging Face's layout: safetensors or .bin files, single or in shards.
+    """Import a folder in Hugging Face's layout: safetensors or .bin files, single or sharded.
 
-    Lists of artists and genres in the folder are used unless --vocabulary names others.
+    If the folder has lists of artists and genres, they are used unless --vocabulary is given.
     """
     from jukebox_deploy.checkpoints.huggingface import import_huggingface
 
@@ -68,22 +73,29 @@ def import_hf_command(folder: Path, out: Path, preset: str | None, vocabulary: P
     _report(bundle)
 
 
-@command.command("trained", short_help="Put parts that were trained apart into one bundle.")
+@command.command("trained", short_help="Combine separately trained parts into one bundle.")
 @click.argument("runs", nargs=-1, required=True, type=PATH, metavar="RUN...")
 @_out
-@click.option("--name", metavar="NAME", help="Of the model. [default: that of the first run]")
-@click.option("--dtype", type=click.Choice(["fp32", "fp16", "bf16"]), help="Store all weights like this.")
+@click.option("--name", metavar="NAME", help="Name of the model. [default: that of the first RUN]")
 @click.option(
-    "--later-wins", is_flag=True, help="Of two priors of one level take the later: to fine-tune one of three."
+    "--dtype",
+    type=click.Choice(["fp32", "fp16", "bf16"]),
+    help="Data type to store all weights in. [default: as they are]",
+)
+@click.option(
+    "--later-wins",
+    is_flag=True,
+    help="If several RUNs have a prior of the same level, use the last one; for instance to replace a prior with a "
+    "fine-tuned one.",
 )
 @_force
 def import_trained_command(
     runs: tuple[Path, ...], out: Path, name: str | None, dtype: str | None, later_wins: bool, force: bool
 ) -> None:
-    """Put the priors of several runs of `train`, and their VQ-VAE, into one bundle.
+    """Combine the priors of several `train` runs and their VQ-VAE into one checkpoint bundle.
 
-    RUN is the folder of a run, or a checkpoint bundle. All priors must have learnt the codes of one VQ-VAE, at
-    least at the levels that they write and read.
+    RUN is the folder of a run, or a checkpoint bundle. All priors must have been trained on codes of the same VQ-VAE;
+    it may differ only at levels that a prior neither predicts nor is conditioned on.
     """
     import torch
 
@@ -107,7 +119,7 @@ def _read_vocabulary(path: Path | None) -> Vocabulary | None:
 
 
 def _is_bundle(folder: Path) -> bool:
-    """Whether this is a checkpoint bundle, of whatever version."""
+    """Whether this is a checkpoint bundle, of any version."""
     try:
         return "format_version" in json.loads((folder / "config.json").read_text(encoding="utf-8"))
     except (OSError, ValueError, TypeError):
@@ -115,7 +127,7 @@ def _is_bundle(folder: Path) -> bool:
 
 
 def _report(bundle: CheckpointBundle) -> None:
-    """Say what came out, and what to do next."""
+    """Print a summary of the bundle and the next command."""
     config = bundle.config
     click.echo(
         f"{bundle.folder}: {config.name}, {system_parameters(config):,} numbers: {', '.join(bundle.components)}."

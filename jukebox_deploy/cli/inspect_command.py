@@ -1,4 +1,4 @@
-"""`jukebox-deploy inspect`: what is in a checkpoint bundle or an engine bundle, and what memory it takes."""
+"""`jukebox-deploy inspect`: show the contents and memory needs of a checkpoint bundle or an engine bundle."""
 
 from __future__ import annotations
 
@@ -13,34 +13,42 @@ from typing import Any
 import click
 
 from jukebox_deploy.cli.inspect_text import Description, print_description
-from jukebox_deploy.cli.options import UsualFloat
+from jukebox_deploy.cli.options import PATH, UsualFloat
 from jukebox_deploy.contract import Precision
-from jukebox_deploy.engines.bundle import MANIFEST_NAME, EngineBundle, open_bundle
+from jukebox_deploy.engines.bundle import MANIFEST_NAME, EngineBundle, is_engine_bundle, open_bundle
 from jukebox_deploy.engines.manifest import GraphEntry, Manifest
 from jukebox_deploy.engines.memory_plan import PriorMemory, plan_config, plan_manifest
 from jukebox_deploy.engines.quantised_weights import quantised_weights
 from jukebox_deploy.errors import EngineError
-from jukebox_deploy.graphs import layers_of_parts
+from jukebox_deploy.graph_cutting import layers_of_parts
+from jukebox_deploy.jobs.sampling_advice import bundle_advice, engine_advice
 
 
 @click.command()
-@click.argument("folder", metavar="DIR", type=click.Path(path_type=Path))
-@click.option("--graph", "graphs", multiple=True, metavar="NAME", help="Also print the tensors of this graph.")
+@click.argument("folder", metavar="DIR", type=PATH)
+@click.option(
+    "--graph",
+    "graphs",
+    multiple=True,
+    metavar="NAME",
+    help="Also list the input and output tensors of this graph; may be repeated.",
+)
 @click.option(
     "--memory",
     type=UsualFloat(min=0, min_open=True),
     metavar="GB",
-    help="Say how many slots fit into 10^9 bytes.",
+    help="Show how many slots fit into this much memory; 1 GB is 10^9 bytes.",
 )
-@click.option("--quick", is_flag=True, help="Leave out the hashes, which take time for large files.")
+@click.option("--quick", is_flag=True, help="Skip checking and computing hashes, which is slow for large files.")
 @click.option("--json", "as_json", is_flag=True, help="Print everything as JSON.")
 def command(folder: Path, graphs: tuple[str, ...], memory: float | None, quick: bool, as_json: bool) -> None:
-    """Show what is in DIR: a checkpoint bundle made by `import`, or a bundle made by `export` or `build`.
+    """Show the contents and memory needs of DIR, a bundle made by `import`, `export` or `build`.
 
-    A slot is a song sampled at a time. Memory is that of one prior, with its step and prefill open.
+    A slot is one of the songs that are sampled at the same time. Memory is given per prior, with its step and prefill
+    graphs loaded.
     """
     limit = None if memory is None else round(memory * 1e9)
-    if (folder / MANIFEST_NAME).is_file():
+    if is_engine_bundle(folder):
         description = describe_engines(open_bundle(folder, verify_hashes=not quick), quick, limit)
     elif (folder / "config.json").is_file():
         description = describe_checkpoint(folder, quick, limit)
@@ -56,20 +64,20 @@ def command(folder: Path, graphs: tuple[str, ...], memory: float | None, quick: 
 
 
 def _tables(description: Description) -> dict[str, Description]:
-    """The tables of all graphs and of their parts, by name."""
+    """Return the tensor tables of all graphs and of their parts, by name."""
     graphs = description.get("graphs", {})
     parts = {part["graph"]: part["table"] for graph in graphs.values() for part in graph["parts"]}
     return {name: graph["table"] for name, graph in graphs.items()} | parts
 
 
 def describe_engines(bundle: EngineBundle, quick: bool, limit: int | None) -> Description:
-    """An engine bundle as plain data; sizes in bytes."""
+    """Describe an engine bundle as plain data; sizes in bytes."""
     manifest = bundle.manifest
     graphs = {
         name: {
             "file": entry.file or None,
             "weights": list(entry.weights),
-            "bytes": sum(manifest.files[file].bytes for file in entry.files),
+            "bytes": manifest.bytes_of(entry.files),
             "compute_capabilities": list(entry.compute_capabilities),
             "options": dict(entry.options),
             "table": entry.spec.to_json(),
@@ -88,8 +96,9 @@ def describe_engines(bundle: EngineBundle, quick: bool, limit: int | None) -> De
         "format_version": manifest.format_version,
         "hashes": "not checked" if quick else "all match",
         "checkpoint": manifest.checkpoint,
+        "sampling": engine_advice(bundle).to_json(),
         "tools": dict(manifest.tools),
-        "bytes": sum(record.bytes for record in manifest.files.values()),
+        "bytes": manifest.bytes_of(manifest.files),
         "graphs": graphs,
         "parity": manifest.parity,
         "memory": [_describe_memory(plan, limit) for plan in plan_manifest(manifest)],
@@ -97,10 +106,10 @@ def describe_engines(bundle: EngineBundle, quick: bool, limit: int | None) -> De
 
 
 def _describe_parts(manifest: Manifest, entry: GraphEntry) -> list[Description]:
-    """The parts of a graph that was cut. `bytes` are those of the file; exported parts share the graph's `weights`."""
+    """Describe the parts of a split graph. `bytes` is the size of its file; exported parts share the `weights`."""
     if not entry.parts:
         return []
-    counts = entry.options.get("layers_of_parts", [])  # of the parsed networks; an export has none
+    counts = entry.options.get("layers_of_parts", [])  # of the parsed networks; exported graphs have none
     layers = layers_of_parts(manifest.config.prior(entry.spec.level).transformer.depth, len(entry.parts))
     return [
         {
@@ -116,7 +125,7 @@ def _describe_parts(manifest: Manifest, entry: GraphEntry) -> list[Description]:
 
 
 def describe_checkpoint(folder: Path, quick: bool, limit: int | None) -> Description:
-    """A checkpoint bundle as plain data; memory as it would be after an export in fp32 and fp16."""
+    """Describe a checkpoint bundle as plain data; memory is that of an export in fp32 and in fp16."""
     from jukebox_deploy.checkpoints.bundle import CheckpointBundle
 
     bundle = CheckpointBundle.open(folder)
@@ -127,6 +136,7 @@ def describe_checkpoint(folder: Path, quick: bool, limit: int | None) -> Descrip
         "model": bundle.config.name,
         "fingerprint": None if quick else bundle.fingerprint(),
         "source": dict(bundle.source),
+        "sampling": bundle_advice(bundle).to_json(),
         "components": {name: _describe_component(bundle.tensors(name).infos) for name in bundle.components},
         "vocabulary": {
             rules: {kind: len(names) for kind, names in lists.items()}

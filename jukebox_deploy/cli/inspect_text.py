@@ -1,13 +1,18 @@
-"""What `inspect` found, for people."""
+"""The output of `inspect` as readable text."""
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+import shlex
+from collections.abc import Iterable, Iterator, Sequence
 from typing import TYPE_CHECKING, Any
 
-from jukebox_deploy.cli.tables import output_console
-from jukebox_deploy.contract import GraphKind, LinearWeights
+from jukebox_deploy.cli.level_values import settings_options
+from jukebox_deploy.cli.tables import output_console, plain_table
+from jukebox_deploy.config_json import config_from_dict
+from jukebox_deploy.contract import SLOT_GRAPHS, LinearWeights
 from jukebox_deploy.engines.quantised_weights import describe_prior
+from jukebox_deploy.jobs.sampling_advice import SamplingAdvice
+from jukebox_deploy.quantities import gigabytes, mebibytes
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -15,11 +20,9 @@ if TYPE_CHECKING:
 Description = dict[str, Any]
 """A bundle as plain data."""
 
-_OF_SLOTS = (GraphKind.STEP, GraphKind.PREFILL)
-
 
 def print_description(description: Description, tables: dict[str, Description]) -> None:
-    """What `inspect` found, and the tensors of some graphs."""
+    """Print a description, and the tensors of the graphs in `tables`."""
     console = output_console(markup=False)
     if description["kind"] == "engine bundle":
         _print_engines(console, description)
@@ -33,26 +36,36 @@ def print_description(description: Description, tables: dict[str, Description]) 
 def _print_engines(console: Console, description: Description) -> None:
     console.print(
         f"{description['folder']}: engine bundle of {description['model']} for {description['target']}, "
-        f"{_element_types(description)}, {_gigabytes(description['bytes'])} GB"
+        f"{_element_types(description)}, {gigabytes(description['bytes'])} GB"
     )
     console.print(f"hashes: {description['hashes']}; checkpoint {description['checkpoint']}")
+    _print_sampling(console, description)
     console.print(f"parity: {'the report is in the manifest' if description['parity'] else 'not compared'}")
     for level, facts in description["quantised_weights"].items():
         console.print(describe_prior(level, facts))
     console.print("made with " + ", ".join(f"{name} {version}" for name, version in description["tools"].items()))
     rows = [row for name, graph in description["graphs"].items() for row in _graph_rows(name, graph)]
-    _print_table(console, ("graph", "file", "MiB with weights", "layers", "sizes", "GPUs"), rows, right=(2,))
+    _print_table(
+        console, ("graph", "file", "MiB with weights", "layers", "sizes", "GPUs"), rows, right=("MiB with weights",)
+    )
     _print_builds(console, description["graphs"])
 
 
+def _print_sampling(console: Console, description: Description) -> None:
+    """Print the model's own sampling defaults."""
+    if description["sampling"] is not None:
+        advice = config_from_dict(SamplingAdvice, description["sampling"])
+        console.print("sampled by default with " + shlex.join(settings_options(advice.levels, advice.total_seconds)))
+
+
 def _print_builds(console: Console, graphs: dict[str, Description]) -> None:
-    """How engines were built; graphs for ONNX Runtime were not."""
+    """Print how engines were built; graphs for ONNX Runtime are not built."""
     built = {name: graph for name, graph in graphs.items() if "profiles" in graph["options"]}
     if not built:
         return
     headings = ("engine", "network layers", "kernels per run", "tuned for slots", "features")
     rows = [(name, *_build_row(graph)) for name, graph in built.items()]
-    _print_table(console, headings, rows, right=(1, 2))
+    _print_table(console, headings, rows, right=headings[1:3])
     names_of: dict[str, list[str]] = {}
     for name, graph in built.items():
         for reason in graph["options"].get("refused", []):
@@ -63,7 +76,7 @@ def _print_builds(console: Console, graphs: dict[str, Description]) -> None:
 
 def _build_row(graph: Description) -> tuple[str, ...]:
     options, ranges = graph["options"], graph["table"]["ranges"]
-    kernels, slots = options.get("kernels"), options.get("slots") if graph["table"]["kind"] in _OF_SLOTS else []
+    kernels, slots = options.get("kernels"), options.get("slots") if graph["table"]["kind"] in SLOT_GRAPHS else []
     best = slots or ([ranges["B"][1]] if "B" in ranges else [])
     return (
         f"{options.get('layers', 0):,}",
@@ -74,13 +87,13 @@ def _build_row(graph: Description) -> tuple[str, ...]:
 
 
 def _graph_rows(name: str, graph: Description) -> Iterator[tuple[str, ...]]:
-    """A graph, and below it its parts with the layers of the stack that each has."""
+    """Yield the row of a graph, then a row for each of its parts with the layers of the stack it holds."""
     parts = graph["parts"]
     file = graph["file"] or f"{len(parts)} parts"
     capabilities = ", ".join(graph["compute_capabilities"])
-    yield name, file, _mebibytes(graph["bytes"]), "", _ranges(graph["table"]), capabilities
+    yield name, file, mebibytes(graph["bytes"]), "", _ranges(graph["table"]), capabilities
     for part in parts:
-        size = _mebibytes(part["bytes"]) + (" + shared" if graph["weights"] else "")
+        size = mebibytes(part["bytes"]) + (" + shared" if graph["weights"] else "")
         first, last = part["stack_layers"]
         yield "", part["file"], size, f"{first}-{last}", "", ""
 
@@ -97,13 +110,14 @@ def _ranges(table: Description) -> str:
 def _print_checkpoint(console: Console, description: Description) -> None:
     console.print(f"{description['folder']}: checkpoint bundle of {description['model']}")
     console.print(f"fingerprint: {description['fingerprint'] or 'not computed'}")
+    _print_sampling(console, description)
     for rules, counts in description["vocabulary"].items():
         console.print(f"names ({rules}): " + ", ".join(f"{count} {kind}" for kind, count in counts.items()))
     rows = [
-        (name, f"{part['parameters']:,}", _mebibytes(part["bytes"]), ", ".join(part["dtypes"]))
+        (name, f"{part['parameters']:,}", mebibytes(part["bytes"]), ", ".join(part["dtypes"]))
         for name, part in description["components"].items()
     ]
-    _print_table(console, ("part", "parameters", "MiB", "dtypes"), rows, right=(1, 2))
+    _print_table(console, ("part", "parameters", "MiB", "dtypes"), rows, right=("parameters", "MiB"))
 
 
 def _print_tensors(console: Console, name: str, table: Description) -> None:
@@ -128,14 +142,14 @@ def _print_memory(console: Console, plans: list[Description]) -> None:
         row = [
             str(plan["level"]),
             plan["precision"],
-            _gigabytes(plan["weights"]),
-            _mebibytes(plan["caches_per_slot"]),
-            _mebibytes(plan["window_per_slot"]),
-            *([_mebibytes(plan["hand_over_per_slot"])] if cut else []),
-            _mebibytes(plan["one_window"]),
-            "" if plan["activations"] is None else _mebibytes(plan["activations"]),
-            # One number of slots has one total, and still two columns.
-            *(f"{_gigabytes(plan['total'][slots])} ({slots})" for slots in (plan["fewest_slots"], plan["most_slots"])),
+            gigabytes(plan["weights"]),
+            mebibytes(plan["caches_per_slot"]),
+            mebibytes(plan["window_per_slot"]),
+            *([mebibytes(plan["hand_over_per_slot"])] if cut else []),
+            mebibytes(plan["one_window"]),
+            mebibytes(plan["activations"]),
+            # A fixed number of slots has a single total, shown in both columns.
+            *(f"{gigabytes(plan['total'][slots])} ({slots})" for slots in (plan["fewest_slots"], plan["most_slots"])),
         ]
         rows.append([*row, str(plan["slots_that_fit"])] if "memory" in plan else row)
     if not rows:
@@ -143,24 +157,13 @@ def _print_memory(console: Console, plans: list[Description]) -> None:
     headings += ["GB (fewest)", "GB (most)"]
     if "memory" in plans[0]:
         headings.append(f"slots in {plans[0]['memory'] / 1e9:g} GB")
-    _print_table(console, headings, rows, right=range(2, len(headings)))
+    _print_table(console, headings, rows, right=headings[2:])
 
 
-def _print_table(console: Console, headings: Any, rows: Any, right: Any = ()) -> None:
-    from rich import box
-    from rich.table import Table
-
-    table = Table(box=box.SIMPLE)
-    for index, heading in enumerate(headings):
-        table.add_column(heading, justify="right" if index in right else "left")
+def _print_table(
+    console: Console, headings: Sequence[str], rows: Iterable[Sequence[str]], right: Sequence[str] = ()
+) -> None:
+    table = plain_table(*headings, right=right, wrapped=headings)
     for row in rows:
         table.add_row(*row)
     console.print(table)
-
-
-def _mebibytes(size: int) -> str:
-    return f"{size / 2**20:,.1f}"
-
-
-def _gigabytes(size: int) -> str:
-    return f"{size / 1e9:,.3f}"

@@ -1,4 +1,4 @@
-"""Groups of commands that are imported when they run."""
+"""Groups whose commands are imported only when they run."""
 
 from __future__ import annotations
 
@@ -9,12 +9,12 @@ from typing import Any
 import click
 
 HELP = {"help_option_names": ["-h", "--help"]}
-"""Settings of a command that is also called without its group."""
+"""Context settings for a command that can also be called without its group."""
 
 
 @dataclass(frozen=True)
 class CommandEntry:
-    """Where a command lives, and its line in the overview."""
+    """The location of a command, and its line in the list of commands."""
 
     target: str  # module:attribute
     summary: str
@@ -32,19 +32,19 @@ class LazyGroup(click.Group):
     def __init__(self, *args: Any, entries: dict[str, CommandEntry], **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)
         self.entries = entries
-        # Placeholders, from which click suggests a name after a misspelt one.
+        # Placeholders, from which click suggests the nearest name for a misspelt one.
         self.commands = {name: click.Command(name, help=entry.summary) for name, entry in entries.items()}
 
     def list_commands(self, ctx: click.Context) -> list[str]:
-        """The names in the order of the table."""
+        """Return the names in the order of the entries."""
         return list(self.entries)
 
     def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
-        """Import one command."""
+        """Import and return a command; `None` for an unknown name."""
         entry = self.entries.get(cmd_name)
         return entry.load() if entry else None
 
     def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
-        """Write the overview from the table, without importing anything."""
+        """Write the list of commands from the entries, without importing them."""
         with formatter.section("Commands"):
             formatter.write_dl([(name, entry.summary) for name, entry in self.entries.items()])

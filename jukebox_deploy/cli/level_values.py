@@ -1,12 +1,15 @@
-"""Options with a value for all levels of a model or for one of them."""
+"""Options whose value applies to all levels of a model or to one of them."""
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+from dataclasses import asdict
 from typing import Any
 
 import click
 
 from jukebox_deploy.jobs.requests.songs import LevelValue
+from jukebox_deploy.runtime.song import LevelSettings
 
 
 class LevelValueType(click.ParamType[LevelValue]):
@@ -18,10 +21,21 @@ class LevelValueType(click.ParamType[LevelValue]):
         self._number = number
 
     def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> LevelValue:
-        """See click."""
+        """Parse a value, as click requires."""
         level, _, number = value.rpartition("=")
         try:
             return LevelValue(int(level) if level else None, self._number(number))
         except ValueError:
             kind = "a whole number" if self._number is int else "a number"
             self.fail(f"{value!r} is neither {kind} nor LEVEL=VALUE, such as 2=1.", param, ctx)
+
+
+def settings_options(levels: Sequence[LevelSettings], total_seconds: float | None = None) -> list[str]:
+    """Return `sample` options for settings of levels (level 0 first) and a total length; defaults are left out."""
+    usual = asdict(LevelSettings())
+    options = [] if total_seconds is None else ["--total-seconds", str(total_seconds)]
+    for level, settings in enumerate(levels):
+        for name, value in asdict(settings).items():
+            if value != usual[name]:
+                options += [f"--{name.replace('_', '-')}", f"{level}={value}"]
+    return options

@@ -1,10 +1,12 @@
-"""The entry point: commands that are imported when they run, and the one place where errors become sentences."""
+"""The entry point: lazily imported commands, and the one place that turns exceptions into error messages."""
 
 from __future__ import annotations
 
 import errno
 import signal
 import traceback
+from collections.abc import Iterator
+from contextlib import contextmanager
 from types import FrameType
 from typing import Any
 
@@ -18,21 +20,22 @@ COMMANDS: dict[str, CommandEntry] = {
     name: CommandEntry(f"jukebox_deploy.cli.{name.replace('-', '_')}_command:command", summary)
     for name, summary in {
         "import": "Read released checkpoints into a checkpoint bundle.",
-        "export": "Turn a checkpoint bundle into checked ONNX graphs.",
+        "export": "Export a checkpoint bundle to validated ONNX graphs.",
         "export-weights": "Write a checkpoint bundle in a released layout.",
         "build": "Build an engine bundle from a checkpoint or graphs.",
-        "sample": "Make music with an engine bundle.",
+        "sample": "Generate songs with an engine bundle.",
+        "align": "Find when each word of a song is sung.",
         "verify": "Compare an engine bundle with PyTorch, graph by graph.",
-        "evaluate": "Measure how well a model keeps and predicts songs.",
-        "evaluate-songs": "Judge whether sampled songs are what was asked for.",
-        "bench": "Measure speed, make reports of it, compare results.",
-        "inspect": "Show what is in a bundle, and what memory it takes.",
-        "data": "Make music to train on, and look at your own.",
+        "evaluate": "Measure how well a model reconstructs and predicts songs.",
+        "evaluate-songs": "Check whether sampled songs match their labels.",
+        "bench": "Measure speed, write reports and compare results.",
+        "inspect": "Show what a bundle contains and how much memory it needs.",
+        "data": "Prepare training data: synthesize, check and encode songs.",
         "train": "Train a VQ-VAE, a prior or an upsampler.",
-        "presets": "List the known models with their sizes.",
+        "presets": "List the known models and their sizes.",
     }.items()
 }
-"""All commands by name, in the order in which a user meets them."""
+"""All commands by name, in the order in which a user typically needs them."""
 
 OPTIONAL_PACKAGES = {
     "onnxruntime": "cpu",
@@ -41,33 +44,33 @@ OPTIONAL_PACKAGES = {
     "scipy": "train",
     "tensorboard": "train",
 }
-"""The extra that installs each package that the bare installation lacks."""
+"""The extra that installs each optional package."""
 
 
 class Interrupted(click.ClickException):
-    """The sentence after Ctrl-C."""
+    """The error shown after Ctrl-C."""
 
     exit_code = 128 + signal.SIGINT
 
 
 class Terminated(Interrupted):
-    """The same after SIGTERM."""
+    """The error shown after SIGTERM."""
 
     exit_code = 128 + signal.SIGTERM
 
 
 class _Termination:
-    """What SIGTERM does: the same as Ctrl-C, so that all that tidies up or saves after the one does after the other.
+    """A SIGTERM handler that does what Ctrl-C does, so that the same cleanup and saving take place.
 
-    A scheduler that wants the machine back sends it.
+    Schedulers send SIGTERM when they want the machine back.
     """
 
     received = False
 
     def __call__(self, number: int, frame: FrameType | None) -> None:
         self.received = True
-        handler = signal.getsignal(signal.SIGINT)  # a build of engines has one of its own
-        if not callable(handler):  # Ctrl-C is ignored where a shell script runs this in the background
+        handler = signal.getsignal(signal.SIGINT)  # an engine build installs its own
+        if not callable(handler):  # a shell script that runs this in the background makes it ignore Ctrl-C
             handler = signal.default_int_handler
         handler(signal.SIGINT, frame)
 
@@ -76,7 +79,7 @@ _termination = _Termination()
 
 
 def failure_of(error: BaseException) -> click.ClickException | None:
-    """The sentence for an error that has one; `None` for those that are bugs or are handled by click."""
+    """Return the message for an expected error; `None` for bugs and for errors that click handles."""
     match error:
         case JukeboxError():
             return click.ClickException(str(error))
@@ -87,7 +90,9 @@ def failure_of(error: BaseException) -> click.ClickException | None:
             )
         case ModuleNotFoundError() if (package := (error.name or "").partition(".")[0]) in OPTIONAL_PACKAGES:
             extra = OPTIONAL_PACKAGES[package]
-            return click.ClickException(f"this needs the package {package}: pip install 'jukebox-deploy[{extra}]'.")
+            return click.ClickException(
+                f"this needs the package {package}. In a clone of the repository: pip install '.[{extra}]'."
+            )
         case OSError(errno=errno.ENOSPC):
             return click.ClickException(f"the disk is full{_of_file(error)}. Make room and run the same command again.")
         case BrokenPipeError():
@@ -101,20 +106,27 @@ def _of_file(error: OSError) -> str:
     return f": {error.filename}" if error.filename else ""
 
 
+@contextmanager
+def in_sentences(debug: bool = False) -> Iterator[None]:
+    """Turn expected errors and failures of the machine into one sentence each; with `debug`, after the traceback."""
+    try:
+        yield
+    except (Exception, KeyboardInterrupt) as error:
+        failure = failure_of(error)
+        if failure is None:
+            raise
+        if debug:
+            traceback.print_exc()
+        raise failure from error
+
+
 class RootGroup(LazyGroup):
-    """The group at the root, whose commands never end in a traceback for what has a sentence."""
+    """The root group, which reports expected errors as a sentence instead of a traceback."""
 
     def invoke(self, ctx: click.Context) -> Any:
-        """Run a command; what goes wrong on purpose or by the machine's state becomes one sentence."""
-        try:
+        """Run a command `in_sentences`."""
+        with in_sentences(ctx.params["debug"]):
             return super().invoke(ctx)
-        except (Exception, KeyboardInterrupt) as error:
-            failure = failure_of(error)
-            if failure is None:
-                raise
-            if ctx.params["debug"]:
-                traceback.print_exc()
-            raise failure from error
 
 
 @click.group(
@@ -124,9 +136,9 @@ class RootGroup(LazyGroup):
     epilog="jukebox-deploy COMMAND -h shows the options of a command.",
 )
 @click.version_option(__version__, prog_name="jukebox-deploy")
-@click.option("--debug", is_flag=True, help="Show the traceback of an error.")
+@click.option("--debug", is_flag=True, help="Show the traceback of errors.")
 def cli(debug: bool) -> None:
-    """Jukebox checkpoints in, music out through exported engines."""
+    """Deploy Jukebox music models: import checkpoints, export ONNX graphs, build engines, generate songs."""
 
 
 def main() -> None:

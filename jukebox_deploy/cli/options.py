@@ -1,4 +1,4 @@
-"""What several commands share: how options are read and grouped, and how a report is given."""
+"""Option types, groups of options and report output that several commands share."""
 
 from __future__ import annotations
 
@@ -10,6 +10,7 @@ from typing import Any, TypeVar
 import click
 
 from jukebox_deploy.files import write_json_atomic
+from jukebox_deploy.runtime.song import is_text
 
 _Command = TypeVar("_Command", bound=Callable[..., Any])
 Decorator = Callable[[_Command], _Command]
@@ -18,8 +19,22 @@ PATH = click.Path(path_type=Path)
 FILE = click.Path(path_type=Path, dir_okay=False)
 
 
+class OutFolder(click.ParamType[Path]):
+    """A folder to write to. An empty string, as from an unset shell variable, does not mean the current folder."""
+
+    name = "folder"
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Path:
+        """Return the path; a usage error if it is empty, or not UTF-8 text that song.json and messages can hold."""
+        if not str(value):
+            self.fail("an empty name; give the folder of the song.", param, ctx)
+        if not is_text(str(value)):
+            self.fail(f"{str(value)!r} is not text in UTF-8; give another name.", param, ctx)
+        return Path(value)
+
+
 def comma_separated(context: click.Context, parameter: click.Parameter, value: str | None) -> tuple[str, ...]:
-    """A click callback: `a, b` -> `("a", "b")`; nothing given, nothing in it."""
+    """Split a list, as a click callback: `a, b` -> `("a", "b")`; an empty tuple if the option is not given."""
     return tuple(part.strip() for part in value.split(",") if part.strip()) if value else ()
 
 
@@ -27,10 +42,10 @@ _LARGEST = 1e15
 
 
 class UsualFloat(click.FloatRange):
-    """A number in a range, and never one that no memory and no distance has: nan, inf, 1e300."""
+    """A float in a range that rejects nan, inf and absurdly large values such as 1e300."""
 
     def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> float:
-        """As click does, and refuse what cannot be counted with."""
+        """Convert as click does, then reject numbers beyond `_LARGEST`."""
         number = float(super().convert(value, param, ctx))
         if not abs(number) <= _LARGEST:  # so that nan does not pass
             self.fail(f"{value} is no usual number.", param, ctx)
@@ -38,7 +53,7 @@ class UsualFloat(click.FloatRange):
 
 
 def grouped(*options: Decorator[_Command]) -> Decorator[_Command]:
-    """Several options as one decorator; help shows them in this order."""
+    """Combine several options into one decorator; the help lists them in this order."""
 
     def decorate(command: _Command) -> _Command:
         for option in reversed(options):
@@ -52,13 +67,15 @@ report_options = grouped(
     click.option("--out", type=FILE, help="Write the report to this JSON file."),
     click.option("--json", "as_json", is_flag=True, help="Print the report as JSON."),
 )
-"""Where a report goes, for `give_report`."""
+"""The destination of a report, for `give_report`."""
 
 song_options = grouped(
-    click.option("--data", required=True, type=PATH, metavar="DIR", help="Folder of songs, see `data check`."),
-    click.option("--metadata", type=PATH, metavar="FILE", help="Table of the songs, if it is not in their folder."),
+    click.option("--data", required=True, type=PATH, metavar="DIR", help="Folder of songs; see `data check`."),
+    click.option(
+        "--metadata", type=PATH, metavar="FILE", help="Table of the songs, if it is not in the --data folder."
+    ),
 )
-"""The songs that a model learns or is judged by."""
+"""The songs that a model is trained or evaluated on."""
 
 metadata_option = click.option(
     "--metadata",
@@ -66,15 +83,17 @@ metadata_option = click.option(
     metavar="FILE",
     help="Table of the songs. [default: metadata.jsonl or metadata.csv in DIR]",
 )
-"""The same for commands whose argument DIR is the folder."""
+"""The table of the songs, for commands that take the folder as their argument DIR."""
 
 
-threads_option = click.option("--threads", type=click.IntRange(1), help="Of the CPU. [default: as many as pay]")
-"""Fewer leave cores to other work: threads of two busy processes wait for each other longer than they compute."""
+threads_option = click.option(
+    "--threads", type=click.IntRange(1), help="CPU threads. [default: as many as speed it up]"
+)
+"""With fewer threads, cores stay free: threads of two busy processes wait for each other longer than they compute."""
 
 
 def give_report(document: Mapping[str, Any], out: Path | None, as_json: bool, show: Callable[[], None]) -> None:
-    """Write a report to a file if one is named, and print it as JSON or let `show` print it for people."""
+    """Write a report to `out`, if given, and print it: as JSON, or in readable form with `show`."""
     if out is not None:
         write_json_atomic(out, document)
     if as_json:

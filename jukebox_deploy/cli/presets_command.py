@@ -1,4 +1,4 @@
-"""`jukebox-deploy presets`: the known models with their sizes."""
+"""`jukebox-deploy presets`: list the known models and their sizes."""
 
 from __future__ import annotations
 
@@ -26,15 +26,16 @@ from jukebox_deploy.costs import (
 )
 from jukebox_deploy.parameter_counts import prior_parameters, system_parameters, vqvae_parameters
 from jukebox_deploy.presets import PRESETS, preset
+from jukebox_deploy.quantities import gigabytes, mebibytes
 
 
 @click.command()
 @click.argument("names", nargs=-1, metavar="[NAME]...")
 @click.option("--json", "as_json", is_flag=True, help="Print all figures as JSON.")
 def command(names: tuple[str, ...], as_json: bool) -> None:
-    """List the known models with their sizes, or only those named.
+    """List the known models and their sizes, or only those named.
 
-    Weights are in GB (10^9 bytes), caches in MiB per slot, that is per song sampled at a time.
+    Weights are in GB (10^9 bytes). Caches are in MiB per slot; a slot is one of the songs sampled at the same time.
     """
     configs = [preset(name) for name in names] or list(PRESETS.values())
     if as_json:
@@ -44,7 +45,7 @@ def command(names: tuple[str, ...], as_json: bool) -> None:
 
 
 def describe(config: JukeboxConfig) -> dict[str, Any]:
-    """All figures of a model as plain data; bytes, hertz and seconds."""
+    """Return all figures of a model as plain data; in bytes, hertz and seconds."""
     return {
         "parameters": system_parameters(config),
         "sample_rate": config.vqvae.sample_rate,
@@ -83,7 +84,7 @@ def _print_table(configs: list[JukeboxConfig]) -> None:
     table = plain_table("preset", "part", *numbers, right=numbers)
     for config in configs:
         codec = vqvae_parameters(config.vqvae).total
-        table.add_row(config.name, "VQ-VAE", f"{codec:,}", f"{4 * codec / 1e9:.3f}", "", "", "", "")
+        table.add_row(config.name, "VQ-VAE", f"{codec:,}", gigabytes(4 * codec), "", "", "", "")
         for prior in reversed(config.priors):
             table.add_row("", *_cells(config, prior))
         table.add_section()
@@ -92,12 +93,12 @@ def _print_table(configs: list[JukeboxConfig]) -> None:
 
 def _cells(config: JukeboxConfig, prior: PriorConfig) -> list[str]:
     part = "top prior" if prior.level == config.top_level else f"upsampler {prior.level}"
-    sizes = [weight_bytes(prior, storage) / 1e9 for storage in (WeightStorage.SINGLE, WeightStorage.HALF)]
-    caches = [allocated_cache_bytes(prior, precision) / 2**20 for precision in (Precision.FP32, Precision.FP16)]
+    sizes = [weight_bytes(prior, storage) for storage in (WeightStorage.SINGLE, WeightStorage.HALF)]
+    caches = [allocated_cache_bytes(prior, precision) for precision in (Precision.FP32, Precision.FP16)]
     return [
         part,
         f"{prior_parameters(prior).total:,}",
-        *[f"{size:.3f}" for size in sizes],
-        *[f"{cache:.1f}" for cache in caches],
+        *map(gigabytes, sizes),
+        *map(mebibytes, caches),
         f"{window_seconds(config, prior):.2f} s",
     ]

@@ -1,4 +1,4 @@
-"""How far something is, for people: bars with rate and time left on a terminal, elsewhere a line now and then."""
+"""Progress display: bars with rate and time left on a terminal, otherwise an occasional line."""
 
 from __future__ import annotations
 
@@ -16,52 +16,52 @@ if TYPE_CHECKING:
     from rich.progress import TaskID
 
 LINE_SECONDS = 10.0
-"""Between two lines where there is no terminal."""
+"""Seconds between two lines where there is no terminal."""
 
-_DRAWN_PER_SECOND = 4  # seldom, because a benchmark is measured meanwhile
+_DRAWN_PER_SECOND = 4  # per second; seldom, so as not to disturb benchmarks
 
 ShowCount = Callable[[str, float, float], None]
-"""Takes what is being done, how much of it is done, and how much there is."""
+"""Called with the name of an activity, the amount done and the total."""
 
 
 def per_second(rate: float) -> str:
-    """A rate in words, for instance `12.5/s`."""
+    """Format a rate, for instance `12.5/s`."""
     return f"{rate:.3g}/s" if rate < 1000 else f"{rate:,.0f}/s"
 
 
 @dataclass(frozen=True)
 class Progress:
-    """How far one thing is."""
+    """The progress of one activity."""
 
     what: str
     done: float = 0.0
-    total: float | None = None  # `None`: nobody knows, so there is no time left either
+    total: float | None = None  # `None`: unknown, so no time left is shown
     unit: str = ""  # what is counted
-    found: float | None = None  # done before this run; default: what was done when it was first heard of
+    found: float | None = None  # done before this run; default: `done` of the first report
     note: str = ""
-    speed: Callable[[float], str] = per_second  # words for so many units per second
-    bar: str = ""  # what moves one bar in turns has one name here; default: `what`
+    speed: Callable[[float], str] = per_second  # formats units per second
+    bar: str = ""  # activities with the same name here share a bar; default: `what`
 
     @property
     def finished(self) -> bool:
-        """Whether all is done."""
+        """Whether everything is done."""
         return self.total is not None and self.done >= self.total
 
     @property
     def counted(self) -> str:
-        """For instance `100 of 600 codes`; nothing where nothing is counted."""
+        """The count as text, for instance `100 of 600 codes`; empty without a unit or total."""
         return "" if self.total is None else f"{self.done:.0f} of {self.total:.0f} {self.unit}".rstrip()
 
 
 @dataclass
 class Pace:
-    """How fast something goes, on average since it was first heard of."""
+    """The average speed of an activity since its first report."""
 
     begun: float  # seconds on the clock
-    first: float  # how much was done then
+    first: float  # amount done at that time
 
     def describe(self, progress: Progress, now: float) -> tuple[str, ...]:
-        """Rate and time left, or how long it took; nothing before there is a rate."""
+        """Return rate and time left, or elapsed time at the end; nothing before there is a rate."""
         before = self.first if progress.found is None else progress.found
         elapsed = now - self.begun
         if progress.total is None or elapsed <= 0 or progress.done <= before:
@@ -73,10 +73,10 @@ class Pace:
 
 
 class ProgressDisplay:
-    """Tell it how far everything is: `with ProgressDisplay() as display: display.show(Progress("songs", 1, 4))`."""
+    """A display of all activities: `with ProgressDisplay() as display: display.show(Progress("songs", 1, 4))`."""
 
     def __init__(self, console: Console | None = None, clock: Callable[[], float] = time.monotonic) -> None:
-        """Without a console it writes to standard error, so that standard output is for results."""
+        """Write to `console`; default: standard error, so that standard output is only for results."""
         from rich.console import Console
 
         self._console = console or Console(stderr=True)
@@ -88,7 +88,7 @@ class ProgressDisplay:
         self._last_line = clock()
 
     def __enter__(self) -> Self:
-        """Begin to draw."""
+        """Start drawing."""
         if self._bars:
             self._bars.start()
         return self
@@ -96,7 +96,7 @@ class ProgressDisplay:
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        """Leave the bars as they are; what has no end leaves nothing."""
+        """Stop drawing; bars without a total are removed."""
         if self._bars:
             for bar, task in self._tasks.items():
                 if self._shown[bar].total is None:
@@ -104,10 +104,10 @@ class ProgressDisplay:
             self._bars.stop()
 
     def show(self, progress: Progress) -> None:
-        """Move a bar; without a terminal write a line if one is due."""
+        """Update a bar; without a terminal, write a line if one is due."""
         bar, now = progress.bar or progress.what, self._clock()
         last = self._shown.get(bar)
-        if last is None or progress.done < last.done:  # it begins, or begins anew with other things
+        if last is None or progress.done < last.done:  # it starts, or starts again with something else
             self._paces[bar] = Pace(now, progress.done)
         self._shown[bar] = progress
         if self._bars:
@@ -121,7 +121,7 @@ class ProgressDisplay:
         self._console.print(text, markup=False, highlight=False, soft_wrap=True)
 
     def _is_due(self, progress: Progress, last: Progress | None, now: float) -> bool:
-        """After some seconds, at the end, and where something else begins on a bar; not for whatever has no end."""
+        """Whether to write a line: every few seconds, at the end, and when a bar with a total changes its activity."""
         other = last is not None and last.what != progress.what and progress.total is not None
         return other or progress.finished or now - self._last_line >= LINE_SECONDS
 
@@ -137,14 +137,14 @@ class ProgressDisplay:
 
 @contextmanager
 def progress_bars() -> Iterator[ShowCount]:
-    """For jobs that tell what is being done, how much of it is done, and how much there is."""
+    """Show bars for jobs that report an activity, the amount done and the total."""
     with ProgressDisplay() as display:
         yield lambda what, done, total: display.show(Progress(what, done, total))
 
 
 @contextmanager
 def progress_line(first: str) -> Iterator[Callable[[str], None]]:
-    """For jobs that only tell what is being done, begun with `first`."""
+    """Show the current activity, at first `first`, for jobs that report nothing else."""
     with ProgressDisplay() as display:
 
         def say(text: str) -> None:
@@ -155,7 +155,7 @@ def progress_line(first: str) -> Iterator[Callable[[str], None]]:
 
 
 def clock_time(seconds: float) -> str:
-    """For instance `0:01:10`."""
+    """Format seconds as hours, minutes and seconds, for instance `0:01:10`."""
     minutes, rest = divmod(round(seconds), 60)
     return f"{minutes // 60}:{minutes % 60:02}:{rest:02}"
 
@@ -165,6 +165,6 @@ def _bars(console: Console) -> Bars:
     from rich.progress import Progress as Bars
 
     columns = (BarColumn(bar_width=20), TaskProgressColumn(), TextColumn("{task.description}", markup=False))
-    # What is printed meanwhile goes above the bars, but never from a pipe or a file into the terminal.
+    # Print other output above the bars; but leave standard output alone if it goes to a pipe or a file.
     redirect = sys.stdout.isatty()
     return Bars(*columns, console=console, refresh_per_second=_DRAWN_PER_SECOND, redirect_stdout=redirect)

@@ -11,54 +11,53 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from jukebox_deploy.cli.folders import replacing
-from jukebox_deploy.cli.main import failure_of
+from jukebox_deploy.cli.main import in_sentences
+from jukebox_deploy.cli.options import PATH
 from jukebox_deploy.data.synthesis.score import Arrangement
 from jukebox_deploy.errors import CheckpointError
 from jukebox_deploy.jobs.shipped_model import SHIPPED, shipped_model
+from jukebox_deploy.quantities import byte_size
 
 if TYPE_CHECKING:
     from jukebox_deploy.checkpoints.bundle import CheckpointBundle
     from jukebox_deploy.jobs.sample_job import OpenedModel
 
-_PATH = click.Path(path_type=Path)
-
 
 @click.command()
-@click.option("--bundle", type=_PATH, help="A checkpoint bundle. [default: the model that comes with a clone]")
-@click.option("--engines", type=_PATH, help="Its graphs, if they were exported already.")
-@click.option("--out", type=_PATH, default="docs/samples", show_default=True, help="Folder of the page.")
-@click.option("--seed", type=int, default=1, show_default=True, help="Of the samples.")
-@click.option("--corpus-seed", type=int, default=52, show_default=True, help="Of the songs that lend their labels.")
+@click.option("--bundle", type=PATH, help="Checkpoint bundle. [default: the model in a clone of the repository]")
+@click.option("--engines", type=PATH, help="Engine bundle made from it. [default: export one]")
+@click.option("--out", type=PATH, default="docs/samples", show_default=True, help="Folder for the page.")
+@click.option("--seed", type=int, default=1, show_default=True, help="Random seed of the samples.")
+@click.option(
+    "--corpus-seed",
+    type=int,
+    default=52,
+    show_default=True,
+    help="Random seed of the corpus songs that labels are taken from.",
+)
 @click.option(
     "--corpus-grid",
     type=float,
     default=0.032,
     show_default=True,
-    help="Seconds between two places where sounds of those songs may begin, as for `data synthesize`.",
+    help="Time grid of those songs in seconds, as --grid of `data synthesize`.",
 )
 @click.option(
     "--corpus-arrangement",
     type=click.Choice([str(arrangement) for arrangement in Arrangement]),
     default="answered",
     show_default=True,
-    help="Who plays in those songs, as for `data synthesize`.",
+    help="Arrangement of those songs, as for `data synthesize`.",
 )
-@click.option("--seconds", type=click.FloatRange(1, 30), default=6.0, show_default=True, help="Of each sound.")
-@click.option("--force", is_flag=True, help="Replace the page that is there.")
+@click.option("--seconds", type=click.FloatRange(1, 30), default=6.0, show_default=True, help="Length of each sound.")
+@click.option("--force", is_flag=True, help="Replace an existing page.")
 def samples_page(bundle: Path | None, engines: Path | None, out: Path, force: bool, **corpus: Any) -> None:
-    """Sample songs of all artists and genres of a synthesized corpus, and write a page with them."""
-    try:
+    """Sample songs by all artists and in all genres of a synthesized corpus, and write a page with them."""
+    with in_sentences():
         _write(bundle or shipped_model(), engines, out, force, corpus)
-    except (Exception, KeyboardInterrupt) as error:
-        failure = failure_of(error)
-        if failure is None:
-            raise
-        raise failure from error
 
 
 def _write(folder: Path | None, engines: Path | None, out: Path, force: bool, corpus: dict[str, Any]) -> None:
-    from rich.console import Console
-
     from jukebox_deploy.checkpoints.bundle import CheckpointBundle
     from jukebox_deploy.cli.progress import ProgressDisplay
     from jukebox_deploy.cli.sampling_progress import SamplingProgress
@@ -73,20 +72,20 @@ def _write(folder: Path | None, engines: Path | None, out: Path, force: bool, co
     with (
         _model(checkpoint, engines) as model,
         replacing(out, force=force, is_ours=is_samples_page, inputs=[folder]),
-        ProgressDisplay(Console(stderr=True)) as display,
+        ProgressDisplay() as display,
     ):
         progress = SamplingProgress(checkpoint.config.vqvae, display)
         page = write_samples_page(request, model, progress.show)
     size = sum(path.stat().st_size for path in out.iterdir())
-    click.echo(f"{out}: {len(page.samples)} samples, {size / 1e6:.2f} MB in all.")
+    click.echo(f"{out}: {len(page.samples)} samples, {byte_size(size)} in all.")
 
 
 @contextmanager
 def _model(checkpoint: CheckpointBundle, engines: Path | None) -> Iterator[OpenedModel]:
-    """The checkpoint's graphs on ONNX Runtime; exported for this once unless they are named."""
+    """Open the checkpoint's graphs on ONNX Runtime; they are exported to a temporary folder unless given."""
     from jukebox_deploy.engines.bundle import open_bundle
     from jukebox_deploy.jobs.export_job import ExportRequest, export_bundle
-    from jukebox_deploy.jobs.opening.eager import require_same_model
+    from jukebox_deploy.jobs.opening.same_model import require_same_model
     from jukebox_deploy.jobs.sample_job import open_model
     from jukebox_deploy.jobs.tensorrt_check import TensorRtCheck
 

@@ -1,4 +1,4 @@
-"""What sampling tells, as progress: a bar for each level, all songs together, and a line for each song."""
+"""Sampling events as progress: a bar per level, over all songs, and a line per finished song."""
 
 from __future__ import annotations
 
@@ -11,13 +11,13 @@ from jukebox_deploy.runtime.events import DecodeProgress, Event, LevelProgress, 
 
 @dataclass
 class LevelSum:
-    """How far one level is, all songs together; codes that were found there do not count as sampled."""
+    """Progress of one level over all songs; codes from an earlier run do not count towards its speed."""
 
     codes_per_second: float  # of audio
     _songs: dict[int, LevelProgress] = field(default_factory=dict)
 
     def after(self, event: LevelProgress) -> Progress:
-        """Where the level is after an event."""
+        """Return the progress of the level after an event."""
         self._songs[event.song] = event
         songs = self._songs.values()
         done, total, found = (sum(getattr(song, name) for song in songs) for name in ("done", "total", "found"))
@@ -28,10 +28,10 @@ class LevelSum:
 
 
 class SamplingProgress:
-    """Give it every event of a run."""
+    """Shows every event of a run on a display."""
 
     def __init__(self, vqvae: VQVAEConfig, display: ProgressDisplay, *, alone: bool = False) -> None:
-        """Songs have the numbers of their folders, `song_0` and so on; one that is `alone` has none."""
+        """Songs are numbered like their folders, `song_0` and so on; a song that is `alone` has no number."""
         self._alone = alone
         self._vqvae = vqvae
         self._display = display

@@ -1,4 +1,4 @@
-"""Tables and lines for people, on standard output."""
+"""Tables and text on standard output."""
 
 from __future__ import annotations
 
@@ -12,14 +12,14 @@ if TYPE_CHECKING:
 
 
 def output_console(width: int = 140, *, markup: bool = True) -> Console:
-    """Standard output without colours for numbers; in a pipe, where no terminal can be asked, so many columns wide."""
+    """Return a console on standard output without highlighting; `width` columns wide where it is no terminal."""
     from rich.console import Console
 
     return Console(width=None if sys.stdout.isatty() else width, highlight=False, markup=markup)
 
 
 def plain_table(*headings: str, right: Collection[str] = (), wrapped: Collection[str] = (), title: str = "") -> Table:
-    """A table without frames; the columns `right` hold numbers, and only the cells of `wrapped` go over lines."""
+    """Make a table without frames; `right`: right-aligned columns, `wrapped`: columns whose cells may wrap."""
     from rich import box
     from rich.table import Table
 

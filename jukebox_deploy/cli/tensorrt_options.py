@@ -1,4 +1,4 @@
-"""How engines for TensorRT are run: the options that commands share which run them."""
+"""Options for running TensorRT engines, shared by all commands that run them."""
 
 from __future__ import annotations
 
@@ -13,27 +13,36 @@ if TYPE_CHECKING:
     from jukebox_deploy.engines.tensorrt.features import TensorRtOptions
 
 tensorrt_options = grouped(
-    click.option("--host-code", is_flag=True, help="Let engines for TensorRT bring code for the processor."),
-    click.option("--lean-runtime", type=PATH, help="Library that runs version-compatible engines of another version."),
+    click.option("--host-code", is_flag=True, help="Allow TensorRT engines that contain host (CPU) code."),
+    click.option(
+        "--lean-runtime",
+        type=PATH,
+        help="TensorRT lean runtime library, to run version-compatible engines of another version.",
+    ),
     click.option(
         "--weight-budget",
         type=UsualFloat(min=0),
         metavar="GIB",
-        help="Of each engine that streams its weights: how much of them stays on the GPU.",
+        help="GPU memory for the weights of each engine built with weight-streaming; the rest is streamed.",
     ),
-    click.option("--weights-from", type=PATH, metavar="ONNX_BUNDLE", help="Where stripped engines get their weights."),
     click.option(
-        "--kernel-caches", type=PATH, metavar="DIR", help="Keep here what TensorRT-RTX compiled, for the next run."
+        "--weights-from", type=PATH, metavar="ONNX_BUNDLE", help="ONNX bundle with the weights of stripped engines."
+    ),
+    click.option(
+        "--kernel-caches",
+        type=PATH,
+        metavar="DIR",
+        help="Folder that keeps kernels compiled by TensorRT-RTX for later runs.",
     ),
 )
-"""For `chosen_tensorrt`."""
+"""The options that `chosen_tensorrt` reads."""
 
 TENSORRT_CHOICES = ("host_code", "lean_runtime", "weight_budget", "weights_from", "kernel_caches")
-"""Their names among a command's choices."""
+"""Names of these options in a command's parameters."""
 
 
 def chosen_tensorrt(options: Mapping[str, Any]) -> TensorRtOptions | None:
-    """The options of `tensorrt_options` that were given; `None` if none was."""
+    """Return the `tensorrt_options` of a command line; `None` if none was given."""
     from jukebox_deploy.engines.bundle import open_bundle
     from jukebox_deploy.engines.tensorrt.features import TensorRtOptions
 

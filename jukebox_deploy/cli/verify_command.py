@@ -1,4 +1,4 @@
-"""`jukebox-deploy verify`: an engine bundle against the checkpoint it was made from."""
+"""`jukebox-deploy verify`: compare an engine bundle with the checkpoint it was made from."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     from jukebox_deploy.jobs.verification.report import Check, VerifyReport
 
 PAGE_NAME = "verification.html"
-"""The page that `--record` puts beside a manifest."""
+"""The page that `--record` writes next to the manifest."""
 
 
 @click.command()
@@ -29,45 +29,45 @@ PAGE_NAME = "verification.html"
     required=True,
     metavar="CHECKPOINT",
     type=PATH,
-    help="The checkpoint bundle that it was exported from.",
+    help="Checkpoint bundle that BUNDLE was exported from.",
 )
-@click.option("--graphs", callback=comma_separated, metavar="step_2,prefill_2", help="Compare these graphs only.")
+@click.option("--graphs", callback=comma_separated, metavar="step_2,prefill_2", help="Compare only these graphs.")
 @click.option(
     "--windows",
     type=click.IntRange(min=1),
     default=1,
     show_default=True,
-    help="Places in each prior's window where prefill and steps are compared; 2 adds the window's end.",
+    help="Positions in each prior's window at which to compare prefill and steps; 2 adds the end of the window.",
 )
 @click.option(
     "--steps",
     type=click.IntRange(min=1),
-    help="Codes that each of these comparisons steps over, as far as the window goes. [default: a block and one more]",
+    help="Steps in each of these comparisons, at most to the end of the window. [default: a block and one more]",
 )
 @click.option(
     "--onnx",
     "exported",
     metavar="DIR",
     type=PATH,
-    help="The ONNX bundle that engines were built from: it has their quantised weights, shows the layer where a "
-    "difference starts, and is compared and built again where the engines cannot run.",
+    help="ONNX bundle that TensorRT engines were built from. It supplies their quantised weights and helps to find "
+    "the layer in which a difference starts; if engines cannot run here, its graphs are compared and built instead.",
 )
 @click.option(
     "--provider",
     type=click.Choice([CPU, *GPU_PROVIDERS]),
     default=CPU,
     show_default=True,
-    help="What runs ONNX graphs.",
+    help="ONNX Runtime's execution provider, for ONNX graphs.",
 )
 @tensorrt_options
 @report_options
-@click.option("--page", type=FILE, help="Write the report to this HTML file.")
-@click.option("--record", is_flag=True, help="Put the report into BUNDLE: into its manifest, and as a page beside it.")
+@click.option("--page", type=FILE, help="Write the report as a page to this HTML file.")
+@click.option("--record", is_flag=True, help="Store the report in BUNDLE: in its manifest, and as verification.html.")
 def command(bundle: Path, against: Path, out: Path | None, as_json: bool, **choices: Any) -> None:
-    """Compare the engine bundle BUNDLE with PyTorch, from its hashes to the sound.
+    """Compare the engine bundle BUNDLE with the PyTorch model, from file hashes to decoded sound.
 
-    Exit code 0: nothing differs beyond the tolerances. 1: something does; the report says what, and in which layer
-    it starts.
+    The exit code is 0 if everything agrees within the tolerances, and 1 if not; the report then says what differs,
+    and in which layer the difference starts.
     """
     from jukebox_deploy.checkpoints.bundle import CheckpointBundle
     from jukebox_deploy.engines.bundle import open_bundle
@@ -92,7 +92,7 @@ def command(bundle: Path, against: Path, out: Path | None, as_json: bool, **choi
 
 
 def _keep(bundle: EngineBundle, report: VerifyReport, choices: Mapping[str, Any]) -> None:
-    """As a page and in the bundle, where this is asked for, whether or not the bundle passed."""
+    """Write the page and store the report in the bundle, as requested, whether or not the bundle passed."""
     from jukebox_deploy.cli.verify_page import write_page
     from jukebox_deploy.engines.bundle import write_parity
 

@@ -1,4 +1,5 @@
-"""Whole jobs made of the parts; the command line only words them. A module for each job, a folder for its parts.
+"""Complete jobs, such as export or sampling; the command line only adds options and output.
 
-Together with the command line and the benchmarks, the only code that sees every layer.
+Each job has a module, and a folder for its parts. Only the jobs, the command line and the benchmarks may import from
+every layer.
 """

@@ -1,4 +1,4 @@
-"""Build: from a checkpoint bundle, by way of an export, or from exported graphs, to an engine bundle."""
+"""Build: make an engine bundle from a checkpoint bundle, which is exported first."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ from jukebox_deploy.jobs.export_job import ExportEvent, ExportRequest, export_bu
 
 @dataclass(frozen=True)
 class BuildListener:
-    """Whom to tell what was done."""
+    """Callbacks for progress."""
 
     exported: Callable[[ExportEvent], None] = lambda event: None
     building: GraphProgress | None = None
@@ -34,17 +34,18 @@ class BuildListener:
 
 @dataclass(frozen=True)
 class CheckpointBuild:
-    """Engines of a checkpoint: what to export, what to build of it, and where the graphs go."""
+    """What to export from a checkpoint, what to build from that, and where to keep the graphs."""
 
     export: ExportRequest
     options: BuildOptions
-    onnx: Path | None = None  # the folder that keeps the graphs; `None`: they are thrown away
+    onnx: Path | None = None  # folder that keeps the graphs; `None`: they are deleted
 
     def require_possible(self, checkpoint: CheckpointBundle, out: Path) -> None:
-        """Find out before the export what the build into `out` would refuse after it.
+        """Check before the export that the build into `out` can succeed after it.
 
-        Raises `JukeboxError` for folders that cannot be written, `EngineError` for a missing flavour, for GPUs that
-        cannot run the graphs and for choices that the builder refuses, `ExportError` for unknown graphs.
+        Raises `JukeboxError` for folders that cannot be written, `EngineError` for a flavour of TensorRT that is not
+        installed, for GPUs that cannot run the graphs and for options that the builder rejects, `ExportError` for
+        unknown graphs.
         """
         self._require_folders(out)
         load_flavour(self.options.target)
@@ -62,7 +63,7 @@ class CheckpointBuild:
             )
         for folder in (out, self.onnx):
             if folder is not None:
-                require_free(folder)  # as `atomic_directory` does, hours later
+                require_free(folder)  # `atomic_directory` would check it only hours later
 
 
 def build_from_checkpoint(
@@ -87,7 +88,7 @@ def build_from_checkpoint(
 
 @contextmanager
 def _folder_for_graphs(wanted: Path | None, out: Path) -> Iterator[Path]:
-    """The wanted folder, or one that does not exist yet, beside `out`, and does not outlive the build."""
+    """Yield `wanted`, or else a path for a new temporary folder next to `out`, which is deleted after the build."""
     if wanted is not None:
         yield wanted
         return

@@ -1,4 +1,4 @@
-"""Export: a checkpoint bundle in, a bundle of validated ONNX graphs out."""
+"""Export: make a bundle of validated ONNX graphs from a checkpoint bundle."""
 
 from __future__ import annotations
 
@@ -13,8 +13,9 @@ from typing import Any
 import onnx_ir as ir
 
 from jukebox_deploy.checkpoints.bundle import CheckpointBundle
+from jukebox_deploy.checkpoints.layout import component_name
 from jukebox_deploy.config import JukeboxConfig
-from jukebox_deploy.contract import GraphKind, GraphSpec, LinearWeights
+from jukebox_deploy.contract import SLOT_GRAPHS, GraphKind, GraphSpec, LinearWeights, graph_name
 from jukebox_deploy.engine import Engine
 from jukebox_deploy.engines import quantised_weights
 from jukebox_deploy.engines.bundle import write_manifest
@@ -32,9 +33,11 @@ from jukebox_deploy.export.weights import RawTensor, WeightFile, plain_tensors, 
 from jukebox_deploy.files import atomic_directory
 from jukebox_deploy.graphs import GraphOptions, declare_graphs
 from jukebox_deploy.jobs.comparison.parity import compare_graph, reason_not_to_run, reference, sizes_to_compare
-from jukebox_deploy.jobs.opening.eager import component_name, eager_engine, tool_versions
+from jukebox_deploy.jobs.opening.eager import eager_engine
 from jukebox_deploy.jobs.quantised_export import QuantisationRequest, Quantiser
+from jukebox_deploy.jobs.sampling_advice import bundle_advice
 from jukebox_deploy.jobs.tensorrt_check import TensorRtCheck, check_with_tensorrt
+from jukebox_deploy.tool_versions import tool_versions
 
 
 @dataclass(frozen=True)
@@ -45,30 +48,30 @@ class ExportRequest:
     graphs: tuple[str, ...] = ()  # names; empty: all
     validate: bool = True
     tensorrt: TensorRtCheck = TensorRtCheck.AUTO
-    processes: int | None = None  # that trace; None: one per core, at most one per two graphs
-    seed: int = 0  # of the inputs that validation makes
+    processes: int | None = None  # for tracing; None: one per core, at most one per two graphs
+    seed: int = 0  # of the random inputs for validation
     quantisation: QuantisationRequest = field(default_factory=QuantisationRequest)
     cutting: Cutting = field(default_factory=Cutting)  # of steps and prefills
 
     @property
     def quantises(self) -> bool:
-        """Whether weights become small values with scales."""
+        """Whether weights are quantised."""
         return self.quantisation.weights is not LinearWeights.AS_PRECISION
 
     @property
     def declared_options(self) -> GraphOptions:
-        """The options that the graphs are declared with: a step shows what quantised weights cost in its logits."""
+        """The options that graphs are declared with; measuring the quality of quantised weights needs logits."""
         return replace(self.options, logits=self.options.logits or self.quantises)
 
     def parts(self, config: JukeboxConfig) -> dict[int, int]:
-        """The number of parts by level of the priors; raises `ExportError` as `Cutting.parts_of` does."""
+        """Return the number of parts for the level of each prior. Raises `ExportError` as `Cutting.parts_of` does."""
         options, weights = self.options, self.quantisation.weights
         return {p.level: self.cutting.parts_of(p, options.precision, weights) for p in config.priors}
 
 
 @dataclass(frozen=True)
 class ExportEvent:
-    """Something that was done, for whoever shows progress."""
+    """A finished action, for progress display."""
 
     action: str  # "trace", "quantise", "validate", "quality" or "tensorrt"
     graph: str
@@ -78,7 +81,7 @@ class ExportEvent:
 Listener = Callable[[ExportEvent], None]
 
 TracedGraph = tuple[GraphSpec, ir.Model]
-"""A table, and the graph that was traced for it."""
+"""A tensor table, and the graph traced for it."""
 
 Entries = Mapping[str, GraphEntry]
 """Saved graphs by name."""
@@ -89,12 +92,13 @@ def export_bundle(
 ) -> Manifest:
     """Trace, write and validate the graphs of a checkpoint into the new folder `out`.
 
-    The quality of quantised weights is measured whether or not graphs are validated, unless their request does
-    without. Raises `ExportError` for
-    graphs and layers that there are not and `ParityError` for graphs that disagree with the model or whose
-    weights are too coarse; then nothing is written.
+    The quality of quantised weights is measured whether or not graphs are validated, unless `request.quantisation`
+    disables it. Raises `ExportError` for unknown graphs and layers, `SamplingError` for invalid sampling settings
+    next to the checkpoint, and `ParityError` for graphs that disagree with the model or lose too much quality by
+    quantisation; then nothing is written.
     """
     specs = select_graphs(checkpoint.config, request)
+    advice = bundle_advice(checkpoint)
     quantiser = Quantiser(checkpoint, request.quantisation, request.seed) if request.quantises else None
     job = _Export(checkpoint, request, quantiser, listener)
     report: dict[str, Any] = {}
@@ -112,31 +116,31 @@ def export_bundle(
                 tools=tool_versions("jukebox-deploy", "torch", "onnx", "onnxscript", "onnxruntime"),
                 parity={"against": "eager", "graphs": report},
                 vocabulary=checkpoint.vocabulary.to_json(),
+                sampling=advice.to_json(),
             ),
         )
 
 
 def select_graphs(config: JukeboxConfig, request: ExportRequest) -> dict[str, GraphSpec]:
-    """The tables of the graphs that a request names, step and prefill always together.
+    """Return the tables of the graphs that a request names; step and prefill always come together.
 
     Raises `ExportError` for unknown names.
     """
     declared = declare_graphs(config, request.declared_options)
     if unknown := [name for name in request.graphs if name not in declared]:
         raise ExportError(f"{config.name} has no graphs {unknown}; it has {', '.join(declared)}.")
-    wanted = set(request.graphs) | {_partner(name) for name in request.graphs}
+    wanted = {name for graph in request.graphs for name in _with_partner(declared[graph])}
     return {name: spec for name, spec in declared.items() if not request.graphs or name in wanted}
 
 
-def _partner(name: str) -> str:
-    """A step is of no use without the prefill that fills its caches, and the other way round."""
-    kind, _, level = name.rpartition("_")
-    return {"step": f"prefill_{level}", "prefill": f"step_{level}"}.get(kind, name)
+def _with_partner(spec: GraphSpec) -> Sequence[str]:
+    """Return the names of a graph and its partner: a step needs the prefill that fills its caches, and vice versa."""
+    return [graph_name(kind, spec.level) for kind in SLOT_GRAPHS] if spec.states else [spec.name]
 
 
 @dataclass(frozen=True)
 class _Export:
-    """One export on its way."""
+    """One export in progress."""
 
     checkpoint: CheckpointBundle
     request: ExportRequest
@@ -144,7 +148,7 @@ class _Export:
     listener: Listener
 
     def write(self, specs: Mapping[str, GraphSpec], folder: Path, report: dict[str, Any]) -> dict[str, GraphEntry]:
-        """Everything but the manifest; what was found goes into the report, by graph."""
+        """Write everything except the manifest; results of checks are added to `report`, by graph."""
         config = self.checkpoint.config
         tracing = TraceRequest(config, list(specs.values()), self.request.options.precision, self.request.parts(config))
         traced: dict[str, ir.Model] = {}
@@ -172,7 +176,7 @@ class _Export:
     def _save_model(
         self, level: int | None, graphs: Mapping[str, Sequence[TracedGraph]], folder: Path
     ) -> dict[str, GraphEntry]:
-        """Write all graphs of one model, whole or in parts, and the one file of their weights."""
+        """Write all graphs of one model, whole or in parts, and the single file of their weights."""
         pieces = [piece for some in graphs.values() for piece in some]
         dtypes = {name: dtype for spec, model in pieces for name, dtype in parameter_dtypes(spec, model).items()}
         component = component_name(level)
@@ -191,22 +195,22 @@ class _Export:
         return {name: _save_graph(tables[name], some, folder, weights) for name, some in graphs.items()}
 
     def _rounded(self, level: int | None, entries: Entries, folder: Path) -> dict[int | None, WeightFile]:
-        """The weights that stand in for the checkpoint's where a graph is compared with the model."""
+        """Return the quantised weights that the model gets when a graph is compared with it."""
         if self.quantiser is None or level is None:
             return {}
         return {level: weights_of_graphs(_files(entries, folder).values())}
 
     def _engine(self, entries: Entries, folder: Path, options: OnnxRuntimeOptions | None = None) -> OnnxRuntimeEngine:
-        """The saved graphs on ONNX Runtime."""
+        """Open the saved graphs on ONNX Runtime."""
         config = self.checkpoint.config
         tables = declare_graphs(config, self.request.declared_options)
         parts = {name: tuple(part.spec for part in entry.parts) for name, entry in entries.items() if entry.parts}
         return OnnxRuntimeEngine(config, tables, _files(entries, folder), options, parts)
 
     def _validate_model(self, level: int | None, entries: Entries, folder: Path) -> dict[str, Any]:
-        """Compare every graph with the model at sizes other than the traced ones; the report by graph."""
+        """Compare every graph with the model at sizes other than the traced ones; return a report by graph."""
         precision, config = self.request.options.precision, self.checkpoint.config
-        # Rounded activations would hide a wrong graph; what they cost is part of the quality that is measured.
+        # Rounding activations could hide a wrong graph; `_judge` measures the cost of rounding separately.
         found = self._engine(entries, folder, OnnxRuntimeOptions(map_weights=True, round_activations=False))
         rounded = self._rounded(level, entries, folder)
         open_eager = reference(partial(eager_engine, self.checkpoint, found.graphs, precision, rounded=rounded), config)
@@ -226,8 +230,8 @@ class _Export:
         return report
 
     def _judge(self, level: int, entries: Entries, folder: Path, quantiser: Quantiser) -> dict[str, GraphEntry]:
-        """Measure what the quantised weights of a prior cost, if that is asked for, and say it with its graphs."""
-        step = entries.get(f"{GraphKind.STEP}_{level}")
+        """Measure the quality of a prior's quantised weights, if requested, and record it with its graphs."""
+        step = entries.get(graph_name(GraphKind.STEP, level))
         quality = None
         if step is not None and quantiser.request.judge_quality:
             quality = quantiser.judge(self._as_it_runs(level, entries, folder), step.spec)
@@ -236,7 +240,7 @@ class _Export:
         return {name: replace(entry, options={quantised_weights.KEY: facts}) for name, entry in entries.items()}
 
     def _as_it_runs(self, level: int, entries: Entries, folder: Path) -> Engine:
-        """ONNX Runtime with its own rounding; the model in PyTorch where a CPU cannot run the graphs."""
+        """Open the graphs as they run in use: on ONNX Runtime with rounded activations, else in PyTorch."""
         found = self._engine(entries, folder)
         if not any(reason_not_to_run(entry.spec) for entry in entries.values()):
             return found
@@ -249,7 +253,7 @@ def _files(entries: Entries, folder: Path) -> dict[str, Path]:
 
 
 def _save_graph(spec: GraphSpec, pieces: Sequence[TracedGraph], folder: Path, weights: WeightFile) -> GraphEntry:
-    """Save a graph, or the parts of one."""
+    """Save a graph, whole or as its parts."""
     saved = tuple(GraphPart(table, _save_piece(table, model, folder, weights)) for table, model in pieces)
     if len(saved) == 1:
         return GraphEntry(spec, saved[0].file, (weights.path.name,))

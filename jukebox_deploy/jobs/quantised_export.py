@@ -1,4 +1,4 @@
-"""Export with quantised weights: what is asked for, the weights as they are made, and whether they are good enough."""
+"""Quantised weights of an export: the request, making the weights, and judging their quality."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from typing import Any
 import torch
 
 from jukebox_deploy.checkpoints.bundle import CheckpointBundle
-from jukebox_deploy.checkpoints.layout import component_configs, component_shapes
+from jukebox_deploy.checkpoints.layout import component_configs, component_name, component_shapes
 from jukebox_deploy.config import PriorConfig
 from jukebox_deploy.contract import GraphSpec, LinearWeights, Precision
 from jukebox_deploy.engine import Engine
@@ -25,22 +25,22 @@ from jukebox_deploy.export.weights import RawTensor, WeightFile, quantised_tenso
 from jukebox_deploy.graphs import GraphOptions, declare_graphs, declare_step
 from jukebox_deploy.jobs.comparison.forced_windows import ForcedWindows, sample_windows, song_windows, whole_blocks
 from jukebox_deploy.jobs.comparison.quality import Quality, compare_logits, logits_of
-from jukebox_deploy.jobs.opening.eager import component_name, eager_engine
+from jukebox_deploy.jobs.opening.eager import eager_engine
 from jukebox_deploy.runtime.store import find_songs
 
 MAX_KL = {LinearWeights.INT8: 0.01, LinearWeights.INT4: 0.05, LinearWeights.FP8: 0.05}
-"""Mean distance in nats, from the distributions of the precision's weights, beyond which an export is refused."""
+"""Mean KL divergence in nats, from the checkpoint's own weights, above which an export is rejected."""
 
 MEASURED_CODES = 128
-"""Codes per slot that quality is measured on."""
+"""Codes per slot for measuring quality."""
 
 _CALIBRATION_CODES = 4096
 _SLOTS = 4
-_SAMPLING_MEMORY = 4 << 30  # bytes of slots that sampling for a measurement may take
+_SAMPLING_MEMORY = 4 << 30  # largest size in bytes of the slots used for sampling
 
 
 class Calibration(StrEnum):
-    """What the inputs of the linear layers are learned from."""
+    """The calibration data: codes on which the inputs of linear layers are observed."""
 
     NONE = "none"
     SELF = "self"  # codes that the model samples
@@ -52,14 +52,14 @@ class QuantisationRequest:
     """How the weights of linear layers are stored."""
 
     weights: LinearWeights = LinearWeights.AS_PRECISION
-    keep: tuple[str, ...] = ()  # layers that stay in the precision, see `choose_layers`
-    calibration: Calibration | None = None  # `None`: self for int4, which needs it, none for others
+    keep: tuple[str, ...] = ()  # layers that are not quantised, see `choose_layers`
+    calibration: Calibration | None = None  # `None`: SELF for int4, which needs it, else NONE
     songs: tuple[Path, ...] = ()
     max_kl: float | None = None  # `None`: `MAX_KL`
-    judge_quality: bool = True  # whether a step is held against the checkpoint's own weights, and that limit
+    judge_quality: bool = True  # whether to compare a step with the checkpoint's weights, and apply the limit
 
     def __post_init__(self) -> None:
-        """Raises `ExportError` for choices that would do nothing."""
+        """Raises `ExportError` for settings that would have no effect."""
         choices = self.keep or self.calibration or self.max_kl is not None or not self.judge_quality
         if self.weights is LinearWeights.AS_PRECISION and choices:
             raise ExportError("keeping layers, calibration and quality are for quantised weights; add --weights int8.")
@@ -70,12 +70,12 @@ class QuantisationRequest:
 
     @property
     def chosen_calibration(self) -> Calibration:
-        """What is learned from."""
+        """The calibration data, with the default resolved."""
         return self.calibration or (Calibration.SELF if self.weights is LinearWeights.INT4 else Calibration.NONE)
 
     @property
     def limit(self) -> float:
-        """The largest mean distance that is accepted, in nats."""
+        """The largest accepted mean KL divergence, in nats."""
         return MAX_KL[self.weights] if self.max_kl is None else self.max_kl
 
 
@@ -89,7 +89,7 @@ class Quantiser:
     choices: Mapping[str, LinearChoice] = field(init=False)
 
     def __post_init__(self) -> None:
-        """Raises `ExportError` for layers to keep that there are not, and if they are all that there is."""
+        """Raises `ExportError` for unknown layers to keep, and if no layer is left to quantise."""
         priors = {
             name: component_shapes(part)
             for name, part in component_configs(self.checkpoint.config).items()
@@ -114,12 +114,12 @@ class Quantiser:
         return WeightFormat.of(self.request.weights)
 
     def choice(self, level: int | None) -> LinearChoice:
-        """What becomes of the linear layers of a prior; nothing does of the VQ-VAE's convolutions."""
+        """Return which linear layers of a prior are quantised; for the VQ-VAE (`None`), none."""
         return self.choices.get(component_name(level), LinearChoice())
 
     def tensors(self, level: int, dtypes: Mapping[str, torch.dtype]) -> Iterator[RawTensor]:
-        """The values and scales of a prior's weights, as they are made; scales in the dtypes."""
-        if not dtypes:  # calibration would sample for nothing
+        """Yield the quantised values and scales of a prior's weights; `dtypes` are those of the scales."""
+        if not dtypes:  # skip calibration, which would sample in vain
             return
         for name, weight in self._weights(level, dict(dtypes)):
             yield from quantised_tensors(name, weight, self.form)
@@ -142,9 +142,9 @@ class Quantiser:
         return windows
 
     def judge(self, found: Engine, step: GraphSpec) -> Quality:
-        """Hold an exported step, as it runs, against the checkpoint's own weights.
+        """Compare an exported step, as it runs, with the checkpoint's own weights.
 
-        Raises `ParityError` if it is farther off than the request allows; the limit is for quantised weights.
+        Raises `ParityError` if a prior with quantised weights exceeds the limit of the request.
         """
         quality = measure_quality(self.checkpoint, found, step, self.seed)
         if self.choice(step.level).quantised and not quality.mean_kl <= self.request.limit:
@@ -160,9 +160,9 @@ class Quantiser:
         )
 
     def facts(self, level: int, stored: WeightFile | None, quality: Quality | None) -> dict[str, Any] | None:
-        """What the manifest says of a prior's graphs; `None` if their weights are all in the precision.
+        """Return the manifest entry on a prior's quantised weights; `None` if it has none.
 
-        `quality`: what was measured.
+        `quality`: the measured quality, if any.
         """
         if stored is None or not stored.quantised:
             return None
@@ -179,48 +179,48 @@ class Quantiser:
 
 
 def song_folders(folder: Path) -> tuple[Path, ...]:
-    """A song folder, or the song folders in a folder; `SamplingError` if there is none."""
+    """Return a song folder, or all song folders in a folder. Raises `SamplingError` if there is none."""
     songs = find_songs(folder)
     if not songs:
-        raise SamplingError(f"{folder} is neither `none` nor `self`, and there is no song folder; `sample` makes some.")
+        raise SamplingError(f"{folder} is neither `none`, `self` nor a folder with songs; `sample` makes some.")
     return songs
 
 
 def slot_bytes(prior: PriorConfig) -> int:
-    """Bytes of a slot of the step in fp32."""
+    """Return the bytes per slot of the step in fp32."""
     return sum(tensor.bytes({"B": 1}) for tensor in declare_step(prior, GraphOptions()).tensors)
 
 
 def sampling_slots(prior: PriorConfig) -> int:
-    """Slots that sampling for calibration uses: several, as far as they fit."""
+    """Return the number of slots for sampling calibration data: several, if they fit into memory."""
     return max(1, min(2 * _SLOTS, _SAMPLING_MEMORY // slot_bytes(prior)))
 
 
 def measured_slots(prior: PriorConfig, step: GraphSpec) -> int:
-    """Slots that quality is measured with: several, as far as they fit and the step takes them."""
-    (slots,) = (r for r in step.ranges if r.symbol == "B")
+    """Return the number of slots for measuring quality: several, if they fit and the step allows it."""
+    slots = step.range("B")
     return max(slots.minimum, min(_SLOTS, slots.maximum, _SAMPLING_MEMORY // slot_bytes(prior)))
 
 
 def reference_engine(checkpoint: CheckpointBundle, slots: int) -> Engine:
-    """The checkpoint's own weights in fp32, with logits."""
+    """Return the PyTorch model with the checkpoint's own weights, in fp32 and with logits."""
     tables = declare_graphs(checkpoint.config, GraphOptions(Precision.FP32, (1, slots, slots), logits=True))
     return eager_engine(checkpoint, tables)
 
 
 def measure_quality(checkpoint: CheckpointBundle, found: Engine, step: GraphSpec, seed: int) -> Quality:
-    """How near an engine's step is to the checkpoint's own weights in fp32, on codes that these sample."""
+    """Compare an engine's step with the checkpoint's own weights in fp32, on codes sampled by the latter."""
     prior = checkpoint.config.prior(step.level)
     slots = measured_slots(prior, step)
     model = reference_engine(checkpoint, slots)
     windows, expected = sample_windows(model, prior, slots, whole_blocks(prior, MEASURED_CODES), seed)
     del model
-    gc.collect()  # modules hold cycles; two large models need not be in memory together
+    gc.collect()  # modules have reference cycles; avoids having two large models in memory
     return compare_logits(expected, logits_of(found, prior, windows))
 
 
 def worst_column(checkpoint: CheckpointBundle, level: int, stored: WeightFile) -> tuple[float, str]:
-    """Of a bundle's quantised weights the worst output column: its error over its norm, and whose it is."""
+    """Return the largest relative error of an output column of quantised weights, and the name of that weight."""
     source = checkpoint.tensors(component_name(level))
     errors = (
         (column_error(source.load(name), stored.load_quantised(name).dequantise()), name) for name in stored.quantised

@@ -1,6 +1,6 @@
-"""Sampling: an engine bundle opened, and what came out of a run.
+"""Sampling: open an engine bundle as a model, and summarise a sampling run.
 
-PyTorch is imported only for the backend that is PyTorch.
+PyTorch is imported only for the backend `eager`.
 """
 
 from __future__ import annotations
@@ -19,11 +19,14 @@ from jukebox_deploy.engine import Engine
 from jukebox_deploy.engines.bundle import EngineBundle, open_bundle
 from jukebox_deploy.engines.device import NoDeviceError
 from jukebox_deploy.engines.manifest import Target
-from jukebox_deploy.engines.onnxruntime.sessions import GPU_PROVIDERS, OnnxRuntimeOptions, import_onnxruntime
+from jukebox_deploy.engines.onnxruntime.library import import_onnxruntime
+from jukebox_deploy.engines.onnxruntime.sessions import GPU_PROVIDERS, OnnxRuntimeOptions
 from jukebox_deploy.engines.tensorrt.features import TensorRtOptions
 from jukebox_deploy.errors import EngineError
 from jukebox_deploy.jobs.opening.bundle import tensorrt_engine
 from jukebox_deploy.jobs.opening.onnx_graphs import onnx_engine
+from jukebox_deploy.jobs.opening.same_model import require_same_model
+from jukebox_deploy.jobs.sampling_advice import NO_ADVICE, SamplingAdvice, engine_advice
 from jukebox_deploy.labels.vocabulary import Vocabulary
 from jukebox_deploy.runtime.audio import WavReport
 from jukebox_deploy.runtime.events import Event, LevelProgress, SongDecoded, SongWarning
@@ -34,16 +37,16 @@ from jukebox_deploy.threads import usable_cores
 
 
 class Backend(StrEnum):
-    """What can run the graphs of a bundle."""
+    """The backends that can run the graphs of a bundle."""
 
     ONNXRUNTIME = "onnxruntime"
     TENSORRT_RTX = "tensorrt-rtx"
     TENSORRT = "tensorrt"
-    EAGER = "eager"  # PyTorch, with the weights of a checkpoint bundle; to compare with
+    EAGER = "eager"  # PyTorch, with the weights of a checkpoint bundle; for comparison
 
     @property
     def is_tensorrt(self) -> bool:
-        """Whether it runs engines, on a GPU and nowhere else."""
+        """Whether this backend runs TensorRT engines, which need a GPU."""
         return self in (Backend.TENSORRT, Backend.TENSORRT_RTX)
 
 
@@ -57,15 +60,15 @@ _PROVIDERS: dict[Backend, tuple[str | None, ...]] = {
 
 @dataclass(frozen=True)
 class EngineChoice:
-    """How the graphs are run. What is left open is as the backend sees fit."""
+    """How to run the graphs; whatever is `None` is left to the backend."""
 
     backend: Backend | None = None  # None: what the bundle was made for
     provider: str | None = None  # for onnxruntime and eager; None: "cpu"
     threads: int | None = None  # of a CPU
     checkpoint: Path | None = None  # a checkpoint bundle; for the backend eager only
-    map_weights: bool = False  # large ones stay in their file; for the backend onnxruntime only
+    map_weights: bool = False  # use large weights memory-mapped; for the backend onnxruntime only
     cuda_graph: bool | None = None  # record steps on a GPU and replay them; None: where that is possible
-    tensorrt: TensorRtOptions | None = None  # for engines of TensorRT only; `cuda_graph` above is the one that counts
+    tensorrt: TensorRtOptions | None = None  # for TensorRT engines only; `cuda_graph` above takes precedence
     compiled: bool = False  # steps go through `torch.compile`; for the backend eager only
 
     def __post_init__(self) -> None:
@@ -81,11 +84,11 @@ class EngineChoice:
 
     @property
     def may_record(self) -> bool:
-        """Whether there are recordings of steps where this runs, once it is settled."""
+        """Whether a settled choice runs where steps can be recorded as CUDA graphs."""
         return self.provider == "cuda" or (self.backend is not None and self.backend.is_tensorrt)
 
     def settle(self, target: Target) -> EngineChoice:
-        """The choice for a bundle made for `target`: backend and provider named; `EngineError` for what cannot be."""
+        """Fill in backend and provider for a bundle made for `target`. Raises `EngineError` for invalid choices."""
         backend = self.backend or Backend(str(target))
         if backend is not Backend.EAGER and str(backend) != str(target):
             raise EngineError(f"the bundle was made for {target}; drop --backend {backend}, or give another bundle.")
@@ -101,31 +104,32 @@ class EngineChoice:
         }
         if odd := [name for name, is_odd in given.items() if is_odd]:
             on = f"{backend}" + (f" on {settled.provider}" if settled.provider else "")
-            raise EngineError(f"{', '.join(odd)}: of no use to {on}; drop it.")
+            raise EngineError(f"{', '.join(odd)}: not supported by {on}; drop it.")
         return settled
 
 
 @dataclass(frozen=True)
 class OpenedModel:
-    """An engine with what else songs need."""
+    """An engine, with everything else that is needed to sample songs."""
 
     engine: Engine
     fingerprint: Fingerprint
     vocabulary: Vocabulary
+    advice: SamplingAdvice = NO_ADVICE  # already applied to requests, which have all settings
 
     def sampler(self, options: SamplingOptions) -> SongSampler:
-        """What makes songs with this engine."""
+        """Return a sampler for this engine."""
         return SongSampler(self.engine, self.fingerprint, self.vocabulary, options)
 
 
 def open_model(folder: Path, choice: EngineChoice | None = None) -> OpenedModel:
-    """Open an engine bundle whose hashes are right.
+    """Open an engine bundle after checking its hashes.
 
     Raises `EngineError` for a bundle, backend or provider that cannot run here, `CheckpointError` for a
-    broken checkpoint.
+    damaged checkpoint, `SamplingError` for invalid sampling settings in the manifest.
     """
     bundle = open_bundle(folder)
-    manifest = bundle.manifest
+    manifest, advice = bundle.manifest, engine_advice(bundle)
     choice = (choice or EngineChoice()).settle(manifest.target)
     if choice.map_weights and manifest.linear_weights is not LinearWeights.AS_PRECISION:
         raise EngineError(
@@ -136,10 +140,12 @@ def open_model(folder: Path, choice: EngineChoice | None = None) -> OpenedModel:
         engine,
         Fingerprint(arithmetic, manifest.checkpoint),
         Vocabulary.from_json(manifest.vocabulary),
+        advice,
     )
 
 
-# The openers also tell what rounds sums its own way, so that songs go on with the arithmetic they began with.
+# Openers also return a description of everything that affects rounding, so that a song is continued only with the
+# arithmetic it was started with.
 
 
 def _open_onnx(bundle: EngineBundle, choice: EngineChoice) -> tuple[Engine, str]:
@@ -153,18 +159,18 @@ def _open_onnx(bundle: EngineBundle, choice: EngineChoice) -> tuple[Engine, str]
 
 
 def _gpu_and_version() -> str:
-    """On a GPU, kernels are chosen by what it is and by the version of ONNX Runtime."""
+    """Return the GPU and the version of ONNX Runtime, on which the choice of kernels depends."""
     from jukebox_deploy.engines.cuda_device import CudaDevice
 
     try:
         gpu = CudaDevice().properties.name
-    except NoDeviceError:  # CUDA's bindings are not here, of which ONNX Runtime has no need
+    except NoDeviceError:  # CUDA's Python bindings are not installed; ONNX Runtime does not need them
         gpu = "an unknown GPU"
     return f"{import_onnxruntime().__version__} {gpu}"
 
 
 def _open_tensorrt(bundle: EngineBundle, choice: EngineChoice) -> tuple[Engine, str]:
-    """Engines choose their kernels by the GPU."""
+    """Open TensorRT engines, whose kernels depend on the GPU."""
     options = replace(choice.tensorrt or TensorRtOptions(), cuda_graph=choice.cuda_graph)
     engine = tensorrt_engine(bundle, options)
     gpu, version = engine.platform.device.properties.name, engine.platform.version
@@ -172,31 +178,30 @@ def _open_tensorrt(bundle: EngineBundle, choice: EngineChoice) -> tuple[Engine, 
 
 
 def _threads(choice: EngineChoice) -> str:
-    """Where sums are cut into pieces for threads: how many these are, or what they follow from."""
+    """Describe the number of threads, on which the order of summation depends."""
     return f"{choice.threads} threads" if choice.threads else f"threads for {usable_cores()} cores"
 
 
 def _digest(bundle: EngineBundle) -> str:
-    """The hash of a bundle's files."""
+    """Return a hash over all files of a bundle."""
     hashes = {name: record.sha256 for name, record in bundle.manifest.files.items()}
     return hashlib.sha256(json.dumps(hashes, sort_keys=True).encode()).hexdigest()
 
 
 def _open_eager(bundle: EngineBundle, choice: EngineChoice) -> tuple[Engine, str]:
-    """The bundle gives the tables of the graphs."""
+    """Open the checkpoint in PyTorch; only the graphs' tables come from the bundle."""
     import torch
 
     from jukebox_deploy.checkpoints.bundle import CheckpointBundle
     from jukebox_deploy.engines.eager.replay import TorchRecording
     from jukebox_deploy.engines.replay import Recorder
-    from jukebox_deploy.jobs.opening.eager import WITHOUT_COMPILING, eager_engine, require_same_model
+    from jukebox_deploy.jobs.opening.eager import WITHOUT_COMPILING, eager_engine, require_device
     from jukebox_deploy.models.compilation import require_compilation
 
     checkpoint = CheckpointBundle.open(choice.checkpoint or Path())
     require_same_model(bundle, checkpoint)
-    if choice.provider == "cuda" and not torch.cuda.is_available():
-        raise EngineError("this PyTorch sees no CUDA device; use --provider cpu.")
     provider, precision = choice.provider or "cpu", bundle.manifest.precision
+    require_device(provider)
     if choice.compiled:
         require_compilation(provider, EngineError, WITHOUT_COMPILING)
     records = provider == "cuda" and choice.cuda_graph is not False
@@ -224,7 +229,7 @@ _OPENERS: dict[Backend, Callable[[EngineBundle, EngineChoice], tuple[Engine, str
 
 @dataclass
 class SampleSummary:
-    """What came out of a run, gathered from its events."""
+    """The results of a sampling run, collected from its events."""
 
     jobs: Sequence[SongJob]
     sounds: dict[int, WavReport] = field(default_factory=dict)  # by song, of the lowest level
@@ -235,7 +240,7 @@ class SampleSummary:
     _begun: float = field(default_factory=time.monotonic)
 
     def note(self, event: Event) -> None:
-        """Take over what an event says."""
+        """Record an event."""
         match event:
             case LevelProgress(level, song, found, done):
                 self.new_codes.setdefault(level, {})[song] = done - found
@@ -247,12 +252,12 @@ class SampleSummary:
                 self.sounds[song] = wav
 
     def draw_spectrograms(self) -> None:
-        """Draw every song's lowest level into a PNG beside it."""
+        """Draw the lowest level of every song as a PNG next to its sound file."""
         for song, wav in self.sounds.items():
             self.spectrograms[song] = draw_spectrogram(wav.path)
 
     def to_json(self) -> dict[str, Any]:
-        """Plain data: files, lengths, peaks, warnings, and codes that were sampled by level."""
+        """Return plain data: files, lengths, peaks, warnings, and numbers of sampled codes by level."""
         return {
             "elapsed_seconds": round(time.monotonic() - self._begun, 3),
             "sampled_codes": {str(level): sum(songs.values()) for level, songs in self.new_codes.items()},
@@ -273,7 +278,7 @@ class SampleSummary:
 
 
 def draw_spectrogram(wav: Path) -> Path:
-    """Draw a sound file into a PNG beside it and return its path."""
+    """Draw the spectrogram of a sound file as a PNG next to it and return its path."""
     import soundfile
 
     audio, rate = soundfile.read(wav, dtype="float32")

@@ -1,4 +1,4 @@
-"""Songs as codes of a VQ-VAE, kept in a folder that training and evaluation find them in."""
+"""Encoding of songs into codes, kept in a folder that training and evaluation share."""
 
 from __future__ import annotations
 
@@ -20,23 +20,24 @@ from jukebox_deploy.engines.bundle import open_bundle
 from jukebox_deploy.engines.onnxruntime.sessions import OnnxRuntimeOptions
 from jukebox_deploy.graphs import declare_graphs
 from jukebox_deploy.jobs.opening.bundle import bundle_engine
-from jukebox_deploy.jobs.opening.eager import eager_engine, require_same_model
+from jukebox_deploy.jobs.opening.eager import eager_engine
+from jukebox_deploy.jobs.opening.same_model import require_same_model
 from jukebox_deploy.runtime.decode import encode_audio
 
 
 @dataclass(frozen=True)
 class EncodeRequest:
-    """Which songs, by which VQ-VAE, to where."""
+    """The songs to encode, the VQ-VAE, and the folder for the codes."""
 
     data: Path  # folder of songs
-    bundle: Path  # a checkpoint bundle; codes are known by the weights of its VQ-VAE
+    bundle: Path  # a checkpoint bundle; codes are identified by the weights of its VQ-VAE
     codes: Path
-    engines: Path | None = None  # made from that bundle, to encode with; default: PyTorch
+    engines: Path | None = None  # engine bundle made from `bundle`, to encode with; default: PyTorch
     metadata: Path | None = None  # table of the songs, if it is not in their folder
-    threads: int | None = None  # of the CPU; `None`: as many as pay
+    threads: int | None = None  # CPU threads; `None`: as many as speed it up
 
     def open_engine(self, checkpoint: CheckpointBundle) -> Engine:
-        """The VQ-VAE as it is to run; `EngineError` for engines that were made from another checkpoint."""
+        """Open the VQ-VAE. Raises `EngineError` for engines made from another checkpoint."""
         if self.engines is None:
             graphs = declare_graphs(replace(checkpoint.config, priors=()))
             return eager_engine(checkpoint, graphs, threads=self.threads)
@@ -46,13 +47,13 @@ class EncodeRequest:
 
 
 def encode_corpus(request: EncodeRequest, listen: Callable[[int, int], None] = lambda done, total: None) -> CodedSongs:
-    """Encode all songs that have no codes yet; `listen` gets how many are done, and how many there are.
+    """Encode all songs that have no codes yet; `listen` is called with the number done and the total.
 
-    Engines round otherwise than PyTorch: where a latent lies between two codes, the other one may be chosen.
+    Engines round differently from PyTorch: a latent that is equally near to two codes may get the other one.
 
     Raises:
         DataError: if there are no songs.
-        CheckpointError: if `request.bundle` is none.
+        CheckpointError: if `request.bundle` is not a checkpoint bundle.
         EngineError: for engines of another checkpoint, or without a VQ-VAE.
     """
     songs = read_catalogue(request.data, metadata=request.metadata)
@@ -63,17 +64,17 @@ def encode_corpus(request: EncodeRequest, listen: Callable[[int, int], None] = l
 
 
 def code_cache(folder: Path, fingerprint: str, vqvae: VQVAEConfig) -> CodeCache:
-    """Where the codes of a VQ-VAE with that fingerprint are kept."""
+    """Return the cache in `folder` for codes of the VQ-VAE with this fingerprint."""
     return CodeCache(folder, fingerprint, vqvae.hop_lengths, vqvae.sample_rate)
 
 
 def encode_songs(songs: Catalogue, engine: Engine, cache: CodeCache, listen: Callable[[int, int], None]) -> CodedSongs:
-    """The codes of songs by an engine's VQ-VAE; those that are kept already are not made again."""
+    """Encode songs with an engine's VQ-VAE; codes already in the cache are reused."""
     return encode_catalogue(songs, cache, lambda audio, level: encode_audio(engine, level, audio), listen)
 
 
 def weights_digest(tensors: TensorSource) -> str:
-    """What a component's weights are: codes of one VQ-VAE are of no use to another."""
+    """Return a hash of a component's weights; it identifies the VQ-VAE that codes belong to."""
     digest = hashlib.sha256()
     for name in sorted(tensors.infos):
         digest.update(name.encode())

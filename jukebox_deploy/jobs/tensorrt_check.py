@@ -1,4 +1,4 @@
-"""Does NVIDIA's own parser and builder take the exported graphs? Asked without a GPU, result thrown away."""
+"""A check that TensorRT-RTX can parse and build exported graphs; it needs no GPU and discards the engines."""
 
 from __future__ import annotations
 
@@ -9,23 +9,24 @@ from pathlib import Path
 from jukebox_deploy.engines.manifest import GraphEntry, Target
 from jukebox_deploy.engines.tensorrt.build import BuildOptions, build_engine
 from jukebox_deploy.files import scratch_folder
+from jukebox_deploy.quantities import byte_size
 
 SMALL_WEIGHTS = 256 << 20
-"""Bytes of weights up to which a graph is built as a matter of course; a build takes several times as much memory."""
+"""Largest weights in bytes of a graph built by default; a build needs several times as much memory."""
 
 
 class TensorRtCheck(StrEnum):
-    """When an export has its graphs built by TensorRT-RTX."""
+    """When an export checks its graphs with TensorRT-RTX."""
 
-    AUTO = "auto"  # where it is installed, and the weights are small
+    AUTO = "auto"  # if it is installed and the weights are small
     ALWAYS = "always"
     NEVER = "never"
 
 
 def check_with_tensorrt(entry: GraphEntry, folder: Path, check: TensorRtCheck) -> str:
-    """Parse and build one graph for compute capability 8.9; says what was done.
+    """Parse and build one graph for compute capability 8.9; return a description of the result.
 
-    Raises `EngineError` if the graph is refused, or if `check` insists and the package is missing.
+    Raises `EngineError` if the graph is rejected, or if `check` is ALWAYS and the package is missing.
     """
     if check is TensorRtCheck.NEVER:
         return "not asked for"
@@ -33,7 +34,7 @@ def check_with_tensorrt(entry: GraphEntry, folder: Path, check: TensorRtCheck) -
         if importlib.util.find_spec("tensorrt_rtx") is None:
             return "tensorrt-rtx is not installed"
         if (size := _weight_bytes(entry, folder)) > SMALL_WEIGHTS:
-            return f"{size / 1e9:.1f} GB of weights: build it with `jukebox-deploy build`"
+            return f"{byte_size(size)} of weights: build it with `jukebox-deploy build`"
     options = BuildOptions(Target.TENSORRT_RTX, ("8.9",))
     layers = 0
     with scratch_folder(folder) as scratch:

@@ -1,9 +1,9 @@
-"""Verification: is an engine bundle still the checkpoint that it was made from?
+"""Verification: does an engine bundle compute the same as the checkpoint it was made from?
 
-A ladder of comparisons with the eager models: single graphs on random inputs, then windows as they
-are sampled (prefill, steps over given codes, greedy codes), then sound. Where a bundle has quantised
-weights the models have the same ones there, and activations are not rounded; what they do to
-the checkpoint's own probabilities, as the bundle runs, is a rung of its own.
+A ladder of comparisons with the PyTorch models: single graphs on random inputs, then windows as in sampling
+(prefill, steps over given codes, greedy codes), then sound. If a bundle has quantised weights, the models get the
+same weights, and activations are not rounded; the effect of quantisation on the checkpoint's own probabilities,
+with the bundle as it runs in use, is a separate rung.
 """
 
 from __future__ import annotations
@@ -18,10 +18,11 @@ from jukebox_deploy.engines.device import NoDeviceError
 from jukebox_deploy.engines.manifest import Target
 from jukebox_deploy.engines.onnxruntime.sessions import CPU
 from jukebox_deploy.errors import EngineError
-from jukebox_deploy.jobs.opening.eager import require_same_model, tool_versions
+from jukebox_deploy.jobs.opening.same_model import require_same_model
 from jukebox_deploy.jobs.verification.build import build_checks
 from jukebox_deploy.jobs.verification.ladder import Ladder, VerifyRequest
 from jukebox_deploy.jobs.verification.report import Check, CheckKind, VerifyReport, not_run
+from jukebox_deploy.tool_versions import tool_versions
 
 _TOOLS = ("jukebox-deploy", "torch", "onnxruntime", "onnxruntime-gpu", "tensorrt", "tensorrt-rtx")
 
@@ -35,17 +36,18 @@ def verify_bundle(
     listener: Listener = lambda check: None,
     exported: EngineBundle | None = None,
 ) -> VerifyReport:
-    """Compare an opened bundle (its hashes were checked) with the checkpoint it was made from.
+    """Compare an opened bundle, whose hashes have been checked, with the checkpoint it was made from.
 
-    `exported`: the ONNX bundle that engines were built from. Its quantised weights are those in the engines; where
-    those cannot run, its graphs are compared and built instead.
-    The report holds failures too; `VerifyReport.require` turns them into an error. Raises `EngineError`
-    for another checkpoint or version, other graphs, graphs that the bundle lacks, or an engine that cannot run.
+    `exported`: the ONNX bundle that TensorRT engines were built from. It has the same quantised weights as the
+    engines; if these cannot run here, its graphs are compared and built instead.
+    The report includes failures; `VerifyReport.require` turns them into an error. Raises `EngineError` for another
+    checkpoint or version, for an `exported` bundle that the engines were not built from, for graphs that the bundle
+    lacks, and for engines that cannot run.
     """
     request = request or VerifyRequest()
     manifest = bundle.manifest
     require_same_model(bundle, checkpoint)
-    specs = _select(bundle, request.graphs)
+    specs = bundle.select(request.graphs)
     if exported is not None:
         _require_source(bundle, exported)
     if request.provider != CPU and manifest.target is not Target.ONNXRUNTIME:
@@ -67,16 +69,10 @@ def verify_bundle(
     )
 
 
-def _select(bundle: EngineBundle, names: tuple[str, ...]) -> dict[str, GraphSpec]:
-    if unknown := [name for name in names if name not in bundle.graphs]:
-        raise EngineError(f"{bundle.folder} has no graphs {unknown}; it has {', '.join(bundle.graphs)}.")
-    return {name: spec for name, spec in bundle.graphs.items() if not names or name in names}
-
-
 def _require_source(bundle: EngineBundle, exported: EngineBundle) -> None:
     """Raise `EngineError` unless every engine was built from a graph of the exported bundle."""
     if exported.manifest.target is not Target.ONNXRUNTIME or bundle.manifest.target is Target.ONNXRUNTIME:
-        raise EngineError("graphs to compare instead are those of an ONNX bundle, and for engines of TensorRT.")
+        raise EngineError("--onnx takes an ONNX bundle, and only for verifying TensorRT engines.")
     for name, entry in bundle.manifest.graphs.items():
         if not exported.manifest.is_source_of(name, entry):
             raise EngineError(
@@ -91,12 +87,12 @@ def _checks(
     specs: Mapping[str, GraphSpec],
     exported: EngineBundle | None,
 ) -> Iterator[Check]:
-    """The ladder. Where the engines cannot run on this machine a sentence why, and what their graphs allow."""
+    """Climb the ladder. If the engines cannot run on this machine, yield the reason and check their graphs instead."""
     try:
         ladder = Ladder(bundle, checkpoint, request, exported)
     except NoDeviceError as error:
         if bundle.manifest.target is Target.ONNXRUNTIME:
-            raise  # a provider was asked for that is not there
+            raise  # the requested provider is not available
         hint = "" if exported is not None else " With --onnx, the graphs that it was built from are checked instead."
         yield from (not_run(name, CheckKind.ENGINE, f"{error}{hint}") for name in specs)
         if exported is not None:

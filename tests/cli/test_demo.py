@@ -29,7 +29,8 @@ from jukebox_deploy.cli.main import COMMANDS, cli
 from jukebox_deploy.data.synthesis.artists import ARTISTS
 from jukebox_deploy.data.synthesis.genres import GENRES
 from jukebox_deploy.jobs.sample_job import OpenedModel
-from jukebox_deploy.jobs.shipped_model import PROMPT_FILE, SAMPLING_FILE, shipped_model
+from jukebox_deploy.jobs.sampling_advice import SAMPLING_FILE
+from jukebox_deploy.jobs.shipped_model import PROMPT_FILE, shipped_model
 from jukebox_deploy.labels.lyrics import LyricAlphabet
 from jukebox_deploy.labels.vocabulary import Vocabulary
 from jukebox_deploy.labels.vocabulary_files import read_vocabulary
@@ -144,7 +145,7 @@ def test_a_bundle_that_is_none_leaves_the_old_demonstration(tmp_path: Path) -> N
     (out / "song.wav").touch()
     result = CliRunner().invoke(demo, ["--out", str(out), "--bundle", str(tmp_path / "nowhere")])
     assert result.exit_code == 1
-    assert "no checkpoint bundle" in result.output
+    assert "give the folder of a checkpoint bundle" in result.output
     assert (out / "song.wav").exists()
 
 
@@ -177,5 +178,5 @@ def test_all_of_it(options: list[str], songs: tuple[DemoSong, ...], seconds: flo
     assert ("Random weights: expect noise" in result.output) is bool(options)
     start = f"$ {program()} "
     shown = [shlex.split(line.removeprefix(start)) for line in result.output.splitlines() if line.startswith(start)]
-    left_out = {"data", "train", "evaluate", "evaluate-songs", "export-weights", "presets"}
+    left_out = {"align", "data", "train", "evaluate", "evaluate-songs", "export-weights", "presets"}
     assert {words[0] for words in shown} == set(COMMANDS) - left_out

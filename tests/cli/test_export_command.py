@@ -65,7 +65,7 @@ def test_integer_weights_and_what_they_cost(tiny_checkpoint: CheckpointBundle, t
         (["--keep", "layers.0"], "add --weights int8"),
         (["--max-kl", "0.1"], "add --weights int8"),
         (["--calibrate", "self"], "add --weights int8"),
-        (["--weights", "int4", "--calibrate", "nowhere"], "there is no song folder"),
+        (["--weights", "int4", "--calibrate", "nowhere"], "nor a folder with songs"),
         (["--weights", "int8", "--keep", "layers.7.mpl"], "Nearest are"),
     ],
 )

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -61,6 +62,22 @@ def test_an_engine_bundle_for_people(engines: Path) -> None:
     for part in ("engine bundle of tiny for onnxruntime, fp16", "all match", "[B, 2, 8, 16]", "in place", "slots in"):
         assert part in " ".join(result.output.split())  # a long path breaks the line
     assert "hashes: not checked" in inspect(engines, "--quick").output
+
+
+def test_settings_that_suit_the_model(tmp_path: Path, checkpoint: Path) -> None:
+    assert "sampled by default" not in inspect(checkpoint, "--quick").output
+    assert described(checkpoint, "--quick")["sampling"] is None
+    advice = {"levels": [{}, {"temperature": 0.8}, {"top_k": 9}], "total_seconds": 60}
+    plain = {"temperature": 0.99, "top_k": None, "top_p": None}
+    levels = [plain, {**plain, "temperature": 0.8}, {**plain, "top_k": 9}]
+    advised = shutil.copytree(checkpoint, tmp_path / "advised")
+    (advised / "sampling.json").write_text(json.dumps(advice))
+    exported = save_bundle(tmp_path / "onnx")
+    write_manifest(exported.folder, replace(exported.manifest, sampling=advice))
+    for folder in (advised, exported.folder):
+        assert described(folder, "--quick")["sampling"] == {"levels": levels, "total_seconds": 60.0}
+        shown = "sampled by default with --total-seconds 60.0 --temperature 1=0.8 --top-k 2=9"
+        assert shown in " ".join(inspect(folder, "--quick").output.split())
 
 
 def test_parts_are_shown_one_by_one(tmp_path: Path) -> None:

@@ -130,7 +130,7 @@ class TestErrors:
     def test_a_missing_package_names_its_extra(self, failing):
         result = failing(ModuleNotFoundError("No module named 'tensorrt_rtx'", name="tensorrt_rtx"))
         assert result.exit_code == 1
-        assert "pip install 'jukebox-deploy[tensorrt-rtx]'" in result.stderr
+        assert "pip install '.[tensorrt-rtx]'" in result.stderr
 
     @pytest.mark.parametrize("error", [ModuleNotFoundError("No module named 'x'", name="x"), ZeroDivisionError()])
     def test_a_bug_is_not_hidden(self, failing, error):

@@ -179,7 +179,7 @@ class TestWarnings:
 
     def test_characters_that_are_spelled_out(self, sample, tmp_path: Path) -> None:
         result = succeed(sample("--out", tmp_path / "a", "--seconds", 0.3, "--lyrics", "日 ♥ é", *TOP_ONLY))
-        assert "it reads them so: '日' as 'Ri ', '♥' as 'hearts'." in result.output
+        assert "they are transliterated: '日' as 'Ri ', '♥' as 'hearts'." in result.output
 
     def test_a_number_without_a_name(self, sample, tmp_path: Path) -> None:
         result = succeed(sample("--out", tmp_path / "a", "--seconds", 0.3, "--artist", "#7", *TOP_ONLY))
@@ -295,34 +295,40 @@ class TestBadInput:
     @pytest.mark.parametrize(
         ("arguments", "told"),
         [
-            ((), "needs the seconds of music to make; say how many with --seconds"),
-            (("--seconds", 0), "seconds 0.0 cannot be"),
-            (("--seconds", -3), "seconds -3.0 cannot be"),
-            (("--seconds", "nan"), "seconds nan cannot be"),
-            (("--seconds", 0.001), "less than one top code"),
-            (("--seconds", 0.5), "level 0 needs at least 0.8 s, these are 0.50 s: --seconds 0.8, or --lowest-level 2."),
-            (("--seconds", "1e8"), "--seconds: a song of 1e+08 s is outside what the model knows: 1.00 s to 120.00 s"),
-            (("--seconds", "1e308"), "outside what the model knows: 1.00 s to 120.00 s"),
-            (("--seconds", "inf"), "--seconds inf cannot be"),
-            (("--seconds", 3, "--total-seconds", "1e300"), "--total-seconds: a song of 1e+300 s is outside"),
-            (("--seconds", 3, "--total-seconds", "nan"), "--total-seconds nan cannot be"),
+            ((), "needs the length of the song; give it with --seconds"),
+            (("--seconds", 0), "seconds 0.0 is invalid"),
+            (("--seconds", -3), "seconds -3.0 is invalid"),
+            (("--seconds", "nan"), "seconds nan is invalid"),
+            (("--seconds", 0.001), "less than one top-level code"),
+            (
+                ("--seconds", 0.5),
+                "level 0 needs a song of at least 0.8 s, but this one has 0.50 s: --seconds 0.8, or --lowest-level 2.",
+            ),
+            (
+                ("--seconds", "1e8"),
+                "--seconds: a song of 1e+08 s is longer than the model supports: 1.00 s to 120.00 s",
+            ),
+            (("--seconds", "1e308"), "longer than the model supports: 1.00 s to 120.00 s"),
+            (("--seconds", "inf"), "--seconds inf is invalid"),
+            (("--seconds", 3, "--total-seconds", "1e300"), "--total-seconds: a song of 1e+300 s is longer"),
+            (("--seconds", 3, "--total-seconds", "nan"), "--total-seconds nan is invalid"),
             (("--seconds", 3, "--artist", "\udcff"), "--artist '\\udcff' is not text in UTF-8"),
-            (("--seconds", 121), "outside what the model knows: 1.00 s to 120.00 s"),
+            (("--seconds", 121), "longer than the model supports: 1.00 s to 120.00 s"),
             (("--seconds", 3, "--total-seconds", 2), "after the song's end at 2.00 s"),
-            (("--seconds", 3, "--total-seconds", 500), "outside what the model knows"),
-            (("--seconds", 3, "--offset", -1), "--offset -1.0 cannot be"),
-            (("--seconds", 3, "--top-p", 0), "top-p 0.0 cannot be"),
-            (("--seconds", 3, "--top-p", "1=1.5"), "top-p 1.5 cannot be"),
-            (("--seconds", 3, "--top-k", 0), "top-k 0 cannot be"),
+            (("--seconds", 3, "--total-seconds", 500), "longer than the model supports"),
+            (("--seconds", 3, "--offset", -1), "--offset -1.0 is invalid"),
+            (("--seconds", 3, "--top-p", 0), "top-p 0.0 is invalid"),
+            (("--seconds", 3, "--top-p", "1=1.5"), "top-p 1.5 is invalid"),
+            (("--seconds", 3, "--top-k", 0), "top-k 0 is invalid"),
             (("--seconds", 3, "--top-k", 5, "--top-p", 0.5), "exclude each other"),
-            (("--seconds", 3, "--temperature", -0.5), "temperature -0.5 cannot be"),
+            (("--seconds", 3, "--temperature", -0.5), "temperature -0.5 is invalid"),
             (("--seconds", 3, "--temperature", "3=1"), "there is no level 3"),
             (("--seconds", 3, "--temperature", "warm"), "neither a number nor LEVEL=VALUE"),
-            (("--seconds", 3, "--lowest-level", 3), "there is no level 3"),
-            (("--seconds", 3, "--slots", 0), "0 slots cannot be"),
-            (("--seconds", 3, "--songs", 0), "0 songs cannot be"),
-            (("--seconds", 3, "--seed", -1), "seed -1 cannot be"),
-            (("--seconds", 3, "--seed", 2**64), "seed 18446744073709551616 cannot be"),
+            (("--seconds", 3, "--lowest-level", 3), "the model has no level 3"),
+            (("--seconds", 3, "--slots", 0), "the number of slots is 0"),
+            (("--seconds", 3, "--songs", 0), "ask for at least 1"),
+            (("--seconds", 3, "--seed", -1), "seed -1 is out of range"),
+            (("--seconds", 3, "--seed", 2**64), "seed 18446744073709551616 is out of range"),
             (("--seconds", 3, "--artist", "#99"), "There is no artist #99"),
             (("--seconds", 3, "--lyrics", "a", "--lyrics-file", "b.txt"), "exclude each other"),
             (("--seconds", 3, "--lyrics-file", "nowhere.txt"), "the lyrics cannot be read"),
@@ -330,13 +336,16 @@ class TestBadInput:
             (("--requests", "nowhere.jsonl"), "the songs cannot be read"),
             (("--seconds", 3, "--prompt", "a.wav", "--upsample", "b"), "exclude each other"),
             (("--seconds", 3, "--prompt-seconds", 1), "needs --prompt"),
-            (("--seconds", 3, "--prompt", "a.wav", "--prompt-seconds", 0), "--prompt-seconds 0.0 cannot be"),
+            (("--seconds", 3, "--prompt", "a.wav", "--prompt-seconds", 0), "--prompt-seconds 0.0 is invalid"),
             (("--seconds", 3, "--prompt", "nowhere.wav"), "there is no such sound file"),
             (("--seconds", 3, "--continue", "nowhere"), "there is no such song folder"),
             (("--upsample", "nowhere"), "there is no such song folder"),
             (("--seconds", 3, "--backend", "eager"), "name it with --checkpoint"),
             (("--seconds", 3, "--checkpoint", "x"), "drop --checkpoint"),
-            (("--seconds", 3, "--backend", "eager", "--checkpoint", "nowhere"), "no checkpoint bundle"),
+            (
+                ("--seconds", 3, "--backend", "eager", "--checkpoint", "nowhere"),
+                "give the folder of a checkpoint bundle",
+            ),
         ],
     )
     def test_requests(self, sample, tmp_path: Path, arguments: tuple[object, ...], told: str) -> None:
@@ -353,8 +362,8 @@ class TestBadInput:
         ("write", "told"),
         [
             (silence, "the prompt is silent"),
-            (not_a_number, "not finite"),
-            (too_short, "less than one top code of 2.90 ms"),
+            (not_a_number, "NaN or infinite"),
+            (too_short, "less than one top-level code (2.90 ms)"),
             (no_sound, "is not a sound file that can be read"),
         ],
     )
@@ -372,7 +381,7 @@ class TestBadInput:
     def test_one_bad_song_among_good_ones(self, sample, tmp_path: Path) -> None:
         songs = tmp_path / "songs.jsonl"
         songs.write_text('{"seconds": 1}\n{"seconds": 500}\n')
-        assert "outside what the model knows" in refusal(sample("--out", tmp_path / "out", "--requests", songs))
+        assert "longer than the model supports" in refusal(sample("--out", tmp_path / "out", "--requests", songs))
         assert not (tmp_path / "out" / "song_0").exists()
 
     def test_a_folder_that_cannot_be_made(self, sample, tmp_path: Path) -> None:

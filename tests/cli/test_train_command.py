@@ -18,6 +18,7 @@ from click.testing import CliRunner
 from jukebox_deploy.checkpoints.bundle import CheckpointBundle
 from jukebox_deploy.cli.main import cli
 from jukebox_deploy.jobs import train_job
+from jukebox_deploy.jobs.training.request import TrainingEvent, TrainingListener
 from jukebox_deploy.training.precision import TrainingPrecision
 from jukebox_deploy.training.settings import RECIPES, Part, Sharding
 
@@ -132,9 +133,21 @@ def test_a_run_says_what_came_of_it(songs: Path, tmp_path: Path) -> None:
     summary = json.loads(result.stdout)
     assert summary["steps"] == 1
     assert "snr_decibel_0" in summary["held_out"]
+    assert "Warning" not in result.stderr
     again = CliRunner().invoke(cli, vqvae_arguments(songs, tmp_path / "run", "--steps", "1"))
     assert again.exit_code == 1
-    assert "go on with it by --resume" in again.output
+    assert "continue it with --resume" in again.output
+
+
+def test_a_warning_is_printed(monkeypatch: pytest.MonkeyPatch) -> None:
+    def train(request: object, listen: TrainingListener) -> object:
+        listen(TrainingEvent("warning", 0, 1, warning="no song is held out"))
+        return train_job.TrainingSummary(Path("run"), None, 0, 0.0, 0.0, {})
+
+    monkeypatch.setattr(train_job, "train", train)
+    result = CliRunner().invoke(cli, ["train", "vqvae", "--data", "songs", "--out", "run", "--steps", "1"])
+    assert result.exit_code == 0, result.output
+    assert "Warning: no song is held out" in result.stderr
 
 
 @pytest.mark.slow

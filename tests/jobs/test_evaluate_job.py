@@ -11,6 +11,7 @@ import pytest
 
 from jukebox_deploy.checkpoints.bundle import CheckpointBundle
 from jukebox_deploy.contract import LinearWeights, Precision
+from jukebox_deploy.data.catalogue import songs_digest
 from jukebox_deploy.engines.bundle import EngineBundle, open_bundle
 from jukebox_deploy.engines.manifest import Target
 from jukebox_deploy.errors import EngineError
@@ -201,8 +202,28 @@ def test_the_report_is_plain_data(evaluation):
     assert prior["not_run"] is None
 
 
+def test_the_report_says_what_was_measured(material, evaluation):
+    data = evaluation.to_json()
+    assert data["songs_digest"] == songs_digest(DataChoice(material.songs, held_out=False).songs().songs)
+    assert (data["seconds"], data["windows"], data["coded_songs"]) == (0.5, 6, 4)
+    assert {bundle["checkpoint"] for bundle in data["bundles"]} == {material.checkpoint.fingerprint()}
+
+
+def test_priors_are_held_against_the_frequencies_of_codes_in_the_same_windows(evaluation):
+    (known,) = evaluation.to_json()["by_frequency"]
+    (prior,) = evaluation.bundles[0].priors
+    assert (known["level"], known["tokens"], known["counted_songs"]) == (0, prior.score.music.tokens, 4)
+    assert known["bits_per_token"] <= math.log2(32) + 1
+
+
+def test_a_single_song_has_no_frequencies_to_be_held_against(material):
+    evaluation = material.evaluate(material.checkpoint.folder, coded_songs=1)
+    assert evaluation.frequency_score(0) is None
+    assert evaluation.to_json()["by_frequency"] == []
+
+
 def test_threads_are_of_no_use_to_engines_on_a_gpu(material, tmp_path):
     engines = with_changed_manifest(material.onnx, tmp_path / "engines", target=Target.TENSORRT)
-    with pytest.raises(EngineError, match="--threads: of no use to engines for TensorRT"):
+    with pytest.raises(EngineError, match="--threads: not supported by TensorRT engines"):
         open_evaluated([engines.folder], threads=2)
     open_evaluated([material.checkpoint.folder, engines.folder], threads=2)  # PyTorch has a use for them

@@ -22,7 +22,7 @@ from jukebox_deploy.checkpoints.tensors import TensorTable
 from jukebox_deploy.config import JukeboxConfig, PriorConfig
 from jukebox_deploy.errors import ConfigError
 from jukebox_deploy.graphs import declare_graphs
-from jukebox_deploy.jobs.alignment import alignment_windows, lyric_alignment
+from jukebox_deploy.jobs.alignment.attention import alignment_windows, lyric_alignment
 from jukebox_deploy.jobs.opening.eager import eager_engine
 from jukebox_deploy.labels.rows import LabelledSong, SongLabels
 from jukebox_deploy.models.builders import build_vqvae

@@ -9,9 +9,8 @@ import numpy as np
 import pytest
 
 from jukebox_deploy.checkpoints.bundle import CheckpointBundle
-from jukebox_deploy.contract import GraphKind
 from jukebox_deploy.engines.bundle import EngineBundle, open_bundle
-from jukebox_deploy.errors import ConfigError, EngineError
+from jukebox_deploy.errors import ConfigError
 from jukebox_deploy.export.cutting import Cutting
 from jukebox_deploy.jobs.comparison.window_runs import (
     StretchPlace,
@@ -78,11 +77,6 @@ def test_every_part_was_built(in_parts: EngineBundle) -> None:
     assert in_parts.manifest.parity is not None
     reports = in_parts.manifest.parity["graphs"].values()
     assert all(report["tensorrt_rtx"].endswith(f"in {PARTS} parts") for report in reports)
-
-
-def test_a_graph_in_parts_is_not_one_file(in_parts: EngineBundle) -> None:
-    with pytest.raises(EngineError, match="step_2 is in 3 parts, not in one file"):
-        in_parts.graph_path(GraphKind.STEP, 2)
 
 
 def test_a_difference_is_found_in_the_part_where_it_starts(

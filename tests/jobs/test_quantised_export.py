@@ -371,7 +371,7 @@ class TestWindows:
             song_windows(model, self.TINY.prior(0), tiny_checkpoint.vocabulary, (folder,), 1)
 
     def test_a_folder_without_songs_is_refused(self, tmp_path):
-        with pytest.raises(SamplingError, match="there is no song folder"):
+        with pytest.raises(SamplingError, match="nor a folder with songs"):
             song_folders(tmp_path)
 
     def song(self, folder: Path) -> Path:

@@ -177,7 +177,7 @@ def test_engines_are_run_by_what_they_were_made_for(tiny_engine_bundle: EngineBu
     ],
 )
 def test_no_option_is_ignored(choice: EngineChoice, target: Target, option: str) -> None:
-    with pytest.raises(EngineError, match=f"{option}.*: of no use to .*; drop it"):
+    with pytest.raises(EngineError, match=f"{option}.*: not supported by .*; drop it"):
         choice.settle(target)
 
 

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from jukebox_deploy.benchmarks.model_card import ONE_SONG
+from jukebox_deploy.benchmarks.documents.model_card import ONE_SONG
 from jukebox_deploy.checkpoints.bundle import CheckpointBundle
 from jukebox_deploy.config import JukeboxConfig, LabelRules
 from jukebox_deploy.data.synthesis.artists import ARTISTS
@@ -16,13 +16,12 @@ from jukebox_deploy.data.synthesis.corpus import CorpusRequest, synthesize_corpu
 from jukebox_deploy.data.synthesis.genres import GENRES
 from jukebox_deploy.data.synthesis.score import Arrangement
 from jukebox_deploy.data.synthesis.song_files import CorpusIdentity
-from jukebox_deploy.errors import SamplingError
 from jukebox_deploy.jobs.evaluate_job import EvaluationRequest, evaluate
 from jukebox_deploy.jobs.evaluation.data import DataChoice
-from jukebox_deploy.jobs.shipped_model import PROMPT_FILE, SAMPLING_FILE, SHIPPED, sampling_advice, shipped_model
+from jukebox_deploy.jobs.sampling_advice import read_advice
+from jukebox_deploy.jobs.shipped_model import PROMPT_FILE, SHIPPED, shipped_model
 from jukebox_deploy.presets import preset
 from jukebox_deploy.runtime.audio import read_prompt
-from jukebox_deploy.runtime.song import LevelSettings
 from tests.source_tree import REPOSITORY
 
 MEGABYTE = 1_000_000
@@ -37,30 +36,9 @@ def test_a_folder_without_a_model_is_none(tmp_path: Path) -> None:
     assert shipped_model(tmp_path) == tmp_path
 
 
-def test_without_advice_the_defaults_are_taken(tmp_path: Path) -> None:
-    assert sampling_advice(tmp_path, 2).levels == (LevelSettings(), LevelSettings())
-
-
-@pytest.mark.parametrize(
-    "text",
-    [
-        "{",
-        "[]",
-        '{"levels": 3}',
-        '{"levels": [{"temperature": -1}, {}]}',
-        '{"levels": [{}]}',
-        '{"levels": [{"heat": 1}, {}]}',
-    ],
-)
-def test_advice_that_cannot_be_followed_is_named(text: str, tmp_path: Path) -> None:
-    (tmp_path / SAMPLING_FILE).write_text(text)
-    with pytest.raises(SamplingError, match=SAMPLING_FILE):
-        sampling_advice(tmp_path, 2)
-
-
 def test_the_shipped_advice_and_prompt_fit_the_preset() -> None:
     vqvae = preset("small_demo").vqvae
-    assert sampling_advice(SHIPPED, vqvae.levels).total_seconds
+    assert read_advice(SHIPPED, vqvae.levels).total_seconds
     prompt = read_prompt(SHIPPED / PROMPT_FILE, vqvae.sample_rate, vqvae.hop_length(vqvae.levels - 1))
     assert len(prompt) == round(2.048 * vqvae.sample_rate)
 

@@ -7,7 +7,8 @@ import pytest
 
 from jukebox_deploy.data.catalogue import read_catalogue
 from jukebox_deploy.errors import AudioError, DataError, SamplingError
-from jukebox_deploy.jobs.samples.song_clips import ClipFormat, corpus_clips, sampled_clips, sampled_levels
+from jukebox_deploy.jobs.samples.song_clips import ClipFormat, corpus_clips, sampled_by, sampled_clips, sampled_levels
+from jukebox_deploy.runtime.store import Fingerprint
 from tests.data.short_songs import RATE
 from tests.data.song_folders import noise, ramp, write_sound, write_table
 from tests.jobs.sampled_songs import write_song
@@ -36,6 +37,12 @@ def test_what_was_given_is_not_judged(tmp_path):
     write_song(tmp_path, {0: ramp(2 * RATE)}, given=0.25)
     form, (clip,) = sampled_clips(tmp_path, 0)
     assert (clip.start, form.length) == (RATE // 2, 2 * RATE - RATE // 2)
+
+
+def test_songs_tell_what_they_were_sampled_with(tmp_path):
+    for number in range(2):
+        write_song(tmp_path / str(number), {0: np.zeros(RATE, np.float32)})
+    assert sampled_by(tmp_path) == (Fingerprint("engine", "checkpoint"),)
 
 
 @pytest.mark.parametrize("sounds", [{}, {1: SECOND}])

@@ -1,1 +1,1 @@
-"""Two engines on the same inputs: single graphs, windows of codes, and the layer where a difference starts."""
+"""Comparison of two engines on the same inputs: graphs, windows, and the layer where a difference starts."""

@@ -1,4 +1,4 @@
-"""Arrays that wait on disk, so that two large models can be compared in the memory of one."""
+"""Arrays kept on disk, so that two large models can be compared within the memory of one."""
 
 from __future__ import annotations
 
@@ -12,10 +12,10 @@ import numpy as np
 
 
 class ArraysOnDisk(Mapping[str, np.ndarray]):
-    """A mapping whose arrays are read when asked for. The files go when the context ends."""
+    """A mapping whose arrays are read on access. Its files are deleted when the context ends."""
 
     def __init__(self, arrays: Iterable[tuple[str, np.ndarray]]) -> None:
-        """Write the arrays, one at a time, as they come."""
+        """Write the arrays one at a time, as they are produced."""
         self._folder = tempfile.TemporaryDirectory(prefix="jukebox-arrays-")
         self._files: dict[str, Path] = {}
         for name, array in arrays:

@@ -1,7 +1,7 @@
-"""Where does a graph begin to differ from its model? Every module's result is marked and compared, in order.
+"""Locating the first module of a model at which an ONNX graph differs from it.
 
-The weights of a graph bear the names of the model's, and so say which module each of its nodes belongs
-to: what the module gives in PyTorch is what its last node gives in ONNX Runtime.
+Weights in a graph have the same names as in the model, which shows the module each node belongs to. The result of a
+module in PyTorch is compared with the output of its last node in ONNX Runtime, in order.
 """
 
 from __future__ import annotations
@@ -23,12 +23,12 @@ from jukebox_deploy.export.validation import LIMITS, TensorParity, compare
 _PARAMETERS = (".weight", ".bias")
 
 Arrays = Mapping[str, np.ndarray]
-"""Arrays by the names of a table's tensors, or of modules."""
+"""Arrays by the name of a tensor or of a module."""
 
 
 @dataclass(frozen=True)
 class Difference:
-    """What the comparison of all modules found."""
+    """The result of comparing all modules."""
 
     module: str | None  # the first whose result differs, as a path in the model; `None`: all agree
     relative_error: float
@@ -46,7 +46,7 @@ class Difference:
 def find_difference(
     pieces: Sequence[GraphFile], module: GraphModule, feeds: Arrays, precision: Precision
 ) -> Difference:
-    """Run a graph (in one piece, or its parts in order) and its module on the same inputs, by tensor name."""
+    """Compare a graph (whole, or its parts in order) with its module on the same inputs, given by tensor name."""
     expected = _results_of_modules(module, feeds)
     agreeing = 0
     for name, found in _results_of_nodes(pieces, feeds):
@@ -60,13 +60,13 @@ def find_difference(
 
 
 def first_difference(rows: Sequence[TensorParity]) -> str:
-    """What can be said from a graph's outputs alone: caches come in the order of the layers."""
+    """Describe the first difference from a graph's outputs alone: caches come in the order of the layers."""
     row = next((row for row in rows if not row.holds), None)
     return "" if row is None else f"the first tensor that differs is {row.tensor}"
 
 
 def _results_of_modules(module: GraphModule, feeds: Arrays) -> dict[str, np.ndarray]:
-    """What the modules with weights give when the graph's function runs, by their paths."""
+    """Return the results of the modules with weights, by their paths, when the graph's function runs."""
     results: dict[str, np.ndarray] = {}
 
     def keep(path: str) -> Any:
@@ -92,7 +92,7 @@ def _tensor(array: np.ndarray) -> Tensor:
 
 
 def _results_of_nodes(pieces: Sequence[GraphFile], feeds: Arrays) -> Iterator[tuple[str, np.ndarray]]:
-    """What the last node of each module gives, in the order of the graph."""
+    """Return the output of the last node of each module, in the order of the graph."""
     values = dict(feeds)
     for piece in pieces:
         marked = _marked_values(piece.model)
@@ -109,7 +109,7 @@ def _single(array: np.ndarray) -> np.ndarray:
 
 
 def _marked_values(model: onnx.ModelProto) -> dict[str, str]:
-    """By module, the value that the last of its own nodes gives."""
+    """Return, by module, the output value of its last node."""
     owners = {tensor.name: _module_of(tensor.name) for tensor in model.graph.initializer}
     marked: dict[str, str] = {}
     complete: set[str] = set()  # modules whose bias was added: the output matrix may be the embedding again
@@ -133,10 +133,10 @@ def _module_of(parameter: str) -> str | None:
 
 
 def _with_outputs(piece: GraphFile, names: Sequence[str]) -> GraphFile:
-    """The graph, which also gives these values."""
+    """Add values to the outputs of a graph."""
     model = onnx.ModelProto()
     model.CopyFrom(piece.model)
     known = {output.name for output in model.graph.output}
-    # Their types are left to the runtime, which infers them.
+    # The runtime infers their types.
     model.graph.output.extend(onnx.ValueInfoProto(name=name) for name in names if name not in known)
     return GraphFile(piece.spec, piece.path, model)

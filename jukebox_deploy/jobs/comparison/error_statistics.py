@@ -1,4 +1,4 @@
-"""How the errors of a tensor are spread: Polygraphy's statistics, for the report of a verification."""
+"""Distribution of a tensor's errors, by Polygraphy's statistics, for the report of a verification."""
 
 from __future__ import annotations
 
@@ -16,13 +16,13 @@ _NAMES = {
     "median_reldiff": "median relative",
     "quantile_reldiff": f"{QUANTILE:.0%} relative",
 }
-"""Not the largest and the mean of the relative errors: values that are all but zero make them meaningless."""
+"""Without maximum and mean of relative errors, which values close to zero make meaningless."""
 
 
 def error_statistics(expected: np.ndarray, found: np.ndarray) -> Statistics:
-    """Absolute errors, and those relative to each expected value: the median, and what 99 of 100 do not exceed.
+    """Return statistics of absolute and relative errors, among them the median and the 99th percentile.
 
-    Of integers and flags the share that is equal.
+    For integers and flags, return the share of equal elements.
     """
     if expected.dtype == bool or np.issubdtype(expected.dtype, np.integer):
         return {"share of equal": float(np.mean(expected == found))}
@@ -31,11 +31,11 @@ def error_statistics(expected: np.ndarray, found: np.ndarray) -> Statistics:
     from polygraphy.logger import G_LOGGER
 
     comparator = SimpleCompareFunc(check_error_stat="quantile", error_quantile=QUANTILE)
-    with G_LOGGER.verbosity(G_LOGGER.CRITICAL), np.errstate(all="ignore"):  # its verdict is not asked for
+    with G_LOGGER.verbosity(G_LOGGER.CRITICAL), np.errstate(all="ignore"):  # its own verdict is not needed
         (result,) = comparator(*(IterationResult({"": _wide(array)}) for array in (found, expected))).values()
     return {name: float(getattr(result, field)) for field, name in _NAMES.items()}
 
 
 def _wide(array: np.ndarray) -> np.ndarray:
-    """Half precision as float32: Polygraphy knows no bfloat16."""
+    """Convert half precision to float32: Polygraphy does not support bfloat16."""
     return array.astype(np.float32) if array.dtype.itemsize < 4 else array

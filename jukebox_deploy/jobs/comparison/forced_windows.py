@@ -1,4 +1,4 @@
-"""Windows whose codes are known: what quantisation is calibrated on, and what its quality is measured on.
+"""Windows with known codes, for calibrating quantisation and for measuring its quality.
 
 The codes are the model's own samples, or those of song folders.
 """
@@ -14,7 +14,7 @@ import torch
 from torch import Tensor
 
 from jukebox_deploy.config import PriorConfig
-from jukebox_deploy.contract import GraphKind, GraphSpec
+from jukebox_deploy.contract import GraphKind, GraphSpec, find_graph, graph_name
 from jukebox_deploy.engine import Engine
 from jukebox_deploy.errors import SamplingError
 from jukebox_deploy.export.calibration import CalibrationWindows
@@ -42,12 +42,12 @@ class ForcedWindows:
         return self.length * len(self.tensors["codes"])
 
     def stretch(self, prior: PriorConfig) -> WindowStretch:
-        """The known codes as something to step over, behind the lyrics."""
+        """The known codes after the lyrics, as a stretch to step over."""
         prefix = np.full(len(self.tensors["codes"]), prior.lyric_prefix)
         return WindowStretch(self.tensors, prefix, self.length - prior.lyric_prefix)
 
     def calibration(self) -> CalibrationWindows:
-        """The same as whole sequences of tensors."""
+        """The windows as calibration data: whole sequences of tensors."""
 
         def tensor(name: str) -> Tensor | None:
             return torch.from_numpy(self.tensors[name]) if name in self.tensors else None
@@ -58,7 +58,7 @@ class ForcedWindows:
 
 
 def whole_blocks(prior: PriorConfig, music: int) -> int:
-    """Positions of the blocks that hold the lyrics and so many codes of music, at most the context."""
+    """Return the length, in whole blocks, of the lyrics and a number of music codes; at most the context."""
     stack = prior.transformer
     blocks = -(-(prior.lyric_prefix + music) // stack.block_length)
     return min(blocks, stack.block_count) * stack.block_length
@@ -67,11 +67,11 @@ def whole_blocks(prior: PriorConfig, music: int) -> int:
 def sample_windows(
     model: Engine, prior: PriorConfig, slots: int, length: int, seed: int
 ) -> tuple[ForcedWindows, np.ndarray]:
-    """Codes that the model draws at temperature 1, for random labels, lyrics and upper codes.
+    """Sample windows from the model at temperature 1, for random labels, lyrics and upper codes.
 
-    The model's step must give its logits: those that the codes were drawn from are returned too, `[steps, B, V]`.
+    The model's step must output its logits. Also returns those that the codes were sampled from, `[steps, B, V]`.
     """
-    spec = model.graphs[f"{GraphKind.STEP}_{prior.level}"]
+    spec = find_graph(model.graphs, GraphKind.STEP, prior.level)
     tensors = random_conditioning(model, prior, slots, seed)
     tensors["uniform"] = _random(model, spec, "uniform", slots, seed)
     codes = np.zeros((slots, prior.transformer.context), np.int32)
@@ -90,8 +90,8 @@ def _random(model: Engine, spec: GraphSpec, name: str, slots: int, seed: int) ->
 
 
 def _random_lyrics(model: Engine, prior: PriorConfig, slots: int, seed: int) -> np.ndarray | None:
-    """The lyrics that `random_conditioning` draws, if they have an encoder of their own."""
-    spec = model.graphs.get(f"{GraphKind.LYRICS}_{prior.level}")
+    """Return the lyrics that `random_conditioning` draws, if the prior has a separate lyric encoder."""
+    spec = model.graphs.get(graph_name(GraphKind.LYRICS, prior.level))
     return None if spec is None else _random(model, spec, "lyric_tokens", slots, seed)
 
 
@@ -105,7 +105,7 @@ class _SongWindow:
 def song_windows(
     model: Engine, prior: PriorConfig, vocabulary: Vocabulary, folders: Sequence[Path], count: int
 ) -> ForcedWindows:
-    """So many windows, at most, of the songs in these folders, spread evenly over them.
+    """Return at most `count` windows of the songs in these folders, spread evenly over them.
 
     Raises `SamplingError` for a folder without codes of the prior's level and the one above.
     """

@@ -1,4 +1,4 @@
-"""Run any single graph of an engine on given inputs, whether it is stateless or works on slots."""
+"""Running of a single graph of an engine on given inputs, whether it is stateless or works on slots."""
 
 from __future__ import annotations
 
@@ -6,25 +6,24 @@ from collections.abc import Callable, Iterator
 
 import numpy as np
 
-from jukebox_deploy.contract import GraphKind, GraphSpec, TensorSpec
+from jukebox_deploy.contract import GraphKind, GraphSpec, TensorSpec, find_graph
 from jukebox_deploy.engine import Engine
 
 FeedMaker = Callable[[TensorSpec], np.ndarray]
-"""Makes one input, so that large ones need not be in memory together."""
+"""Makes one input at a time, so that large ones need not be in memory together."""
 
 
 def run_graph(engine: Engine, spec: GraphSpec, slots: int, feed: FeedMaker) -> Iterator[tuple[str, np.ndarray]]:
-    """Outputs with their names, read one at a time. Step and prefill go through a session with that many slots."""
+    """Yield outputs by name, one at a time. Step and prefill run in a session with the given number of slots."""
     if not spec.states:
         yield from engine.runner(spec.kind, spec.level)({t.input_name: feed(t) for t in spec.inputs}).items()
         return
-    # A prefill may run on fewer slots than a step, which always runs on all of a session's.
-    step = engine.graphs[f"{GraphKind.STEP}_{spec.level}"]
-    (fewest,) = [r.minimum for r in step.ranges if r.symbol == "B"]
-    session = engine.prior_session(spec.level, max(slots, fewest))
+    # A prefill may run on fewer slots than a step, which always runs on all slots of a session.
+    step = find_graph(engine.graphs, GraphKind.STEP, spec.level)
+    session = engine.prior_session(spec.level, max(slots, step.range("B").minimum))
     for tensor in spec.inputs:
         values = feed(tensor)
-        # The prefill sees the column caches in another shape; the memory is the step's.
+        # The prefill has the column caches in another shape, but uses the same memory as the step.
         shape = session.spec.tensor(tensor.name).shape({"B": slots})
         for slot, value in enumerate(values.reshape(shape)):
             session.write(tensor.name, slot, value)

@@ -1,4 +1,4 @@
-"""One graph on one engine against the same graph on another: what export and verification share."""
+"""Comparison of a graph on two engines, shared by export and verification."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from collections.abc import Callable, Sequence
 import numpy as np
 
 from jukebox_deploy.config import JukeboxConfig
-from jukebox_deploy.contract import GraphSpec, Precision, TensorSpec
+from jukebox_deploy.contract import VQVAE_GRAPHS, GraphSpec, Precision, TensorSpec
 from jukebox_deploy.engine import Engine
 from jukebox_deploy.export.feeds import random_feed
 from jukebox_deploy.export.validation import Statistics, TensorParity, compare
@@ -18,17 +18,17 @@ from jukebox_deploy.jobs.comparison.graph_runs import run_graph
 from jukebox_deploy.parameter_counts import system_parameters
 
 _LARGE_SLOT = 32 << 20
-"""Bytes of a slot's tensors above which as few slots as possible are compared."""
+"""Bytes of tensors per slot above which as few slots as possible are compared."""
 
 
 _SMALL_SYSTEM = 1 << 26
-"""Parameters of all models together up to which they stay in memory while they are compared."""
+"""Largest total number of parameters of all models to keep them in memory between comparisons."""
 
 
 def reference(open_engine: Callable[[], Engine], config: JukeboxConfig) -> Callable[[], Engine]:
-    """How comparisons get the engine they compare with: small models are opened once and kept.
+    """Return a function that opens the reference engine: small models are opened once and kept.
 
-    Large ones are opened for each comparison and let go after it: two need not be in memory together.
+    Large ones are opened for each comparison and freed after it, so that there are never two in memory.
     """
     return functools.cache(open_engine) if _is_small(config) else open_engine
 
@@ -38,29 +38,29 @@ def _is_small(config: JukeboxConfig) -> bool:
 
 
 def _let_go(config: JukeboxConfig) -> None:
-    """Free what was opened for a comparison; modules hold cycles, so their weights wait for the collector."""
+    """Free the engine of a comparison; its modules have reference cycles and need the garbage collector."""
     if not _is_small(config):
         gc.collect()
 
 
 def reason_not_to_run(spec: GraphSpec) -> str:
-    """Why ONNX Runtime cannot run a graph on a CPU; empty if it can."""
+    """Return why ONNX Runtime cannot run a graph on a CPU; empty if it can."""
     if any(tensor.dtype == Precision.BF16.dtype for tensor in spec.tensors):
         return "ONNX Runtime multiplies no bf16 matrices on a CPU"
     return ""
 
 
 def slots_to_compare(spec: GraphSpec, wanted: int) -> int:
-    """How many slots a comparison uses: `wanted`, as far as the graph and the memory allow."""
-    (slots,) = [r for r in spec.ranges if r.symbol == "B"]
+    """Return the number of slots for a comparison: `wanted`, as far as graph and memory allow."""
+    slots = spec.range("B")
     slot_bytes = sum(tensor.bytes({"B": 1, "T": 1}) for tensor in spec.tensors)
     return slots.minimum if slot_bytes > _LARGE_SLOT else max(slots.minimum, min(slots.maximum, wanted))
 
 
 def sizes_to_compare(spec: GraphSpec) -> Sequence[dict[str, int]]:
-    """Two sets of sizes, none of them those of tracing unless a size is fixed."""
+    """Return two sets of sizes that differ from those of tracing, unless a size is fixed."""
     few, many = slots_to_compare(spec, 1), slots_to_compare(spec, 3)
-    if any(r.symbol == "T" for r in spec.ranges):
+    if spec.kind in VQVAE_GRAPHS:
         return [{"B": few, "T": 7}, {"B": many, "T": 33}]
     return [{"B": slots} for slots in dict.fromkeys((few, many))]
 

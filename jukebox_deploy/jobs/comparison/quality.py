@@ -1,4 +1,4 @@
-"""What quantisation does to the probabilities of codes: a distance, and how often the most likely code stays."""
+"""Effect of quantisation on the probabilities of codes: KL divergence, and agreement of the most likely code."""
 
 from __future__ import annotations
 
@@ -15,9 +15,9 @@ from jukebox_deploy.jobs.comparison.window_runs import run_given_codes
 
 @dataclass(frozen=True)
 class Quality:
-    """How near two models' choices are."""
+    """How closely two models agree in the probabilities of codes."""
 
-    mean_kl: float  # nats, of the distributions found from those expected
+    mean_kl: float  # KL divergence in nats of the found from the expected distributions
     top1_agreement: float  # share of positions with the same most likely code
     positions: int
     slots: int
@@ -36,7 +36,7 @@ class Quality:
 
 
 def compare_logits(expected: np.ndarray, found: np.ndarray) -> Quality:
-    """Compare logits `[steps, B, V]`; a NaN makes the distance one."""
+    """Compare logits `[steps, B, V]`; a NaN makes the divergence NaN."""
     expected_log, found_log = _log_softmax(expected), _log_softmax(found)
     distance = np.sum(np.exp(expected_log) * (expected_log - found_log), axis=-1)
     agreement = np.mean(expected.argmax(-1) == found.argmax(-1))
@@ -51,7 +51,7 @@ def _log_softmax(logits: np.ndarray) -> np.ndarray:
 
 
 def logits_of(engine: Engine, prior: PriorConfig, windows: ForcedWindows) -> np.ndarray:
-    """Step over the windows' codes on an engine whose step gives its logits: `[steps, B, V]`."""
+    """Step over the windows' codes on an engine whose step outputs its logits: `[steps, B, V]`."""
     stretch = windows.stretch(prior)
     session = engine.prior_session(prior.level, stretch.slots)
     return run_given_codes(session, prior, stretch)["logits"]

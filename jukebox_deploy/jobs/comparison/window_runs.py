@@ -1,4 +1,4 @@
-"""A stretch of a window on any engine: prefill a prefix, then step, over given codes or choosing them."""
+"""Running a stretch of a window on any engine: prefill a prefix, then step over given or chosen codes."""
 
 from __future__ import annotations
 
@@ -8,17 +8,17 @@ from dataclasses import dataclass, replace
 import numpy as np
 
 from jukebox_deploy.config import PriorConfig
-from jukebox_deploy.contract import GraphKind, GraphSpec, numpy_dtype
-from jukebox_deploy.engine import Engine, PriorSession, run_by_row
+from jukebox_deploy.contract import GraphKind, GraphSpec, find_graph, numpy_dtype
+from jukebox_deploy.engine import Engine, PriorSession, open_conditioning, run_by_row
 from jukebox_deploy.export.feeds import random_feed, random_feeds
 
 
 @dataclass(frozen=True)
 class WindowStretch:
-    """What each slot is given, and which part of its window is run."""
+    """The inputs of each slot, and the part of its window that is run."""
 
     tensors: Mapping[str, np.ndarray]  # inputs of the step by name, `[B, ...]`
-    prefix: np.ndarray  # [B] known positions to prefill; they end in the middle of a block, or are none
+    prefix: np.ndarray  # [B] number of positions to prefill; ends in the middle of a block, or 0
     steps: int
 
     @property
@@ -27,19 +27,19 @@ class WindowStretch:
         return len(self.prefix)
 
     def with_steps(self, steps: int, prior: PriorConfig) -> WindowStretch:
-        """The stretch with so many steps, as far as the window goes."""
+        """Return the stretch with this number of steps, at most to the end of the window."""
         return replace(self, steps=min(steps, prior.transformer.context - int(self.prefix.max())))
 
 
 @dataclass(frozen=True)
 class StretchPlace:
-    """Which of several stretches, spread evenly over a window."""
+    """The index of a stretch among several, spread evenly over a window."""
 
     index: int
     count: int
 
     def block(self, prior: PriorConfig) -> int:
-        """The block in whose middle the prefix ends: at first the one after the lyrics, at last the last."""
+        """The block in whose middle the prefix ends, from the one after the lyrics to the last block."""
         stack = prior.transformer
         last = stack.block_count - 1
         first = min(prior.lyric_prefix // stack.block_length + 1, last)
@@ -47,12 +47,12 @@ class StretchPlace:
 
 
 def make_stretch(model: Engine, prior: PriorConfig, place: StretchPlace, slots: int, seed: int) -> WindowStretch:
-    """Random codes and labels; what they condition the window with is worked out by `model`.
+    """Make a stretch of random codes and labels; `model` computes the conditioning from the labels.
 
-    The steps run over the next border between two blocks, as far as the window goes.
+    The steps cross the next block boundary, unless the window ends before.
     """
     stack = prior.transformer
-    spec = model.graphs[f"{GraphKind.STEP}_{prior.level}"]
+    spec = find_graph(model.graphs, GraphKind.STEP, prior.level)
     tensors = {
         name: random_feed(spec.tensor(name), spec, model.config, {"B": slots}, seed) for name in ("codes", "uniform")
     }
@@ -64,19 +64,17 @@ def make_stretch(model: Engine, prior: PriorConfig, place: StretchPlace, slots: 
 
 
 def random_conditioning(model: Engine, prior: PriorConfig, slots: int, seed: int) -> dict[str, np.ndarray]:
-    """What `model` makes of random labels, lyrics and upper codes: inputs of the step by name."""
+    """Compute conditioning for random labels, lyrics and upper codes with `model`: inputs of the step by name."""
     tensors: dict[str, np.ndarray] = {}
-    for kind in (GraphKind.CONDITION, GraphKind.LYRICS):
-        if f"{kind}_{prior.level}" in model.graphs:
-            runner = model.runner(kind, prior.level)
-            tensors.update(run_by_row(runner, random_feeds(runner.spec, model.config, {"B": slots}, seed)))
+    for runner in open_conditioning(model, prior):
+        tensors.update(run_by_row(runner, random_feeds(runner.spec, model.config, {"B": slots}, seed)))
     return tensors
 
 
 def run_given_codes(session: PriorSession, prior: PriorConfig, stretch: WindowStretch) -> dict[str, np.ndarray]:
-    """Step over given codes. `logits` `[steps, B, V]` if the step has them, else the caches afterwards.
+    """Step over given codes; return `logits` `[steps, B, V]` if the step outputs them, else the final caches.
 
-    No cache sees what the last layer does after its attention; without logits only chosen codes do.
+    Caches do not show what the last layer does after its attention; without logits, only chosen codes show it.
     """
     if gives_logits(session.spec):
         return {"logits": np.stack(list(logits_of_given_codes(session, prior, stretch)))}
@@ -88,12 +86,12 @@ def run_given_codes(session: PriorSession, prior: PriorConfig, stretch: WindowSt
 
 
 def gives_logits(step: GraphSpec) -> bool:
-    """Whether a step has its logits among its outputs."""
+    """Whether a step outputs its logits."""
     return any(tensor.name == "logits" for tensor in step.tensors)
 
 
 def logits_of_given_codes(session: PriorSession, prior: PriorConfig, stretch: WindowStretch) -> Iterator[np.ndarray]:
-    """Step over given codes; the logits of each step `[B, V]` as they come. The step must give them."""
+    """Step over given codes and yield the logits of each step, `[B, V]`. The step must output them."""
     _prefill(session, prior, stretch)
     _write(session, "known_end", stretch.prefix + stretch.steps)
     yield from _logits_of_steps(session, stretch.steps)
@@ -102,7 +100,7 @@ def logits_of_given_codes(session: PriorSession, prior: PriorConfig, stretch: Wi
 def inputs_of_step(
     session: PriorSession, prior: PriorConfig, stretch: WindowStretch, steps: int, given: bool
 ) -> dict[str, np.ndarray]:
-    """What goes into the step after so many steps of a stretch, over `given` codes or choosing them, by tensor name."""
+    """Return the inputs, by tensor name, of the step after a number of steps over `given` or chosen codes."""
     _prefill(session, prior, stretch)
     if given:
         _write(session, "known_end", stretch.prefix + stretch.steps)
@@ -113,7 +111,7 @@ def inputs_of_step(
 
 
 def run_greedy_codes(session: PriorSession, prior: PriorConfig, stretch: WindowStretch) -> np.ndarray:
-    """Step and choose the most likely code each time: `[B, steps]`."""
+    """Step with the most likely code each time; return the codes `[B, steps]`."""
     _prefill(session, prior, stretch)
     session.step(stretch.steps)
     return _chosen_codes(session, stretch)
@@ -122,9 +120,10 @@ def run_greedy_codes(session: PriorSession, prior: PriorConfig, stretch: WindowS
 def run_sampled_codes(
     session: PriorSession, prior: PriorConfig, stretch: WindowStretch
 ) -> tuple[np.ndarray, np.ndarray]:
-    """Step and draw each code as the model has it, at temperature 1.
+    """Step and sample each code from the model's distribution, at temperature 1.
 
-    The step must give its logits. Returns the codes `[B, steps]` and the logits `[steps, B, V]` they were drawn from.
+    The step must output its logits. Returns the codes `[B, steps]` and the logits `[steps, B, V]` they were sampled
+    from.
     """
     _prefill(session, prior, stretch)
     _write(session, "temperature", np.ones(session.slots))
@@ -133,7 +132,7 @@ def run_sampled_codes(
 
 
 def _logits_of_steps(session: PriorSession, steps: int) -> Iterator[np.ndarray]:
-    """Step; the logits of each `[B, V]`."""
+    """Step and yield the logits of each step, `[B, V]`."""
     for _ in range(steps):
         session.step(1)
         yield np.stack([session.read("logits", slot) for slot in range(session.slots)])
@@ -145,7 +144,7 @@ def _chosen_codes(session: PriorSession, stretch: WindowStretch) -> np.ndarray:
 
 
 def _prefill(session: PriorSession, prior: PriorConfig, stretch: WindowStretch) -> None:
-    """Fill the slots, at temperature 0, and work through the prefix."""
+    """Fill the slots, at temperature 0, and prefill the prefix."""
     slots, stack = session.slots, prior.transformer
     numbers = {"position": 0, "window_end": stack.context, "temperature": 0, "top_k": 0, "top_p": 0, "not_finite": 0}
     tensors = {name: np.full(slots, value) for name, value in numbers.items()}

@@ -1,1 +1,1 @@
-"""From a folder to an engine that runs, whatever the folder holds."""
+"""Opening of checkpoint bundles and engine bundles as running engines."""

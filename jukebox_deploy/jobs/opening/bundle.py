@@ -1,4 +1,4 @@
-"""From an opened bundle to an engine that runs it, whatever it was made for. Nothing here imports PyTorch."""
+"""Create the engine that runs an opened engine bundle of any target. Nothing here imports PyTorch."""
 
 from __future__ import annotations
 
@@ -15,10 +15,10 @@ from jukebox_deploy.jobs.opening.onnx_graphs import onnx_engine, require_current
 def bundle_engine(
     bundle: EngineBundle, onnxruntime: OnnxRuntimeOptions | None = None, tensorrt: TensorRtOptions | None = None
 ) -> Engine:
-    """The graphs of a bundle on what they were made for, with the options of that.
+    """Open the graphs of a bundle on the target they were made for, with the options of that target.
 
-    Raises `NoDeviceError` for engines of TensorRT where there is no GPU, and `EngineError` for a bundle of another
-    version or GPU, and for options of TensorRT where ONNX Runtime runs.
+    Raises `NoDeviceError` for TensorRT engines if there is no GPU, and `EngineError` for a bundle of another version
+    or GPU, and for TensorRT options with a bundle for ONNX Runtime.
     """
     if bundle.manifest.target is Target.ONNXRUNTIME:
         if tensorrt is not None:
@@ -28,6 +28,6 @@ def bundle_engine(
 
 
 def tensorrt_engine(bundle: EngineBundle, options: TensorRtOptions | None = None) -> TensorRtEngine:
-    """The same for a bundle of TensorRT engines, of either flavour."""
+    """Open a bundle of TensorRT engines, of either flavour."""
     require_current_tables(bundle)
     return open_tensorrt(bundle, options)

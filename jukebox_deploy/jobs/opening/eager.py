@@ -1,42 +1,33 @@
-"""From a folder to an engine that runs."""
+"""Create the engine that runs a checkpoint bundle in PyTorch."""
 
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
-from typing import Any
 
 import torch
 from torch import Tensor
 
 from jukebox_deploy.checkpoints.bundle import CheckpointBundle
-from jukebox_deploy.checkpoints.layout import VQVAE_COMPONENT, prior_component
 from jukebox_deploy.contract import GraphKind, GraphSpec, Precision
-from jukebox_deploy.engines.bundle import EngineBundle
 from jukebox_deploy.engines.eager.engine import EagerEngine, GraphFunction
 from jukebox_deploy.engines.replay import Recorder
 from jukebox_deploy.engines.threads import worthwhile_threads
 from jukebox_deploy.errors import EngineError
 from jukebox_deploy.export.graph_modules import graph_module
 from jukebox_deploy.export.weights import WeightFile
-from jukebox_deploy.jobs.opening.onnx_graphs import require_current_tables
 from jukebox_deploy.models.compilation import compile_for_inference, explained_compilation
 from jukebox_deploy.models.prior import Prior
 from jukebox_deploy.models.vqvae import VQVAE
 
 WITHOUT_COMPILING = "go on without compiling"
-"""What to do where PyTorch cannot compile a step."""
-
-
-def component_name(level: int | None) -> str:
-    """The component of a checkpoint that holds the prior of a level, or the VQ-VAE."""
-    return VQVAE_COMPONENT if level is None else prior_component(level)
+"""Advice for when PyTorch cannot compile a step."""
 
 
 def load_model(
     checkpoint: CheckpointBundle, level: int | None, precision: Precision, rounded: WeightFile | None = None
 ) -> VQVAE | Prior:
-    """The VQ-VAE (`level` None) or the prior of a level, with its weights, some of them `rounded` (`eager_engine`)."""
+    """Load the VQ-VAE (`level` None) or the prior of a level; for `rounded` see `eager_engine`."""
     model = checkpoint.load_vqvae() if level is None else checkpoint.load_prior(level, precision)
     if rounded is not None:
         for name in rounded.quantised:
@@ -55,11 +46,11 @@ def eager_engine(
     recorder: Recorder | None = None,
     compiled: bool = False,
 ) -> EagerEngine:
-    """The models themselves behind the engine contract. A model's graphs share its weights.
+    """Return an engine that runs the PyTorch models themselves. The graphs of a model share its weights.
 
-    `threads` of PyTorch while a graph runs; `None`: as many as pay for its model. `rounded`: by level, an
-    exported weight file whose quantised weights, multiplied by their scales, take the place of the checkpoint's.
-    `recorder`: records the steps of sessions; the device is a GPU then. `compiled`: steps go through `torch.compile`.
+    `threads`: PyTorch's threads while a graph runs; `None`: as many as speed up its model. `rounded`: by level, an
+    exported weight file whose quantised weights, multiplied by their scales, replace the checkpoint's.
+    `recorder`: records the steps of sessions; requires a GPU. `compiled`: steps are compiled with `torch.compile`.
     """
     models: dict[int | None, VQVAE | Prior] = {}
 
@@ -73,25 +64,20 @@ def eager_engine(
     return EagerEngine(checkpoint.config, graphs, open_graph, device, recorder)
 
 
-def require_same_model(bundle: EngineBundle, checkpoint: CheckpointBundle) -> None:
-    """Raise `EngineError` unless a bundle was made from this checkpoint, by a version with the same tables."""
-    found, expected = checkpoint.fingerprint(), bundle.manifest.checkpoint
-    if found != expected:
-        raise EngineError(
-            f"{bundle.folder} was not made from {checkpoint.folder}: that checkpoint has the fingerprint "
-            f"{found[:12]}…, expected {expected[:12]}…. Give the checkpoint that was exported, or export again."
-        )
-    require_current_tables(bundle)
+def require_device(provider: str) -> None:
+    """Raise `EngineError` if PyTorch does not have the device here, `cpu` or `cuda`."""
+    if provider == "cuda" and not torch.cuda.is_available():
+        raise EngineError("this PyTorch sees no CUDA device; use --provider cpu.")
 
 
 def graph_function(spec: GraphSpec, model: VQVAE | Prior, threads: int, compiled: bool = False) -> GraphFunction:
-    """The function of a graph over its model, on so many of PyTorch's threads; of `compiled` ones, the step is."""
+    """Return the function of a graph, run with `threads` of PyTorch's threads; `compiled` applies to steps only."""
     module = graph_module(spec, model)
     return on_threads(_compiled_step(spec, module) if compiled and spec.kind is GraphKind.STEP else module, threads)
 
 
 def _compiled_step(spec: GraphSpec, step: GraphFunction) -> GraphFunction:
-    """Only steps are worth it: all else runs once for hundreds of them. Raises `EngineError` at its first call."""
+    """Compile a step. Other graphs run too seldom to be worth it. The first call raises `EngineError` if it fails."""
     compiled = compile_for_inference(step, spec.name)
 
     def run(*tensors: Tensor) -> tuple[Tensor, ...]:
@@ -102,7 +88,7 @@ def _compiled_step(spec: GraphSpec, step: GraphFunction) -> GraphFunction:
 
 
 def on_threads(function: GraphFunction, threads: int) -> GraphFunction:
-    """A graph's function that sets the number of PyTorch's threads while it runs, and multiplies as engines do."""
+    """Wrap a graph's function to set PyTorch's threads while it runs, and to compute exact products."""
 
     def run(*tensors: Tensor) -> tuple[Tensor, ...]:
         with pytorch_threads(threads), exact_products(tensors[0].device):
@@ -113,9 +99,9 @@ def on_threads(function: GraphFunction, threads: int) -> GraphFunction:
 
 @contextmanager
 def exact_products(device: torch.device) -> Iterator[None]:
-    """On a GPU, fp32 stays fp32 meanwhile: neither products nor convolutions are rounded to TF32.
+    """Disable TF32 on a GPU, for matrix products and convolutions in fp32.
 
-    And convolutions sum in the same order every time, for songs that go on.
+    Convolutions are also made deterministic, so that continued songs are reproducible.
     """
     if device.type != "cuda":
         yield
@@ -131,23 +117,10 @@ def exact_products(device: torch.device) -> Iterator[None]:
 
 @contextmanager
 def pytorch_threads(threads: int | None) -> Iterator[None]:
-    """PyTorch computes with that many threads meanwhile; `None`: with as many as before."""
+    """Set the number of PyTorch's threads temporarily; `None`: leave it unchanged."""
     before = torch.get_num_threads()
     torch.set_num_threads(threads or before)
     try:
         yield
     finally:
         torch.set_num_threads(before)
-
-
-def tool_versions(*packages: str) -> dict[str, str]:
-    """Versions of the packages that are installed."""
-    import importlib.metadata
-
-    versions: dict[str, Any] = {}
-    for package in packages:
-        try:
-            versions[package] = importlib.metadata.version(package)
-        except importlib.metadata.PackageNotFoundError:
-            continue
-    return versions

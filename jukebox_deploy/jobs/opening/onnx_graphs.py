@@ -1,4 +1,4 @@
-"""From an opened bundle to an engine on ONNX Runtime. Sampling needs no more, so nothing here imports PyTorch."""
+"""Create the engine that runs an ONNX bundle on ONNX Runtime. For sampling, so nothing here imports PyTorch."""
 
 from __future__ import annotations
 
@@ -12,9 +12,9 @@ from jukebox_deploy.graphs import GraphOptions, declare_graphs
 
 
 def onnx_engine(bundle: EngineBundle, options: OnnxRuntimeOptions | None = None) -> OnnxRuntimeEngine:
-    """The graphs of an opened ONNX bundle on ONNX Runtime.
+    """Open the graphs of an ONNX bundle on ONNX Runtime.
 
-    `EngineError` for a bundle of another target, or of a version whose graphs had other inputs.
+    Raises `EngineError` for a bundle of another target, or of a version whose graphs had other inputs.
     """
     if bundle.manifest.target is not Target.ONNXRUNTIME:
         raise EngineError(
@@ -26,7 +26,7 @@ def onnx_engine(bundle: EngineBundle, options: OnnxRuntimeOptions | None = None)
 
 
 def require_current_tables(bundle: EngineBundle) -> None:
-    """Raise `EngineError` unless this version declares the graphs of a bundle just as the bundle does."""
+    """Raise `EngineError` unless this version declares the same tensor tables for the graphs as the bundle."""
     declared = declare_graphs(bundle.manifest.config, _options_of(bundle))
     if odd := [name for name, spec in bundle.graphs.items() if declared.get(name) != spec]:
         raise EngineError(
@@ -35,10 +35,10 @@ def require_current_tables(bundle: EngineBundle) -> None:
 
 
 def _options_of(bundle: EngineBundle) -> GraphOptions:
-    """The options that the graphs of a bundle were declared with."""
-    # The step alone has the slots that were asked for; a prefill takes fewer as well, the others have one window.
+    """Return the options that the graphs of a bundle were declared with."""
+    # Only the step has the requested range of slots: a prefill also takes fewer, other graphs have one window.
     graphs = sorted(bundle.graphs.values(), key=lambda spec: (spec.kind is not GraphKind.STEP, not spec.states))
-    ranges = [r for spec in graphs if spec.model_level is not None for r in spec.ranges if r.symbol == "B"]
-    slots = (ranges[0].minimum, ranges[0].optimum, ranges[0].maximum) if ranges else GraphOptions().slots
+    known = next((spec.range("B") for spec in graphs if spec.model_level is not None), None)
+    slots = (known.minimum, known.optimum, known.maximum) if known else GraphOptions().slots
     logits = any(tensor.name == "logits" for spec in graphs for tensor in spec.tensors)
     return GraphOptions(bundle.manifest.precision, slots, logits)

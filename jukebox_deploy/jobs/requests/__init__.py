@@ -1,1 +1,1 @@
-"""Songs as users ask for them: by options, by files of lines, by the songs of a corpus."""
+"""Requests for songs: from options, from files of JSON lines, and from the songs of a corpus."""

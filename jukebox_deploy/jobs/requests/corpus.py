@@ -1,6 +1,6 @@
-"""Songs to ask a model for, as those of a corpus are: their artists, genres, lyrics and lengths.
+"""Sampling requests with the artists, genres, lyrics and lengths of songs in a corpus.
 
-What a model makes of them can be held against the corpus, see `jukebox-deploy evaluate-songs`.
+The sampled songs can be compared with the corpus, see `jukebox-deploy evaluate-songs`.
 """
 
 from __future__ import annotations
@@ -12,14 +12,14 @@ from typing import Any
 
 from jukebox_deploy.data.catalogue import Catalogue
 from jukebox_deploy.errors import DataError
-from jukebox_deploy.files import atomic_path
+from jukebox_deploy.files import write_text_atomic
 
 
 def corpus_requests(catalogue: Catalogue, seconds: float, place: float = 0.3) -> tuple[dict[str, Any], ...]:
-    """A request for each song of a corpus, with fields of `SongRequest`.
+    """Return a request for each song of a corpus, with fields of `SongRequest`.
 
-    A request is for `seconds` of the song, `place` (0: its beginning, 1: its end) of the way through it. The model
-    is told its real length, as it was in training. Raises `DataError` if a song is shorter than that.
+    A request is for `seconds` of the song, at `place` in it (0: its beginning, 1: its end). The model is conditioned on
+    its real total length, as in training. Raises `DataError` if a song is shorter than `seconds`.
     """
     for song in catalogue.songs:
         if song.seconds < seconds:
@@ -40,9 +40,8 @@ def corpus_requests(catalogue: Catalogue, seconds: float, place: float = 0.3) ->
 
 
 def write_requests(requests: Sequence[dict[str, Any]], path: Path) -> None:
-    """Write requests as JSON lines, for `jukebox-deploy sample --requests`; the file is whole or not there."""
-    with atomic_path(path) as unfinished:
-        unfinished.write_text("".join(_lines(requests)), encoding="utf-8")
+    """Write requests as JSON lines, for `jukebox-deploy sample --requests`; the file is written atomically."""
+    write_text_atomic(path, "".join(_lines(requests)))
 
 
 def _lines(requests: Iterable[dict[str, Any]]) -> Iterable[str]:

@@ -1,4 +1,4 @@
-"""A line of a file of songs as JSON, with a sentence for everything that JSON allows and nobody can mean."""
+"""Parsing of a line of a song file, with clear errors for valid JSON that cannot be intended."""
 
 from __future__ import annotations
 
@@ -8,12 +8,12 @@ from typing import Any
 from jukebox_deploy.errors import SamplingError
 
 _DIGITS = 25
-"""Of a whole number: seeds have 20 at most."""
-_SHOWN = 60  # characters of a line that a message repeats
+"""Most digits of a whole number; seeds have at most 20."""
+_SHOWN = 60  # characters of a line quoted in a message
 
 
 def parse_line(line: str) -> dict[str, Any]:
-    """The object that a line holds; `SamplingError` if it holds something else."""
+    """Parse a line as a JSON object. Raises `SamplingError` if it is something else."""
     try:
         fields = json.loads(line, object_pairs_hook=_object, parse_int=_whole_number)
     except json.JSONDecodeError as error:

@@ -1,4 +1,4 @@
-"""What a song that begins with the codes of another takes over from that one's `song.json`."""
+"""Labels that a song inherits from the `song.json` of the song whose codes it starts from."""
 
 from __future__ import annotations
 
@@ -11,15 +11,16 @@ from jukebox_deploy.runtime.song import FROM_CODES, SongRequest
 from jukebox_deploy.runtime.store import SongStore, read_record
 
 TAKEN_OVER = ("artist", "genre", "lyrics", "total_seconds", "offset_seconds")
-"""The fields of a request that tell the model what song it is in."""
+"""The inherited fields of a request: those that condition the model on a song."""
 
 
 def with_labels_of_source(request: SongRequest, given: Container[str], folder: Path) -> SongRequest:
-    """The request with what its source was told, but for the fields that are `given`; for other modes as it is.
+    """Return the request with fields from its source, except those that are `given`; unchanged for other modes.
 
-    Its first code is that of the source, so it lies where that lies in the song. The song keeps its length, unless
-    it goes on beyond: then it ends with what is sampled. A song that was begun in `folder` has taken all this
-    over already, and its source may be gone. Raises `SamplingError` for a source without a `song.json`.
+    The song starts at the same offset as its source, with whose codes it starts. It keeps the total length of the
+    source unless it extends beyond that; then it ends where sampling ends. A song already started in `folder` has
+    these fields in its own `song.json`, and its source may no longer exist. Raises `SamplingError` for a source
+    without a `song.json`.
     """
     if request.mode not in FROM_CODES:
         return request

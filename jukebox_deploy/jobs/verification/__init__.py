@@ -1,1 +1,1 @@
-"""The parts of `verify_job`: what is compared with the checkpoint, and the report of it."""
+"""The parts of `verify_job`: comparisons with the checkpoint, and the report."""

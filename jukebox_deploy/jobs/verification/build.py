@@ -1,4 +1,4 @@
-"""Engines that cannot run here can still be built: do NVIDIA's parser and builder take their graphs, for their GPUs?"""
+"""A check for engines that cannot run here: can TensorRT parse and build their graphs for their GPUs?"""
 
 from __future__ import annotations
 
@@ -13,11 +13,11 @@ from jukebox_deploy.errors import EngineError
 from jukebox_deploy.jobs.verification.report import Check, CheckKind, Outcome, not_run
 
 _ON_A_GPU = (Feature.REFIT, Feature.STRIPPED)
-"""Features that a flavour may build on a GPU only; nothing in the arithmetic depends on them."""
+"""Features that some flavours can build only on a GPU; they do not affect the arithmetic."""
 
 
 def build_checks(engines: EngineBundle, exported: EngineBundle, names: Iterable[str]) -> Iterator[Check]:
-    """Parse and build the graphs of engines once more, for the same GPUs and slots; the results are thrown away."""
+    """Parse and build the graphs of engines once more, for the same GPUs and slots; the results are discarded."""
     target = engines.manifest.target
     try:
         builder = f"{target} {flavour_version(target)}"

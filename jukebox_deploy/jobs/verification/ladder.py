@@ -1,4 +1,4 @@
-"""The rungs of a verification: what is compared with the eager models, from single graphs to sound."""
+"""The rungs of a verification: comparisons with the PyTorch models, from single graphs to sound."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ import numpy as np
 import torch
 
 from jukebox_deploy.checkpoints.bundle import CheckpointBundle
-from jukebox_deploy.contract import GraphKind, GraphSpec, Precision
+from jukebox_deploy.contract import SLOT_GRAPHS, GraphKind, GraphSpec, Precision, graph_name
 from jukebox_deploy.costs import tokens_per_second
 from jukebox_deploy.engine import Engine
 from jukebox_deploy.engines import quantised_weights
@@ -57,7 +57,7 @@ from jukebox_deploy.jobs.verification.weights import rounded_weights
 from jukebox_deploy.training.metrics import error_energy
 
 SOUND_LIMIT = -20 * math.log10(LIMITS[Precision.FP32].relative_error)
-"""Decibels by which the audio must exceed its error: 100. The decoder is fp32 in every bundle."""
+"""Least signal-to-error ratio of the audio in decibels: 100. The decoder is fp32 in every bundle."""
 
 
 @dataclass(frozen=True)
@@ -66,17 +66,17 @@ class VerifyRequest:
 
     graphs: tuple[str, ...] = ()  # names; empty: all of the bundle
     windows: int = 1  # stretches per prior, spread over its window
-    steps: int | None = None  # codes of a stretch, as far as the window goes; `None`: over the next border of blocks
+    steps: int | None = None  # steps per stretch, at most to the window's end; `None`: across the next block boundary
     seed: int = 0
     tensorrt: TensorRtOptions | None = None  # how engines for TensorRT are run
-    provider: str = CPU  # what of ONNX Runtime runs ONNX graphs
+    provider: str = CPU  # execution provider of ONNX Runtime, for ONNX graphs
 
 
 class Ladder:
     """The checks of one bundle.
 
-    `exported`: the ONNX bundle that engines were built from, if it is at hand. With it the models get the quantised
-    weights that are in the engines, and a difference is looked for layer by layer.
+    `exported`: the ONNX bundle that engines were built from, if available. It supplies the quantised weights of the
+    engines to the models, and allows a difference to be located layer by layer.
     """
 
     def __init__(
@@ -97,13 +97,13 @@ class Ladder:
         self.origins = OriginFinder(checkpoint, graphs, self.rounded, graphs is bundle)
         onnxruntime = OnnxRuntimeOptions(request.provider, round_activations=not self.rounded)
         self.found = bundle_engine(bundle, onnxruntime, request.tensorrt)
-        # What conditions a window is worked out by the model, whether or not the bundle has those graphs.
+        # The model computes the conditioning of windows, whether or not the bundle has those graphs.
         tables = declare_graphs(manifest.config, GraphOptions(manifest.precision)) | bundle.graphs
         open_model = partial(eager_engine, checkpoint, tables, manifest.precision, rounded=self.rounded)
         self.open_model: Callable[[], Engine] = reference(open_model, manifest.config)
 
     def climb(self, specs: Mapping[str, GraphSpec]) -> Iterator[Check]:
-        """All checks that the graphs allow, graph by graph."""
+        """Yield all checks that are possible with the graphs, graph by graph."""
         for spec in specs.values():
             yield from self.random_inputs(spec)
         for spec in specs.values():
@@ -114,7 +114,7 @@ class Ladder:
                 yield self.sound(spec)
 
     def random_inputs(self, spec: GraphSpec) -> Iterator[Check]:
-        """One graph at two sizes."""
+        """Check one graph on random inputs at two sizes."""
         if reason := self._reason_not_to_run(spec):
             yield not_run(spec.name, CheckKind.RANDOM_INPUTS, reason)
             return
@@ -128,11 +128,11 @@ class Ladder:
         return {t.name: random_feed(t, spec, self.config, dict(sizes), self.request.seed) for t in spec.inputs}
 
     def _with_origin(self, check: Check, spec: GraphSpec, feeds: Callable[[], Mapping[str, np.ndarray]]) -> Check:
-        """A failed check with the place where the difference starts."""
+        """Return a check; if it failed, with the place where the difference starts."""
         return replace(check, origin=self.origins.origin(spec, feeds(), check.tensors)) if check.failed else check
 
     def windows(self, spec: GraphSpec) -> Iterator[Check]:
-        """Prefill and steps of one prior."""
+        """Check prefill and steps of one prior."""
         if reason := self._reason_not_to_run(spec):
             yield from (not_run(spec.name, kind, reason) for kind in (CheckKind.GIVEN_CODES, CheckKind.GREEDY_CODES))
             return
@@ -147,13 +147,13 @@ class Ladder:
             yield self._greedy_codes(spec, stretch)
 
     def quantised_weights(self, spec: GraphSpec) -> Iterator[Check]:
-        """How far the quantised weights of a prior are from the checkpoint's, and what that does to its codes."""
+        """Check how much quantised weights differ from the checkpoint's, and how they change probabilities of codes."""
         facts = quantised_weights.facts_of(self.bundle.manifest.graphs[spec.name])
         if facts is None:
             return
         if spec.level in self.rounded:
             error, name = worst_column(self.checkpoint, spec.level, self.rounded[spec.level])
-            # The same files give the same number, but for the order of additions.
+            # The same files give the same number, except for the order of summation.
             limit = 1.001 * facts["column_error"]
             measure = "relative error of a column"
             yield check_of_error(spec.name, CheckKind.QUANTISED_WEIGHTS, f"worst, of {name}", measure, error, limit)
@@ -168,7 +168,7 @@ class Ladder:
         yield check_of_error(spec.name, CheckKind.PROBABILITIES, where, "nats of mean KL", quality.mean_kl, limit)
 
     def _reason_not_to_run(self, spec: GraphSpec) -> str:
-        """Why a graph cannot be compared with the model, tensor by tensor; empty if it can."""
+        """Return why a graph cannot be compared with the model, tensor by tensor; empty if it can."""
         facts = quantised_weights.facts_of(self.bundle.manifest.graphs[spec.name])
         if facts is not None and spec.level not in self.rounded and spec.kind is not GraphKind.CONDITION:
             return (
@@ -178,9 +178,8 @@ class Ladder:
 
     def _reason_not_to_open(self, spec: GraphSpec) -> str:
         """A step and a prefill are opened together."""
-        needed = (GraphKind.PREFILL, GraphKind.STEP) if spec.states else ()
-        missing = [name for kind in needed if (name := f"{kind}_{spec.level}") not in self.found.graphs]
-        if missing:
+        needed = [graph_name(kind, spec.level) for kind in SLOT_GRAPHS] if spec.states else []
+        if missing := [name for name in needed if name not in self.found.graphs]:
             return f"the bundle has no {missing[0]}"
         return reason_not_to_run(spec) if self.on_cpu else ""
 
@@ -204,7 +203,7 @@ class Ladder:
         yield check_of_share(spec.name, CheckKind.TOP_1, where, "share of equal codes", share, limits.top1)
 
     def _feeds_of_step(self, spec: GraphSpec, stretch: WindowStretch, steps: int, given: bool = True) -> Arrays:
-        """What the model's step takes after so many steps of a stretch."""
+        """Return the inputs of the model's step after a number of steps of a stretch."""
         session = self.open_model().prior_session(spec.level, stretch.slots)
         return inputs_of_step(session, self.config.prior(spec.level), stretch, steps, given)
 
@@ -222,9 +221,8 @@ class Ladder:
         return self._with_origin(check, spec, lambda: self._feeds_of_step(spec, stretch, first, given=False))
 
     def sound(self, spec: GraphSpec) -> Check:
-        """About a second of audio, as decibels of signal over error."""
-        (codes,) = [r for r in spec.ranges if r.symbol == "T"]
-        length = min(codes.maximum, math.ceil(tokens_per_second(self.config.vqvae, spec.level)))
+        """Check about one second of audio, by its signal-to-error ratio in decibels."""
+        length = min(spec.range("T").maximum, math.ceil(tokens_per_second(self.config.vqvae, spec.level)))
         sizes = {"B": slots_to_compare(spec, 1), "T": length}
         feeds = self._random_feeds(spec, sizes)
         expected, found = (
@@ -241,12 +239,12 @@ class Ladder:
 
 
 def signal_to_error(expected: np.ndarray, found: np.ndarray) -> float:
-    """Energy of a signal over that of the error, in decibels; infinite for equal signals."""
+    """Return the signal-to-error ratio in decibels; infinite for equal signals."""
     return error_energy(torch.from_numpy(expected), torch.from_numpy(found)).decibels
 
 
 def _worst_step(expected: Arrays, found: Arrays) -> int:
-    """The step `[steps, B, V]` whose logits are furthest off; 0 where there are none."""
+    """The step `[steps, B, V]` whose logits differ most; 0 if there are no logits."""
     if "logits" not in expected:
         return 0
     errors = np.abs(expected["logits"] - found["logits"]).max(axis=(1, 2))

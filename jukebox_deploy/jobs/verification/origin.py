@@ -1,4 +1,4 @@
-"""Where a difference starts that a verification found: the first layer that gives something else."""
+"""Locating a difference that a verification found: the first layer whose result differs."""
 
 from __future__ import annotations
 
@@ -25,14 +25,14 @@ class OriginFinder:
     """Compares the ONNX graph of a check with its model, module by module, on a processor."""
 
     checkpoint: CheckpointBundle
-    graphs: EngineBundle | None  # the ONNX graphs, which engines were built from; `None`: they are not at hand
+    graphs: EngineBundle | None  # the ONNX graphs that engines were built from; `None`: not available
     rounded: RoundedWeights
-    runs_graphs: bool  # they are what was checked, not engines that were built from them
+    runs_graphs: bool  # the graphs themselves were checked, not engines built from them
 
     def origin(self, spec: GraphSpec, feeds: Mapping[str, np.ndarray], rows: Sequence[TensorParity] = ()) -> str:
-        """A sentence. `feeds`: inputs by tensor name at which a difference was seen; `rows`: what was compared."""
+        """Describe where a difference starts. `feeds`: inputs by name that showed it; `rows`: compared tensors."""
         if self.graphs is None or reason_not_to_run(spec):
-            return first_difference(rows)  # an engine has no insides
+            return first_difference(rows)  # the inside of an engine cannot be inspected
         precision, level = spec.precision, spec.model_level
         model = load_model(self.checkpoint, level, self.graphs.manifest.precision, self.rounded.get(level))
         tables = self.graphs.parts.get(spec.name) or (self.graphs.graphs[spec.name],)

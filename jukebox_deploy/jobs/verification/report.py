@@ -1,4 +1,4 @@
-"""What a verification found, check by check, for people and as plain data."""
+"""The report of a verification, check by check, as text and as plain data."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ class CheckKind(StrEnum):
 
     RANDOM_INPUTS = "random inputs"  # one graph, all its outputs
     GIVEN_CODES = "given codes"  # prefill, then steps over codes that are given
-    LOGITS = "logits"  # of these steps, as probabilities of codes
+    LOGITS = "logits"  # of these steps, compared as probabilities of codes
     TOP_1 = "top-1"  # the most likely code at each of these steps
     GREEDY_CODES = "greedy codes"  # prefill, then steps that choose the most likely code
     QUANTISED_WEIGHTS = "quantised weights"  # as they are stored, against the checkpoint's
@@ -43,15 +43,15 @@ class Check:
     kind: CheckKind
     where: str  # at which sizes or positions
     outcome: Outcome
-    measure: str = ""  # what `value` is
+    measure: str = ""  # what `value` measures
     value: float = math.nan
-    limit: float | None = None  # of the value; `None` where it is only reported
+    limit: float | None = None  # of the value; `None`: it is only reported
     tensors: tuple[TensorParity, ...] = ()
     reason: str = ""  # why it was not run
-    origin: str = ""  # where the difference starts, if that was looked for
+    origin: str = ""  # where the difference starts, if that was determined
 
     def to_json(self) -> dict[str, Any]:
-        """Plain data; a number that JSON cannot spell (an infinite ratio, no number at all) is null."""
+        """Return plain data; numbers that JSON lacks (infinity, NaN) become null."""
         return {
             "graph": self.graph,
             "check": str(self.kind),
@@ -67,18 +67,18 @@ class Check:
 
     @property
     def failed(self) -> bool:
-        """Whether it found a difference beyond its limit."""
+        """Whether the check found a difference beyond its limit."""
         return self.outcome is Outcome.FAILED
 
     def finding(self) -> tuple[str, str]:
-        """What was measured, and its limit, in words."""
+        """Return the measured value and its limit as text."""
         if self.reason:
             return self.reason, ""
         value = "equal" if self.value == math.inf else f"{self.value:.3g}"
         return f"{value} {self.measure}", "" if self.limit is None else f"{self.limit:.3g}"
 
     def describe_failure(self) -> str:
-        """One line, and one for each tensor that misses its tolerance."""
+        """Describe the failure: one line, and one for each tensor beyond its tolerance."""
         if self.reason:
             return f"  {self.graph}, {self.kind} at {self.where}: {self.reason}"
         misses = "".join(f"\n    {row}" for row in self.tensors if not row.holds)
@@ -90,22 +90,22 @@ class Check:
 
 
 def not_run(graph: str, kind: CheckKind, reason: str) -> Check:
-    """A check that says why it was not made."""
+    """Return a check that was not run, with the reason."""
     return Check(graph, kind, "", Outcome.NOT_RUN, reason=reason)
 
 
 def check_of_error(graph: str, kind: CheckKind, where: str, measure: str, value: float, limit: float) -> Check:
-    """A number that must not exceed its limit."""
+    """Return the check of a number that must not exceed its limit."""
     return Check(graph, kind, where, _outcome(value <= limit), measure, value, limit)
 
 
 def check_of_share(graph: str, kind: CheckKind, where: str, measure: str, value: float, limit: float | None) -> Check:
-    """A number that must reach its limit, if it has one."""
+    """Return the check of a number that must reach its limit, if it has one."""
     return Check(graph, kind, where, _outcome(limit is None or value >= limit), measure, value, limit)
 
 
 def check_of_tensors(graph: str, kind: CheckKind, where: str, rows: Sequence[TensorParity]) -> Check:
-    """The check that the worst of its tensors makes."""
+    """Return a check of several tensors, represented by the worst."""
     worst = max(rows, key=lambda row: (not row.holds, row.relative_error))
     measure = f"relative error of {worst.tensor}"
     return Check(graph, kind, where, _outcome(worst.holds), measure, worst.relative_error, worst.tolerance, tuple(rows))
@@ -123,17 +123,17 @@ class VerifyReport:
     target: str
     precision: str
     checkpoint: str  # the fingerprint, the same on both sides
-    files: Mapping[str, str]  # SHA-256 by file name: what the manifest says, and what was found
-    tools: Mapping[str, str]  # versions of what ran here
+    files: Mapping[str, str]  # SHA-256 by file name; manifest and files agree
+    tools: Mapping[str, str]  # versions of the tools used
     checks: tuple[Check, ...]
 
     @property
     def outcomes(self) -> dict[str, int]:
-        """How many checks ended in which way."""
+        """The number of checks by outcome."""
         return {str(outcome): sum(check.outcome is outcome for check in self.checks) for outcome in Outcome}
 
     def require(self) -> None:
-        """Raise `ParityError` that tells every failed check, tensor by tensor."""
+        """Raise a `ParityError` that lists every failed check, tensor by tensor."""
         failures = [check.describe_failure() for check in self.checks if check.failed]
         if failures:
             lines = "\n".join(failures)

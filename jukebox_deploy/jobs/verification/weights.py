@@ -1,4 +1,4 @@
-"""Quantised weights in a verification: those of the bundle stand in for the checkpoint's."""
+"""Quantised weights in a verification: those of the bundle replace the checkpoint's in the models."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ RoundedWeights = Mapping[int | None, WeightFile]
 
 
 def rounded_weights(graphs: EngineBundle) -> RoundedWeights:
-    """The quantised weights of an ONNX bundle. Raises `EngineError` where they were turned for one kind of CPU."""
+    """Return the quantised weights of an ONNX bundle. Raises `EngineError` if they were packed for one kind of CPU."""
     manifest = graphs.manifest
     if any(is_ready(entry) for entry in manifest.graphs.values()):
         raise EngineError(

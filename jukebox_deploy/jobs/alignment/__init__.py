@@ -1,0 +1,1 @@
+"""The parts of `align_job`: attention of a prior to lyrics, times of words, subtitles and pictures."""
