@@ -1,7 +1,7 @@
-"""Which keys a position may see, by name, and the order in which layers use these patterns.
+"""Attention patterns (which keys a query attends to) and the order in which the layers of a stack use them.
 
-Pure arithmetic (no torch), so that the graph declarations, the cost formulas and the engines can
-use it too. Source: specification sections 5 to 7; paper section 5.1 ("factored attention").
+Pure arithmetic without torch, so that the graph declarations, the cost formulas and the engines can use it too.
+Source: specification sections 5 to 7; paper section 5.1 ("factored attention").
 """
 
 from __future__ import annotations
@@ -12,19 +12,19 @@ from jukebox_deploy.errors import ConfigError
 
 
 class AttentionPattern(StrEnum):
-    """The set of key positions `j` that the query at position `i` attends to.
+    """Set of the key positions `j` that the query at position `i` attends to.
 
-    With blocks of length `c`: `block(i) = i // c`.
+    Blocks have length `c`, and `block(i) = i // c`.
     """
 
     DENSE = "dense"  # all j <= i
-    BLOCK = "block"  # the same block, j <= i
-    COLUMN = "column"  # the same offset in every block, j <= i
-    PREVIOUS_BLOCK = "previous_block"  # all of block(i) - 1; nothing in block 0
-    SUMMARY = "summary"  # a null key, then the last position of every earlier block
-    SPREAD_SUMMARY = "spread_summary"  # `spread` null keys, then the last `spread` of every block
+    BLOCK = "block"  # j <= i in the same block
+    COLUMN = "column"  # j <= i at the same offset within their blocks
+    PREVIOUS_BLOCK = "previous_block"  # all of block(i) - 1; none in block 0
+    SUMMARY = "summary"  # a null key and the last position, if <= i, of every block but the final one
+    SPREAD_SUMMARY = "spread_summary"  # the same with `spread` null keys and the last `spread` positions
     CROSS = "cross"  # all positions of the lyric encoder
-    PRIME = "prime"  # all j <= i within the lyric prefix
+    PRIME = "prime"  # j <= i within the lyric prefix
 
 
 _BLOCK, _COLUMN, _PREVIOUS = AttentionPattern.BLOCK, AttentionPattern.COLUMN, AttentionPattern.PREVIOUS_BLOCK
@@ -32,14 +32,14 @@ _FACTORED = (_BLOCK, _COLUMN, _PREVIOUS)
 
 
 class AttentionOrder(StrEnum):
-    """The order in which the layers of a stack use the patterns (specification section 6).
+    """Order in which the layers of a stack use the patterns (specification section 6).
 
-    The number after each name is the one that original hyper-parameters use.
+    The number after each name is its `attn_order` in the original hyper-parameters.
     """
 
     DENSE = "dense"  # 0
     BLOCK_COLUMN = "block_column"  # 1
-    FACTORED = "factored"  # 2: block, column, previous block, and again
+    FACTORED = "factored"  # 2: block, column, previous block, repeated
     BLOCK_SUMMARY = "block_summary"  # 3
     BLOCK_SPREAD_SUMMARY = "block_spread_summary"  # 4
     BLOCK_SUMMARY_TWO_BLOCKS = "block_summary_two_blocks"  # 5
@@ -51,9 +51,6 @@ class AttentionOrder(StrEnum):
     FACTORED_CROSS_AND_DENSE = "factored_cross_and_dense"  # 11
     FACTORED_PRIME_AND_DENSE = "factored_prime_and_dense"  # 12
 
-
-ORDER_NUMBERS: dict[int, AttentionOrder] = dict(enumerate(AttentionOrder))
-"""The numbers of the original hyper-parameters (`attn_order`)."""
 
 _CYCLES: dict[AttentionOrder, tuple[AttentionPattern, ...]] = {
     AttentionOrder.DENSE: (AttentionPattern.DENSE,),
@@ -76,23 +73,23 @@ _LYRIC_PATTERN = {
 
 
 def layer_pattern(order: AttentionOrder, layer: int) -> AttentionPattern:
-    """The pattern of one layer, counted from 0."""
+    """Return the pattern of one layer, counted from 0."""
     if order in _CYCLES:
         cycle = _CYCLES[order]
         return cycle[layer % len(cycle)]
-    # Every 16th layer is special; it replaces its layer of the cycle, which does not shift.
+    # Every 16th layer is dense or attends to the lyrics; the cycle continues as if it had its usual pattern.
     if layer % 16 != 15:
         return _FACTORED[layer % 3]
     return AttentionPattern.DENSE if layer % 3 == 2 else _LYRIC_PATTERN[order]
 
 
 def layer_patterns(order: AttentionOrder, depth: int) -> tuple[AttentionPattern, ...]:
-    """The patterns of all layers of a stack."""
+    """Return the patterns of all layers of a stack."""
     return tuple(layer_pattern(order, layer) for layer in range(depth))
 
 
 def exact_division(number: int, divisor: int, what: str) -> int:
-    """`number / divisor`, or a `ConfigError` that names `what` when there is a remainder."""
+    """Return `number / divisor`; raise a `ConfigError` that names `what` if there is a remainder."""
     if divisor <= 0 or number % divisor:
         raise ConfigError(f"{what}: {number} is not a multiple of {divisor}; change one of the two.")
     return number // divisor

@@ -1,6 +1,6 @@
-"""What a model costs, from its configuration alone: bytes, floating-point operations, tokens per second.
+"""Costs of a model, computed from its configuration alone: bytes, floating-point operations, tokens per second.
 
-Pure arithmetic. Source: specification section 14; the tests hold its tables against these formulas.
+Pure arithmetic. Source: specification section 14; the tests compare these formulas with its tables.
 """
 
 from __future__ import annotations
@@ -27,15 +27,15 @@ from jukebox_deploy.parameter_counts import (
 
 
 class WeightStorage(StrEnum):
-    """How the weights of a prior are kept in memory (specification 14.2)."""
+    """Storage format of the weights of a prior (specification 14.2)."""
 
-    HALF = "half"  # all numbers in 16 bits
-    HALF_LINEAR = "half_linear"  # 16 bits for the weights of the transformers' linear layers, 32 for the rest
-    SINGLE = "single"  # all numbers in 32 bits
+    HALF = "half"  # everything in 16 bits
+    HALF_LINEAR = "half_linear"  # the weights of the transformers' linear layers in 16 bits, the rest in 32
+    SINGLE = "single"  # everything in 32 bits
 
 
 def weight_bytes(config: PriorConfig, storage: WeightStorage) -> int:
-    """Bytes of all weights of a prior."""
+    """Return the bytes of all weights of a prior."""
     total = prior_parameters(config).total
     if storage is WeightStorage.SINGLE:
         return 4 * total
@@ -51,12 +51,12 @@ def weight_bytes(config: PriorConfig, storage: WeightStorage) -> int:
 
 
 def position_bytes(config: TransformerConfig, precision: Precision) -> int:
-    """Bytes of the key and the value of one position in one layer."""
+    """Return the bytes of the key and the value of one position in one layer."""
     return 2 * config.state_width * ITEM_BYTES[precision.dtype]
 
 
 def sufficient_positions(config: TransformerConfig, pattern: AttentionPattern) -> int:
-    """Positions that a layer must keep to sample a whole context (specification 7.1).
+    """Return how many positions a layer must keep in its cache to sample a whole context (specification 7.1).
 
     Raises `ConfigError` for patterns that cannot be sampled.
     """
@@ -66,20 +66,20 @@ def sufficient_positions(config: TransformerConfig, pattern: AttentionPattern) -
 
 
 def sufficient_cache_bytes(config: TransformerConfig, precision: Precision) -> int:
-    """Cache bytes per slot when each layer keeps only what its pattern needs (specification 14.3, ii)."""
+    """Return the cache bytes per slot if each layer keeps only what its pattern needs (specification 14.3, ii)."""
     positions = sum(sufficient_positions(config, pattern) for pattern in config.patterns)
     return positions * position_bytes(config, precision)
 
 
 def full_cache_bytes(config: TransformerConfig, precision: Precision) -> int:
-    """Cache bytes per slot when every layer keeps the whole context (specification 14.3, i)."""
+    """Return the cache bytes per slot if every layer keeps the whole context (specification 14.3, i)."""
     cross = config.patterns.count(AttentionPattern.CROSS)
     positions = (config.depth - cross) * config.context + cross * config.encoder_tokens
     return positions * position_bytes(config, precision)
 
 
 def allocated_cache_bytes(config: PriorConfig, precision: Precision) -> int:
-    """Cache bytes per slot that the exported step asks for, lyric keys and values included."""
+    """Return the cache bytes per slot that the exported step allocates, lyric keys and values included."""
     spec = declare_step(config, GraphOptions(precision))
     lyrics = [t for t in spec.tensors if t.role is Role.INPUT and t.name.startswith("cross_")]
     return sum(tensor.bytes({"B": 1}) for tensor in [*spec.states, *lyrics] if tensor.in_place or tensor in lyrics)
@@ -88,10 +88,10 @@ def allocated_cache_bytes(config: PriorConfig, precision: Precision) -> int:
 def step_bytes(
     config: PriorConfig, slots: int, precision: Precision, weights: LinearWeights = LinearWeights.AS_PRECISION
 ) -> int:
-    """Bytes that a step of all slots cannot avoid to move, on average over a window.
+    """Return the minimum memory traffic of a step of all slots, in bytes, averaged over a window.
 
-    The stack's weights, as they are stored, and the output matrix (in float32) once; per slot the keys
-    and values that its attentions look at, and those it writes.
+    It consists of the stack's weights as stored and the output matrix in float32, each read once, and for every slot
+    the keys and values that are read by the attention layers and written to the caches.
     """
     stack, item = config.transformer, ITEM_BYTES[precision.dtype]
     layers = attention_layers(stack) + mlp_layers(stack)
@@ -104,7 +104,7 @@ def step_bytes(
 
 
 def linear_weight_bytes(layer: tuple[int, int], precision: Precision, weights: LinearWeights) -> int:
-    """Bytes of the matrix of a linear layer, `(inputs, outputs)`, with the scales that it is stored with."""
+    """Return the bytes of the weight matrix of a linear layer `(inputs, outputs)`, quantisation scales included."""
     inputs, outputs = layer
     item = ITEM_BYTES[precision.dtype]
     match weights:
@@ -115,11 +115,11 @@ def linear_weight_bytes(layer: tuple[int, int], precision: Precision, weights: L
     return inputs * outputs * item
 
 
-# Floating-point operations, two for each multiplication with its addition
+# Floating-point operations; a multiply-add counts as two
 
 
 def visible_keys(config: TransformerConfig, pattern: AttentionPattern, position: int) -> int:
-    """Number of keys that the query at a position attends to (specification section 5)."""
+    """Return the number of keys that the query at a position attends to (specification section 5)."""
     c, spread = config.block_length, config.spread
     block, offset = divmod(position, c)
     match pattern:
@@ -143,23 +143,18 @@ def visible_keys(config: TransformerConfig, pattern: AttentionPattern, position:
 
 @cache
 def mean_visible_keys(config: TransformerConfig, pattern: AttentionPattern) -> float:
-    """Number of keys per query, averaged over the context."""
+    """Return the number of keys per query, averaged over the context."""
     return sum(visible_keys(config, pattern, i) for i in range(config.context)) / config.context
 
 
 def weight_flops(config: PriorConfig) -> int:
-    """Operations of one token in the linear layers and the output matrix (specification 14.4)."""
+    """Return the operations per token in the linear layers and the output matrix (specification 14.4)."""
     layers = attention_layers(config.transformer) + mlp_layers(config.transformer)
     return 2 * (count_weights(layers) + config.bins * config.transformer.width)
 
 
-def attention_flops(config: TransformerConfig, position: int) -> int:
-    """Operations of one token at a position between queries, keys and values."""
-    return 4 * config.state_width * sum(visible_keys(config, pattern, position) for pattern in config.patterns)
-
-
 def mean_attention_flops(config: TransformerConfig) -> float:
-    """`attention_flops` averaged over the context."""
+    """Return the operations per token among queries, keys and values, averaged over the context."""
     return 4 * config.state_width * sum(mean_visible_keys(config, pattern) for pattern in config.patterns)
 
 
@@ -167,21 +162,21 @@ def mean_attention_flops(config: TransformerConfig) -> float:
 
 
 def tokens_per_second(config: VQVAEConfig, level: int) -> float:
-    """Codes of one level per second of audio."""
+    """Return the codes of one level per second of audio."""
     return config.sample_rate / config.hop_length(level)
 
 
 def system_tokens_per_second(config: VQVAEConfig) -> float:
-    """Codes of all levels per second of audio; 7235 for the released models."""
+    """Return the codes of all levels per second of audio; 7235 for the released models."""
     return sum(tokens_per_second(config, level) for level in range(config.levels))
 
 
 def window_seconds(config: JukeboxConfig, prior: PriorConfig) -> float:
-    """Length of a prior's window."""
+    """Return the length of a prior's window in seconds."""
     return prior.window / tokens_per_second(config.vqvae, prior.level)
 
 
 def audio_second_flops(config: JukeboxConfig, prior: PriorConfig) -> float:
-    """Operations of a prior per second of audio: each token generated once, no prefill."""
+    """Return the operations of a prior per second of audio if each token is generated once, without prefill."""
     per_token = weight_flops(prior) + mean_attention_flops(prior.transformer)
     return per_token * tokens_per_second(config.vqvae, prior.level)

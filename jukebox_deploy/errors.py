@@ -1,7 +1,7 @@
-"""The exceptions that this library raises on purpose.
+"""The exceptions that this library raises deliberately.
 
-Each message names the thing, what was found, what was expected, and what to do. Only the command
-line prints them and exits; everything else lets them pass.
+Each message names the subject, what was found, what was expected, and what to do. Only the command line catches them,
+prints the message and exits; all other code lets them propagate.
 """
 
 from __future__ import annotations
@@ -12,11 +12,11 @@ class JukeboxError(Exception):
 
 
 class ConfigError(JukeboxError):
-    """A configuration, preset or option that cannot be."""
+    """A configuration, preset or option that is invalid or unknown."""
 
 
 class CheckpointError(JukeboxError):
-    """A checkpoint file or bundle that is missing, corrupt, hostile, or of another model."""
+    """A checkpoint file or bundle that is missing, corrupt, unsafe, or of another model."""
 
 
 class ExportError(JukeboxError):
@@ -28,7 +28,7 @@ class ParityError(JukeboxError):
 
 
 class EngineError(JukeboxError):
-    """An engine or engine bundle that cannot be built, opened or fed."""
+    """An engine or engine bundle that cannot be built, opened or run."""
 
 
 class LabelError(JukeboxError):
@@ -36,16 +36,16 @@ class LabelError(JukeboxError):
 
 
 class AudioError(JukeboxError):
-    """A sound file that cannot be read, or is of no use as a prompt."""
+    """A sound file that cannot be read or written, or audio that is unusable for its purpose."""
 
 
 class SamplingError(JukeboxError):
-    """A request for music that cannot be met, or a song folder that does not fit it."""
+    """A sampling request that cannot be fulfilled, or a song folder that does not match it."""
 
 
 class TrainingError(JukeboxError):
-    """A training run that cannot begin, or cannot go on."""
+    """A training run that cannot begin or continue."""
 
 
 class DataError(JukeboxError):
-    """A folder of songs, its table or its cache that cannot be trained on."""
+    """A folder of songs, its metadata table or its code cache that cannot be used for training."""

@@ -1,7 +1,8 @@
-"""Files that appear whole or not at all: write beside, fsync, rename.
+"""Atomic writing of files and folders: write to a temporary path in the same folder, fsync, rename.
 
-A run that fails or is interrupted leaves no file under the name it was asked for. One that is killed leaves hidden
-folders beside it, which the next run for the same name removes: each has a lock that ends with its process.
+A run that fails or is interrupted leaves nothing under the requested name. A run that is killed leaves a hidden file or
+folder beside it. A leftover folder is removed by the next run for the same name, which recognizes it by its lock: the
+lock ends with its process.
 """
 
 from __future__ import annotations
@@ -25,14 +26,14 @@ from jukebox_deploy.threads import map_in_threads, usable_cores
 
 try:
     import fcntl
-except ImportError:  # Windows has no such locks: there age alone decides
+except ImportError:  # Windows has no such locks; there, leftovers are recognized by their age alone
     fcntl = None  # type: ignore[assignment]
 
-_PARTIAL = ".partial-"  # how names of what is not finished begin
-_LOCK = "lock"  # in a scratch folder; held for as long as its process lives
-_WHOLE = "whole"  # in a scratch folder: what is renamed when it is finished
+_PARTIAL = ".partial-"  # prefix of the names of unfinished files and folders
+_LOCK = "lock"  # file in a scratch folder, locked as long as its process lives
+_WHOLE = "whole"  # folder in a scratch folder that is renamed when it is complete
 _HOUR, _DAY = 3600.0, 86400.0
-_HASH_BLOCK = 2**20  # bytes that are hashed while they are in a core's cache
+_HASH_BLOCK = 2**20  # bytes read at once for hashing, few enough for a core's cache
 _NO_ROOM = {
     errno.ENOSPC: "the disk is full; free some space or choose another place",
     errno.EDQUOT: "the disk quota is used up; free some space or choose another place",
@@ -50,10 +51,10 @@ _NO_ENTRY = {
 
 @contextmanager
 def atomic_path(path: Path) -> Iterator[Path]:
-    """Give a path beside `path`, with its suffix, to write to; rename it to `path` if all went well.
+    """Yield a temporary path beside `path`, with the same suffix; rename it to `path` if the block succeeds.
 
-    Missing parent folders are made. Raises `JukeboxError` where there is no room or no permission;
-    any other error of the body passes. In both cases `path` stays as it was.
+    Missing parent folders are created. Raises `JukeboxError` if there is no disk space or no permission; any other
+    error of the block propagates. In both cases `path` stays as it was.
     """
     path = Path(path)
     partial = path.parent / _partial_name(path)
@@ -72,10 +73,10 @@ def atomic_path(path: Path) -> Iterator[Path]:
 
 @contextmanager
 def atomic_directory(path: Path) -> Iterator[Path]:
-    """Give a new folder beside `path` to fill; rename it to `path` if all went well.
+    """Yield a new folder beside `path`; rename it to `path` if the block succeeds.
 
-    Raises `JukeboxError` if `path` is a file or a folder with something in it, and where there is no
-    room or no permission. After any error `path` is as it was.
+    Raises `JukeboxError` if `path` is a file or a non-empty folder, and if there is no disk space or no permission.
+    After any error `path` is as it was.
     """
     path = Path(path)
     require_free(path)
@@ -91,17 +92,17 @@ def atomic_directory(path: Path) -> Iterator[Path]:
 
 @contextmanager
 def replaced_directory(path: Path) -> Iterator[Path]:
-    """Give a path to make a folder at; put it in the place of the folder `path` if all went well.
+    """Yield a path at which the block creates a folder; replace the folder `path` by it if the block succeeds.
 
-    After any error `path` is as it was. Who is killed leaves the old folder or the new one there, or, between the
-    two, the old one where `restore_directory` finds it.
+    After any error `path` is as it was. If the process is killed, `path` is the old folder or the new one; in the
+    moment between the two renames it is missing, and `restore_directory` restores the old one.
     """
     path = Path(path)
     try:
         with scratch_folder(path) as scratch, _explained(path, _NO_ROOM | _NO_ENTRY):
             fresh = scratch / _WHOLE
             yield fresh
-            restore_directory(path)  # so that nothing is where the old one goes
+            restore_directory(path)  # frees `aside_of(path)`, which the old folder is moved to
             if path.exists():
                 os.replace(path, aside_of(path))
             os.replace(fresh, path)
@@ -112,10 +113,10 @@ def replaced_directory(path: Path) -> Iterator[Path]:
 
 @contextmanager
 def scratch_folder(path: Path) -> Iterator[Path]:
-    """Give a new hidden folder beside `path`, for what is needed until `path` is there; it is gone afterwards.
+    """Yield a new hidden folder beside `path` for temporary files; remove it at the end.
 
-    Missing parent folders are made. First goes what killed processes left of such folders for the same `path`;
-    those of living ones stay. Raises `JukeboxError` where there is no room or no permission.
+    Missing parent folders are created. Scratch folders that killed processes left for the same `path` are removed
+    first; those of running processes stay. Raises `JukeboxError` if there is no disk space or no permission.
     """
     path = Path(path)
     folder, lock = path.parent / _partial_name(path), None
@@ -128,12 +129,12 @@ def scratch_folder(path: Path) -> Iterator[Path]:
         yield folder
     finally:
         if lock is not None:
-            lock.close()  # first, for NFS keeps a file that is open
+            lock.close()  # before the removal, because NFS keeps files that are open
         shutil.rmtree(folder, ignore_errors=True)
 
 
 def restore_directory(path: Path) -> None:
-    """Have the folder there that was moved to `aside_of(path)`, unless another has taken its place; then remove it."""
+    """Move the folder at `aside_of(path)`, if there is one, back to `path`; remove it if `path` is taken."""
     aside = aside_of(path)
     if aside.exists() and is_free(path):
         os.replace(aside, path)
@@ -141,25 +142,26 @@ def restore_directory(path: Path) -> None:
 
 
 def aside_of(path: Path) -> Path:
-    """Where a folder is while another takes its place."""
+    """Return the path that a folder is moved to while another one replaces it."""
     return path.parent / f".replaced-{path.name}"
 
 
 def is_free(path: Path) -> bool:
-    """Whether there is nothing, or an empty folder."""
+    """Return whether there is nothing at `path`, or only an empty folder."""
     return not path.exists() or (path.is_dir() and not any(path.iterdir()))
 
 
 def require_free(path: Path) -> None:
-    """Raise `JukeboxError` unless a new folder can take this place."""
+    """Raise `JukeboxError` unless a new folder can be created at `path`."""
     if not is_free(path):
         raise JukeboxError(f"{path}: already there and not empty; remove it or choose another folder.")
 
 
 def remove_leftovers(folder: Path, age: float = _HOUR, of: str | None = None) -> None:
-    """Remove what killed processes had begun in a folder: all of it, or what was to become the file or folder `of`.
+    """Remove the unfinished files and folders that killed processes left in `folder`.
 
-    What has a lock goes if its process is gone; anything else if nobody has written to it for `age` seconds.
+    With `of`, only those that were to become the file or folder of that name. A leftover with a lock is removed if its
+    process has ended, any other if nothing has written to it for `age` seconds.
     """
     pattern = "*" if of is None else f"{'[0-9a-f]' * 8}-{glob.escape(of)}"  # see `_partial_name`
     for leftover in Path(folder).glob(_PARTIAL + pattern):
@@ -172,28 +174,27 @@ def remove_leftovers(folder: Path, age: float = _HOUR, of: str | None = None) ->
 
 
 def _is_left(leftover: Path, age: float) -> bool:
-    """Whether nobody works on it any more."""
+    """Return whether no process is working on an unfinished file or folder any more."""
     try:
         with (leftover / _LOCK).open("r+b") as lock:
             if fcntl is not None:
                 fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
                 return True
-    except (FileNotFoundError, NotADirectoryError):  # a file, or made where there are no locks
+    except (FileNotFoundError, NotADirectoryError):  # a file, or a folder from a system without locks
         pass
-    except OSError:  # held, or of somebody else
+    except OSError:  # the lock is held, or belongs to another user
         return False
     try:
         newest = max(entry.lstat().st_mtime for entry in (leftover, *leftover.rglob("*")))
-    except FileNotFoundError:  # finished meanwhile
+    except FileNotFoundError:  # renamed or removed in the meantime
         return False
     return time.time() - newest >= age
 
 
 def _lock(folder: Path) -> BinaryIO | None:
-    """Show others that this process lives, until the file is closed; `None` where the system has no such locks.
+    """Lock a scratch folder as long as the returned file is open; return `None` if the system has no such locks.
 
-    A number of a process would not do: numbers are used again, and those of containers and other machines mean
-    nothing here.
+    A process id would not do: ids are reused, and those of containers and other machines mean nothing here.
     """
     if fcntl is None:
         return None
@@ -205,25 +206,29 @@ def _lock(folder: Path) -> BinaryIO | None:
         lock.close()
         fresh.unlink()
         return None
-    fresh.rename(folder / _LOCK)  # only now: a lock that nobody holds is a sign of death
+    fresh.rename(folder / _LOCK)  # only once it is locked: others take an unlocked file for that of an ended process
     return lock
 
 
 def write_json_atomic(path: Path, data: Any) -> None:
-    """Write plain data as indented JSON (UTF-8), whole or not at all. `ValueError` for NaN."""
-    text = json.dumps(data, indent=2, ensure_ascii=False, allow_nan=False) + "\n"
+    """Write plain data as indented JSON (UTF-8) atomically; raise `ValueError` for NaN and infinity."""
+    write_text_atomic(path, json.dumps(data, indent=2, ensure_ascii=False, allow_nan=False) + "\n")
+
+
+def write_text_atomic(path: Path, text: str) -> None:
+    """Write a text (UTF-8) atomically."""
     with atomic_path(path) as partial:
         partial.write_text(text, encoding="utf-8")
 
 
 def sha256_of_file(path: Path) -> str:
-    """The SHA-256 of a file's bytes, in hexadecimal."""
+    """Return the SHA-256 of a file in hexadecimal."""
     with Path(path).open("rb") as file:
         return hashlib.file_digest(file, "sha256").hexdigest()
 
 
 def sha256_of_pieces(path: Path, piece: int) -> tuple[str, ...]:
-    """The SHA-256 of every `piece` bytes of a file, and of what is left at its end; worked out on all usable cores."""
+    """Return the SHA-256 of each piece of `piece` bytes of a file (the last may be shorter), using all usable cores."""
 
     def digest(start: int) -> str:
         with Path(path).open("rb", buffering=0) as file:
@@ -236,7 +241,7 @@ def sha256_of_pieces(path: Path, piece: int) -> tuple[str, ...]:
 
 
 def _sha256_of(file: FileIO, length: int) -> str:
-    """Of so many bytes from where the file stands, or of as many as there are."""
+    """Return the SHA-256 of the next `length` bytes of an open file, or of the rest if it is shorter."""
     digest, block = hashlib.sha256(), memoryview(bytearray(_HASH_BLOCK))
     while length and (read := file.readinto(block[: min(length, len(block))])):
         digest.update(block[:read])
@@ -245,7 +250,7 @@ def _sha256_of(file: FileIO, length: int) -> str:
 
 
 def _partial_name(path: Path) -> str:
-    """A name that nobody else uses."""
+    """Return a unique name for an unfinished file or folder."""
     return f"{_PARTIAL}{secrets.token_hex(4)}-{path.name}"
 
 
@@ -260,7 +265,7 @@ def _explained(path: Path, reasons: dict[int, str]) -> Iterator[None]:
 
 
 def _flush(path: Path) -> None:
-    """Have the system put a file, or the names in a folder, on the disk."""
+    """Flush a file, or the entries of a folder, to the disk."""
     handle = os.open(path, os.O_RDONLY)
     try:
         os.fsync(handle)

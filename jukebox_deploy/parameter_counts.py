@@ -1,4 +1,4 @@
-"""Number of parameters of each part of a model, from its configuration alone (specification 14.1)."""
+"""Number of parameters of each part of a model, computed from its configuration alone (specification 14.1)."""
 
 from __future__ import annotations
 
@@ -9,21 +9,21 @@ from jukebox_deploy.attention_patterns import AttentionPattern
 from jukebox_deploy.config import JukeboxConfig, PriorConfig, TransformerConfig, VQVAEConfig
 
 Layer = tuple[int, int]
-"""Inputs and outputs of a linear layer; a convolution's inputs are kernel size times channels."""
+"""Inputs and outputs of a linear layer; the inputs of a convolution are its kernel size times its input channels."""
 
 
 def count_parameters(layers: Iterable[Layer]) -> int:
-    """Weights and biases of linear layers."""
+    """Count the weights and biases of linear layers."""
     return sum((inputs + 1) * outputs for inputs, outputs in layers)
 
 
 def count_weights(layers: Iterable[Layer]) -> int:
-    """Weights of linear layers, without their biases."""
+    """Count the weights of linear layers without their biases."""
     return sum(inputs * outputs for inputs, outputs in layers)
 
 
 def norm_parameters(width: int) -> int:
-    """Weights and biases of a layer norm."""
+    """Count the weights and biases of a layer norm."""
     return 2 * width
 
 
@@ -31,19 +31,19 @@ def norm_parameters(width: int) -> int:
 
 
 def attention_layers(config: TransformerConfig) -> list[Layer]:
-    """The linear layers of all attentions that every token goes through."""
+    """Return the linear layers in the attention of a stack that are applied to every token."""
     width, state = config.width, config.state_width
     projections = dict.fromkeys(AttentionPattern, 3 * state) | {AttentionPattern.CROSS: state}
     return [layer for pattern in config.patterns for layer in ((width, projections[pattern]), (state, width))]
 
 
 def lyric_attention_layers(config: TransformerConfig) -> list[Layer]:
-    """The linear layers that only the lyric encoder's states go through, once per window."""
+    """Return the linear layers in the attention of a stack that are applied to the lyric states, once per window."""
     return [(config.width, 2 * config.state_width)] * config.patterns.count(AttentionPattern.CROSS)
 
 
 def mlp_layers(config: TransformerConfig) -> list[Layer]:
-    """The linear layers of all MLPs."""
+    """Return the linear layers of all MLPs of a stack."""
     return [(config.width, config.mlp_width), (config.mlp_width, config.width)] * config.depth
 
 
@@ -56,20 +56,20 @@ def _residual_layers(width: int, depth: int, ratio: float) -> list[Layer]:
 class _Block:
     """One block of an encoder, a decoder or a conditioner."""
 
-    outer: int  # channels outside of the block, on the side of the codes
+    outer: int  # channels outside the block, on the side of the codes
     width: int  # channels inside
     stages: int
     stride: int
     residual: list[Layer]  # of one stage
 
     def encoder_layers(self, inputs: int) -> list[Layer]:
-        """Per stage a strided convolution and a residual stack, then a convolution."""
+        """Return a strided convolution and a residual stack per stage, then a convolution."""
         channels = [inputs, *[self.width] * (self.stages - 1)]
         strided = [(2 * self.stride * n, self.width) for n in channels]
         return [*strided, *self.residual * self.stages, (3 * self.width, self.outer)]
 
     def decoder_layers(self) -> list[Layer]:
-        """A convolution, then per stage a residual stack and a transposed convolution."""
+        """Return a convolution, then a residual stack and a transposed convolution per stage."""
         channels = [*[self.width] * (self.stages - 1), self.outer]
         transposed = [(2 * self.stride * self.width, n) for n in channels]
         return [(3 * self.outer, self.width), *self.residual * self.stages, *transposed]
@@ -86,7 +86,7 @@ def _vqvae_block(config: VQVAEConfig, level: int, block: int) -> _Block:
 
 @dataclass(frozen=True)
 class VQVAEParameters:
-    """Number of parameters of a VQ-VAE, and of the codebook entries, which are not trained by gradients."""
+    """Number of parameters of a VQ-VAE, including the codebooks, which are not trained by gradients."""
 
     encoders: tuple[int, ...]  # per level
     decoders: tuple[int, ...]
@@ -128,7 +128,7 @@ class PriorParameters:
 
     @property
     def total(self) -> int:
-        """All of them."""
+        """The sum over all components."""
         return sum(getattr(self, field.name) for field in fields(self))
 
 
@@ -176,7 +176,7 @@ def _lyric_core_parameters(config: PriorConfig) -> int:
 
 
 def lyric_head_layers(config: PriorConfig) -> list[Layer]:
-    """The projection of a separate lyric encoder's states, if there is one."""
+    """Return the projection of a separate lyric encoder's states; empty if there is no such encoder."""
     if config.lyrics is None or config.lyrics.encoder is None:
         return []
     return [(config.lyrics.encoder.width, config.transformer.width)]
@@ -190,5 +190,5 @@ def _lyric_head_parameters(config: PriorConfig) -> int:
 
 
 def system_parameters(config: JukeboxConfig) -> int:
-    """All numbers of a system, codebooks included."""
+    """Count the parameters of a whole model, codebooks included."""
     return vqvae_parameters(config.vqvae).total + sum(prior_parameters(prior).total for prior in config.priors)

@@ -1,7 +1,7 @@
-"""Every released and small model by name.
+"""Configurations of the released and small models by name.
 
-Besides: `mid` to measure with, `tiny`, a real model for a laptop's minute, and `small_demo`, small enough to be
-trained on it.
+Three presets are this project's own: `mid` is for benchmarks; `tiny` has all parts of a released model but samples
+within a minute on a laptop; `small_demo` is small enough to be trained on a laptop.
 
 Source: specification sections 3.4 and 13.
 """
@@ -151,7 +151,7 @@ _MID_UPSAMPLER = replace(
     transformer=replace(RELEASED_UPSAMPLERS[0].transformer, width=512, depth=24),
     conditioner=ConditionerConfig(width=256, depth=16, stages=2, stride=2),
 )
-"""A released upsampler in small: the same window and patterns with a fiftieth of the stack's weights."""
+"""A small version of a released upsampler: the same window and patterns with a fiftieth of the stack's weights."""
 
 _TINY_VQVAE = replace(RELEASED_VQVAE, width=16, depth=2, multipliers=(1, 1, 1), embedding_width=32, codebook_size=512)
 _TINY_LABELS = LabelConfig(LabelRules.NAMES, artists=16, genres=16, genre_slots=1)
@@ -196,8 +196,9 @@ _TINY_TOP = PriorConfig(
 _DEMO_VQVAE = replace(RELEASED_VQVAE, sample_rate=8_000, downs=(3, 2, 3), multipliers=(1, 1, 1), codebook_size=512)
 _DEMO_LABELS = LabelConfig(LabelRules.NAMES, artists=8, genres=8, genre_slots=1)
 
-# Twice the usual width of attention, in four heads: tones go on as those before them do. The middle level has the
-# hardest work: its upper codes tell which notes sound, and it finds the waves.
+# Attention is twice as wide as usual and has four heads, because a tone has to continue the waveform before it. The
+# middle level is larger than the lowest because its task is harder: the upper codes tell it which notes sound, and it
+# has to find their waveforms.
 _DEMO_STACK = replace(_TINY_STACK, width=160, depth=6, heads=4, attention_ratio=0.5)
 _DEMO_CONDITIONER = replace(_TINY_CONDITIONER, width=64)
 _DEMO_UPSAMPLERS = (
@@ -251,7 +252,7 @@ PRESETS: dict[str, JukeboxConfig] = {
 
 
 def preset(name: str) -> JukeboxConfig:
-    """The preset of that name; `ConfigError` lists the known ones."""
+    """Return the preset of that name; raise a `ConfigError` that lists all presets if there is none."""
     if name in PRESETS:
         return PRESETS[name]
     close = difflib.get_close_matches(name, PRESETS, n=1)

@@ -1,4 +1,4 @@
-"""Work that one core does alone, on several cores: fresh processes that end with the work, and with their parent."""
+"""Parallel calls in fresh processes, which end with the work or with their parent process."""
 
 from __future__ import annotations
 
@@ -20,17 +20,18 @@ from typing import Any, TypeVar
 from jukebox_deploy.errors import JukeboxError
 
 _Result = TypeVar("_Result")
-_GRACE = 1.0  # seconds in which a process that is to end may remove what it has begun
+_GRACE = 1.0  # seconds that a terminated process has to remove its unfinished files
 
 
 def map_in_processes(
     function: Callable[..., _Result], calls: Sequence[tuple[Any, ...]], processes: int
 ) -> Generator[_Result, None, None]:
-    """The results of a function of a module, called with each of `calls`, in their order.
+    """Call a module-level function with each tuple of arguments in `calls`; yield the results in order.
 
-    With one process the calls run here. A process gets its next call when the caller wants a result. After Ctrl-C,
-    or once the caller wants no more results, all processes are ended, whatever they do; they also end if this one
-    is killed. Raises what the function raises, and `JukeboxError` if a process ended.
+    With one process, the calls run in this process. Otherwise a process that is done gets its next call when the
+    caller asks for a result. After an error, on Ctrl-C, or if the caller closes the generator, all processes are ended
+    even if they are working; they also end if this process is killed. Raises what the function raises, and
+    `JukeboxError` if a process ended unexpectedly.
     """
     if processes == 1:
         yield from (function(*call) for call in calls)
@@ -57,7 +58,7 @@ def _in_order(
     for wanted in range(len(calls)):
         while wanted not in done:
             for ready in wait(list(running)):
-                worker, number = running.pop(ready)  # type: ignore[call-overload]  # nothing but connections was given
+                worker, number = running.pop(ready)  # type: ignore[call-overload]  # only connections were passed in
                 done[number] = worker.outcome()
                 hand_out(worker)
         result, error = done.pop(wanted)
@@ -68,18 +69,18 @@ def _in_order(
 
 @dataclass(frozen=True)
 class _Worker:
-    """A process that does one call after the other."""
+    """A process that runs one call after another."""
 
     process: BaseProcess
     connection: Connection
 
     def begin(self, function: Callable[..., Any], call: tuple[Any, ...]) -> None:
-        """Have a call done. Raises `JukeboxError` if the process has ended."""
+        """Send a call to the process. Raises `JukeboxError` if the process has ended."""
         with _explained():
             self.connection.send((function, call))
 
     def outcome(self) -> tuple[Any, BaseException | None]:
-        """The result of the call, or the error that it raised. Raises `JukeboxError` if the process has ended."""
+        """Receive the result of the call, or the error it raised. Raises `JukeboxError` if the process has ended."""
         with _explained():
             data = self.connection.recv_bytes()
         outcome: tuple[Any, BaseException | None] = pickle.loads(data)
@@ -90,18 +91,19 @@ class _Worker:
 def _explained() -> Iterator[None]:
     try:
         yield
-    except (EOFError, OSError) as error:  # the latter amid an answer
+    except (EOFError, OSError) as error:  # OSError if it ended while sending
         raise JukeboxError(
-            "a process that worked in parallel ended: memory ran out, or the calling script does work when it is "
-            'imported (put it under `if __name__ == "__main__":`). One process is enough: --processes 1.'
+            "a worker process ended unexpectedly: memory ran out, or the calling script does work when it is imported "
+            '(put it under `if __name__ == "__main__":`). To work in this process alone, use --processes 1.'
         ) from error
 
 
 @contextmanager
 def _workers(count: int) -> Iterator[list[_Worker]]:
-    """So many processes, which are gone when the block ends: at once after an error, else when they are idle.
+    """Yield `count` processes that are ended with the block: terminated after an error, else when they are idle.
 
-    The library's own pools wait for what runs already, and may hang when a process is killed while it answers.
+    The pools of the standard library wait for calls that are running, and may hang if a process is killed while it
+    sends a result.
     """
     workers: list[_Worker] = []
     try:
@@ -117,19 +119,19 @@ def _workers(count: int) -> Iterator[list[_Worker]]:
 
 
 def _start() -> _Worker:
-    # A forked torch may hang in its thread pools; a spawned one starts clean.
+    # Forked processes inherit torch's thread pools and may hang in them; spawned ones start clean.
     context = multiprocessing.get_context("spawn")
     ours, theirs = context.Pipe()
     process = context.Process(target=_serve, args=(theirs,), daemon=True)
     process.start()
-    theirs.close()  # so that the end of the process is the end of the connection
+    theirs.close()  # the process then has the only other end, so the connection breaks if it ends
     return _Worker(process, ours)
 
 
 def _end(workers: Sequence[_Worker]) -> None:
-    """See all of them off; none has long to go."""
+    """Wait for all processes to end, and kill those that do not within the grace period."""
     for worker in workers:
-        worker.connection.close()  # which ends one that waits for a call
+        worker.connection.close()  # ends a process that waits for a call
     deadline = time.monotonic() + _GRACE
     for worker in workers:
         worker.process.join(max(0.0, deadline - time.monotonic()))
@@ -138,19 +140,19 @@ def _end(workers: Sequence[_Worker]) -> None:
 
 
 def _serve(connection: Connection) -> None:
-    """Do calls until there are no more: what a process of ours runs."""
-    # Ctrl-C reaches the whole group of processes; the parent is the one that answers it.
+    """Run calls until the connection is closed: the main function of a worker process."""
+    # Ctrl-C is sent to the whole process group; only the parent handles it.
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(1))
     threading.Thread(target=_end_with_parent, daemon=True).start()
-    with suppress(EOFError, OSError):  # the parent is gone, or wants no more
+    with suppress(EOFError, OSError):  # the parent has ended or closed the connection
         while True:
             function, call = connection.recv()
             connection.send_bytes(_outcome_of(function, call))
 
 
 def _end_with_parent() -> None:
-    """A parent that is killed cannot end its processes, and nobody else would."""
+    """End this process when its parent ends: a killed parent cannot end its workers itself."""
     parent = multiprocessing.parent_process()
     assert parent is not None
     parent.join()
@@ -160,14 +162,14 @@ def _end_with_parent() -> None:
 
 
 def _outcome_of(function: Callable[..., Any], call: tuple[Any, ...]) -> bytes:
-    """The pickled result, or error, of a call."""
+    """Run a call and return its result or error, pickled."""
     try:
         return pickle.dumps((function(*call), None))
-    except (Exception, KeyboardInterrupt) as error:  # the latter where the function answers Ctrl-C itself
+    except (Exception, KeyboardInterrupt) as error:  # KeyboardInterrupt if the function handles Ctrl-C itself
         error.add_note(f"In another process:\n{traceback.format_exc()}")
         try:
             data = pickle.dumps((None, error))
-            pickle.loads(data)  # which some errors do not survive
+            pickle.loads(data)  # some errors can be pickled but not unpickled
         except Exception:
             return pickle.dumps((None, RuntimeError(f"{type(error).__name__}: {error}")))
         return data

@@ -1,8 +1,7 @@
-"""How far a convolution network sees, by exact interval arithmetic (pure Python).
+"""Receptive fields of the convolutional encoders and decoders, by exact interval arithmetic (pure Python).
 
-With it a long song can be encoded or decoded in chunks: a chunk that gets this much context on
-either side gives the same samples or codes as the whole song, up to float rounding.
-Source: specification 2.2 to 2.4 and 2.7.
+They allow a long song to be encoded or decoded in chunks: a chunk with this much context on either side gives the same
+codes or samples as the whole song, up to float rounding. Source: specification 2.2 to 2.4 and 2.7.
 """
 
 from __future__ import annotations
@@ -16,7 +15,7 @@ from jukebox_deploy.errors import ConfigError
 
 @dataclass(frozen=True)
 class ReceptiveField:
-    """Positions needed before and after the position itself."""
+    """Numbers of positions needed before and after a position itself."""
 
     before: int
     after: int
@@ -38,7 +37,7 @@ class _Convolution:
     padding: int = 0
 
     def inputs(self, outputs: _Interval) -> _Interval:
-        """The input positions that these output positions are made of."""
+        """Return the input positions that these output positions depend on."""
         reach = (self.kernel - 1) * self.dilation
         return _Interval(self.stride * outputs.first - self.padding, self.stride * outputs.last - self.padding + reach)
 
@@ -50,7 +49,7 @@ class _TransposedConvolution:
     padding: int
 
     def inputs(self, outputs: _Interval) -> _Interval:
-        """The input positions that these output positions are made of."""
+        """Return the input positions that these output positions depend on."""
         first = -((self.kernel - 1 - self.padding - outputs.first) // self.stride)  # rounded up
         return _Interval(first, (outputs.last + self.padding) // self.stride)
 
@@ -59,19 +58,19 @@ _Layer = _Convolution | _TransposedConvolution
 
 
 def residual_dilations(depth: int, growth: int, cycle: int | None = None, reverse: bool = False) -> tuple[int, ...]:
-    """The dilation of every residual block of a stack, in the order in which they run (specification 2.4)."""
+    """Return the dilation of every residual block of a stack, in the order in which they run (specification 2.4)."""
     dilations = tuple(growth ** (i % cycle if cycle else i) for i in range(depth))
     return dilations[::-1] if reverse else dilations
 
 
 def encoder_receptive_field(config: VQVAEConfig, level: int) -> ReceptiveField:
-    """Audio samples that a code depends on, before and after its first sample."""
+    """Return how many audio samples before and after its first sample a code depends on."""
     needed = _trace_back(_encoder_layers(config, _checked(config, level)), _Interval(0, 0))
     return ReceptiveField(before=-needed.first, after=needed.last)
 
 
 def decoder_receptive_field(config: VQVAEConfig, level: int) -> ReceptiveField:
-    """Codes on either side of a code without which its `hop_length` samples are not exact."""
+    """Return how many codes on either side of a code its `hop_length` samples depend on."""
     samples = _Interval(0, config.hop_length(_checked(config, level)) - 1)
     needed = _trace_back(_decoder_layers(config, level), samples)
     return ReceptiveField(before=-needed.first, after=needed.last)
@@ -79,19 +78,19 @@ def decoder_receptive_field(config: VQVAEConfig, level: int) -> ReceptiveField:
 
 def _checked(config: VQVAEConfig, level: int) -> int:
     if not 0 <= level < config.levels:
-        raise ConfigError(f"the VQ-VAE has levels 0 to {config.levels - 1}, there is no level {level}.")
+        raise ConfigError(f"there is no level {level}: the VQ-VAE has levels 0 to {config.levels - 1}; choose one.")
     return level
 
 
 def _trace_back(layers: Iterable[_Layer], outputs: _Interval) -> _Interval:
-    """The inputs of the first layer that the outputs of the last one depend on."""
+    """Return the inputs of the first layer that the outputs of the last layer depend on."""
     for layer in reversed(list(layers)):
         outputs = layer.inputs(outputs)
     return outputs
 
 
 def _residual_layers(config: VQVAEConfig, level: int) -> list[_Layer]:
-    """The stack's kernel-3 convolutions; order and kernel-1 convolutions do not change its reach."""
+    """Return the stack's kernel-3 convolutions: their order and kernel-1 convolutions do not change the reach."""
     dilations = residual_dilations(config.level_depth(level), config.dilation_growth, config.dilation_cycle)
     return [_Convolution(3, dilation=dilation, padding=dilation) for dilation in dilations]
 

@@ -1,4 +1,4 @@
-"""Sound files through libsndfile, whose errors become sentences, and other sample rates through soxr."""
+"""Reading of sound files with libsndfile, with its errors as `AudioError`, and resampling with soxr."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ _BLOCK = 1 << 18  # frames
 
 @contextmanager
 def open_sound(path: Path) -> Iterator[soundfile.SoundFile]:
-    """Open a sound file for reading; `AudioError` if that fails, or anything that the body reads from it."""
+    """Open a sound file for reading; raise `AudioError` if opening it or any read in the block fails."""
     import soundfile
 
     if not path.is_file():
@@ -30,7 +30,7 @@ def open_sound(path: Path) -> Iterator[soundfile.SoundFile]:
     except UnicodeEncodeError as error:
         raise AudioError(f"{str(path)!a}: the name of this file is not UTF-8; rename it.") from error
     except (soundfile.LibsndfileError, OSError, TypeError) as error:  # TypeError: headerless .raw files
-        reason = getattr(error, "error_string", error)  # libsndfile's would name the file again
+        reason = getattr(error, "error_string", error)  # the message of a LibsndfileError repeats the path
         raise AudioError(f"{path} is not a sound file that can be read (WAV, FLAC, OGG, MP3): {reason}") from error
     with file:
         try:
@@ -40,9 +40,9 @@ def open_sound(path: Path) -> Iterator[soundfile.SoundFile]:
 
 
 def read_blocks(file: soundfile.SoundFile, frames: int) -> Iterator[npt.NDArray[np.float32]]:
-    """Read up to so many frames from here on in blocks `[n, channels]`, fewer where the file ends.
+    """Read up to `frames` frames from the current position in blocks `[n, channels]`; stop where the file ends.
 
-    `SoundFile.blocks` does not notice an early end: it gives whatever was in memory instead.
+    `SoundFile.blocks` is not used because it does not notice a file that ends early: it yields uninitialized memory.
     """
     while frames > 0:
         block = file.read(min(frames, _BLOCK), dtype="float32", always_2d=True)
@@ -53,7 +53,7 @@ def read_blocks(file: soundfile.SoundFile, frames: int) -> Iterator[npt.NDArray[
 
 
 def resample(audio: npt.NDArray[np.float32], rate: int, target_rate: int) -> npt.NDArray[np.float32]:
-    """Bring mono audio `[T]` to another rate; `[T * target_rate / rate]`, rounded."""
+    """Resample mono audio `[T]` to `[T * target_rate / rate]`, rounded."""
     if rate == target_rate:
         return audio
     import soxr

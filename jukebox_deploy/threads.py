@@ -1,4 +1,4 @@
-"""How many cores there are to use, and calls in several threads whose results come in order."""
+"""Number of usable cores, and parallel calls in threads with results in order."""
 
 from __future__ import annotations
 
@@ -13,17 +13,18 @@ _Result = TypeVar("_Result")
 
 
 def usable_cores() -> int:
-    """Cores that this process may run on, which can be fewer than the machine has."""
+    """Return the number of cores that this process may run on; it can be less than that of the machine."""
     return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
 def map_in_threads(
     function: Callable[[_Item], _Result], items: Iterable[_Item], *, threads: int, ahead: int
 ) -> Generator[_Result, None, None]:
-    """The results of a function for each of `items`, in their order; for work that releases Python's lock.
+    """Call a function with each of `items` in threads; yield the results in order.
 
-    While the caller works on a result, at most `ahead` more are made or wait to be taken. An error
-    of a call comes in place of its result. No thread is left when the generator ends or is closed.
+    For functions that release the global interpreter lock. While the caller works on a result, at most `ahead` more
+    are being computed or wait to be consumed. An error of a call is raised in place of its result. No thread is left
+    when the generator ends or is closed.
     """
     pool = ThreadPoolExecutor(threads)
     waiting: deque[Future[_Result]] = deque()

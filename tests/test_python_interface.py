@@ -12,7 +12,8 @@ import numpy as np
 import pytest
 
 import jukebox_deploy
-from tests.jobs.small_evaluation import separate_lyrics_config, write_checkpoint
+from tests.export.small_models import separate_lyrics_config
+from tests.jobs.small_evaluation import write_checkpoint
 from tests.source_tree import REPOSITORY
 
 PAGE = REPOSITORY / "docs" / "python.md"
@@ -61,8 +62,10 @@ def test_the_page_runs_from_top_to_bottom(
     found: dict[str, object] = {}
     for example in _EXAMPLES.findall(PAGE.read_text().replace("seconds=20", "seconds=0.1")):
         exec(compile(example, str(PAGE), "exec"), found)
-    assert isinstance(found["codes"], np.ndarray)
-    assert np.shape(found["codes_again"]) == found["codes"].shape
+    codes, codes_again = found["codes"], found["codes_again"]
+    assert isinstance(codes, np.ndarray)
+    assert isinstance(codes_again, np.ndarray)
+    assert codes_again.shape == codes.shape
     printed = capsys.readouterr().out
     for text in ("level 0, song 1:", "songs/1/level_0.wav", "no engine bundle", "vqvae_decode_0"):
         assert text in printed

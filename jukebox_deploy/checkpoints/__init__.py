@@ -1,1 +1,1 @@
-"""Checkpoints: OpenAI's and Hugging Face's files, and this project's checkpoint bundle."""
+"""Checkpoints: the files of OpenAI and Hugging Face, and this project's checkpoint bundle."""

@@ -1,9 +1,11 @@
 """The checkpoint bundle: a folder with a configuration, weights and lists of names.
 
 - `config.json`: format version, configuration, and where the weights came from
-- `vqvae.safetensors`: weights, under our names, in the dtypes they came in
-- `prior_LEVEL.safetensors`: the same for each prior that is there
+- `vqvae.safetensors`: weights, under this project's names, in their original dtypes
+- `prior_LEVEL.safetensors`: the same for each prior that the bundle has
 - `vocabulary.json`: names and ids of artists and genres, if they were given
+
+There may be other files, such as recommended sampling settings (`sampling.json`). They are not part of the fingerprint.
 """
 
 from __future__ import annotations
@@ -48,20 +50,21 @@ _Module = TypeVar("_Module", bound=nn.Module)
 
 @dataclass(frozen=True)
 class BundleContents:
-    """What a bundle is written from."""
+    """Everything that a bundle is written from."""
 
     config: JukeboxConfig
     components: Mapping[str, Callable[[], TensorSource]]
-    """Opens each component's tensors, under our names; one component is open at a time."""
-    source: Mapping[str, Any] = field(default_factory=dict)  # plain data: where the weights came from
+    """Functions that open the tensors of each component, under our names; only one component is open at a time."""
+    source: Mapping[str, Any] = field(default_factory=dict)  # plain data about the origin of the weights
     vocabulary: Vocabulary = field(default_factory=Vocabulary)
+    beside: Mapping[str, Any] = field(default_factory=dict)  # plain data of additional files by file name
 
 
 def write_bundle(out: Path, contents: BundleContents) -> CheckpointBundle:
-    """Write a bundle, whole or not at all, tensor by tensor.
+    """Write a bundle atomically, tensor by tensor.
 
-    Raises `CheckpointError` for tensors that cannot be read, `LabelError` for lists of names with ids
-    that the model lacks, `JukeboxError` if `out` is taken or there is no room.
+    Raises `CheckpointError` for tensors that cannot be read, `LabelError` for lists of names with ids that the model
+    lacks, `JukeboxError` if `out` is not empty or there is no disk space.
     """
     for prior in contents.config.priors:
         if prior.labels:
@@ -77,13 +80,15 @@ def write_bundle(out: Path, contents: BundleContents) -> CheckpointBundle:
             _write_component(_weights_file(folder, component), contents.components[component](), config, complaint)
         if contents.vocabulary.lists:
             write_json_atomic(folder / VOCABULARY_FILE, contents.vocabulary.to_json())
+        for name, data in contents.beside.items():
+            write_json_atomic(folder / name, data)
         write_json_atomic(folder / CONFIG_FILE, description)
     return CheckpointBundle.open(out)
 
 
 @dataclass(frozen=True)
 class CheckpointBundle:
-    """A bundle on disk whose files were found to fit its configuration."""
+    """A bundle on disk whose files have been checked to match its configuration."""
 
     folder: Path
     config: JukeboxConfig
@@ -92,14 +97,14 @@ class CheckpointBundle:
 
     @classmethod
     def open(cls, folder: Path) -> Self:
-        """Check version, configuration, and names and shapes of all tensors; no weights are read.
+        """Open a bundle; check its version, configuration, and the names and shapes of all tensors.
 
-        Raises `CheckpointError`, or `LabelError` for the lists of names, that says what is wrong.
+        No weights are read. Raises `CheckpointError`, or `LabelError` for invalid lists of names.
         """
         folder = Path(folder)
         if not folder.is_dir():
             raise CheckpointError(
-                f"{folder}: {'not a' if folder.exists() else 'no such'} folder, so no checkpoint bundle."
+                f"{folder}: {'not a' if folder.exists() else 'no such'} folder; give the folder of a checkpoint bundle."
             )
         if not (folder / CONFIG_FILE).is_file():
             raise CheckpointError(
@@ -115,25 +120,25 @@ class CheckpointBundle:
 
     @property
     def components(self) -> tuple[str, ...]:
-        """The VQ-VAE, then the priors, level 0 first, by name."""
+        """Names of the components: the VQ-VAE, then the priors, level 0 first."""
         return tuple(component_configs(self.config))
 
     def weights_file(self, component: str) -> Path:
-        """The safetensors file of a component."""
+        """Return the path of a component's safetensors file."""
         return _weights_file(self.folder, component)
 
     def tensors(self, component: str) -> TensorSource:
-        """The tensors of a component under our names, to be fetched one at a time."""
+        """Open the tensors of a component under our names, to be loaded one at a time."""
         return SafetensorsFile(self.weights_file(component))
 
     def load_vqvae(self) -> VQVAE:
-        """The VQ-VAE; its weights are the mapped file, not a copy of it."""
+        """Load the VQ-VAE; its weights are memory-mapped from the file, not copied."""
         with without_weights():
             module = build_vqvae(self.config.vqvae)
         return self._filled(module, VQVAE_COMPONENT)
 
     def load_prior(self, level: int, precision: Precision = Precision.FP32) -> Prior:
-        """The prior of a level. Weights already in the dtype they need are the mapped file.
+        """Load the prior of a level. Weights that are stored in the needed dtype are memory-mapped from the file.
 
         Raises `ConfigError` if the bundle has no prior for that level.
         """
@@ -143,7 +148,7 @@ class CheckpointBundle:
         return self._filled(module, prior_component(level))
 
     def fingerprint(self) -> str:
-        """SHA-256 over all files of the bundle, read anew each time; hexadecimal."""
+        """Compute the SHA-256 of all files of the bundle, in hexadecimal; the files are read at each call."""
         digest = hashlib.sha256()
         for path in self._files():
             digest.update(f"{path.name} {sha256_of_file(path)}\n".encode())
@@ -162,7 +167,10 @@ class CheckpointBundle:
 
 
 def _write_component(path: Path, source: TensorSource, config: ComponentConfig, complaint: str) -> None:
-    """A function of its own, so that no source is held while the next one is opened."""
+    """Check and write one component.
+
+    It is a separate function so that no reference to a source remains while the next one is opened.
+    """
     _check_tensors(complaint, source, config)
     write_safetensors(path, source)
 
@@ -172,7 +180,7 @@ def _weights_file(folder: Path, component: str) -> Path:
 
 
 def _check_tensors(complaint: str, source: TensorSource, config: ComponentConfig) -> None:
-    """Compare names and shapes with the configuration; `CheckpointError` with the complaint and a list."""
+    """Compare names and shapes with the configuration; raise a `CheckpointError` that lists the differences."""
     expected = component_shapes(config)
     found = {name: info.shape for name, info in source.infos.items()}
     if mismatch := Mismatch.between(found, {name: (name,) for name in expected}, expected):
@@ -183,7 +191,7 @@ def _read_config(folder: Path, description: dict[str, Any]) -> JukeboxConfig:
     version = description.get("format_version")
     if version != FORMAT_VERSION:
         raise CheckpointError(
-            f"{folder}: a bundle of format {version!r}, this program reads format {FORMAT_VERSION}; "
+            f"{folder}: a bundle of format {version!r}, but this version reads format {FORMAT_VERSION}; "
             "import the checkpoint again with this version."
         )
     try:
@@ -198,7 +206,7 @@ def _read_vocabulary(folder: Path) -> Vocabulary:
 
 
 def _read_object(path: Path) -> dict[str, Any]:
-    """A JSON object from a file; `CheckpointError` if it is none."""
+    """Read a JSON object from a file; raise `CheckpointError` if it contains anything else."""
     try:
         data = json.loads(check_file(path).read_text(encoding="utf-8"))
     except (UnicodeDecodeError, json.JSONDecodeError) as error:

@@ -1,6 +1,6 @@
-"""Writes a bundle's weights in the layouts of OpenAI and of Hugging Face.
+"""Export of a bundle's weights in the layouts of OpenAI and of Hugging Face.
 
-The tensors come out bit for bit as they were imported.
+The tensors are bit-identical to the imported ones.
 """
 
 from __future__ import annotations
@@ -24,13 +24,13 @@ from jukebox_deploy.config import PriorConfig
 from jukebox_deploy.files import atomic_directory, atomic_path, write_json_atomic
 
 SHARD_BYTES = 5 * 10**9
-"""Largest shard of a Hugging Face checkpoint; a single tensor may be larger."""
+"""Maximum size of a shard of a Hugging Face checkpoint; a shard with a single tensor may be larger."""
 
 
 def export_openai(bundle: CheckpointBundle, out: Path) -> list[Path]:
-    """Write `vqvae.pth.tar` and `prior_level_N.pth.tar`, in the serialisation of the released files.
+    """Write `vqvae.pth.tar` and `prior_level_N.pth.tar`, in the serialisation format of the released files.
 
-    Returns the files. Raises `JukeboxError` if `out` is taken or there is no room.
+    Returns the files. Raises `JukeboxError` if `out` is not empty or there is no disk space.
     """
     with atomic_directory(out) as folder:
         for component, config in component_configs(bundle.config).items():
@@ -40,7 +40,7 @@ def export_openai(bundle: CheckpointBundle, out: Path) -> list[Path]:
             settings = {"level": config.level} if isinstance(config, PriorConfig) else {}
             checkpoint = {"model": model, "step": 0, "hps": settings, "opt": None}
             with atomic_path(folder / _openai_file(component)) as path, path.open("wb") as file:
-                # Through a plain writer a full disk is an `OSError`; torch's own raises something else.
+                # With a plain writer, a full disk raises `OSError`; torch's own writer raises another error.
                 torch.save(checkpoint, _Writer(file), _use_new_zipfile_serialization=False)  # type: ignore[arg-type]
     return [out / _openai_file(component) for component in bundle.components]
 
@@ -48,7 +48,7 @@ def export_openai(bundle: CheckpointBundle, out: Path) -> list[Path]:
 def export_huggingface(bundle: CheckpointBundle, out: Path, shard_bytes: int = SHARD_BYTES) -> list[Path]:
     """Write safetensors shards and their index, under the names of `JukeboxModel`.
 
-    Returns the shards. Raises `JukeboxError` if `out` is taken or there is no room.
+    Returns the shards. Raises `JukeboxError` if `out` is not empty or there is no disk space.
     """
     shards = _plan_shards(_huggingface_tensors(bundle), shard_bytes)
     files = [f"model-{i:05d}-of-{len(shards):05d}.safetensors" for i in range(1, len(shards) + 1)]
@@ -68,7 +68,7 @@ def export_huggingface(bundle: CheckpointBundle, out: Path, shard_bytes: int = S
 class _Shard:
     """Tensors of several components under Hugging Face's names."""
 
-    origins: Mapping[str, tuple[TensorSource, str]]  # their name -> where it is, and our name there
+    origins: Mapping[str, tuple[TensorSource, str]]  # their name -> the source of the tensor, and our name in it
 
     @cached_property
     def infos(self) -> Mapping[str, TensorInfo]:
@@ -80,7 +80,7 @@ class _Shard:
 
 
 class _Writer:
-    """A file that shows nothing but how to write to it."""
+    """A file object that only allows writing."""
 
     def __init__(self, file: BinaryIO) -> None:
         self._file = file
@@ -107,7 +107,7 @@ def _huggingface_tensors(bundle: CheckpointBundle) -> dict[str, tuple[TensorSour
 
 
 def _plan_shards(tensors: Mapping[str, tuple[TensorSource, str]], shard_bytes: int) -> list[_Shard]:
-    """Fill shards one after the other."""
+    """Distribute tensors over shards in order, filling one shard after another."""
     shards: list[dict[str, tuple[TensorSource, str]]] = [{}]
     room = shard_bytes
     for name, (source, ours) in tensors.items():

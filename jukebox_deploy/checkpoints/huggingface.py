@@ -1,7 +1,7 @@
-"""Imports checkpoints in the layout of Hugging Face's `JukeboxModel`.
+"""Import of checkpoints in the layout of Hugging Face's `JukeboxModel`.
 
-Source: specification section 16. Nothing is taken from the folder's `config.json`, whose published
-values are partly wrong (16.3): the model is recognised by its tensors.
+Source: specification section 16. The folder's `config.json` is ignored, because published values are partly wrong
+(16.3); the model is identified by its tensors.
 """
 
 from __future__ import annotations
@@ -45,7 +45,7 @@ _COMPONENT_PREFIX = re.compile(r"(vqvae|priors\.\d+)\.")
 
 
 def component_prefix(component: str, levels: int) -> str:
-    """What the names of a component's tensors start with; the priors are numbered from the top."""
+    """Return the prefix of the names of a component's tensors; Hugging Face numbers the priors from the top level."""
     if component == VQVAE_COMPONENT:
         return "vqvae."
     return f"priors.{levels - 1 - int(component.removeprefix('prior_'))}."
@@ -55,7 +55,7 @@ def component_prefix(component: str, levels: int) -> str:
 class ShardedTensors:
     """The tensors of several files as one source."""
 
-    files: Mapping[str, TensorSource]  # tensor name -> the file that has it
+    files: Mapping[str, TensorSource]  # tensor name -> the file that contains it
 
     @cached_property
     def infos(self) -> Mapping[str, TensorInfo]:
@@ -63,7 +63,7 @@ class ShardedTensors:
         return {name: file.infos[name] for name, file in self.files.items()}
 
     def load(self, name: str) -> Tensor:
-        """The values of one tensor."""
+        """Load the values of one tensor."""
         return self.files[name].load(name)
 
 
@@ -73,19 +73,19 @@ def import_huggingface(
     preset: str | JukeboxConfig | None = None,
     vocabulary: Vocabulary | None = None,
 ) -> CheckpointBundle:
-    """Turn a folder with safetensors or `.bin` files (one, or shards with an index) into a bundle.
+    """Import a folder with safetensors or `.bin` files (one file, or shards with an index) as a checkpoint bundle.
 
     Args:
-        folder: what `JukeboxModel.save_pretrained` writes, or a copy of a published repository.
+        folder: the output of `JukeboxModel.save_pretrained`, or a copy of a published repository.
         out: the bundle's folder; must be new or empty.
-        preset: name of a preset, or a configuration; `None` finds the preset that fits.
-        vocabulary: names of artists and genres; `None` takes the tokenizer's files, if they are in the folder.
+        preset: name of a preset, or a configuration; `None` finds the preset that matches.
+        vocabulary: names of artists and genres; `None` reads the tokenizer's files, if they are in the folder.
 
     Raises:
-        CheckpointError: files that cannot be read, or are not those of the preset.
-        ConfigError: no preset of that name.
-        LabelError: lists of names that are broken, or of another model.
-        JukeboxError: `out` is taken, or there is no room.
+        CheckpointError: if files cannot be read, or do not match the preset.
+        ConfigError: if there is no preset of that name.
+        LabelError: if lists of names are invalid, or of another model.
+        JukeboxError: if `out` is not empty, or there is no disk space.
     """
     folder = Path(folder)
     shards = _find_shards(folder)
@@ -111,14 +111,14 @@ def import_huggingface(
 
 @dataclass(frozen=True)
 class _Place:
-    """Where a tensor is and what it looks like."""
+    """Shard of a tensor, and its shape and dtype."""
 
     shard: str
     info: TensorInfo
 
 
 def _find_shards(folder: Path) -> list[str]:
-    """The names of the weight files: those of the index, or the single one."""
+    """Return the names of the weight files: those of the index, or the single one."""
     for name in _INDICES:
         if (folder / name).is_file():
             return _read_index(folder / name)
@@ -135,7 +135,7 @@ def _read_index(path: Path) -> list[str]:
     try:
         files = set(json.loads(path.read_text(encoding="utf-8"))["weight_map"].values())
     except (ValueError, KeyError, TypeError, AttributeError) as error:
-        raise CheckpointError(f"{path}: no index of shards (expected a weight_map, found {error!r}).") from error
+        raise CheckpointError(f"{path}: not an index of shards: it has no valid weight_map ({error!r}).") from error
     for name in files:
         if not isinstance(name, str) or not name or PurePosixPath(name).name != name or "\\" in name:
             raise CheckpointError(f"{path}: names the shard {name!r}, which is not a file of this folder.")
@@ -145,12 +145,12 @@ def _read_index(path: Path) -> list[str]:
 
 
 def _locate_tensors(folder: Path, shards: list[str]) -> dict[str, _Place]:
-    """Look through all shards without reading values."""
+    """Find the tensors of all shards without reading their values."""
     places: dict[str, _Place] = {}
     for shard in shards:
         infos = _open_file(folder / shard, values=False).infos
         if twice := sorted(set(places) & set(infos)):
-            raise CheckpointError(f"{folder / shard}: {twice[:5]} are in another shard too.")
+            raise CheckpointError(f"{folder / shard}: {twice[:5]} are in another shard, too; get the files again.")
         places |= {name: _Place(shard, info) for name, info in infos.items()}
     return places
 
@@ -162,18 +162,21 @@ def _open_file(path: Path, *, values: bool) -> TensorSource:
 
 
 def _open(folder: Path, places: Mapping[str, _Place], names: FileNames) -> RenamedTensors:
-    """Open a component's shards. Older (not zip) `.bin` files are read whole."""
+    """Open a component's shards. Older `.bin` files, which are not zip files, are read as a whole."""
     wanted = {name: places[name].shard for aliases in names.values() for name in aliases if name in places}
     files = {shard: _open_file(folder / shard, values=True) for shard in set(wanted.values())}
     return RenamedTensors(ShardedTensors({name: files[shard] for name, shard in wanted.items()}), names)
 
 
 def _split(folder: Path, places: Mapping[str, _Place]) -> dict[str, Shapes]:
-    """Shapes by component and name within it. The number of codebooks tells the levels."""
+    """Return the shapes by component and name within it. The number of levels is that of the codebooks."""
     groups: defaultdict[str, dict[str, tuple[int, ...]]] = defaultdict(dict)
     for name, place in places.items():
         if not (prefix := _COMPONENT_PREFIX.match(name)):
-            raise CheckpointError(f"{folder}: {name} is neither of the VQ-VAE (vqvae.) nor of a prior (priors.N.).")
+            raise CheckpointError(
+                f"{folder}: {name} belongs neither to the VQ-VAE (vqvae.) nor to a prior (priors.N.); expected the "
+                "tensors of a `JukeboxModel`."
+            )
         groups[prefix[1]][name.removeprefix(prefix[0])] = place.info.shape
     levels = sum(name.endswith(".codebook") for name in groups["vqvae"])
     components = {prefix: _component(prefix, levels) for prefix in groups}
@@ -187,10 +190,8 @@ def _component(prefix: str, levels: int) -> str:
 
 
 def _recognise(folder: Path, groups: Mapping[str, Shapes]) -> JukeboxConfig:
-    """The preset that all components belong to."""
-    candidates = {
-        name: restrict(config, groups) for name, config in PRESETS.items() if not _problems(folder, groups, config)
-    }
+    """Return the preset that all components belong to."""
+    candidates = {name: restrict(config, groups) for name, config in PRESETS.items() if not _problems(groups, config)}
     if not candidates:
         labelled = {f"{folder} ({component})": found for component, found in groups.items()}
         raise CheckpointError(explain_unknown(labelled, HUGGING_FACE))
@@ -198,8 +199,8 @@ def _recognise(folder: Path, groups: Mapping[str, Shapes]) -> JukeboxConfig:
 
 
 def _check(folder: Path, groups: Mapping[str, Shapes], config: JukeboxConfig) -> list[str]:
-    """The components at hand. One `CheckpointError` tells everything that is wrong with all of them."""
-    if problems := _problems(folder, groups, config):
+    """Return the names of the components; raise one `CheckpointError` with the problems of all of them."""
+    if problems := _problems(groups, config):
         raise CheckpointError(
             "\n".join(
                 explain_mismatch(f"{folder} ({component})", groups[component], config, HUGGING_FACE, nearest)
@@ -209,8 +210,8 @@ def _check(folder: Path, groups: Mapping[str, Shapes], config: JukeboxConfig) ->
     return list(groups)
 
 
-def _problems(folder: Path, groups: Mapping[str, Shapes], config: JukeboxConfig) -> dict[str, str | None]:
-    """The components that do not fit, with the one of `config` to compare with (`None`: any)."""
+def _problems(groups: Mapping[str, Shapes], config: JukeboxConfig) -> dict[str, str | None]:
+    """Return the components that do not match, each with the component of `config` to compare it with (`None`: any)."""
     expected = layouts(config, HUGGING_FACE)
     problems: dict[str, str | None] = {name: None for name in groups if name not in expected}
     problems |= {name: name for name in groups if name in expected and compare(groups[name], expected[name])}

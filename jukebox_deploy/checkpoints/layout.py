@@ -1,6 +1,6 @@
-"""The tensors that a VQ-VAE or a prior consists of: names and shapes, without any weights.
+"""Names and shapes of the tensors of a VQ-VAE or a prior, without any weights.
 
-Taken from the modules themselves, built on torch's "meta" device, where tensors have no memory.
+They are taken from the modules themselves, built on torch's "meta" device, where tensors use no memory.
 """
 
 from __future__ import annotations
@@ -27,23 +27,28 @@ VQVAE_COMPONENT = "vqvae"
 
 
 def prior_component(level: int) -> str:
-    """The name of a level's prior as a component; also the stem of its file."""
+    """Return the component name of a level's prior, which is also the stem of its file name."""
     return f"prior_{level}"
 
 
+def component_name(level: int | None) -> str:
+    """Return the component name of the prior of a level, or of the VQ-VAE (`level` None)."""
+    return VQVAE_COMPONENT if level is None else prior_component(level)
+
+
 def component_configs(config: JukeboxConfig) -> dict[str, ComponentConfig]:
-    """The components of a system by name: the VQ-VAE, then the priors, level 0 first."""
+    """Return the components of a model by name: the VQ-VAE, then the priors, level 0 first."""
     priors = {prior_component(prior.level): prior for prior in config.priors}
     return {VQVAE_COMPONENT: config.vqvae, **priors}
 
 
 def build_component(config: ComponentConfig) -> nn.Module:
-    """The module of a component, on the current default device."""
+    """Build the module of a component on the current default device."""
     return build_vqvae(config) if isinstance(config, VQVAEConfig) else build_prior(config)
 
 
 class _SkipInitialisation(TorchFunctionMode):
-    """Leaves out the filling of new weights, which takes long even where they have no memory."""
+    """Mode in which `torch.nn.init` does nothing: initialisation takes long even on the meta device."""
 
     def __torch_function__(
         self, function: Any, types: Any, args: tuple[Any, ...] = (), kwargs: dict[str, Any] | None = None
@@ -56,14 +61,14 @@ class _SkipInitialisation(TorchFunctionMode):
 
 @contextmanager
 def without_weights() -> Iterator[None]:
-    """Modules built inside have names and shapes only, until `load_state_dict(assign=True)`."""
+    """Build modules in the block with names and shapes only; `load_state_dict(assign=True)` gives them weights."""
     with torch.device("meta"), _SkipInitialisation():
         yield
 
 
 @cache
 def component_shapes(config: ComponentConfig) -> Shapes:
-    """Our names and shapes of a component's tensors, codebooks included."""
+    """Return our names and the shapes of a component's tensors, codebooks included."""
     with without_weights():
         module = build_component(config)
     return MappingProxyType({name: tuple(tensor.shape) for name, tensor in module.state_dict().items()})
@@ -71,15 +76,15 @@ def component_shapes(config: ComponentConfig) -> Shapes:
 
 @dataclass(frozen=True)
 class FileLayout:
-    """The tensors of a component as a publisher's file names them."""
+    """The tensors of a component in a publisher's file."""
 
-    names: Mapping[str, tuple[str, ...]]  # ours -> theirs; two for the embedding of a tied prior
-    shapes: Shapes  # by their names
+    names: Mapping[str, tuple[str, ...]]  # our name -> the publisher's; two for the embedding of a tied prior
+    shapes: Shapes  # by the publisher's names
 
 
 @cache
 def file_layout(dialect: Dialect, config: ComponentConfig) -> FileLayout:
-    """What a file of this publisher must hold for this component."""
+    """Return the tensors that a file of this publisher must contain for a component."""
     ours = component_shapes(config)
     names = file_names(dialect, config, ours)
     shapes = {theirs: ours[name] for name, aliases in names.items() for theirs in aliases}

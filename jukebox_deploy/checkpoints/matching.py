@@ -1,4 +1,4 @@
-"""Which component and which preset a file's tensors belong to, and what is wrong if to none."""
+"""Identification of the component and the preset that a file's tensors belong to, with explanations of mismatches."""
 
 from __future__ import annotations
 
@@ -18,12 +18,12 @@ from jukebox_deploy.config import JukeboxConfig
 from jukebox_deploy.errors import CheckpointError
 from jukebox_deploy.presets import PRESETS, preset
 
-_LISTED = 3  # tensors that one message spells out per kind
+_LISTED = 3  # maximum number of tensors that a message lists per kind of difference
 
 
 @dataclass(frozen=True)
 class Mismatch:
-    """How a file's tensors differ from a component's. False when they do not."""
+    """Differences between a file's tensors and those of a component; false if there are none."""
 
     missing: tuple[str, ...]
     unexpected: tuple[str, ...]
@@ -34,9 +34,9 @@ class Mismatch:
 
     @classmethod
     def between(cls, found: Shapes, names: Mapping[str, tuple[str, ...]], expected: Shapes) -> Self:
-        """Compare the tensors found with those expected, of which `names` says what each may be called.
+        """Compare the tensors `found` with those `expected`; `names` lists the alternative names of each.
 
-        Of the two names of a tied embedding one is enough; some writers leave the other out.
+        One of the two names of a tied embedding is enough, because some writers omit the other.
         """
         return cls(
             missing=tuple(aliases[0] for aliases in names.values() if not any(name in found for name in aliases)),
@@ -64,31 +64,31 @@ def _cut(names: Sequence[str]) -> str:
 
 
 def compare(found: Shapes, layout: FileLayout) -> Mismatch:
-    """Compare a file's tensors with what a component needs."""
+    """Compare a file's tensors with those of a component."""
     return Mismatch.between(found, layout.names, layout.shapes)
 
 
 def layouts(config: JukeboxConfig, dialect: Dialect) -> dict[str, FileLayout]:
-    """What the files of each component of a system hold."""
+    """Return the file layouts of all components of a model."""
     return {name: file_layout(dialect, part) for name, part in component_configs(config).items()}
 
 
 def fitting_components(found: Shapes, config: JukeboxConfig, dialect: Dialect) -> list[str]:
-    """The components of a system that have exactly these tensors."""
+    """Return the components of a model that have exactly these tensors."""
     return [name for name, layout in layouts(config, dialect).items() if not compare(found, layout)]
 
 
 def fitting_presets(found: Shapes, dialect: Dialect) -> list[str]:
-    """The presets with a component that has exactly these tensors."""
+    """Return the presets with a component that has exactly these tensors."""
     return [name for name, config in PRESETS.items() if fitting_components(found, config, dialect)]
 
 
 def explain_mismatch(
     label: str, found: Shapes, config: JukeboxConfig, dialect: Dialect, component: str | None = None
 ) -> str:
-    """Say which preset has the tensors of `label`, and how they differ from a component.
+    """Explain which preset the tensors of the file `label` belong to, and how they differ from a component.
 
-    Without `component`, the one that differs least.
+    Without `component`, it is the component of `config` that differs least.
     """
     expected = layouts(config, dialect)
     nearest = component or min(expected, key=lambda name: _distance(found, expected[name]))
@@ -100,7 +100,7 @@ def explain_mismatch(
 
 
 def explain_unknown(files: Mapping[str, Shapes], dialect: Dialect) -> str:
-    """Say of each file whose tensors they are, where no preset has those of all: a preset's, or nearly one's."""
+    """Explain for each file which preset its tensors belong to, or are nearest to, if no preset matches all files."""
     lines = [_explain_one(label, found, dialect) for label, found in files.items()]
     return "\n".join(lines if len(lines) == 1 else ["No preset has all of these.", *lines])
 
@@ -133,18 +133,18 @@ def _verdict(presets: Sequence[str], asked: str) -> str:
 
 
 def _distance(found: Shapes, layout: FileLayout) -> float:
-    """The share of tensors that differ, between 0 and 1; one of the right name and another shape is half a match."""
+    """Return the share of tensors that differ, from 0 to 1; one with the right name and a wrong shape counts half."""
     mismatch = compare(found, layout)
     return (mismatch.size - len(mismatch.misshaped) / 2) / (len(found) + len(mismatch.missing))
 
 
 def resolve(choice: str | JukeboxConfig) -> JukeboxConfig:
-    """A configuration, or the preset of that name (`ConfigError` if there is none)."""
+    """Return a configuration itself, or the preset of that name; raise `ConfigError` if there is none."""
     return preset(choice) if isinstance(choice, str) else choice
 
 
 def restrict(config: JukeboxConfig, components: Iterable[str]) -> JukeboxConfig:
-    """The system with only those priors that are among the components."""
+    """Return the configuration with only those priors that are among the components."""
     kept = set(components)
     names = component_configs(config)
     priors = tuple(prior for name, prior in names.items() if name in kept and name != VQVAE_COMPONENT)
@@ -152,11 +152,11 @@ def restrict(config: JukeboxConfig, components: Iterable[str]) -> JukeboxConfig:
 
 
 def one_system(candidates: Mapping[str, JukeboxConfig], label: str) -> str:
-    """The name of the only preset among candidates, one at least (each restricted to the parts at hand).
+    """Return the name of the preset among one or more candidates, which must be restricted to the available parts.
 
-    Presets that share these parts are as good as each other: the first is taken. Raises
-    `CheckpointError` when the candidates differ.
+    Presets that share these parts are equivalent, so the first one is returned. Raises `CheckpointError` if the
+    candidates differ.
     """
     if len({(config.vqvae, config.priors) for config in candidates.values()}) > 1:
-        raise CheckpointError(f"{label}: fits the presets {', '.join(candidates)}; say which one it is.")
+        raise CheckpointError(f"{label}: matches the presets {', '.join(candidates)}; say which one it is.")
     return next(iter(candidates))

@@ -1,7 +1,7 @@
-"""What our tensors are called in the files of OpenAI and of Hugging Face.
+"""Names of our tensors in the files of OpenAI and of Hugging Face.
 
-One direction only, ours to theirs; the inverse is the dictionary turned round. Values and shapes
-are the same everywhere, nothing is transposed. Source: specification 15.2, 15.3 and 16.2.
+The rules map our names to the publishers'; the inverse is obtained by inverting the resulting dictionary. Values and
+shapes are the same everywhere; nothing is transposed. Source: specification 15.2, 15.3 and 16.2.
 """
 
 from __future__ import annotations
@@ -15,8 +15,8 @@ from jukebox_deploy.config import PriorConfig, VQVAEConfig
 
 Rules = tuple[tuple[str, str], ...]
 """Pairs of our name and theirs, with fields in braces. `{level}`, `{block}`, `{stage}`, `{unit}` and
-`{layer}` are indices; `{part}` is weight or bias; the others are words of ours that the dialect
-translates. Their side may also use `{letter}` (w or b), `{next}` (stage + 1), `{even}` and `{odd}`
+`{layer}` are indices; `{part}` is weight or bias; the other fields are words of ours that the dialect
+translates. Their name may also use `{letter}` (w or b), `{next}` (stage + 1), `{even}` and `{odd}`
 (2 stage, 2 stage + 1), and `{last}` (the number of stages of the block)."""
 
 _FIELDS = {
@@ -44,9 +44,9 @@ _SHARED_WORDS = {
 }
 
 
-@dataclass(frozen=True, eq=False)  # the two below are all there is; they differ by identity
+@dataclass(frozen=True, eq=False)  # only the two instances below exist; they are compared by identity
 class Dialect:
-    """How one publisher names the tensors of a VQ-VAE and of a prior."""
+    """A publisher's names of the tensors of a VQ-VAE and of a prior."""
 
     name: str
     words: Mapping[str, str]
@@ -192,9 +192,9 @@ FileNames = dict[str, tuple[str, ...]]
 
 
 def file_names(dialect: Dialect, config: VQVAEConfig | PriorConfig, names: Iterable[str]) -> FileNames:
-    """Their names for our tensors `names` of one VQ-VAE or prior.
+    """Return the publisher's names for our tensors `names` of one VQ-VAE or prior.
 
-    `KeyError` for a name that no rule knows, which would be a gap in the tables above.
+    Raises `KeyError` for a name that no rule matches, which would be a gap in the tables above.
     """
     if isinstance(config, VQVAEConfig):
         return {name: (_rename(name, dialect, dialect.vqvae, config.downs),) for name in names}
@@ -205,7 +205,7 @@ def file_names(dialect: Dialect, config: VQVAEConfig | PriorConfig, names: Itera
 
 
 def _rename(name: str, dialect: Dialect, rules: Rules, stages: tuple[int, ...] = ()) -> str:
-    """Apply the rule that fits; `stages` are the strided stages of each block."""
+    """Apply the rule that matches; `stages` are the numbers of strided stages of the blocks."""
     for ours, theirs in rules:
         if match := _pattern(ours).fullmatch(name):
             return theirs.format(**_fields(match.groupdict(), dialect, stages))
@@ -214,13 +214,13 @@ def _rename(name: str, dialect: Dialect, rules: Rules, stages: tuple[int, ...] =
 
 @cache
 def _pattern(ours: str) -> re.Pattern[str]:
-    """Our side of a rule as a regular expression with a group for each field."""
-    pieces = re.split(r"\{(\w+)\}", ours)  # text and field names in turn
+    """Convert our side of a rule to a regular expression with a group for each field."""
+    pieces = re.split(r"\{(\w+)\}", ours)  # alternates between text and field names
     return re.compile("".join(f"(?P<{p}>{_FIELDS[p]})" if i % 2 else re.escape(p) for i, p in enumerate(pieces)))
 
 
 def _fields(found: Mapping[str, str], dialect: Dialect, stages: tuple[int, ...]) -> dict[str, object]:
-    """What their side of a rule may use."""
+    """Return the values of all fields that the publisher's side of a rule may use."""
     fields: dict[str, object] = {field: dialect.words.get(value, value) for field, value in found.items()}
     if "part" in found:
         fields["letter"] = found["part"][0]

@@ -1,4 +1,4 @@
-"""Imports the checkpoint files that OpenAI published, or that its training code wrote.
+"""Import of the checkpoint files that OpenAI published, or that its training code wrote.
 
 Source: specification section 15.
 """
@@ -47,11 +47,11 @@ _CONDITIONER_BLOCKS = re.compile(r"^(conditioner_blocks\.0\.cond\.model\.\d+\.0\
 
 @dataclass(frozen=True)
 class _Scan:
-    """What a file holds, apart from the values."""
+    """Contents of a file without the values."""
 
     path: Path
     shapes: Shapes
-    level: int | None  # told by the file's name or settings; only needed where shapes do not tell
+    level: int | None  # from the file's name or settings; only needed if the shapes are ambiguous
 
 
 def import_openai(
@@ -60,22 +60,22 @@ def import_openai(
     out: Path,
     vocabulary: Vocabulary | None = None,
 ) -> CheckpointBundle:
-    """Turn `vqvae.pth.tar` and any number of `prior_level_N.pth.tar` into a checkpoint bundle.
+    """Import `vqvae.pth.tar` and any number of `prior_level_N.pth.tar` as a checkpoint bundle.
 
-    Which file is what is told by its tensors. The two upsamplers of the released sets look alike;
-    there the published file name decides, or else the level noted in the file.
+    The files are identified by their tensors. The two upsamplers of the released sets have the same shapes; they are
+    told apart by the published file name, or else by the level recorded in the file.
 
     Args:
         files: the VQ-VAE and some or all priors, in any order.
-        preset: name of a preset, or a configuration; `None` finds the preset that fits.
+        preset: name of a preset, or a configuration; `None` finds the preset that matches.
         out: the bundle's folder; must be new or empty.
-        vocabulary: names of artists and genres, to be kept in the bundle.
+        vocabulary: names of artists and genres, to be included in the bundle.
 
     Raises:
-        CheckpointError: files that cannot be read, or are not those of the preset.
-        ConfigError: no preset of that name.
-        LabelError: a vocabulary of another model.
-        JukeboxError: `out` is taken, or there is no room.
+        CheckpointError: if files cannot be read, or do not match the preset.
+        ConfigError: if there is no preset of that name.
+        LabelError: if the vocabulary is of another model.
+        JukeboxError: if `out` is not empty, or there is no disk space.
     """
     scans = [_scan(Path(path)) for path in files]
     config = _recognise(scans) if preset is None else resolve(preset)
@@ -94,12 +94,12 @@ def import_openai(
 
 
 def _read(path: Path, *, values: bool) -> tuple[dict[str, Tensor], Any]:
-    """The tensors of a file under OpenAI's plain names, and its settings."""
+    """Read the tensors of a file, with variants of OpenAI's names unified, and its settings."""
     data = read_torch_file(path, values=values)
     if not isinstance(data, dict) or "model" not in data:
         found = f"a dictionary with {sorted(map(str, data))[:8]}" if isinstance(data, dict) else type(data).__name__
         raise CheckpointError(
-            f"{path}: no checkpoint of OpenAI's: expected a dictionary with 'model', found {found}. "
+            f"{path}: not an OpenAI checkpoint: expected a dictionary with 'model', found {found}. "
             "For a Hugging Face checkpoint use `import hf`."
         )
     tensors = state_tensors(path, data["model"])
@@ -124,7 +124,7 @@ def _open(path: Path, layout: FileLayout) -> RenamedTensors:
 
 
 def _recognise(scans: Sequence[_Scan]) -> JukeboxConfig:
-    """The preset that all files belong to."""
+    """Return the preset that all files belong to."""
     candidates = {
         name: restrict(config, _assign(scans, config))
         for name, config in PRESETS.items()
@@ -136,7 +136,7 @@ def _recognise(scans: Sequence[_Scan]) -> JukeboxConfig:
 
 
 def _assign(scans: Sequence[_Scan], config: JukeboxConfig) -> dict[str, Path]:
-    """Component -> file. One `CheckpointError` tells everything that is wrong with all files."""
+    """Return the file of each component; raise one `CheckpointError` with the problems of all files."""
     problems = []
     assigned: dict[str, Path] = {}
     for scan in scans:
@@ -160,7 +160,7 @@ def _assign(scans: Sequence[_Scan], config: JukeboxConfig) -> dict[str, Path]:
 
 
 def _meant(scan: _Scan, config: JukeboxConfig) -> str | None:
-    """The prior that a file is meant to be, where its name or its settings tell; only of use where tensors do not."""
+    """Return the prior that a file is according to its name or settings, for files whose tensors do not match."""
     if scan.level is None or any(name.startswith("bottleneck.") for name in scan.shapes):
         return None
     component = prior_component(scan.level)

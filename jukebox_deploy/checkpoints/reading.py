@@ -1,7 +1,7 @@
-"""Reads checkpoint files without ever running code from them.
+"""Reading of checkpoint files without ever running code from them.
 
-torch's files are pickles; they are read by torch's restricted reader and by nothing else. Files of
-gigabytes are mapped where their format allows it (safetensors, zip), and otherwise read whole.
+The files of torch are pickles, which are read only by torch's restricted unpickler. Files are memory-mapped if their
+format allows it (safetensors, zip), and otherwise read as a whole.
 """
 
 from __future__ import annotations
@@ -29,22 +29,22 @@ _GLOBAL = re.compile(r"GLOBAL (\S+) was not an allowed|whose module (\S+) is blo
 
 
 class _NumpyDtype:
-    """Stands in for `numpy.dtype` in a pickle, so that nothing of NumPy is called."""
+    """Replacement of `numpy.dtype` in a pickle, so that no NumPy code is called."""
 
     def __init__(self, code: str = "", *_: object) -> None:
         self.code = code
 
     def __setstate__(self, _: object) -> None:
-        """The state tells the byte order, which is little-endian wherever checkpoints come from."""
+        """Ignore the state: it has the byte order, which is little-endian in all checkpoints."""
 
 
 def _numpy_scalar(dtype: _NumpyDtype, data: bytes) -> float | int | bool:
-    """Stands in for NumPy's maker of scalars: a plain number."""
+    """Replace NumPy's constructor of scalars in a pickle; return a plain number."""
     (number,) = struct.unpack("<" + _NUMPY_CODES[dtype.code], data)
     return number
 
 
-# Metrics and settings beside the weights may be NumPy scalars (specification 15.1).
+# Metrics and settings that are stored with the weights may be NumPy scalars (specification 15.1).
 _ALLOWED_GLOBALS: list[Callable[..., Any] | tuple[Callable[..., Any], str]] = [
     (_NumpyDtype, "numpy.dtype"),
     (_numpy_scalar, "numpy.core.multiarray.scalar"),
@@ -53,26 +53,26 @@ _ALLOWED_GLOBALS: list[Callable[..., Any] | tuple[Callable[..., Any], str]] = [
 
 
 def read_torch_file(path: Path, *, values: bool = True) -> Any:
-    """The object in a `.pth.tar`, `.pt` or `.bin` file of torch, zip or the older format.
+    """Read the object in a `.pth.tar`, `.pt` or `.bin` file of torch, in the zip or the older format.
 
-    Zip files are mapped, not read. With `values=False` the tensors of older files have shapes and
-    dtypes but no values, which takes no memory. Raises `CheckpointError` for files that are missing,
-    truncated, damaged, something else, or that need more than the restricted reader gives.
+    Zip files are memory-mapped. With `values=False`, the tensors of older files have shapes and dtypes but no values,
+    which takes no memory. Raises `CheckpointError` for files that are missing, truncated, damaged, of another kind, or
+    that contain more than the restricted unpickler allows.
     """
     path = check_file(path)
     with path.open("rb") as file:
         is_zip = file.read(4) == _ZIP_MAGIC
-    # In a zip file the values are mapped, which costs nothing until they are touched.
+    # The values of a zip file are mapped, which costs nothing until they are accessed.
     skipping = nullcontext() if values or is_zip else torch.serialization.skip_data()
     try:
         with torch.serialization.safe_globals(_ALLOWED_GLOBALS), skipping:
             return torch.load(path, map_location="cpu", weights_only=True, mmap=is_zip)
     except pickle.UnpicklingError as error:
         raise CheckpointError(_refusal(path, str(error))) from error
-    except Exception as error:  # a damaged pickle can make the reader fail in any way
+    except Exception as error:  # a damaged pickle can make the unpickler raise anything
         reason = str(error).split("\n")[0][:200] or type(error).__name__
         raise CheckpointError(
-            f"{path}: not a whole checkpoint of torch: it is truncated, damaged or something else ({reason}). "
+            f"{path}: not a complete checkpoint of torch: it is truncated, damaged or of another kind ({reason}). "
             "Get the file again and compare its size."
         ) from error
 
@@ -82,16 +82,16 @@ def _refusal(path: Path, message: str) -> str:
         return (
             f"{path}: refused, because this file asks to run {found[1] or found[2]!r} while it is read. "
             "A checkpoint needs only tensors, numbers, strings, lists and dictionaries. "
-            "If you trust the file, load and save it again with torch, keeping only these."
+            "If you trust the file, load it with torch and save it again with only these."
         )
     return (
-        f"{path}: refused by the restricted reader: the file is damaged, or holds more than tensors and plain values "
-        f"({message.split(chr(10))[-1][:200]}). Get the file again."
+        f"{path}: refused by the restricted unpickler: the file is damaged, or contains more than tensors and plain "
+        f"values ({message.split(chr(10))[-1][:200]}). Get the file again."
     )
 
 
 def check_file(path: Path) -> Path:
-    """The path, or `CheckpointError` if there is no readable, non-empty file."""
+    """Return the path; raise `CheckpointError` if there is no readable, non-empty file."""
     path = Path(path)
     if not path.is_file():
         raise CheckpointError(f"{path}: no such file." if not path.exists() else f"{path}: not a file.")
@@ -105,41 +105,43 @@ def check_file(path: Path) -> Path:
 
 
 def state_tensors(path: Path, state: Any) -> dict[str, Tensor]:
-    """Check that `state` is a dictionary from names to plain tensors of weights.
+    """Check that `state` is a dictionary of names and plain floating-point tensors, and return it.
 
-    Raises `CheckpointError` that names `path` and what was found instead.
+    Raises a `CheckpointError` that names `path` and what was found instead.
     """
     if not isinstance(state, Mapping) or not state:
         found = "an empty one" if isinstance(state, Mapping) else type(state).__name__
-        raise CheckpointError(f"{path}: expected a dictionary of tensors, found {found}. Not a state of a model.")
+        raise CheckpointError(f"{path}: expected a dictionary of tensors, found {found}. Not the weights of a model.")
     for name, tensor in state.items():
         if not isinstance(name, str):
             kind = type(name).__name__
             raise CheckpointError(
-                f"{path}: expected names of tensors, found {name!r} ({kind}). Not a state of a model."
+                f"{path}: expected names of tensors, found {name!r} ({kind}). Not the weights of a model."
             )
         if not isinstance(tensor, Tensor):
-            raise CheckpointError(f"{path}: {name!r} is no tensor but {type(tensor).__name__}. Not a state of a model.")
+            raise CheckpointError(
+                f"{path}: expected a tensor for {name!r}, found {type(tensor).__name__}. Not the weights of a model."
+            )
         if tensor.layout is not torch.strided or tensor.device.type != "cpu" or tensor.dtype not in DTYPE_NAMES:
             raise CheckpointError(
-                f"{path}: {name} is a tensor of {tensor.dtype}, {tensor.layout}; expected plain floating point."
+                f"{path}: {name} is a tensor of {tensor.dtype}, {tensor.layout}; expected dense floating point."
             )
     return dict(state)
 
 
 class SafetensorsFile:
-    """The tensors of a safetensors file: mapped, or read into memory of their own one by one."""
+    """The tensors of a safetensors file, memory-mapped or read into memory one at a time."""
 
     def __init__(self, path: Path, *, mapped: bool = True) -> None:
-        """Raises `CheckpointError` for files that are missing, truncated, damaged or something else."""
+        """Open a file; raise `CheckpointError` if it is missing, truncated, damaged or of another kind."""
         self.path = check_file(path)
         backend = "mmap" if mapped else "pread"
         try:
             self._file = safe_open(self.path, framework="pt", backend=backend)
-            self._infos = {name: self._info(name) for name in self._file.keys()}  # noqa: SIM118  # no mapping
+            self._infos = {name: self._info(name) for name in self._file.keys()}  # noqa: SIM118  # not a mapping
         except SafetensorError as error:
             raise CheckpointError(
-                f"{path}: not a whole safetensors file: it is truncated, damaged or something else ({error}). "
+                f"{path}: not a complete safetensors file: it is truncated, damaged or of another kind ({error}). "
                 "Get or make it again."
             ) from error
 
@@ -149,7 +151,7 @@ class SafetensorsFile:
         return self._infos
 
     def load(self, name: str) -> Tensor:
-        """One tensor; if mapped, its memory is the file."""
+        """Load one tensor; if the file is mapped, its memory is the file."""
         tensor: Tensor = self._file.get_tensor(name)
         return tensor
 

@@ -1,7 +1,7 @@
-"""Writes a safetensors file tensor by tensor.
+"""Writing of safetensors files one tensor at a time.
 
-The library's `save_file` wants all tensors at once; a checkpoint of gigabytes should pass through
-memory piece by piece. The bytes are the same as the library's.
+The library's `save_file` needs all tensors in memory at once, which is too much for large checkpoints. The resulting
+bytes are the same.
 """
 
 from __future__ import annotations
@@ -23,16 +23,16 @@ DTYPE_NAMES = {
     torch.bfloat16: "BF16",
     torch.float16: "F16",
 }
-"""The element types of weights, widest first, as the format spells them."""
+"""The names of the element types of weights in the format, widest first."""
 
 
 def write_safetensors(path: Path, source: TensorSource, metadata: Mapping[str, str] | None = None) -> None:
-    """Write all tensors of `source`, holding one at a time in memory; whole or not at all.
+    """Write all tensors of `source` atomically, with one tensor in memory at a time.
 
-    Raises `JukeboxError` where there is no room or no permission, and what `source.load` raises.
+    Raises `JukeboxError` if there is no disk space or no permission, and what `source.load` raises.
     """
     infos = source.infos
-    # Wide elements first keeps every tensor aligned without holes, which the format forbids.
+    # Widest elements first, so that every tensor is aligned without gaps, which the format forbids.
     names = sorted(infos, key=lambda name: (list(DTYPE_NAMES).index(infos[name].dtype), name))
     with atomic_path(path) as partial, partial.open("wb") as file:
         file.write(_header({name: infos[name] for name in names}, metadata))
@@ -41,7 +41,7 @@ def write_safetensors(path: Path, source: TensorSource, metadata: Mapping[str, s
 
 
 def _header(infos: Mapping[str, TensorInfo], metadata: Mapping[str, str] | None) -> bytes:
-    """Length (8 bytes, little-endian) and JSON, padded to a multiple of 8 bytes."""
+    """Return the header: its length (8 bytes, little-endian), and JSON padded to a multiple of 8 bytes."""
     table: dict[str, object] = {"__metadata__": dict(metadata)} if metadata else {}
     offset = 0
     for name, info in infos.items():
@@ -57,6 +57,6 @@ def _header(infos: Mapping[str, TensorInfo], metadata: Mapping[str, str] | None)
 
 
 def _write_values(file: BinaryIO, tensor: Tensor) -> None:
-    """Append a tensor's bytes without copying them, if they lie one after the other."""
+    """Append a tensor's bytes, without copying them if they are contiguous."""
     flat = tensor.detach().contiguous().reshape(-1)
     file.write(flat.view(torch.uint8).numpy().data)

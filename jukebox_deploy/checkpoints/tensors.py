@@ -1,4 +1,4 @@
-"""Named tensors whose values are fetched one at a time, so that gigabytes can stream."""
+"""Named tensors whose values are loaded one at a time, so that large checkpoints can be streamed."""
 
 from __future__ import annotations
 
@@ -16,31 +16,31 @@ from jukebox_deploy.errors import CheckpointError
 
 @dataclass(frozen=True)
 class TensorInfo:
-    """What is known of a tensor before its values are read."""
+    """Shape and dtype of a tensor, known before its values are read."""
 
     shape: tuple[int, ...]
     dtype: torch.dtype
 
     @property
     def bytes(self) -> int:
-        """Size of the values."""
+        """Size of the values in bytes."""
         return math.prod(self.shape) * self.dtype.itemsize
 
 
 class TensorSource(Protocol):
-    """Tensors in a file, in memory, or made up on the way."""
+    """Tensors in a file, in memory, or generated on demand."""
 
     @property
     def infos(self) -> Mapping[str, TensorInfo]:
         """Shape and dtype of every tensor, by name."""
 
     def load(self, name: str) -> Tensor:
-        """The values of one tensor, on the CPU. Keep no reference longer than needed."""
+        """Load the values of one tensor on the CPU. Keep no reference longer than needed, to save memory."""
 
 
 @dataclass(frozen=True)
 class TensorTable:
-    """Tensors that are in memory, or mapped into it."""
+    """Tensors that are in memory or memory-mapped."""
 
     tensors: Mapping[str, Tensor]
 
@@ -50,7 +50,7 @@ class TensorTable:
         return {name: TensorInfo(tuple(t.shape), t.dtype) for name, t in self.tensors.items()}
 
     def load(self, name: str) -> Tensor:
-        """One of the tensors."""
+        """Return one of the tensors."""
         return self.tensors[name]
 
 
@@ -58,8 +58,8 @@ class TensorTable:
 class RenamedTensors:
     """A publisher's tensors under our names.
 
-    `names` gives, for each of ours, theirs: the first of them that is there is read, and the others
-    that are there must be equal to it. All values must be finite.
+    `names` maps each of our names to the publisher's names. The first of these that exists is read, and the others that
+    exist must be equal to it. All values must be finite.
     """
 
     source: TensorSource
@@ -71,7 +71,7 @@ class RenamedTensors:
         return {name: self.source.infos[self._present(name)[0]] for name in self.names}
 
     def load(self, name: str) -> Tensor:
-        """The values of one tensor, by our name. `CheckpointError` for NaN, infinity, and tied tensors that differ."""
+        """Load one tensor by our name; raise `CheckpointError` for NaN, infinity, and tied tensors that differ."""
         first, *others = self._present(name)
         tensor = self.source.load(first)
         _require_finite(first, tensor)
@@ -88,7 +88,7 @@ class RenamedTensors:
 
 
 def _require_finite(name: str, tensor: Tensor) -> None:
-    if not tensor.numel() or all(math.isfinite(end) for end in torch.aminmax(tensor)):  # of NaN both ends are NaN
+    if not tensor.numel() or all(math.isfinite(end) for end in torch.aminmax(tensor)):  # with NaN, both ends are NaN
         return
     count = int((~torch.isfinite(tensor)).sum())
     raise CheckpointError(

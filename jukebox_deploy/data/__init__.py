@@ -1,1 +1,1 @@
-"""Music to train on."""
+"""Training data: folders of songs, their codes, and batches of both."""

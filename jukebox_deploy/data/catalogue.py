@@ -1,14 +1,15 @@
-"""What is in a folder of songs: sound files with their labels, and what is left out and why.
+"""Catalogue of a folder of songs: the sound files with their labels, and the files that are skipped, with reasons.
 
-Only headers and a few short stretches of each file are read, so that thousands of files take seconds. Files of
-floating point numbers are read as a whole: they alone can hold what is no number, anywhere.
+Only the header and a few short stretches of each file are read, so that thousands of files take seconds. Files with
+floating-point samples are read as a whole, because they can contain NaN or infinity anywhere.
 """
 
 from __future__ import annotations
 
 import hashlib
+import json
 import os
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
 from functools import partial
@@ -26,19 +27,19 @@ if TYPE_CHECKING:
 
 SUFFIXES = (".wav", ".flac", ".ogg", ".mp3")
 _PROBES, _PROBE_SECONDS = 8, 0.25
-_THREADS = 4  # reading waits for the disk
-_SHORTEST_SECONDS = 0.05  # a VQ-VAE's spectral losses hear nothing in less
-_FLOATING = ("FLOAT", "DOUBLE")  # libsndfile's names of such samples
-_UNKNOWN_LENGTH = 2**63 - 1  # libsndfile's, for instance of a FLAC stream
+_THREADS = 4  # reading mostly waits for the disk
+_SHORTEST_SECONDS = 0.05  # less is too short for the VQ-VAE's spectral losses
+_FLOATING = ("FLOAT", "DOUBLE")  # libsndfile's names of floating-point formats
+_UNKNOWN_LENGTH = 2**63 - 1  # libsndfile's value for an unknown number of frames, as of a FLAC stream
 _NOT_FINITE = "samples that are not finite (NaN or infinity)"
 
 
 @dataclass(frozen=True)
 class SongEntry:
-    """A sound file and its labels; empty where nothing is known."""
+    """A sound file and its labels; unknown labels are empty."""
 
     path: Path
-    name: str  # relative to the folder, with `/`
+    name: str  # path relative to the folder, with `/`
     artist: str
     genres: tuple[str, ...]
     lyrics: str
@@ -48,17 +49,17 @@ class SongEntry:
 
     @property
     def seconds(self) -> float:
-        """Length of the song."""
+        """Duration of the song."""
         return self.samples / self.sample_rate
 
     def samples_at(self, sample_rate: int) -> int:
-        """Length at another rate, rounded down."""
+        """Return the number of samples at another rate, rounded down."""
         return self.samples * sample_rate // self.sample_rate
 
 
 @dataclass(frozen=True)
 class SkippedFile:
-    """Something that is not trained on."""
+    """A file, or a row of the table, that is not used for training."""
 
     name: str
     reason: str
@@ -66,7 +67,7 @@ class SkippedFile:
 
 @dataclass(frozen=True)
 class Catalogue:
-    """The songs of a folder in the order of their names."""
+    """The songs of a folder, ordered by name."""
 
     folder: Path
     songs: tuple[SongEntry, ...]
@@ -74,15 +75,15 @@ class Catalogue:
 
     @property
     def seconds(self) -> float:
-        """Length of all songs."""
+        """Total duration of all songs."""
         return sum(song.seconds for song in self.songs)
 
     def split(self, train_fraction: float = 0.9) -> tuple[Catalogue, Catalogue]:
-        """The songs to train on, and those held out.
+        """Split the songs into those to train on and those held out.
 
-        A song's name alone decides, so it stays on its side when others come or go. Only if one
-        side were empty does it get the song whose name is nearest to it; with a fraction of 1
-        nothing is held out. Both sides list what the folder's catalogue has skipped.
+        The side of a song depends on a hash of its name only, so it does not change when other songs are added or
+        removed. The exception is a side that would be empty: it gets the song whose hash is nearest to it. With a
+        fraction of 1, nothing is held out. Both results list all skipped files of the folder.
         """
         if not 0 < train_fraction <= 1:
             raise ConfigError(f"train fraction: expected above 0 and at most 1, found {train_fraction}.")
@@ -97,11 +98,11 @@ class Catalogue:
 
 @dataclass(frozen=True)
 class CatalogueFilters:
-    """What is left out of a catalogue."""
+    """Criteria for files that are left out of a catalogue."""
 
     min_seconds: float = _SHORTEST_SECONDS
     max_seconds: float | None = None
-    silence_decibel: float | None = -60.0  # files that never exceed it, full scale being 0; `None`: none
+    silence_decibel: float | None = -60.0  # a file that never exceeds this level (full scale is 0) is silent; None: off
 
     def __post_init__(self) -> None:
         if not 0 <= self.min_seconds < float("inf"):
@@ -111,20 +112,19 @@ class CatalogueFilters:
 
     @property
     def silence(self) -> float | None:
-        """The largest magnitude of a sample that counts as silence."""
+        """The largest magnitude of a sample that counts as silent."""
         return None if self.silence_decibel is None else 10 ** (self.silence_decibel / 20)
 
 
 def read_catalogue(folder: Path, filters: CatalogueFilters | None = None, metadata: Path | None = None) -> Catalogue:
-    """List the WAV, FLAC, OGG and MP3 files in a folder and below, with the labels of its table.
+    """List the WAV, FLAC, OGG and MP3 files in a folder and its subfolders, with the labels of its table.
 
-    The table is `metadata` or else `metadata.jsonl` or `metadata.csv` in the folder, if it is there;
-    see `read_table`. Files that cannot be used and rows without a file are listed as skipped. Hidden
-    files and links to folders are passed by.
+    The table is `metadata`, or else `metadata.jsonl` or `metadata.csv` in the folder if there is one; see `read_table`.
+    Unusable files and rows without a file are listed as skipped. Hidden files and links to folders are ignored.
 
     Raises:
-        DataError: for a folder that is not there or holds no sound files, and for a table that is
-            broken or names none of them.
+        DataError: for a folder that does not exist or has no sound files, and for a table that is invalid or names
+            none of them.
     """
     folder = Path(folder)
     names = sorted(_sound_files(folder))
@@ -181,7 +181,7 @@ def _examine(
 
 
 def _reason_to_skip(file: soundfile.SoundFile, filters: CatalogueFilters) -> str | None:
-    """Why a file is not used, by what is cheapest to find out first."""
+    """Return why a file is not used, or `None`; the cheapest checks come first."""
     if file.frames == _UNKNOWN_LENGTH:
         return "its header does not say how long it is; convert the file again"
     seconds = file.frames / file.samplerate
@@ -200,7 +200,7 @@ def _reason_to_skip(file: soundfile.SoundFile, filters: CatalogueFilters) -> str
 def _reason_of_samples(file: soundfile.SoundFile, length: int, silence: float | None) -> str | None:
     if file.subtype not in _FLOATING and _is_loud_somewhere(file, length, silence):
         return None
-    file.seek(0)  # it can hold NaN, or is quiet wherever it was tried: be sure of it
+    file.seek(0)  # it may contain NaN, or all stretches that were read are silent: read the whole file
     peak = float(np.max([_peak(block) for block in read_blocks(file, file.frames)]))
     if not np.isfinite(peak):
         return _NOT_FINITE
@@ -209,7 +209,7 @@ def _reason_of_samples(file: soundfile.SoundFile, length: int, silence: float | 
 
 
 def _is_loud_somewhere(file: soundfile.SoundFile, length: int, silence: float | None) -> bool:
-    """Whether one of a few stretches is not silent."""
+    """Return whether any of a few stretches of the file is not silent."""
     starts = np.linspace(0, file.frames - length, _PROBES + 2, dtype=np.int64)[1:-1]
     return silence is None or any(_peak(_read(file, int(start), length)) > silence for start in starts)
 
@@ -224,7 +224,13 @@ def _read(file: soundfile.SoundFile, start: int, length: int) -> np.ndarray:
     return samples
 
 
+def songs_digest(songs: Iterable[SongEntry]) -> str:
+    """Return a hash of what songs are, in their order: it changes with their names, lengths and labels."""
+    rows = [[s.name, s.samples, s.sample_rate, s.artist, list(s.genres), s.lyrics] for s in songs]
+    return hashlib.sha256(json.dumps(rows).encode()).hexdigest()
+
+
 def _name_fraction(name: str) -> float:
-    """A number from 0 to below 1 that a name always gives, evenly distributed."""
+    """Hash a name to a number in [0, 1), evenly distributed."""
     digest = hashlib.sha256(song_key(name).encode("utf-8", "surrogateescape")).digest()
     return int.from_bytes(digest[:6], "big") / 2**48

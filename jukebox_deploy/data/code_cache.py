@@ -1,8 +1,8 @@
-"""Every song as codes of a VQ-VAE, made once and kept on disk.
+"""Cache on disk of songs as codes of a VQ-VAE, so that each song is encoded only once.
 
-One safetensors file per song holds the codes of all levels. Its name follows from the VQ-VAE's
-fingerprint and the sound file's name, size and time: a song that has changed is encoded again, and
-the folder may be removed at any time.
+One safetensors file per song contains the codes of all levels. Its name is a hash of the VQ-VAE's fingerprint and the
+sound file's name, size and modification time, so a song that has changed is encoded again. The folder may be removed at
+any time.
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ FORMAT_VERSION = 1
 _LARGEST_CODE = np.iinfo(np.uint16).max
 
 SongEncoder = Callable[[Audio, int], npt.NDArray[np.int64]]
-"""From audio `[T]` and a level to codes `[T / hop]`."""
+"""Encodes audio `[T]` at a level to codes `[T / hop]`."""
 
 
 @dataclass(frozen=True)
@@ -36,12 +36,12 @@ class CodedSong:
     """A song whose codes are on disk."""
 
     entry: SongEntry
-    path: Path  # of the codes
-    samples: int  # of the whole song, at the VQ-VAE's rate
-    lengths: tuple[int, ...]  # codes by level; all levels end where the last whole top code does
+    path: Path  # of the file of codes
+    samples: int  # of the whole song, at the VQ-VAE's sample rate
+    lengths: tuple[int, ...]  # number of codes by level; all levels end with the last whole top-level code
 
     def codes(self, level: int, first: int = 0, last: int | None = None) -> npt.NDArray[np.int64]:
-        """Read codes `first` to `last - 1` of a level, `[last - first]`, and no others; `DataError` if that fails."""
+        """Read only the codes `first` to `last - 1` of a level, `[last - first]`; raise `DataError` if that fails."""
         from safetensors import SafetensorError, safe_open
 
         try:
@@ -49,7 +49,7 @@ class CodedSong:
                 codes: npt.NDArray[np.uint16] = file.get_slice(_tensor_name(level))[first:last]
         except (OSError, SafetensorError) as error:
             raise DataError(
-                f"{self.path}: the codes of {self.entry.name} cannot be read ({error}); start again to have them made."
+                f"{self.path}: the codes of {self.entry.name} cannot be read ({error}); start again to re-encode them."
             ) from error
         return codes.astype(np.int64)
 
@@ -64,7 +64,7 @@ class CodedSongs:
 
 @dataclass(frozen=True)
 class CodeCache:
-    """A folder of codes of one VQ-VAE; codes of others may lie beside them."""
+    """The codes of one VQ-VAE in a folder, which may also have codes of other VQ-VAEs."""
 
     folder: Path
     fingerprint: str  # of the VQ-VAE's weights
@@ -72,23 +72,25 @@ class CodeCache:
     sample_rate: int
 
     def find(self, song: SongEntry, *, verify: bool = False) -> CodedSong | None:
-        """The song if its codes are there; with `verify` they are compared with their checksum."""
+        """Return the song if its codes exist, and with `verify` only if they match their checksum."""
         path = self._path(song)
         return self._open(song, path, verify) if path else None
 
     def coded_songs(self, catalogue: Catalogue) -> CodedSongs:
-        """What is there already."""
+        """Return the songs that have been encoded already; the others are listed as skipped."""
         found = [(song, self.find(song)) for song in catalogue.songs]
         missing = tuple(SkippedFile(song.name, "not encoded yet") for song, coded in found if coded is None)
         return CodedSongs(tuple(coded for _, coded in found if coded), missing)
 
     def store(self, song: SongEntry, samples: int, codes: Sequence[npt.NDArray[np.int64]]) -> CodedSong:
-        """Write the codes of all levels; they appear whole or not at all. `DataError` for codes that cannot be."""
+        """Write the codes of all levels atomically; raise `DataError` for codes of a wrong shape or range."""
         from safetensors.numpy import save_file
 
         path = self._path(song)
         if path is None:
-            raise DataError(f"{song.path}: the sound file went away while it was encoded.")
+            raise DataError(
+                f"{song.path}: the sound file was removed while it was encoded; put it back or start again."
+            )
         rows = [self._checked(song, samples, level, row) for level, row in enumerate(codes)]
         metadata = {"samples": str(samples), "crc32": str(_checksum(rows)), "song": song.name}
         with atomic_path(path) as partial:
@@ -96,12 +98,12 @@ class CodeCache:
         return CodedSong(song, path, samples, self.lengths(samples))
 
     def lengths(self, samples: int) -> tuple[int, ...]:
-        """Codes of a song by level, in whole top codes."""
+        """Return the number of codes of a song by level, limited to whole top-level codes."""
         top = self.hop_lengths[-1]
         return tuple(samples // top * top // hop for hop in self.hop_lengths)
 
     def _path(self, song: SongEntry) -> Path | None:
-        """Where a song's codes belong; `None` if there is no such sound file any more."""
+        """Return the path of a song's codes; `None` if the sound file does not exist any more."""
         try:
             status = song.path.stat()
         except OSError:
@@ -122,7 +124,7 @@ class CodeCache:
                 whole = [tuple(level.get_shape()) for level in levels] == [(length,) for length in lengths]
                 if whole and verify:
                     whole = _checksum([level[:] for level in levels]) == int(metadata["crc32"])
-        except (OSError, SafetensorError, KeyError, ValueError):  # missing, or damaged: to be made again
+        except (OSError, SafetensorError, KeyError, ValueError):  # missing or damaged, so to be encoded again
             return None
         return CodedSong(song, path, samples, lengths) if whole else None
 
@@ -143,18 +145,18 @@ def encode_catalogue(
     encode: SongEncoder,
     listen: Callable[[int, int], None] = lambda done, total: None,
 ) -> CodedSongs:
-    """Encode the songs that have no codes yet, one after the other; an interrupted run goes on.
+    """Encode the songs that have no codes yet, one after another, so that an interrupted run can be repeated.
 
-    `listen` gets the number of songs that are done, and of all. Songs that cannot be read or are
-    shorter than a top code are listed as skipped. While one song is encoded the next is read.
+    `listen` is called with the number of finished songs and of all songs. Songs that cannot be read or are shorter than
+    a top-level code are listed as skipped. While one song is encoded, the next is read.
 
     Raises:
-        DataError: if `encode` gives another number of codes than the song has.
-        JukeboxError: if there is no room for the codes.
+        DataError: if `encode` returns a wrong number of codes.
+        JukeboxError: if there is no disk space for the codes.
     """
     songs: dict[SongEntry, CodedSong] = {}
     skipped: list[SkippedFile] = []
-    remove_leftovers(cache.folder)  # other runs may be writing there too
+    remove_leftovers(cache.folder)  # only old ones: other runs may be writing there, too
     for song in catalogue.songs:
         if coded := cache.find(song, verify=True):
             songs[song] = coded
@@ -181,7 +183,7 @@ def _read(song: SongEntry, cache: CodeCache) -> Audio | SkippedFile:
     except AudioError as error:
         return SkippedFile(song.name, str(error))
     if len(audio) < cache.hop_lengths[-1]:
-        return SkippedFile(song.name, f"too short, {song.seconds:.3f} s are less than one code of the top level")
+        return SkippedFile(song.name, f"too short, {song.seconds:.3f} s is less than one top-level code")
     return audio
 
 

@@ -1,4 +1,4 @@
-"""Songs covered by windows of one length, each of which may be shifted."""
+"""Coverage of songs by windows of one length, which may be shifted."""
 
 from __future__ import annotations
 
@@ -10,17 +10,20 @@ import numpy as np
 
 @dataclass(frozen=True)
 class Place:
-    """Where a window lies."""
+    """Position of a window: index of its song, and its start in the song."""
 
     song: int
     start: int
 
 
 class Coverage:
-    """As few windows as cover every song, evenly spread over it."""
+    """The smallest number of windows that cover every song, spread evenly over it."""
 
     def __init__(self, lengths: Sequence[int], window: int, unit: int = 1) -> None:
-        """`lengths` of songs are `window` or more; `window` and all starts are multiples of `unit`."""
+        """Divide songs into windows.
+
+        The `lengths` of the songs must be at least `window`, which must be a multiple of `unit`, as all starts will be.
+        """
         self._window = window // unit
         self._lasts = np.array(lengths, np.int64) // unit - self._window  # last start of each song
         self._counts = -(-(self._lasts + self._window) // self._window)
@@ -29,13 +32,13 @@ class Coverage:
 
     @property
     def count(self) -> int:
-        """Windows of all songs."""
+        """Number of windows of all songs."""
         return int(self._ends[-1]) if len(self._ends) else 0
 
     def place(self, index: int, uniform: float | None = None) -> Place:
-        """The window `index`, or with a `uniform` number (0 to below 1) one shifted by up to half a window.
+        """Return the place of window `index`, shifted by up to half a window if a number `uniform` in [0, 1) is given.
 
-        All starts that lie within half a window of the window's own, and in the song, are equally likely.
+        All starts within half a window of the unshifted one, and within the song, are equally likely.
         """
         song = int(np.searchsorted(self._ends, index, side="right"))
         last, count = int(self._lasts[song]), int(self._counts[song])

@@ -1,6 +1,6 @@
-"""Batches of crops of songs, for the VQ-VAE (specification section 18).
+"""Batches of crops of songs, for training the VQ-VAE (specification section 18).
 
-A batch is a pure function of seed, step and process: nothing has to be saved to go on with a run.
+A batch is a pure function of seed, step and process, so no state has to be saved to resume a run.
 """
 
 from __future__ import annotations
@@ -18,23 +18,22 @@ from jukebox_deploy.data.order import ExampleOrder
 from jukebox_deploy.errors import AudioError, ConfigError, DataError
 
 _TRIES = 32
-"""Crops that are tried in place of one that is silent or cannot be read."""
+"""Maximum number of other crops to try in place of one that is silent or cannot be read."""
 
 _SILENCE = 2.0**-15
-"""Peak of a silent crop: the last bit of 16."""
+"""Largest peak of a silent crop: one quantisation step of 16-bit audio."""
 
 
 @dataclass(frozen=True)
 class CropSettings:
-    """What a batch of crops is."""
+    """Settings of the batches of crops."""
 
     sample_rate: int
-    length: int  # samples
-    batch: int  # crops, per process
+    length: int  # samples per crop
+    batch: int  # crops per step and process
     seed: int
-    shift: bool = True  # crops begin anywhere within half a length of their place
+    shift: bool = True  # shift each crop at random by up to half its length
     unit: int = 1  # samples; crops begin at multiples of it
-    blend: bool = False  # channels are mixed in random parts instead of equal ones
 
     def __post_init__(self) -> None:
         for name in ("sample_rate", "length", "unit"):
@@ -48,7 +47,7 @@ class AudioCrops:
     """All crops of a catalogue in random order; every epoch covers every song that is long enough."""
 
     def __init__(self, catalogue: Catalogue, settings: CropSettings, rank: int = 0, workers: int = 1) -> None:
-        """`DataError` if no song is as long as a crop, `ConfigError` for settings that cannot be."""
+        """Select the songs; raise `DataError` if none is as long as a crop, `ConfigError` for invalid settings."""
         self._settings = settings
         lengths = {song: song.samples_at(settings.sample_rate) for song in catalogue.songs}
         self._songs = [song for song, length in lengths.items() if length >= settings.length]
@@ -68,19 +67,19 @@ class AudioCrops:
 
     @property
     def batches_per_epoch(self) -> int:
-        """Steps in which every crop is met, by all processes together."""
+        """Number of steps in which all processes together see every crop."""
         return self._order.batches_per_epoch
 
     @property
     def skipped(self) -> tuple[SkippedFile, ...]:
-        """Songs shorter than a crop, and those that could not be read so far."""
+        """Songs that are shorter than a crop, and those that could not be read so far."""
         return tuple(self._skipped.values())
 
     def batch(self, step: int) -> npt.NDArray[np.float32]:
-        """The crops of a step, float32 `[B, 1, T]`; may be called from several threads.
+        """Return the crops of a step, float32 `[B, 1, T]`; may be called from several threads.
 
-        A crop that is silent or cannot be read is replaced by a random other one. `DataError` if none of
-        many can be read.
+        A crop that is silent or cannot be read is replaced by another random one. Raises `DataError` if none of many
+        can be read.
         """
         numbers = self._order.numbers(step)
         crops = [
@@ -110,18 +109,11 @@ class AudioCrops:
         settings = self._settings
         place = self._coverage.place(index, dice.uniform() if settings.shift else None)
         song = self._songs[place.song]
-        weights = _random_parts(song.channels, dice) if settings.blend else None
         try:
-            return read_stretch(song.path, settings.sample_rate, place.start, settings.length, weights)
+            return read_stretch(song.path, settings.sample_rate, place.start, settings.length)
         except AudioError as error:
             self._skipped.setdefault(song.name, SkippedFile(song.name, str(error)))
             raise
-
-
-def _random_parts(channels: int, dice: Dice) -> Audio:
-    """Parts that add up to one `[channels]`; for two, any ratio is as likely as another."""
-    cuts = sorted(dice.uniform() for _ in range(channels - 1))
-    return np.diff([0.0, *cuts, 1.0]).astype(np.float32)
 
 
 def _too_short(song: SongEntry, settings: CropSettings) -> str:

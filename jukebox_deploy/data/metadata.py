@@ -1,4 +1,4 @@
-"""The table beside a folder of songs: artist, genres and lyrics by file, as JSON lines or CSV."""
+"""Metadata table of a folder of songs: artist, genres and lyrics by file, as JSON lines or CSV."""
 
 from __future__ import annotations
 
@@ -16,14 +16,14 @@ from jukebox_deploy.errors import DataError
 TABLE_NAMES = ("metadata.jsonl", "metadata.csv")
 _FILE, _ARTIST, _GENRES, _GENRE, _LYRICS = "file", "artist", "genres", "genre", "lyrics"
 _SEPARATOR = ";"
-"""Between genres in one cell."""
+"""Separator of genres in one cell."""
 _LONGEST_CELL = 1 << 24
-"""Characters; CSV readers stop at 2^17 by themselves, which long lyrics may exceed."""
+"""Maximum number of characters; the default of Python's CSV reader, 2^17, is too small for long lyrics."""
 
 
 @dataclass(frozen=True)
 class SongMetadata:
-    """What a table says of a song."""
+    """Metadata of a song from a table."""
 
     artist: str = ""
     genres: tuple[str, ...] = ()
@@ -32,19 +32,19 @@ class SongMetadata:
 
 @dataclass(frozen=True)
 class MetadataTable:
-    """All rows of a table by the song's name, as `song_key` spells it."""
+    """All rows of a table by the song's name, normalised by `song_key`."""
 
     path: Path
     songs: Mapping[str, SongMetadata]
 
 
 def song_key(name: str) -> str:
-    """One spelling of a file's name in its folder: no `./`, and accents as systems other than macOS store them."""
+    """Normalise the name of a file in its folder: without `./`, and in Unicode form NFC, which macOS may not store."""
     return unicodedata.normalize("NFC", posixpath.normpath(name))
 
 
 def find_table(folder: Path) -> Path | None:
-    """The table in a folder of songs, if there is one; `DataError` if there are two."""
+    """Return the table in a folder of songs, if there is one; raise `DataError` if there are two."""
     found = [folder / name for name in TABLE_NAMES if (folder / name).is_file()]
     if len(found) > 1:
         raise DataError(f"{folder}: holds both {' and '.join(TABLE_NAMES)}; remove one, or name the one to use.")
@@ -52,10 +52,10 @@ def find_table(folder: Path) -> Path | None:
 
 
 def read_table(path: Path) -> MetadataTable:
-    """Read a table with the column `file`, and if it has them `artist`, `genres` (or `genre`) and `lyrics`.
+    """Read a table with the column `file` and the optional columns `artist`, `genres` (or `genre`) and `lyrics`.
 
-    Genres are a list, or text with `;` between them. Other columns are left alone. Names of files
-    are relative to the folder of songs. `DataError` names the line of a broken row.
+    Genres are a list, or text separated by `;`. Other columns are ignored. File names are relative to the folder of
+    songs. Raises a `DataError` that names the line of an invalid row.
     """
     rows = _READERS.get(path.suffix.lower())
     if rows is None:
@@ -66,7 +66,7 @@ def read_table(path: Path) -> MetadataTable:
         for line, row in rows(path):
             key, song = _parse_row(row, f"{path}, line {line}")
             if key in songs:
-                raise DataError(f"{path}, line {line}: {key} is on line {lines[key]} already; remove one of them.")
+                raise DataError(f"{path}, line {line}: {key} is already on line {lines[key]}; remove one of the rows.")
             songs[key], lines[key] = song, line
     except OSError as error:
         raise DataError(f"{path}: the table cannot be read ({error.strerror or error}).") from error

@@ -1,8 +1,8 @@
-"""Which examples make up a batch: a function of seed, step and process, with no state to save.
+"""Selection of the examples of a batch as a function of seed, step and process, with no state to save.
 
-The examples of a run are numbered through all its epochs. Step `s` has the next `workers * batch`
-numbers, process `r` the r-th `batch` of them: so all processes together see what one process with
-their batches in one would see, and a run goes on anywhere by asking for another step.
+The examples of a run are numbered consecutively through all epochs. Step `s` takes the next `workers * batch` numbers,
+and process `r` takes the r-th `batch` of them. So all processes together see the same examples as a single process with
+the joint batch would, and a run can resume at any step.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ _ROUNDS = 64
 
 @dataclass(frozen=True)
 class ExampleOrder:
-    """The order in which one process of several meets `count` examples, epoch after epoch."""
+    """Order in which one of several processes sees `count` examples, epoch after epoch."""
 
     count: int
     batch: int  # examples per step and process
@@ -32,24 +32,24 @@ class ExampleOrder:
         if self.batch < 1:
             raise ConfigError(f"batch: expected 1 or more, found {self.batch}.")
         if not 0 <= self.seed < 2**64:
-            raise ConfigError(f"seed: expected a whole number from 0 to 2^64 - 1, found {self.seed}.")
+            raise ConfigError(f"seed: expected an integer from 0 to 2^64 - 1, found {self.seed}.")
         if not 0 <= self.rank < self.workers:
             raise ConfigError(f"rank: expected 0 to {self.workers - 1} of {self.workers} processes, found {self.rank}.")
 
     @property
     def batches_per_epoch(self) -> int:
-        """Steps after which every example was met; the last of them may begin the next epoch."""
+        """Number of steps after which every example has been seen; the last step may reach into the next epoch."""
         return -(-self.count // (self.batch * self.workers))
 
     def numbers(self, step: int) -> range:
-        """The numbers of a step's examples, counted from the beginning of the run."""
+        """Return the numbers of a step's examples, counted from the beginning of the run."""
         if step < 0:
             raise ConfigError(f"step: expected 0 or more, found {step}.")
         first = (step * self.workers + self.rank) * self.batch
         return range(first, first + self.batch)
 
     def examples(self, numbers: range) -> npt.NDArray[np.int64]:
-        """The examples that stand at these numbers, `[len(numbers)]`; each epoch is in an order of its own."""
+        """Return the examples at these numbers, `[len(numbers)]`; each epoch has its own random order."""
         epochs, positions = np.divmod(np.array(numbers, np.int64), self.count)
         examples = np.empty_like(positions)
         for epoch in np.unique(epochs):
@@ -59,11 +59,11 @@ class ExampleOrder:
 
 
 def shuffled(positions: npt.NDArray[np.int64], count: int, dice: Dice) -> npt.NDArray[np.int64]:
-    """What stands at `positions` of a random permutation of `0 … count - 1`, without making all of it.
+    """Return the items at `positions` of a random permutation of `0 … count - 1` without computing all of it.
 
-    The swap-or-not shuffle (Hoang, Morris, Rogaway, "An enciphering scheme based on a card shuffle",
-    2012): in each round every item changes places with its mirror image about a random pivot, or
-    does not, as a hash of the pair decides.
+    This is the swap-or-not shuffle (Hoang, Morris, Rogaway, "An enciphering scheme based on a card shuffle", 2012): in
+    each round, every item is swapped with its mirror image about a random pivot or not, depending on a hash of the
+    pair.
     """
     items = positions
     for pivot, key in dice.words(2 * _ROUNDS).reshape(_ROUNDS, 2):
@@ -74,7 +74,7 @@ def shuffled(positions: npt.NDArray[np.int64], count: int, dice: Dice) -> npt.ND
 
 
 def _hash(words: npt.NDArray[np.uint64]) -> npt.NDArray[np.uint64]:
-    """The finaliser of SplitMix64: every bit of the input changes every bit of the output."""
+    """Apply the finaliser of SplitMix64: every bit of the input affects every bit of the output."""
     words = (words ^ (words >> np.uint64(30))) * np.uint64(0xBF58476D1CE4E5B9)
     words = (words ^ (words >> np.uint64(27))) * np.uint64(0x94D049BB133111EB)
     return words ^ (words >> np.uint64(31))

@@ -1,6 +1,6 @@
-"""Batches of windows of codes with their labels, for the priors (specification sections 11, 12.2 and 18).
+"""Batches of windows of codes with their labels, for training priors (specification sections 11, 12.2 and 18).
 
-A batch is a pure function of seed, step and process: nothing has to be saved to go on with a run.
+A batch is a pure function of seed, step and process, so no state has to be saved to resume a run.
 """
 
 from __future__ import annotations
@@ -24,19 +24,19 @@ from jukebox_deploy.labels.timing import duration_limits
 from jukebox_deploy.labels.vocabulary import Vocabulary, normalise
 
 WindowBatch = dict[str, npt.NDArray[np.int64]]
-"""Arrays by name; the first axis is `B`. Codes and the arrays of `WindowLabels`."""
+"""Codes and the arrays of `WindowLabels`, by name; the first axis is `B`."""
 
 
 @dataclass(frozen=True)
 class WindowSettings:
-    """What a batch of windows is."""
+    """Settings of the batches of windows."""
 
-    batch: int  # windows, per process
+    batch: int  # windows per step and process
     seed: int
 
 
 class CodeWindows:
-    """All windows of songs in random order; every epoch covers every song that the prior can learn from."""
+    """All windows of songs in random order; every epoch covers every song that the prior can be trained on."""
 
     def __init__(
         self,
@@ -51,8 +51,8 @@ class CodeWindows:
         """Look up the labels of all songs.
 
         Raises:
-            DataError: if there is no song that the prior can learn from.
-            ConfigError: for settings that cannot be.
+            DataError: if there is no song that the prior can be trained on.
+            ConfigError: for invalid settings.
         """
         self._prior, self._vqvae, self._settings = prior, vqvae, settings
         self._songs: list[tuple[CodedSong, SongLabels]] = []
@@ -78,14 +78,15 @@ class CodeWindows:
 
     @property
     def batches_per_epoch(self) -> int:
-        """Steps in which every part of every song is met, by all processes together."""
+        """Number of steps in which all processes together see every part of every song."""
         return self._order.batches_per_epoch
 
     def batch(self, step: int) -> WindowBatch:
-        """The windows of a step; may be called from several threads. `DataError` if codes cannot be read.
+        """Return the windows of a step; may be called from several threads.
 
-        `codes` `[B, n]` are raw codes of the prior's level, `upper_codes` `[B, n / f]` (an upsampler's
-        only) those of the level above that lie over them; the others are those of `WindowLabels`.
+        `codes` `[B, n]` are raw codes of the prior's level. `upper_codes` `[B, n / f]`, for upsamplers only, are the
+        codes of the level above for the same part of the song. The other arrays are those of `WindowLabels`. Raises
+        `DataError` if codes cannot be read.
         """
         numbers = self._order.numbers(step)
         indices = self._order.examples(numbers)
@@ -95,18 +96,24 @@ class CodeWindows:
         )
 
     def evaluation_windows(self) -> Sequence[WindowBatch]:
-        """Consecutive windows of every song in batches, the last of which may be smaller; read when they are asked for.
+        """Return batches of consecutive windows of every song, which are read on access.
 
-        They are the same for all processes.
+        The last batch may be smaller. All processes get the same batches.
         """
+        places, size = self._evaluation_places(), self._settings.batch
+        return _LazyBatches(self._stacked, [places[first : first + size] for first in range(0, len(places), size)])
+
+    def songs_of_evaluation_windows(self) -> list[CodedSong]:
+        """Return the song of each of the windows of `evaluation_windows`, in their order."""
+        return [self._songs[place.song][0] for place in self._evaluation_places()]
+
+    def _evaluation_places(self) -> list[Place]:
         window = self._prior.window
-        places = [
+        return [
             Place(number, start)
             for number, (song, _) in enumerate(self._songs)
             for start in range(0, song.lengths[self._prior.level] - window + 1, window)
         ]
-        size = self._settings.batch
-        return _LazyBatches(self._stacked, [places[first : first + size] for first in range(0, len(places), size)])
 
     def _stacked(self, places: Sequence[Place]) -> WindowBatch:
         rows = [self._window(place) for place in places]
@@ -124,7 +131,7 @@ class CodeWindows:
 
 
 class _LazyBatches(Sequence[WindowBatch]):
-    """Batches of windows that are read when they are asked for."""
+    """Batches of windows that are read on access."""
 
     def __init__(self, read: Callable[[Sequence[Place]], WindowBatch], places: Sequence[Sequence[Place]]) -> None:
         self._read, self._places = read, places
@@ -145,7 +152,7 @@ class _LazyBatches(Sequence[WindowBatch]):
 
 
 def song_labels(song: CodedSong, prior: PriorConfig, vqvae: VQVAEConfig, vocabulary: Vocabulary) -> LabelledSong:
-    """The labels of a song; `LabelError` if the prior cannot learn from it."""
+    """Return the labels of a song; raise `LabelError` if the prior cannot be trained on it."""
     seconds = song.samples / vqvae.sample_rate
     if song.lengths[prior.level] < prior.window:
         needed = prior.window * vqvae.hop_length(prior.level) / vqvae.sample_rate
@@ -153,19 +160,19 @@ def song_labels(song: CodedSong, prior: PriorConfig, vqvae: VQVAEConfig, vocabul
     limits = duration_limits(prior, vqvae.sample_rate)
     if limits and not limits.shortest <= song.samples <= limits.longest:
         low, high = limits.seconds
-        raise LabelError(f"{seconds:.2f} s long, the model knows songs of {low:.2f} s to {high:.2f} s")
+        raise LabelError(f"{seconds:.2f} s long, but the model supports songs of {low:.2f} s to {high:.2f} s")
     entry = song.entry
     genres = _fitting(prior.labels, entry.genres) if prior.labels else entry.genres
     text = SongText(entry.artist, " ".join(genres), entry.lyrics)
     labelled = label_song(prior, vocabulary, text, total_length=song.samples)
     if left_out := entry.genres[len(genres) :]:
-        warning = f"The model takes no more genres of a song; left out: {', '.join(left_out)}."
+        warning = f"The song has more genres than the model takes; left out: {', '.join(left_out)}."
         return replace(labelled, warnings=(*labelled.warnings, warning))
     return labelled
 
 
 def _fitting(labels: LabelConfig, genres: tuple[str, ...]) -> tuple[str, ...]:
-    """As many of a song's genres, the first ones, as the model has slots for: one name, or a bag of words."""
+    """Return as many of a song's first genres as fit the model's genre slots: one name, or a bag of words."""
     if labels.rules is LabelRules.NAMES:
         return genres[:1]
     count = len(genres)

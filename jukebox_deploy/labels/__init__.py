@@ -1,4 +1,4 @@
-"""What a song is conditioned on: artist, genres, place in the song, lyrics (specification section 11).
+"""Labels that condition a song: artist, genres, timing and lyrics (specification section 11).
 
-Pure Python and NumPy. Names and text go in, the integer arrays that the graphs take come out.
+Pure Python and NumPy: names and text are converted to the integer arrays that the graphs take.
 """

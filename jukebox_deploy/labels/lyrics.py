@@ -1,4 +1,4 @@
-"""Lyrics as characters, and the piece of them that a window sees (specification section 11)."""
+"""Lyrics as characters, and selection of the part that a window sees (specification section 11)."""
 
 from __future__ import annotations
 
@@ -7,6 +7,7 @@ import unicodedata
 from collections import Counter
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from itertools import accumulate
 from typing import Any, Self
 
 import numpy as np
@@ -16,9 +17,9 @@ from jukebox_deploy.config import LabelRules, LyricsConfig
 from jukebox_deploy.errors import LabelError
 
 PADDING = 0
-"""The token in front of short lyrics; it prints as nothing."""
+"""The token that pads short lyrics at the front; it decodes to no character."""
 
-_LISTED = 20  # characters that a warning names
+_LISTED = 20  # maximum number of characters that a warning lists
 
 _FIRST_CHARACTERS = string.ascii_uppercase + string.ascii_lowercase + string.digits + ".,:;!?-"
 _LAST_CHARACTERS = "'\"()[] \t\n"
@@ -30,49 +31,50 @@ _CHARACTERS = {
 
 @dataclass(frozen=True)
 class CleanedLyrics:
-    """Lyrics in the model's characters, and what became of the others."""
+    """Lyrics in the model's characters, and the characters that were replaced or dropped."""
 
     text: str
-    replaced: Mapping[str, str]  # character -> what stands for it
-    dropped: Mapping[str, int]  # character -> how often it was left out
+    replaced: Mapping[str, str]  # character -> its replacement
+    dropped: Mapping[str, int]  # character -> number of times it was dropped
+    places: tuple[int, ...]  # start in `text` of the replacement of each original character, then the end of `text`
 
     def warnings(self) -> tuple[str, ...]:
-        """Sentences for the user; none if nothing was lost."""
+        """Return warnings about dropped characters; none if there are none."""
         if not self.dropped:
             return ()
         listed = _listed(f"{character!r} ({count}x)" for character, count in self.dropped.items())
         return (f"The lyrics have characters that the model does not know; they are left out: {listed}.",)
 
     def spellings(self) -> tuple[str, ...]:
-        """The same for characters that will be sung as something that does not look like them."""
+        """Return warnings about characters whose replacements look different from them."""
         spelled = {c: text for c, text in self.replaced.items() if not _is_alike(c)}
         if not spelled:
             return ()
         listed = _listed(f"{character!r} as {text!r}" for character, text in spelled.items())
-        return (f"The lyrics have characters that the model does not know; it reads them so: {listed}.",)
+        return (f"The lyrics have characters that the model does not know; they are transliterated: {listed}.",)
 
 
 @dataclass(frozen=True)
 class LyricAlphabet:
-    """The characters of one rule set. Token 0 is padding, token `i + 1` is `characters[i]`."""
+    """The lyric characters of one rule set. Token 0 is padding, token `i + 1` is `characters[i]`."""
 
     rules: LabelRules
 
     @classmethod
     def of(cls, config: LyricsConfig) -> Self:
-        """The alphabet of a model, known by its size; `LabelError` if it has another one."""
+        """Return the alphabet of a model, identified by its size; raise `LabelError` if no alphabet has that size."""
         for rules in LabelRules:
             if cls(rules).size == config.vocabulary:
                 return cls(rules)
         sizes = [cls(rules).size for rules in LabelRules]
         raise LabelError(
-            f"The model has {config.vocabulary} lyric characters; alphabets are known for {sizes}. "
-            "It takes lyrics as tokens only."
+            f"The model has {config.vocabulary} lyric characters, but the known alphabets have {sizes}. "
+            "It takes lyrics only as tokens."
         )
 
     @property
     def characters(self) -> str:
-        """The characters of tokens 1, 2, ..."""
+        """The characters of the tokens 1, 2, ..."""
         return _CHARACTERS[self.rules]
 
     @property
@@ -81,16 +83,18 @@ class LyricAlphabet:
         return len(self.characters) + 1
 
     def clean(self, text: str) -> CleanedLyrics:
-        """Transliterate to ASCII, turn backslashes into newlines, leave out what is still unknown."""
+        """Transliterate a text to ASCII, turn backslashes into newlines, and drop characters that are still unknown."""
         counts = Counter(text)
         cleaned = {character: self._clean_character(character) for character in counts}
-        # Carriage returns are half of a line's end on some systems: nothing is lost with them.
+        # A carriage return is not reported as dropped: it is only part of a line end on some systems.
         dropped = {c: counts[c] for c, kept in cleaned.items() if not kept and c != "\r"}
         replaced = {c: kept for c, kept in cleaned.items() if kept and kept != c}
-        return CleanedLyrics("".join(cleaned[character] for character in text), replaced, dropped)
+        pieces = [cleaned[character] for character in text]
+        places = tuple(accumulate(map(len, pieces), initial=0))
+        return CleanedLyrics("".join(pieces), replaced, dropped, places)
 
     def encode(self, text: str) -> tuple[int, ...]:
-        """Tokens of a cleaned text; `LabelError` names a character that is not in the alphabet."""
+        """Return the tokens of a cleaned text; raise `LabelError` for a character that is not in the alphabet."""
         tokens = {character: token for token, character in enumerate(self.characters, start=1)}
         try:
             return tuple(tokens[character] for character in text)
@@ -98,7 +102,7 @@ class LyricAlphabet:
             raise LabelError(f"Lyrics: the model does not know the character {error}. Clean the text first.") from None
 
     def decode(self, tokens: Iterable[int]) -> str:
-        """The text of tokens; padding prints as nothing. `LabelError` for tokens beyond the alphabet."""
+        """Return the text of tokens without padding; raise `LabelError` for a token outside the alphabet."""
         printed = ("", *self.characters)
         numbers = [int(token) for token in tokens]
         if outside := [number for number in numbers if not 0 <= number < len(printed)]:
@@ -108,14 +112,14 @@ class LyricAlphabet:
     def _clean_character(self, character: str) -> str:
         if character.isascii():
             ascii_text = character
-        else:  # a lone surrogate is no character; unidecode would warn of it
+        else:  # a lone surrogate is not a character, and unidecode would issue a warning
             ascii_text = "" if "\ud800" <= character <= "\udfff" else _import_unidecode()(character)
         return "".join(c for c in ascii_text.replace("\\", "\n") if c in self.characters)
 
 
 @dataclass(frozen=True, eq=False)
 class LyricWindow:
-    """The lyrics that a window sees: tokens `[m]`, and where in the full lyrics each one is `[m]`.
+    """The lyrics that a window sees: tokens `[m]`, and their indices in the full lyrics `[m]`.
 
     Padding has index -1.
     """
@@ -127,11 +131,11 @@ class LyricWindow:
 def lyric_window(
     lyrics: Sequence[int] | npt.NDArray[Any], count: int, *, total_length: int, offset: int, sample_length: int
 ) -> LyricWindow:
-    """The `count` (even) tokens around the middle of a window of audio, all lengths in samples.
+    """Return the `count` (even) tokens around the middle of a window of audio; all lengths are in samples.
 
-    Short lyrics are padded in front. The middle is computed in float32, left to right, as the
-    original sampler does: in float64 it can be off by one character (specification section 11).
-    `LabelError` for an offset outside the song.
+    Short lyrics are padded at the front. The middle is computed in float32 from left to right, as in the original
+    sampler: in float64, it can differ by one character (specification section 11). Raises `LabelError` for an offset
+    outside the song.
     """
     if not 0 <= offset < total_length:
         raise LabelError(f"Lyrics: the window starts at sample {offset}, outside the song of {total_length} samples.")
@@ -150,19 +154,19 @@ def lyric_window(
 
 
 def _listed(items: Iterable[str]) -> str:
-    """The first of them, and how many more there are."""
+    """Join the first items, and say how many more there are."""
     every = list(items)
     more = f" and {len(every) - _LISTED} more" if len(every) > _LISTED else ""
     return ", ".join(every[:_LISTED]) + more
 
 
 def _is_alike(character: str) -> bool:
-    """Whether what stands for a character reads the same: a letter without its accent, a plain quotation mark."""
+    """Return whether the replacement of a character reads the same: punctuation, spaces and accented letters."""
     return unicodedata.category(character)[0] in "PZ" or unicodedata.name(character, "").startswith("LATIN ")
 
 
 def _import_unidecode() -> Callable[[str], str]:
-    """The transliteration that the models were trained with; an extra, because of its licence (GPL)."""
+    """Import the transliteration that the models were trained with; it is optional because of its licence (GPL)."""
     try:
         from unidecode import unidecode
     except ImportError:

@@ -1,4 +1,4 @@
-"""From a song's labels to the arrays that condition one window (specification section 11, "Label rows")."""
+"""Conversion of a song's labels to the arrays that condition one window (specification section 11, "Label rows")."""
 
 from __future__ import annotations
 
@@ -14,12 +14,12 @@ from jukebox_deploy.labels.timing import Stretch, TimingBins, timing_bins
 from jukebox_deploy.labels.vocabulary import Vocabulary
 
 NO_GENRE = -1
-"""Fills the genre slots that a song does not use."""
+"""Filler of the genre slots that a song does not use."""
 
 
 @dataclass(frozen=True)
 class SongText:
-    """What the user says of a song."""
+    """Labels of a song as text, as given by the user."""
 
     artist: str = ""
     genre: str = ""
@@ -28,10 +28,10 @@ class SongText:
 
 @dataclass(frozen=True)
 class SongLabels:
-    """A song as one prior sees it. Lengths are in samples."""
+    """Labels of a song for one prior. Lengths are in samples."""
 
-    total_length: int  # of the song that the model imagines; sampling may stop earlier
-    offset: int = 0  # where in that song code 0 lies
+    total_length: int  # of the whole song, as the model is told it; sampling may stop earlier
+    offset: int = 0  # of code 0 within that song
     artist: int = 0
     genres: tuple[int, ...] = ()
     lyric_tokens: tuple[int, ...] = ()  # of the whole song
@@ -47,7 +47,7 @@ class LabelledSong:
 
 @dataclass(frozen=True, eq=False)
 class WindowLabels:
-    """What conditions one window. Fields that the prior does not take are `None`."""
+    """Labels of one window. Fields that the prior does not take are `None`."""
 
     artist: int | None
     genres: npt.NDArray[np.int64] | None  # [genre_slots], unused ones -1
@@ -55,9 +55,9 @@ class WindowLabels:
     lyrics: LyricWindow | None
 
     def arrays(self) -> dict[str, npt.NDArray[np.int64]]:
-        """The inputs of the graphs `condition` and `lyrics` by name, without their axis `B`.
+        """Return the inputs of the graphs `condition` and `lyrics` by name, without their axis `B`.
 
-        `lyric_tokens` is there as well when the lyrics share the music's sequence.
+        `lyric_tokens` is also included if the lyrics share the sequence of the music.
         """
         values = {
             "artist": self.artist,
@@ -73,7 +73,7 @@ class WindowLabels:
 def label_song(
     prior: PriorConfig, vocabulary: Vocabulary, text: SongText, *, total_length: int, offset: int = 0
 ) -> LabelledSong:
-    """Look up a song's names and encode its lyrics for one prior; `LabelError` if that cannot be."""
+    """Look up a song's names and encode its lyrics for one prior; raise `LabelError` if the prior cannot take them."""
     warnings: list[str] = []
     artist, genres, tokens = 0, (), ()  # type: int, tuple[int, ...], tuple[int, ...]
     if prior.labels:
@@ -90,10 +90,10 @@ def label_song(
 
 
 def window_labels(prior: PriorConfig, sample_rate: int, hop_length: int, song: SongLabels, start: int) -> WindowLabels:
-    """The labels of the window that starts at code `start` of the prior's level.
+    """Compute the labels of the window that starts at code `start` of the prior's level.
 
-    `hop_length` is in samples per code. `LabelError` for ids that the model lacks, and for windows
-    outside the song or the model's duration range.
+    `hop_length` is in samples per code. Raises `LabelError` for ids that the model lacks, and for windows outside the
+    song or the model's duration range.
     """
     stretch = Stretch(song.total_length, song.offset + start * hop_length, prior.window * hop_length)
     timing = timing_bins(prior.timing, sample_rate, stretch, prior.window) if prior.timing else None

@@ -1,7 +1,7 @@
-"""Where in its song a window lies, as bins of three embedding tables (specification 9.2).
+"""Position of a window within its song, as bins of three embedding tables (specification 9.2).
 
-Everything is float32 in the original's order of operations: another order moves values across the
-edges of bins. Lengths are in audio samples.
+Everything is computed in float32 and in the original's order of operations, because another order moves values across
+the edges of bins. Lengths are in audio samples.
 """
 
 from __future__ import annotations
@@ -40,7 +40,7 @@ class Stretch:
 
 @dataclass(frozen=True, eq=False)
 class TimingBins:
-    """Row numbers of the three timing tables: `total` of the song, the others `[positions]`."""
+    """Row indices in the three timing tables: `total` is one for the window, the others are `[positions]`."""
 
     total: int
     absolute: npt.NDArray[np.int64]
@@ -48,15 +48,15 @@ class TimingBins:
 
 
 def duration_limits(prior: PriorConfig, sample_rate: int) -> DurationLimits | None:
-    """The song lengths that a prior accepts; `None` if it does not look at them."""
+    """Return the song lengths that a prior accepts; `None` if it has no timing labels."""
     return _limits(prior.timing, sample_rate) if prior.timing else None
 
 
 def timing_bins(timing: TimingConfig, sample_rate: int, stretch: Stretch, positions: int) -> TimingBins:
-    """The bins of a window with `positions` codes.
+    """Compute the bins of a window with `positions` codes.
 
-    `LabelError` if the song is too short or too long for the model, the window does not start
-    within it, or ends after the longest song.
+    Raises `LabelError` if the song is too short or too long for the model, or if the window starts outside the song or
+    ends after the longest possible song.
     """
     _check(timing, sample_rate, stretch)
     bins = np.float32(timing.bins)
@@ -68,22 +68,22 @@ def timing_bins(timing: TimingConfig, sample_rate: int, stretch: Stretch, positi
     absolute = np.floor(bins * ((start + (end - start) * fraction) / longest))
     first, last = start / total, np.clip(end / total, np.float32(0), np.float32(1))
     relative = np.floor(bins * (first + (last - first) * fraction))
-    # Close to the song's end rounding can reach the bin after the last one (specification 17.5).
+    # Close to the song's end, rounding can yield one bin too many (specification 17.5).
     return TimingBins(int(total_bin), absolute.astype(np.int64), np.minimum(relative.astype(np.int64), timing.bins - 1))
 
 
 def _range(timing: TimingConfig, sample_rate: int) -> tuple[np.float32, np.float32]:
-    """Duration range in samples."""
+    """Return the duration range in samples."""
     return np.float32(timing.min_duration * sample_rate), np.float32(timing.max_duration * sample_rate)
 
 
 def _range_width(timing: TimingConfig, sample_rate: int) -> float:
-    """The original takes this difference in double precision and rounds it after."""
+    """Return the width of the duration range; like the original, in double precision, to be rounded afterwards."""
     return timing.max_duration * sample_rate - timing.min_duration * sample_rate
 
 
 def _limits(timing: TimingConfig, sample_rate: int) -> DurationLimits:
-    """The first and last whole number that pass the check in float32, which has gaps above 2^24."""
+    """Return the smallest and the largest integer that pass the check in float32, which has gaps above 2^24."""
     low, high = _range(timing, sample_rate)
     shortest, longest = int(np.ceil(low)), int(np.ceil(high)) - 1
     while np.float32(shortest - 1) >= low:
@@ -94,15 +94,15 @@ def _limits(timing: TimingConfig, sample_rate: int) -> DurationLimits:
 
 
 def _check(timing: TimingConfig, sample_rate: int, stretch: Stretch) -> None:
-    """The checks of the original, on the rounded numbers that it checks."""
+    """Apply the checks of the original, to numbers that are rounded to float32 as in the original."""
     low, high = _range(timing, sample_rate)
     total, start = np.float32(stretch.total_length), np.float32(stretch.offset)
     if not low <= total < high:
         limits = _limits(timing, sample_rate)
         raise LabelError(
-            f"A song of {stretch.total_length / sample_rate:.2f} s ({stretch.total_length} samples) is outside what "
-            f"the model knows: {limits.seconds[0]:.2f} s to {limits.seconds[1]:.2f} s ({limits.shortest} to "
-            f"{limits.longest} samples). Choose a total length in that range."
+            f"A song of {stretch.total_length / sample_rate:.2f} s ({stretch.total_length} samples) is outside the "
+            f"range that the model supports: {limits.seconds[0]:.2f} s to {limits.seconds[1]:.2f} s "
+            f"({limits.shortest} to {limits.longest} samples). Choose a total length in that range."
         )
     if stretch.offset < 0 or start / total >= 1:
         raise LabelError(
@@ -112,6 +112,6 @@ def _check(timing: TimingConfig, sample_rate: int, stretch: Stretch) -> None:
     end = stretch.offset + stretch.sample_length
     if np.float32(end) > high:
         raise LabelError(
-            f"A window ends at {end / sample_rate:.2f} s, after the longest song that the model knows "
+            f"A window ends at {end / sample_rate:.2f} s, after the longest song that the model supports "
             f"({timing.max_duration:g} s). Sample less, or start earlier."
         )

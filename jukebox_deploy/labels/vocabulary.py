@@ -1,6 +1,6 @@
-"""Names of artists and genres, and the ids that the models know them by (specification section 11).
+"""Names of artists and genres, and their ids in the models (specification section 11).
 
-The released lists are not part of this project; `vocabulary_files` reads them from the user's own.
+The released lists are not part of this project; `vocabulary_files` reads them from files of the user.
 """
 
 from __future__ import annotations
@@ -15,18 +15,18 @@ from jukebox_deploy.config import LabelConfig, LabelRules
 from jukebox_deploy.errors import LabelError
 
 UNKNOWN_ID = 0
-"""The id that stands for every name a model does not know."""
+"""The id of every name that a model does not know."""
 
 _EXPLICIT_IDS = re.compile(r"#\d+(?:[\s,]+#\d+)*", re.ASCII)
 
 
 def normalise(name: str) -> str:
-    """Lower-case; everything outside a-z and 0-9 becomes one `_`, none at the ends."""
+    """Lower-case a name and replace each run of characters outside a-z and 0-9 by one `_`, with none at the ends."""
     return re.sub(r"[^a-z0-9]+", "_", name.lower()).strip("_")
 
 
 def canonical(name: str, rules: LabelRules) -> str:
-    """A name as the lists of these rules spell it."""
+    """Spell a name as in the lists of these rules."""
     return normalise(name) if rules is LabelRules.WORDS else name.lower()
 
 
@@ -36,8 +36,8 @@ class UnknownName:
 
     kind: str  # "artist" or "genre"
     name: str
-    close: tuple[str, ...] = ()  # known names that look alike, best first
-    has_list: bool = True
+    close: tuple[str, ...] = ()  # similar known names, best match first
+    has_list: bool = True  # whether there is any list of names of this kind
 
     def __str__(self) -> str:
         if not self.has_list:
@@ -51,7 +51,7 @@ class UnknownName:
 
 @dataclass(frozen=True)
 class UnnamedId:
-    """An id without a name in a list that has names; `str()` gives a warning for the user."""
+    """An id that has no name in the list; `str()` gives a warning for the user."""
 
     kind: str  # "artist" or "genre"
     number: int
@@ -66,7 +66,7 @@ class UnnamedId:
 
 @dataclass(frozen=True)
 class NameMatch:
-    """The ids of an artist (one) or of genres (one or more), and the names that had none."""
+    """The ids of an artist (one) or of genres (one or more), and the names that have no id."""
 
     ids: tuple[int, ...]
     unknown: tuple[UnknownName, ...] = ()
@@ -74,7 +74,7 @@ class NameMatch:
 
 @dataclass(frozen=True)
 class NameLists:
-    """Name -> id for artists and genres under one set of rules. Names are lower-case."""
+    """Name -> id for artists and genres under one rule set. Names are lower-case."""
 
     artists: Mapping[str, int] = field(default_factory=dict)
     genres: Mapping[str, int] = field(default_factory=dict)
@@ -82,7 +82,7 @@ class NameLists:
 
 @dataclass(frozen=True)
 class ModelVocabulary:
-    """The lists as one prior uses them. `LabelError` when they hold ids that its tables lack."""
+    """The lists that one prior uses; raises `LabelError` if they have ids that the prior's tables lack."""
 
     labels: LabelConfig
     names: NameLists
@@ -92,16 +92,16 @@ class ModelVocabulary:
         _check_range("genre", self.names.genres, self.labels.genres)
 
     def artist(self, name: str) -> NameMatch:
-        """The id of an artist's name, or of `#12`. `LabelError` for ids outside the table."""
+        """Return the id of an artist's name or of a text such as `#12`; raise `LabelError` for unknown ids."""
         explicit = _explicit_ids("artist", name, self.labels.artists)
         if len(explicit) > 1:
             raise LabelError(f"A song has one artist, found {len(explicit)} in {name!r}.")
         return NameMatch(explicit) if explicit else self._match("artist", [name], self.names.artists)
 
     def genres(self, text: str) -> NameMatch:
-        """The ids of a genre, of the words of a genre (rules "v2"), or of ids such as `#3 #17`.
+        """Return the ids of a genre, of the words of a genre (rules "v2"), or of a text such as `#3 #17`.
 
-        `LabelError` for more genres than the model has slots and for ids outside the table.
+        Raises `LabelError` for more genres than the model has slots and for ids outside the table.
         """
         match = NameMatch(_explicit_ids("genre", text, self.labels.genres))
         if not match.ids:
@@ -112,19 +112,14 @@ class ModelVocabulary:
         return match
 
     def unnamed(self, artist: int, genres: Iterable[int]) -> tuple[UnnamedId, ...]:
-        """Those of a song's ids that have no name; none for unknown, or where there is no list at all."""
+        """Return those of a song's ids that have no name.
+
+        The id of unknown names is not among them, nor is any id of a kind that has no list at all.
+        """
         return (
             *_unnamed("artist", [artist], self.names.artists),
             *_unnamed("genre", genres, self.names.genres),
         )
-
-    def artist_name(self, artist: int) -> str:
-        """All names of an id, sorted and joined with `_`; `#12` if it has none."""
-        return _joined_names(artist, self.names.artists)
-
-    def genre_name(self, genre: int) -> str:
-        """All names of an id, sorted and joined with `_`; `#12` if it has none."""
-        return _joined_names(genre, self.names.genres)
 
     def _check_slots(self, count: int, text: str) -> None:
         if count > self.labels.genre_slots:
@@ -138,7 +133,7 @@ class ModelVocabulary:
         for name in names:
             key = canonical(name, self.labels.rules)
             ids.append(known.get(key, UNKNOWN_ID))
-            # Nothing at all, or "unknown", is a choice and needs no warning.
+            # An empty name or "unknown" is deliberate and needs no warning.
             if key not in known and key.strip() not in ("", "unknown"):
                 unknown.append(UnknownName(kind, name, _close_names(key, known), has_list=bool(known)))
         return NameMatch(tuple(ids), tuple(unknown))
@@ -146,20 +141,20 @@ class ModelVocabulary:
 
 @dataclass(frozen=True)
 class Vocabulary:
-    """The lists of both rule sets, as far as they are at hand.
+    """The lists of both rule sets, as far as they are available.
 
-    A system may need both: the upsamplers of 1b_lyrics use "v2", its top prior "v3". The empty
-    vocabulary, `Vocabulary()`, takes ids such as `#12` and nothing else.
+    A model may need both: the upsamplers of 1b_lyrics use "v2", its top prior "v3". The empty vocabulary,
+    `Vocabulary()`, knows no names, only ids such as `#12`.
     """
 
     lists: Mapping[LabelRules, NameLists] = field(default_factory=dict)
 
     def for_model(self, labels: LabelConfig) -> ModelVocabulary:
-        """The lists for a prior with these labels; `LabelError` when they do not fit its tables."""
+        """Return the lists for a prior with these labels; raise `LabelError` if they do not fit its tables."""
         return ModelVocabulary(labels, self.lists.get(labels.rules, NameLists()))
 
     def to_json(self) -> dict[str, Any]:
-        """Plain JSON data: `{"v2": {"artists": {name: id}, "genres": {name: id}}, "v3": ...}`."""
+        """Convert to plain JSON data: `{"v2": {"artists": {name: id}, "genres": {name: id}}, "v3": ...}`."""
         return {
             rules.value: {"artists": dict(names.artists), "genres": dict(names.genres)}
             for rules, names in self.lists.items()
@@ -167,11 +162,11 @@ class Vocabulary:
 
     @classmethod
     def from_json(cls, data: Any, where: str = "vocabulary") -> Self:
-        """The reverse of `to_json`; `LabelError` names what is wrong in `where`."""
+        """Convert from the data of `to_json`; raise `LabelError` for invalid data, which `where` names."""
         lists = {}
         for key, names in parse_object(data, where).items():
             if key not in set(LabelRules):
-                raise LabelError(f"{where}: {key!r} is none of the rules {[r.value for r in LabelRules]}.")
+                raise LabelError(f"{where}: {key!r} is not one of the rule sets {[r.value for r in LabelRules]}.")
             if sorted(parse_object(names, f"{where}.{key}")) != ["artists", "genres"]:
                 raise LabelError(f"{where}.{key}: expected artists and genres, found {sorted(names)}.")
             lists[LabelRules(key)] = NameLists(
@@ -181,18 +176,18 @@ class Vocabulary:
 
 
 def parse_object(data: Any, where: str) -> dict[str, Any]:
-    """Check that JSON data is an object; `LabelError` names `where` it stands."""
+    """Check that JSON data is an object; raise a `LabelError` that begins with `where` if not."""
     if not isinstance(data, dict):
         raise LabelError(f"{where}: expected an object, found {type(data).__name__}.")
     return data
 
 
 def parse_names(data: Any, where: str) -> dict[str, int]:
-    """Check that JSON data is an object of name -> id and lower-case its names; else `LabelError`."""
+    """Check that JSON data is an object of name -> id, and lower-case its names; raise `LabelError` if it is not."""
     names = parse_object(data, where)
     for name, number in names.items():
         if type(number) is not int or number < 0:
-            raise LabelError(f"{where}: the id of {name!r} must be a whole number from 0, found {number!r}.")
+            raise LabelError(f"{where}: the id of {name!r} must be an integer from 0, found {number!r}.")
     return {name.lower(): number for name, number in names.items()}
 
 
@@ -201,13 +196,13 @@ def _check_range(kind: str, names: Mapping[str, int], rows: int) -> None:
     if outside:
         name, number = next(iter(outside.items()))
         raise LabelError(
-            f"The list of {kind} names does not belong to this model: its table has ids 0 to {rows - 1}, "
-            f"the list has {len(outside)} beyond, such as {name!r} with {number}."
+            f"The list of {kind} names does not belong to this model: the model has ids 0 to {rows - 1}, but the list "
+            f"has {len(outside)} higher ones, such as {number} for {name!r}. Give the list of this model."
         )
 
 
 def _explicit_ids(kind: str, text: str, rows: int) -> tuple[int, ...]:
-    """The numbers of a text such as `#3 #17`; none if it is something else."""
+    """Return the ids in a text such as `#3 #17`; none if the text is anything else."""
     if not _EXPLICIT_IDS.fullmatch(text.strip()):
         return ()
     ids = tuple(int(part) for part in re.findall(r"\d+", text))
@@ -225,7 +220,3 @@ def _unnamed(kind: str, ids: Iterable[int], known: Mapping[str, int]) -> tuple[U
 def _close_names(key: str, known: Mapping[str, int]) -> tuple[str, ...]:
     candidates = [name for name, number in known.items() if number != UNKNOWN_ID]
     return tuple(difflib.get_close_matches(key, candidates, n=3))
-
-
-def _joined_names(number: int, names: Mapping[str, int]) -> str:
-    return "_".join(sorted(name for name, other in names.items() if other == number)) or f"#{number}"

@@ -1,7 +1,7 @@
-"""Read lists of artists and genres from the user's own files (specification section 11).
+"""Reading of lists of artists and genres from files of the user (specification section 11).
 
-Two layouts are known: the four `name;id` lists of OpenAI's source tree, and the tokenizer files of
-a Hugging Face checkpoint.
+Two layouts are supported: the four `name;id` lists of OpenAI's source tree, and the tokenizer files of a Hugging Face
+checkpoint.
 """
 
 from __future__ import annotations
@@ -17,15 +17,15 @@ from jukebox_deploy.errors import LabelError
 from jukebox_deploy.labels.vocabulary import NameLists, Vocabulary, parse_names, parse_object
 
 _OPENAI_FOLDERS = ("", "jukebox/data/ids", "data/ids")
-_HUGGING_FACE_SUFFIX = ".v2"  # marks the names of the rules "v2"; those of "v3" have no mark
+_HUGGING_FACE_SUFFIX = ".v2"  # of the names of the rules "v2"; names of "v3" have no suffix
 _HUGGING_FACE_FILES = ("artists.json", "genres.json", "vocab.json")
 
 
 def read_vocabulary(path: Path) -> Vocabulary:
-    """Read the lists at `path`: OpenAI's source tree or folder of ids, or Hugging Face's tokenizer.
+    """Read the lists at `path`: OpenAI's source tree or its folder of ids, or a Hugging Face tokenizer.
 
-    `path` may also be one of Hugging Face's files; the others are looked for beside it.
-    `LabelError` if there are none, only some, or broken ones.
+    `path` may also be one of the Hugging Face files, with the others beside it. Raises `LabelError` if lists are
+    missing or invalid.
     """
     folder = path.parent if path.name in _HUGGING_FACE_FILES else path
     for candidate in (folder / part for part in _OPENAI_FOLDERS):
@@ -40,7 +40,7 @@ def read_vocabulary(path: Path) -> Vocabulary:
 
 
 def read_openai_folder(folder: Path) -> Vocabulary:
-    """Read `v2_artist_ids.txt` and so on; a rule set may be missing, but not half of one."""
+    """Read `v2_artist_ids.txt` and so on; a whole rule set may be missing, but not only one of its two lists."""
     lists = {}
     for rules in LabelRules:
         paths = [folder / _openai_file(rules, kind) for kind in ("artist", "genre")]
@@ -50,7 +50,7 @@ def read_openai_folder(folder: Path) -> Vocabulary:
 
 
 def read_openai_list(path: Path) -> dict[str, int]:
-    """Read lines of `name;id` (UTF-8). Names are lower-cased, the later of two equal names wins."""
+    """Read lines of `name;id` (UTF-8). Names are lower-cased; the last of equal names wins."""
     names: dict[str, int] = {}
     for number, line in enumerate(_read_text(path).split("\n"), start=1):
         line = line.rstrip("\r")
@@ -64,9 +64,9 @@ def read_openai_list(path: Path) -> dict[str, int]:
 
 
 def read_hugging_face_folder(folder: Path) -> Vocabulary:
-    """Read `artists.json` and `genres.json`, or else `vocab.json` with both inside.
+    """Read `artists.json` and `genres.json`, or else `vocab.json`, which contains both.
 
-    Names of the rules "v2" end in `.v2` there; the mark is taken off.
+    Names of the rules "v2" end in `.v2` in these files; the suffix is removed.
     """
     if (folder / "artists.json").is_file() or (folder / "genres.json").is_file():
         artists, genres = (parse_names(_read_json(folder / f), str(folder / f)) for f in _HUGGING_FACE_FILES[:2])
@@ -83,7 +83,7 @@ def _openai_file(rules: LabelRules, kind: str) -> str:
 
 
 def _part(data: dict[str, Any], kind: str, path: Path) -> dict[str, int]:
-    """One list of a `vocab.json`, under the plain name or that of `JukeboxTokenizer.get_vocab`."""
+    """Return one list of a `vocab.json`, under its plain key or that of `JukeboxTokenizer.get_vocab`."""
     for key in (kind, f"{kind}_encoder"):
         if key in data:
             return parse_names(data[key], f"{path}, {key}")
@@ -91,7 +91,7 @@ def _part(data: dict[str, Any], kind: str, path: Path) -> dict[str, int]:
 
 
 def _of_rules(names: Mapping[str, int], rules: LabelRules) -> dict[str, int]:
-    """The names of one rule set in a list that holds both, without their mark."""
+    """Return the names of one rule set from a list that holds both, without their suffix."""
     marked = rules is LabelRules.WORDS
     return {
         name.removesuffix(_HUGGING_FACE_SUFFIX) if marked else name: number

@@ -1,1 +1,1 @@
-"""Sampling of songs with an opened engine. No torch and no backend is imported here."""
+"""Sampling of songs with an open engine. Nothing here imports torch or a backend."""

@@ -1,4 +1,4 @@
-"""Sound files in and out: prompts as mono float32 at the model's rate, songs as WAV files."""
+"""Audio input and output: prompts are read as mono float32 at the model's rate, songs are written as WAV files."""
 
 from __future__ import annotations
 
@@ -18,73 +18,74 @@ from jukebox_deploy.sound_files import open_sound, resample
 if TYPE_CHECKING:
     import soundfile
 
-_BLOCK = 1 << 16  # samples handled at once while writing
+_BLOCK = 1 << 16  # samples per block when a file is converted
 
 
 class SampleFormat(StrEnum):
-    """How the samples of a WAV file are stored."""
+    """Storage format of the samples of a WAV file."""
 
-    FLOAT = "float"  # 32-bit float, the decoder's numbers as they are
-    PCM_16 = "pcm16"  # 16-bit integers, scaled down where the decoder went beyond [-1, 1]
+    FLOAT = "float"  # 32-bit float: the decoder's output unchanged
+    PCM_16 = "pcm16"  # 16-bit integers; the file is scaled down if the decoder's output exceeds [-1, 1]
 
     @property
     def subtype(self) -> str:
-        """The name libsndfile has for it."""
+        """The name of the format in libsndfile."""
         return {"float": "FLOAT", "pcm16": "PCM_16"}[self.value]
 
 
 @dataclass(frozen=True)
 class WavReport:
-    """What was written."""
+    """Summary of a WAV file that was written."""
 
     path: Path
     samples: int
     sample_rate: int
     peak: float  # largest magnitude before scaling
-    scale: float  # what every sample was multiplied with; 1.0 = untouched
+    scale: float  # factor that every sample was multiplied by; 1.0 means unchanged
 
     @property
     def seconds(self) -> float:
-        """Length of the file."""
+        """Duration of the file."""
         return self.samples / self.sample_rate
 
 
 def read_prompt(path: Path, sample_rate: int, hop_length: int, seconds: float | None = None) -> np.ndarray:
-    """Read a sound file as a prompt: mono float32 `[samples]`, cut to a multiple of `hop_length`.
+    """Read a sound file as a prompt: mono float32 `[samples]`, truncated to a multiple of `hop_length`.
 
-    Channels are averaged, other rates resampled, and with `seconds` only the beginning is kept.
-    `hop_length` is that of the top level: a prompt is whole codes at every level (specification 12.4).
-    Raises `AudioError` for files that are missing, no sound, not finite, silent or shorter than one code.
+    Channels are averaged, other sample rates are resampled, and with `seconds` only that much of the beginning is
+    read. `hop_length` is the top level's, so that the prompt is a whole number of codes at every level
+    (specification 12.4). Raises `AudioError` if the file is missing, is not a sound file, holds NaN or infinity, is
+    silent or is shorter than one top-level code.
     """
     channels, rate = _read_file(path, seconds)
     if not np.isfinite(channels).all():
-        raise AudioError(f"{path}: the prompt holds samples that are not finite (NaN or infinity); give a clean file.")
+        raise AudioError(f"{path}: the prompt has NaN or infinite samples; give another file.")
     audio = resample(channels.mean(axis=1), rate, sample_rate)
     audio = audio[: len(audio) // hop_length * hop_length]
     if len(audio) == 0:
         found, needed = len(channels) / rate, hop_length / sample_rate
         raise AudioError(
-            f"{path}: the prompt lasts {found * 1000:.2f} ms, less than one top code of {needed * 1000:.2f} ms; "
-            "give a longer one."
+            f"{path}: the prompt lasts {found * 1000:.2f} ms, less than one top-level code ({needed * 1000:.2f} ms); "
+            "give a longer prompt."
         )
     if not audio.any():
-        raise AudioError(f"{path}: the prompt is silent, every sample is zero; give a file with sound in it.")
+        raise AudioError(f"{path}: the prompt is silent: every sample is zero; give a file with sound in it.")
     return audio
 
 
 def _read_file(path: Path, seconds: float | None) -> tuple[np.ndarray, int]:
-    """Samples `[frames, channels]` as stored, and their rate."""
+    """Read the samples `[frames, channels]` at the file's own rate; return them with that rate."""
     with open_sound(path) as file:
         frames = -1 if seconds is None else round(seconds * file.samplerate)
         channels = file.read(frames, dtype="float32", always_2d=True)
         rate = file.samplerate
     if len(channels) == 0:
-        raise AudioError(f"{path}: the prompt is empty, it holds no samples.")
+        raise AudioError(f"{path}: the prompt is empty: the file has no samples; give a file with sound in it.")
     return channels, rate
 
 
 class WavWriter:
-    """Takes the audio of one file in chunks; `writing_wav` makes it."""
+    """Writer of one WAV file in chunks; created by `writing_wav`."""
 
     def __init__(self, path: Path, sample_rate: int, file: soundfile.SoundFile) -> None:
         self.path = path
@@ -95,7 +96,7 @@ class WavWriter:
         self._file = file
 
     def write(self, chunk: np.ndarray) -> None:
-        """Append mono samples `[samples]`; `AudioError` if one of them is not a number."""
+        """Append mono samples `[samples]`; raise `AudioError` if one of them is NaN or infinite."""
         if not np.isfinite(chunk).all():
             raise AudioError(
                 f"{self.path}: the audio is not finite between samples {self.samples} and "
@@ -106,22 +107,22 @@ class WavWriter:
         self.peak = max(self.peak, float(np.abs(chunk).max(initial=0.0)))
 
     def report(self) -> WavReport:
-        """What was written; complete when the file is."""
+        """Summarize what has been written; final once the `writing_wav` block has ended."""
         return WavReport(self.path, self.samples, self.sample_rate, self.peak, self.scale)
 
 
 @contextmanager
 def writing_wav(path: Path, sample_rate: int, sample_format: SampleFormat = SampleFormat.FLOAT) -> Iterator[WavWriter]:
-    """Open a mono WAV file for writing in chunks; it appears whole at the end, or not at all.
+    """Open a mono WAV file for writing in chunks; the finished file appears at the end, or none after an error.
 
-    16-bit files are scaled as a whole by `1 / peak` if a sample exceeds 1; the report tells.
+    A 16-bit file is scaled by `1 / peak` if a sample exceeds 1 in magnitude; the report records the scale.
     Raises `AudioError` when the file cannot be written.
     """
     import soundfile
 
     try:
         with atomic_path(path) as temporary:
-            # Float at first: the peak is known only at the end.
+            # Written as float first: a 16-bit file is scaled by its peak, which is known only at the end.
             with _open_to_write(temporary, sample_rate, SampleFormat.FLOAT) as file:
                 writer = WavWriter(path, sample_rate, file)
                 yield writer
@@ -129,7 +130,9 @@ def writing_wav(path: Path, sample_rate: int, sample_format: SampleFormat = Samp
                 writer.scale = 1.0 / max(writer.peak, 1.0)
                 _convert_to_pcm(temporary, writer.scale)
     except (soundfile.LibsndfileError, OSError) as error:
-        raise AudioError(f"{path}: the sound file could not be written ({error}). Make room and try again.") from error
+        raise AudioError(
+            f"{path}: the sound file could not be written ({error}). Check the free disk space and try again."
+        ) from error
 
 
 def _open_to_write(path: Path, sample_rate: int, sample_format: SampleFormat) -> soundfile.SoundFile:
@@ -139,7 +142,7 @@ def _open_to_write(path: Path, sample_rate: int, sample_format: SampleFormat) ->
 
 
 def _convert_to_pcm(path: Path, scale: float) -> None:
-    """Turn a float file into a 16-bit one, block by block, so that memory does not grow with the song."""
+    """Convert a float file to 16 bits in place, block by block, so that memory does not grow with the song."""
     import soundfile
 
     converted = path.with_name(path.name + ".pcm")

@@ -1,4 +1,4 @@
-"""What one window of one song is conditioned on, as its prior's graphs work it out."""
+"""Conditioning of one window of one song, computed by the graphs of its prior."""
 
 from __future__ import annotations
 
@@ -7,8 +7,7 @@ from collections.abc import Mapping
 import numpy as np
 
 from jukebox_deploy.config import PriorConfig
-from jukebox_deploy.contract import GraphKind
-from jukebox_deploy.engine import Engine, GraphRunner
+from jukebox_deploy.engine import Engine, open_conditioning
 from jukebox_deploy.errors import SamplingError
 from jukebox_deploy.labels.rows import SongLabels, window_labels
 from jukebox_deploy.runtime.slot import WindowConditioning
@@ -16,22 +15,21 @@ from jukebox_deploy.runtime.windows import Window
 
 
 class WindowConditioner:
-    """The graphs `condition` and `lyrics` of one prior, run for one window at a time.
+    """The `condition` and `lyrics` graphs of one prior, run for one window at a time.
 
-    One at a time, so that the numbers do not depend on which songs are sampled together.
+    They are never batched, so that the results do not depend on which songs are sampled together.
     """
 
     def __init__(self, engine: Engine, prior: PriorConfig) -> None:
         self._vqvae = engine.config.vqvae
         self._prior = prior
-        self._runners: list[GraphRunner] = []
-        if prior.labels or prior.conditioner:
-            self._runners.append(engine.runner(GraphKind.CONDITION, prior.level))
-        if prior.lyrics and prior.lyrics.encoder:
-            self._runners.append(engine.runner(GraphKind.LYRICS, prior.level))
+        self._runners = open_conditioning(engine, prior)
 
     def __call__(self, window: Window, labels: SongLabels, upper_codes: np.ndarray) -> WindowConditioning:
-        """Condition a window of a song whose level above has `upper_codes`, `[codes]` (none at the top)."""
+        """Compute the conditioning of a window.
+
+        `upper_codes` `[codes]` are the song's codes at the level above; they are ignored at the top level.
+        """
         arrays: dict[str, np.ndarray] = dict(self._labels(window, labels))
         if self._prior.conditioner:
             arrays["upper_codes"] = self._upper_slice(window, upper_codes, self._prior.conditioner.upsampling)
@@ -47,11 +45,15 @@ class WindowConditioner:
         return window_labels(self._prior, self._vqvae.sample_rate, hop, labels, window.start).arrays()
 
     def _upper_slice(self, window: Window, upper_codes: np.ndarray, upsampling: int) -> np.ndarray:
-        """Exactly the window's codes of the level above: the network pads at their ends (specification 9.1)."""
+        """Return the upper codes of the window and no others.
+
+        The conditioner pads with zeros at both ends of its input, so more codes would change the result
+        (specification 9.1).
+        """
         first, count = window.start // upsampling, self._prior.window // upsampling
         if len(upper_codes) < first + count:
             raise SamplingError(
-                f"level {self._prior.level} needs the codes of level {self._prior.level + 1} up to {first + count}, "
-                f"but only {len(upper_codes)} are there; sample level {self._prior.level + 1} first."
+                f"level {self._prior.level} needs the first {first + count} codes of level {self._prior.level + 1}, "
+                f"but only {len(upper_codes)} exist; sample level {self._prior.level + 1} first."
             )
         return upper_codes[first : first + count]

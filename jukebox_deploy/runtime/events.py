@@ -1,4 +1,4 @@
-"""What the runtime tells while it works. It never prints: it yields these, and others show them."""
+"""Events that the runtime yields while it works. It never prints; the caller displays them."""
 
 from __future__ import annotations
 
@@ -9,26 +9,26 @@ from jukebox_deploy.runtime.audio import WavReport
 
 @dataclass(frozen=True)
 class SongWarning:
-    """Something the user should know about a song that is sampled nevertheless."""
+    """Something that the user should know about a song; it does not stop the sampling."""
 
-    song: int  # its place in the list of songs, as in all events
+    song: int  # index in the list of songs, as in all events
     text: str
 
 
 @dataclass(frozen=True)
 class LevelProgress:
-    """How far a song is in one level, in codes. The first events of a level name all its songs."""
+    """Progress of a song at one level, in codes. A level begins with one event for each of its songs."""
 
     level: int
     song: int
-    found: int  # codes that were there when this run came to the level
+    found: int  # codes that already existed when this run reached the level
     done: int
     total: int
 
 
 @dataclass(frozen=True)
 class DecodeProgress:
-    """How far a song's codes have become sound, in codes."""
+    """Progress of decoding a song to audio, in codes."""
 
     level: int
     song: int
@@ -38,7 +38,7 @@ class DecodeProgress:
 
 @dataclass(frozen=True)
 class SongDecoded:
-    """A sound file is finished."""
+    """The sound file of a level has been written."""
 
     level: int
     song: int

@@ -1,8 +1,8 @@
-"""One level of several songs: continuous batching over the slots of one prior.
+"""Sampling of one level of several songs: continuous batching over the slots of one prior.
 
-Every song is a row of windows, one after the other. A song stays in its slot until its level is
-done; then the next song gets the slot at once, while the others go on. So songs in different
-windows and phases share the batch, and no slot waits for the slowest song.
+The windows of a song are sampled one after another. A song keeps its slot until its level is done; the next waiting
+song then takes the slot at once, while the other slots continue. So songs in different windows and phases share the
+batch, and no slot waits for the slowest song.
 """
 
 from __future__ import annotations
@@ -27,20 +27,23 @@ from jukebox_deploy.runtime.windows import Window
 
 @dataclass(frozen=True)
 class SongLevel:
-    """One song at one level: what there is, what is to come, and whom to ask and to tell."""
+    """One song at one level: its plan, its codes so far, and callbacks to condition windows and store codes."""
 
     song: int
     request: SongRequest
-    total: int  # codes
-    windows: Sequence[Window]  # planned from the codes that were given, not from those sampled so far
+    total: int  # codes that the level has when it is done
+    windows: Sequence[Window]  # planned from the given codes, not from those sampled so far
     codes: np.ndarray  # [given and sampled so far], int64
     condition: Callable[[Window], WindowConditioning]
-    commit: Callable[[np.ndarray], None]
-    given: int = 0  # codes that were there when the level was begun
+    commit: Callable[[np.ndarray], None]  # stores all codes so far
+    given: int = 0  # codes that come from the song's source and are not sampled
 
 
 class _Track:
-    """A song's way through its level: from the codes that were found, or again from those that were given."""
+    """Progress of one song through its level.
+
+    It starts after the codes that exist already or, with `retrace`, after those that were given.
+    """
 
     def __init__(self, plan: SongLevel, retrace: bool) -> None:
         self.plan = plan
@@ -52,11 +55,11 @@ class _Track:
 
     @property
     def window(self) -> Window | None:
-        """The window that is next or in work; `None` when the level is done."""
+        """The current window, loaded or about to be; `None` when the level is done."""
         return self._windows[0] if self._windows else None
 
     def task(self, window: Window, level: int) -> WindowTask:
-        """The window, ready for a slot."""
+        """Prepare a window for a slot."""
         request = self.plan.request
         return WindowTask(
             codes=self.codes[window.start : window.start + window.end],
@@ -68,29 +71,29 @@ class _Track:
         )
 
     def take(self, window_codes: np.ndarray) -> None:
-        """Take over the current window's codes so far."""
+        """Update the song with the current window's codes so far."""
         self.codes = np.concatenate([self.codes[: self._windows[0].start], window_codes])
 
     def next_window(self) -> None:
-        """Leave a window behind."""
+        """Advance to the next window."""
         self._windows.popleft()
 
     def finish_window(self) -> None:
-        """Store a window that was sampled. From now on a lyric token is code 0 (specification section 10)."""
+        """Store a window that was sampled, with lyric tokens replaced by code 0 (specification section 10)."""
         self.codes = np.maximum(self.codes, 0)
         self.commit()
 
     def commit(self) -> None:
-        """Have the codes so far stored."""
+        """Store the codes so far."""
         self.plan.commit(self.codes)
 
     def progress(self, level: int) -> LevelProgress:
-        """How far the song is."""
+        """Return the progress event of the song."""
         return LevelProgress(level, self.plan.song, self._found, len(self.codes), self.plan.total)
 
 
 class _Pace:
-    """How many steps to ask for at once, so that news come about every `interval` seconds."""
+    """Number of steps to run per call, adapted so that a call takes about `interval` seconds."""
 
     def __init__(self, interval: float) -> None:
         self._interval = interval
@@ -98,20 +101,21 @@ class _Pace:
         self.steps = 8
 
     def begin(self) -> None:
-        """Start the clock."""
+        """Start timing a call."""
         self._begun = time.monotonic()
 
     def end(self, steps: int) -> None:
-        """Adapt, at most by a factor of two, to how long these steps took."""
+        """Adapt the number of steps to the time that this call took; it at most doubles."""
         elapsed = max(time.monotonic() - self._begun, 1e-6)
         self.steps = max(1, min(2 * self.steps, int(steps * self._interval / elapsed)))
 
 
 class LevelSampler:
-    """Samples one level with the slots of one session.
+    """Sampler of one level with the slots of one session.
 
-    `retrace`: for sums that depend on what is computed together. Windows that an interrupted run has sampled take
-    their slots and their time once more, idle, so that those to come are computed as they would have been.
+    `retrace` is for engines that are not batch-invariant. Windows that an interrupted run has already sampled then
+    occupy their slots again, idle, for as many prefill blocks and steps as they took. So the remaining windows are
+    computed beside the same slots as without the interruption, and get the same codes.
     """
 
     def __init__(
@@ -123,28 +127,28 @@ class LevelSampler:
         self._commit_seconds = commit_seconds
         self._retrace = retrace
         self._slots = [Slot(session, prior, index) for index in range(session.slots)]
-        self._tracks: dict[Slot, _Track] = {}  # the slots at work
+        self._tracks: dict[Slot, _Track] = {}  # of the occupied slots
         self._pace = _Pace(interval=min(0.25, commit_seconds))
         self._committed = time.monotonic()
 
     def run(self, songs: Iterable[SongLevel]) -> Iterator[LevelProgress]:
-        """Sample all songs to their totals; every code has been handed to `commit` at the end.
+        """Sample all songs to their totals; by the end, every code has been passed to `commit`.
 
-        Raises `SamplingError` when a logit is not a number.
+        Raises `SamplingError` when a logit is NaN or infinite.
         """
         tracks = [_Track(song, self._retrace) for song in songs]
         yield from (track.progress(self._level) for track in tracks)
-        # Longest first, so that the slots finish together.
+        # Longest first, so that the slots finish at about the same time.
         waiting = deque(sorted((t for t in tracks if t.length), key=lambda t: t.length, reverse=True))
         while self._fill(waiting):
             yield from self._prefill()
             self._step()
             yield from (track.progress(self._level) for track in self._tracks.values())
             self._finish_windows()
-            self._commit_at_times()
+            self._commit_if_due()
 
     def _fill(self, waiting: deque[_Track]) -> bool:
-        """Give every free slot the next song; whether any slot is at work."""
+        """Load the next waiting songs into the free slots; return whether any slot is occupied."""
         for slot in self._slots:
             if slot not in self._tracks and waiting:
                 self._tracks[slot] = waiting.popleft()
@@ -152,72 +156,73 @@ class LevelSampler:
         return bool(self._tracks)
 
     def _load(self, slot: Slot) -> None:
-        """Load the next window of the slot's song, or free the slot when there is none."""
+        """Load the current window of the slot's song, or free the slot if the song has no more windows."""
         track = self._tracks[slot]
         window = track.window
         if window is None:
             del self._tracks[slot]
             slot.release()
-        elif window.start + window.end <= len(track.codes):
-            slot.pass_over(window)
+        elif window.start + window.end <= len(track.codes):  # sampled by the interrupted run
+            slot.hold_place(window)
         else:
             slot.load(track.task(window, self._level))
 
-    def _at_work(self) -> dict[Slot, _Track]:
-        """The slots that sample."""
-        return {slot: track for slot, track in self._tracks.items() if not slot.passes}
+    def _active_tracks(self) -> dict[Slot, _Track]:
+        """Return the occupied slots that really compute, with their songs."""
+        return {slot: track for slot, track in self._tracks.items() if not slot.holds_place}
 
     def _prefill(self) -> Iterator[LevelProgress]:
-        """Work through the known codes of the windows just loaded, neighbouring slots together."""
+        """Prefill the known codes of the windows just loaded, adjacent slots together."""
         while waiting := [slot for slot in self._tracks if slot.prefill_left()]:
-            at_work = {slot.index for slot in waiting if not slot.passes}
-            for run in _neighbours(slot.index for slot in waiting):
-                if at_work.intersection(run):
+            active = {slot.index for slot in waiting if not slot.holds_place}
+            for run in _adjacent(slot.index for slot in waiting):
+                if active.intersection(run):
                     self._session.prefill(run)
             for slot in waiting:
                 slot.prefilled_block()
                 yield self._tracks[slot].progress(self._level)
 
     def _step(self) -> None:
-        """Step all slots at once, never beyond the end of a window, and fetch the new codes."""
-        at_work = self._at_work()
+        """Step all slots together, not beyond the end of any window, and read the new codes."""
+        active = self._active_tracks()
         count = min(slot.steps_left() for slot in self._tracks)
-        if at_work:
+        if active:
             count = min(count, self._pace.steps)
             self._pace.begin()
             self._session.step(count)
         for slot in self._tracks:
             slot.stepped(count)
-        for slot, track in at_work.items():
+        for slot, track in active.items():
             if not slot.is_finite():
                 raise SamplingError(
-                    f"level {self._level}, song {track.plan.song}: a logit was not a number within the {count} steps "
-                    f"after code {len(track.codes)}. The weights are damaged or too large for this precision; try fp32."
+                    f"level {self._level}, song {track.plan.song}: a logit was NaN or infinite in one of the {count} "
+                    f"steps after code {len(track.codes)}. The weights are damaged, or values overflow in this "
+                    "precision; try fp32."
                 )
             track.take(slot.codes())
-        if at_work:
+        if active:
             self._pace.end(count)
 
     def _finish_windows(self) -> None:
-        """Store the windows that are full and put the next ones in their slots."""
+        """Store the windows that are full and load the next windows into their slots."""
         for slot, track in list(self._tracks.items()):
             if slot.steps_left() == 0:
-                if not slot.passes:
+                if not slot.holds_place:
                     track.finish_window()
                 track.next_window()
                 self._load(slot)
 
-    def _commit_at_times(self) -> None:
-        """Store the codes of the windows in work every so many seconds."""
+    def _commit_if_due(self) -> None:
+        """Store the codes of all unfinished windows if `commit_seconds` have passed since the last time."""
         if time.monotonic() - self._committed >= self._commit_seconds:
-            for track in self._at_work().values():
+            for track in self._active_tracks().values():
                 track.commit()
             self._committed = time.monotonic()
 
 
-def _neighbours(indices: Iterable[int]) -> Iterator[range]:
-    """Cut slot numbers into runs of neighbours: 0, 1, 3 -> 0..1, 3..3."""
-    # Within a run, a number and its place in the sorted list differ by the same amount.
+def _adjacent(indices: Iterable[int]) -> Iterator[range]:
+    """Split slot numbers into runs of consecutive numbers: 0, 1, 3 -> 0..1, 3..3."""
+    # Within a run, the difference between a number and its index in the sorted list is constant.
     for _, run in groupby(enumerate(sorted(indices)), key=lambda pair: pair[1] - pair[0]):
         numbers = [number for _, number in run]
         yield range(numbers[0], numbers[-1] + 1)

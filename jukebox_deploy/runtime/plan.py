@@ -1,4 +1,4 @@
-"""The whole way of one song, worked out and checked before anything is sampled or written."""
+"""Plan of one song at all levels, made and checked before anything is sampled or written."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ from jukebox_deploy.runtime.windows import Window, WindowGeometry, plan_level
 
 @dataclass(frozen=True)
 class LevelPlan:
-    """What one prior is to do for a song, and what it is told about it."""
+    """The windows that one prior samples for a song, and the labels that it is conditioned on."""
 
     windows: Sequence[Window]
     song: LabelledSong
@@ -29,15 +29,14 @@ class LevelPlan:
 def plan_song(
     config: JukeboxConfig, vocabulary: Vocabulary, request: SongRequest, lengths: SongLengths, lowest_level: int
 ) -> Mapping[int, LevelPlan]:
-    """Windows and labels of every level to sample.
+    """Plan the windows and labels of every level to sample.
 
-    The plan follows from the request and what was given, never from what is sampled so far: a
-    resumed song goes through the same windows. Raises `SamplingError` for lengths that a level
-    cannot be sampled at, `LabelError` for labels that its prior does not take, `ConfigError` for a
-    level without a prior.
+    The plan depends on the request and the given codes, never on the codes sampled so far, so a resumed song goes
+    through the same windows. Raises `SamplingError` for lengths that a level cannot be sampled at, `LabelError` for
+    labels that its prior does not accept, `ConfigError` for a level without a prior.
     """
     priors = [config.prior(level) for level in lengths.levels_to_sample(lowest_level)]
-    total, offset = _place_in_song(config, priors, request, lengths)
+    total, offset = place_in_song(config, priors, request, lengths)
     check_windows(config, request, lengths, lowest_level)
     text = SongText(request.artist, request.genre, request.lyrics)
     plans = {}
@@ -53,15 +52,18 @@ def plan_song(
     return plans
 
 
-def _place_in_song(
+def place_in_song(
     config: JukeboxConfig, priors: Sequence[PriorConfig], request: SongRequest, lengths: SongLengths
 ) -> tuple[int, int]:
-    """Samples of the song that the model imagines, and of its part before code 0."""
+    """Return the length of the whole song and the offset of code 0 in it, in samples, as the priors are told them.
+
+    Raises `SamplingError` if the sampled part ends after a requested total length.
+    """
     rate = config.vqvae.sample_rate
     offset = round(request.offset_seconds * rate)
     end = offset + lengths.totals[0] * config.vqvae.hop_length(0)
     if request.total_seconds is None:
-        # The song ends with what is sampled, unless the model knows only longer ones.
+        # The song ends where the sampled part ends, or later if the priors support only longer songs.
         limits = [duration_limits(prior, rate) for prior in priors]
         return max([end, *(limit.shortest for limit in limits if limit)]), offset
     total = round(request.total_seconds * rate)
@@ -74,14 +76,14 @@ def _place_in_song(
 
 
 def _check_labels(config: JukeboxConfig, prior: PriorConfig, song: LabelledSong, windows: Sequence[Window]) -> None:
-    """Make the labels of the first and the last window; those between can only be right if these are."""
+    """Check that the first and the last window can be labelled; the windows between them then can be, too."""
     for window in (windows[0], windows[-1]):
         hop = config.vqvae.hop_length(prior.level)
         window_labels(prior, config.vqvae.sample_rate, hop, song.labels, window.start)
 
 
 def _label_warnings(prior: PriorConfig, vocabulary: Vocabulary, text: SongText, song: SongLabels) -> tuple[str, ...]:
-    """What is odd in a request, though it may be right in songs that a model learns from."""
+    """Warn of labels that are suspicious in a request, though they may be right in training data."""
     unnamed = vocabulary.for_model(prior.labels).unnamed(song.artist, song.genres) if prior.labels else ()
     spellings = LyricAlphabet.of(prior.lyrics).clean(text.lyrics).spellings() if prior.lyrics and text.lyrics else ()
     return (*map(str, unnamed), *spellings)
@@ -90,9 +92,9 @@ def _label_warnings(prior: PriorConfig, vocabulary: Vocabulary, text: SongText, 
 def _lyrics_warnings(
     config: JukeboxConfig, prior: PriorConfig, request: SongRequest, song: SongLabels, windows: Sequence[Window]
 ) -> tuple[str, ...]:
-    """A sentence for lyrics that nothing will sing, if there are such."""
+    """Warn of lyrics that no window of the song takes into account."""
     if request.lyrics.strip() and not any(other.lyrics for other in config.priors):
-        return (f"The model {config.name} takes no lyrics; they are left out.",)
+        return (f"The model {config.name} takes no lyrics; they are ignored.",)
     lost = np.count_nonzero(~_seen_characters(config, prior, request, song, windows))
     if prior.lyrics is None or not lost:
         return ()
@@ -107,7 +109,7 @@ def _lyrics_warnings(
 def _seen_characters(
     config: JukeboxConfig, prior: PriorConfig, request: SongRequest, song: SongLabels, windows: Sequence[Window]
 ) -> np.ndarray:
-    """Of the characters that belong to what is sampled: whether a window sees them."""
+    """Return for each lyric character of the sampled part whether a window sees it."""
     rate, hop = config.vqvae.sample_rate, config.vqvae.hop_length(prior.level)
     seen = np.zeros(len(song.lyric_tokens), bool)
     for window in windows:
@@ -116,5 +118,5 @@ def _seen_characters(
             seen[lyrics.indices[lyrics.indices >= 0]] = True
     first, last = windows[0].new_codes.start, windows[-1].new_codes.stop
     begin, end = (len(seen) * (song.offset + code * hop) // song.total_length for code in (first, last))
-    # A song of unknown length ends with what is sampled, and so do its lyrics.
+    # A song of unknown length ends where the sampled part ends, and so do its lyrics.
     return seen[begin : len(seen) if request.total_seconds is None else end]

@@ -1,8 +1,8 @@
-"""Random numbers as a function of their place: (seed, song, level, position) -> u.
+"""Random numbers as a pure function of their place: (seed, song, level, position) -> u.
 
-No state is carried from token to token, so a song comes out the same whatever batch, slot, shard or
-resumed run it was sampled in. The generator is Philox-4x64-10 (Salmon et al., "Parallel random
-numbers: as easy as 1, 2, 3", 2011), whose stream NumPy keeps fixed.
+No state is carried from token to token, so the numbers of a song do not depend on the batch, slot, shard or resumed
+run in which it is sampled. The generator is Philox-4x64-10 (Salmon et al., "Parallel random numbers: as easy as 1, 2,
+3", 2011), whose stream NumPy guarantees to keep.
 """
 
 from __future__ import annotations
@@ -12,16 +12,15 @@ import numpy.typing as npt
 
 from jukebox_deploy.errors import SamplingError
 
-_NUMBERS_PER_BLOCK = 4  # 64-bit numbers that Philox-4x64 makes for one value of its counter
+_NUMBERS_PER_BLOCK = 4  # 64-bit numbers that Philox-4x64 generates per counter value
 _RESOLUTION_BITS = 23
 
 
 def uniforms(seed: int, song: int, level: int, start: int, count: int) -> npt.NDArray[np.float32]:
-    """The numbers for positions `start` to `start + count - 1` of a song's level, float32 `[count]`.
+    """Return the numbers for positions `start` to `start + count - 1` of a song's level, float32 `[count]`.
 
-    Each is `k / 2**23` with a whole `k`, `0 <= k < 2**23`. With 23 bits, and not with 24,
-    `u * total < total` holds in float32 for every total above zero, so that an inverse CDF never
-    runs past its last entry.
+    Each number is `k / 2**23` with an integer `0 <= k < 2**23`. With 23 bits (but not with 24), `u * total < total`
+    holds in float32 for every positive total, so that an inverse CDF never runs past its last entry.
 
     Raises:
         SamplingError: for a seed outside 64 bits, a song or level outside 32 bits, or a negative
@@ -29,7 +28,7 @@ def uniforms(seed: int, song: int, level: int, start: int, count: int) -> npt.ND
     """
     for name, value, bits in (("seed", seed, 64), ("song", song, 32), ("level", level, 32), ("start", start, 62)):
         if not 0 <= value < 2**bits:
-            raise SamplingError(f"Random numbers: {name} must be a whole number from 0 to 2^{bits} - 1, found {value}.")
+            raise SamplingError(f"Random numbers: {name} must be an integer from 0 to 2^{bits} - 1, found {value}.")
     if count < 0:
         raise SamplingError(f"Random numbers: count must not be negative, found {count}.")
     key = np.array([seed, song << 32 | level], np.uint64)

@@ -1,7 +1,7 @@
-"""Whole songs: every level from the top down, and sound of the lowest or of each.
+"""Sampling of whole songs: every level from the top down, then decoding of the lowest level or of each.
 
-All songs go through one level together before the next level begins, so that only one prior is
-open at a time. A song is committed to its folder all the while and can be resumed there.
+All songs finish one level before the next level begins, so that only one prior is open at a time. The codes of a song
+are committed to its folder while it is sampled, so that it can be resumed.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ from pathlib import Path
 
 import numpy as np
 
-from jukebox_deploy.contract import GraphKind
+from jukebox_deploy.contract import GraphKind, find_graph, graph_levels, graph_name
 from jukebox_deploy.engine import Engine, prior_graphs, require_graphs
 from jukebox_deploy.errors import SamplingError
 from jukebox_deploy.labels.vocabulary import Vocabulary
@@ -35,7 +35,7 @@ from jukebox_deploy.runtime.windows import Window
 
 @dataclass(frozen=True)
 class SongJob:
-    """A song to make and the folder to make it in."""
+    """A song to sample and the folder to write it to."""
 
     request: SongRequest
     folder: Path
@@ -43,23 +43,26 @@ class SongJob:
 
 @dataclass(frozen=True)
 class SamplingOptions:
-    """How to go about it. Nothing here changes a song's codes, but slots, on engines that are not batch-invariant."""
+    """Options of a sampling run.
 
-    slots: int = 16  # songs sampled at once, at most
+    None of them changes a song's codes, except `slots` on engines that are not batch-invariant.
+    """
+
+    slots: int = 16  # maximum number of songs that are sampled at the same time
     lowest_level: int = 0  # sample down to this level and decode it
-    every_level: bool = False  # decode those above it too, each as soon as its codes are there
-    resume: bool = False  # go on with songs that were begun; begin the others
+    every_level: bool = False  # decode the levels above it too, each as soon as it is sampled
+    resume: bool = False  # resume songs that were begun and begin the others; else a begun song is an error
     sample_format: SampleFormat = SampleFormat.FLOAT
-    commit_seconds: float = 2.0
+    commit_seconds: float = 2.0  # between commits of the codes of unfinished windows
 
     def __post_init__(self) -> None:
         if self.slots < 1:
-            raise SamplingError(f"{self.slots} slots cannot be; give at least 1.")
+            raise SamplingError(f"the number of slots is {self.slots}; give at least 1.")
 
 
 @dataclass
 class _Song:
-    """A song in work: its folder, what is to do, and its codes so far, level 0 first."""
+    """A song being sampled: its folder, its plan, and its codes so far, level 0 first."""
 
     index: int
     request: SongRequest
@@ -70,7 +73,7 @@ class _Song:
 
 
 class SongSampler:
-    """Makes songs with an opened engine."""
+    """Sampler of songs with an open engine."""
 
     def __init__(
         self,
@@ -86,17 +89,18 @@ class SongSampler:
         self._options = options or SamplingOptions()
         if not 0 <= self._options.lowest_level <= self._config.top_level:
             raise SamplingError(
-                f"there is no level {self._options.lowest_level}; choose 0 to {self._config.top_level} as the lowest."
+                f"the model has no level {self._options.lowest_level}; choose 0 to {self._config.top_level} as the "
+                "lowest level."
             )
 
     def sample(self, jobs: Sequence[SongJob]) -> Iterator[Event]:
-        """Make all songs; yields what happens, and the sound file of each song, of the lowest level at last.
+        """Sample and decode all songs; yield events as they happen, the decoded lowest level last.
 
-        Bad requests raise before anything is written: `SamplingError`, `LabelError`, `AudioError`; so does an engine
-        without the graphs for them, `EngineError`.
+        Invalid requests raise `SamplingError`, `LabelError` or `AudioError` before anything is written; an engine that
+        lacks the graphs for them raises `EngineError`.
         """
         if not jobs:
-            raise SamplingError("there are no songs to make; give at least one request.")
+            raise SamplingError("there are no songs to sample; give at least one request.")
         self._require_decoders()
         with ExitStack() as stack:
             songs = self._open_songs(jobs, stack)
@@ -109,13 +113,13 @@ class SongSampler:
                         yield from self._decode(level, song)
 
     def _require_decoders(self) -> None:
-        """Before hours go into codes that nothing here makes sound of."""
+        """Check that the levels can be decoded, before hours are spent on their codes."""
         lowest = self._options.lowest_level
         for level in range(lowest, (self._config.top_level if self._options.every_level else lowest) + 1):
-            require_graphs(self._engine, [f"{GraphKind.VQVAE_DECODE}_{level}"], f"the sound of level {level}")
+            require_graphs(self._engine, [graph_name(GraphKind.VQVAE_DECODE, level)], f"decoding level {level}")
 
     def _open_songs(self, jobs: Sequence[SongJob], stack: ExitStack) -> list[_Song]:
-        """Check every request, then lock and check every folder, and only then write to any."""
+        """Check every request, then lock and check every folder, and only then write to any of them."""
         sources = [self._check_source(job) for job in jobs]
         stores = [stack.enter_context(SongStore(job.folder)) for job in jobs]
         known = [source or read_record(store.folder) for source, store in zip(sources, stores, strict=True)]
@@ -127,7 +131,7 @@ class SongSampler:
         return [self._open_song(i, *pair) for i, pair in enumerate(zip(stores, records, strict=True))]
 
     def _check_source(self, job: SongJob) -> SongSource | None:
-        """The source of a new song that can be sampled; `None` for a song that is to be resumed."""
+        """Check a new song and return its source; return `None` for a song to resume."""
         if SongStore(job.folder).begun:
             if self._options.resume:
                 return None
@@ -138,12 +142,16 @@ class SongSampler:
         return source
 
     def _fingerprints(self, lengths: Sequence[SongLengths]) -> list[Fingerprint]:
-        """One for each song: where sums depend on what is computed together, with its place in that."""
+        """Return a fingerprint per song; unless the engine is batch-invariant, it names the song's place in the batch.
+
+        The digest in it covers the slots of every level and the lengths of all songs, which decide which songs are
+        computed together.
+        """
         if self._engine.batch_invariant:
             return [self._fingerprint] * len(lengths)
         sampled = Counter(level for song in lengths for level in song.levels_to_sample(lowest=0))
-        steps = [spec.level for spec in self._engine.graphs.values() if spec.kind is GraphKind.STEP]
-        slots = {level: self._slots(level, sampled[level]) for level in sorted(steps) if sampled[level]}
+        steps = graph_levels(self._engine.graphs, GraphKind.STEP)
+        slots = {level: self._slots(level, sampled[level]) for level in steps if sampled[level]}
         digest = hashlib.sha256(repr((slots, lengths)).encode()).hexdigest()[:8]
         batch = f"of {len(lengths)}, {max(slots.values(), default=0)} at a time ({digest})"
         return [replace(self._fingerprint, batch=f"song {i + 1} {batch}") for i in range(len(lengths))]
@@ -151,7 +159,7 @@ class SongSampler:
     def _record(
         self, job: SongJob, store: SongStore, known: SongSource | SongRecord, fingerprint: Fingerprint
     ) -> SongRecord:
-        """What `song.json` says or shall say."""
+        """Return the contents of `song.json`: new for a new song, read and checked for one to resume."""
         if isinstance(known, SongSource):
             return SongRecord(self._config.name, fingerprint, job.request, known.lengths)
         if known.fingerprint.batch != fingerprint.batch and self._is_sampled(store, known.lengths):
@@ -159,7 +167,7 @@ class SongSampler:
         return store.resume(job.request, fingerprint)
 
     def _is_sampled(self, store: SongStore, lengths: SongLengths) -> bool:
-        """Whether a song that was begun has all its codes, so that it matters no more beside which others."""
+        """Return whether a begun song has all its codes, so that its place in the batch no longer matters."""
         levels = lengths.levels_to_sample(self._options.lowest_level)
         return all(len(store.codes(level, lengths)) == lengths.totals[level] for level in levels)
 
@@ -175,12 +183,16 @@ class SongSampler:
         return plans
 
     def _warnings(self, song: _Song) -> Iterator[SongWarning]:
-        """What the labels of any level have to say, each sentence once."""
+        """Return the label warnings of all levels, each once."""
         texts = [text for plan in song.plans.values() for text in plan.song.warnings]
         return (SongWarning(song.index, text) for text in dict.fromkeys(texts))
 
     def _sample_level(self, level: int, songs: Sequence[_Song]) -> Iterator[LevelProgress]:
-        """Sample a level of all songs that lack codes there, in the company in which they began."""
+        """Sample a level of all songs that lack codes there.
+
+        Unless the engine is batch-invariant, finished songs take part as well: the others must be computed in the
+        batch in which they began.
+        """
         if not (taking_part := [song for song in songs if len(song.codes[level]) < song.lengths.totals[level]]):
             return
         if retrace := not self._engine.batch_invariant:
@@ -192,12 +204,12 @@ class SongSampler:
         yield from sampler.run([self._song_level(level, song, conditioner) for song in taking_part])
 
     def _slots(self, level: int, songs: int) -> int:
-        """A slot per song, as far as that is asked for and the step was made for."""
-        slot_range = next(r for r in self._engine.graphs[f"{GraphKind.STEP}_{level}"].ranges if r.symbol == "B")
-        return max(slot_range.minimum, min(songs, self._options.slots, slot_range.maximum))
+        """Return the number of slots: one per song, within the option and the range of the step graph."""
+        slots = find_graph(self._engine.graphs, GraphKind.STEP, level).range("B")
+        return max(slots.minimum, min(songs, self._options.slots, slots.maximum))
 
     def _song_level(self, level: int, song: _Song, conditioner: WindowConditioner) -> SongLevel:
-        """A song's part in a level."""
+        """Return the task of sampling one level of a song."""
         plan = song.plans[level]
         upper_codes = song.codes[level + 1] if level < self._config.top_level else np.zeros(0, np.int64)
 
@@ -212,11 +224,11 @@ class SongSampler:
         return SongLevel(song.index, song.request, total, plan.windows, song.codes[level], condition, commit, given)
 
     def _decode(self, level: int, song: _Song) -> Iterator[DecodeProgress | SongDecoded]:
-        """Decode a level into `level_{L}.wav`."""
+        """Decode a level of a song to `level_{L}.wav`."""
         vqvae = self._config.vqvae
         path = song.store.folder / f"level_{level}.wav"
         codes = song.codes[level]
-        yield DecodeProgress(level, song.index, 0, len(codes))  # the clock starts here, not after the first chunk
+        yield DecodeProgress(level, song.index, 0, len(codes))  # so that the first chunk is timed, too
         with writing_wav(path, vqvae.sample_rate, self._options.sample_format) as wav:
             for chunk in decode_codes(self._engine, level, codes):
                 wav.write(chunk)

@@ -1,10 +1,10 @@
 """One window of one song in one slot of a prior's session.
 
-A slot goes through three phases. *Prefill* works through the codes that were known when the window
-was planned, a block at a time. *Replay* steps over codes which an interrupted run had already
-chosen: they are given to the step, which keeps them, so that the same kernels see the same numbers
-as in the run that was not interrupted. *Sampling* chooses the rest. The slot counts positions along
-with the device, so that nothing is read back between steps.
+A slot goes through three phases. *Prefill* processes the codes that were known when the window was planned, one block
+at a time. *Replay* steps through codes that an interrupted run had already sampled: the step is given them as known
+codes and keeps them, so the same kernels compute the same values as in an uninterrupted run. *Sampling* draws the
+remaining codes. The slot tracks its position on the host in parallel with the device, so that nothing needs to be read
+back between steps.
 """
 
 from __future__ import annotations
@@ -23,38 +23,38 @@ from jukebox_deploy.runtime.windows import Window
 
 @dataclass(frozen=True)
 class WindowConditioning:
-    """What a window is conditioned on, as a slot holds it."""
+    """Conditioning of a window, in the form in which a slot takes it."""
 
-    lyric_tokens: np.ndarray  # [lyric prefix], in front of the music; empty where lyrics have an encoder
-    tensors: Mapping[str, np.ndarray]  # `start`, `conditioning`, `cross_*`: as far as the prior has them
+    lyric_tokens: np.ndarray  # [lyric prefix], placed before the music codes; empty if the prior has no such prefix
+    tensors: Mapping[str, np.ndarray]  # those of `start`, `conditioning` and `cross_*` that the prior has
 
 
 @dataclass(frozen=True)
 class WindowTask:
-    """A window ready to be loaded; counts are music codes from the window's start."""
+    """A window ready to be loaded into a slot; positions count music codes from the window's start."""
 
-    codes: np.ndarray  # [known + to replay]
-    known: int  # codes to prefill
-    end: int  # where the window is full
+    codes: np.ndarray  # [codes to prefill + codes to replay]
+    known: int  # number of codes to prefill
+    end: int  # position at which the window is full
     uniforms: np.ndarray  # [end], in [0, 1)
     settings: LevelSettings
     conditioning: WindowConditioning
 
 
 class Slot:
-    """Number `index` of the session's slots and where it stands."""
+    """Slot number `index` of a session, and the position that it has reached."""
 
     def __init__(self, session: PriorSession, prior: PriorConfig, index: int) -> None:
         self.index = index
         self._session = session
         self._prior = prior
         self._position = self._known_end = self._given_end = self._window_end = 0
-        self.passes = False  # over a window that is full: it is at work for whoever counts, and idle in the session
+        self.holds_place = False  # occupied without computing, see `hold_place`
 
     def load(self, task: WindowTask) -> None:
-        """Put a window into the slot's buffers; nothing runs yet."""
+        """Write a window to the slot's buffers; nothing runs yet."""
         prefix = len(task.conditioning.lyric_tokens)
-        self.passes = False
+        self.holds_place = False
         self._position = 0
         self._known_end = prefix + task.known
         self._given_end = prefix + len(task.codes)
@@ -68,50 +68,50 @@ class Slot:
         self._write("not_finite", np.asarray(False))
         self._write_positions()
 
-    def pass_over(self, window: Window) -> None:
-        """Take as many blocks and steps as a window would, while the session leaves the slot alone."""
+    def hold_place(self, window: Window) -> None:
+        """Count the prefill blocks and steps that a window would take, while the slot is idle in the session."""
         self.release()
-        self.passes = True
+        self.holds_place = True
         self._known_end = self._prior.lyric_prefix + window.known
         self._given_end = self._window_end = self._prior.lyric_prefix + window.end
 
     def prefill_left(self) -> int:
-        """Blocks of known codes still to work through."""
+        """Return the number of blocks of known codes that are still to be prefilled."""
         return math.ceil(max(0, self._known_end - self._position) / self._prior.transformer.block_length)
 
     def prefilled_block(self) -> None:
-        """Note that the session worked through one block; after the last one, begin to replay."""
+        """Record that the session prefilled one block; after the last block, switch to replay."""
         self._position = min(self._position + self._prior.transformer.block_length, self._known_end)
-        if self._position == self._known_end < self._given_end and not self.passes:
+        if self._position == self._known_end < self._given_end and not self.holds_place:
             self._write("known_end", np.asarray(self._given_end))
 
     def steps_left(self) -> int:
-        """Steps to the end of the window."""
+        """Return the number of steps to the end of the window."""
         return self._window_end - self._position
 
     def stepped(self, count: int) -> None:
-        """Note that the session made `count` steps, at most `steps_left`."""
+        """Record that the session ran `count` steps, at most `steps_left()`."""
         self._position += count
 
     def codes(self) -> np.ndarray:
-        """The window's music codes so far, int64; negative where a lyric token was chosen."""
+        """Read the window's music codes so far, int64; negative where a lyric token was drawn."""
         end = max(self._position, self._given_end)
         ids = self._session.read("codes", self.index)[self._prior.lyric_prefix : end]
         return ids.astype(np.int64) - self._prior.code_shift
 
     def is_finite(self) -> bool:
-        """Whether the logits of all steps of the window so far were numbers."""
+        """Return whether the logits of all steps of the window so far were finite."""
         return not self._session.read("not_finite", self.index)
 
     def release(self) -> None:
-        """Make the slot idle: the session leaves it alone."""
+        """Make the slot idle: an empty window, in which the session computes nothing of use."""
         self._position = self._known_end = self._given_end = self._window_end = 0
-        self.passes = False
+        self.holds_place = False
         self._write_positions()
 
     def _write(self, tensor: str, value: np.ndarray) -> None:
         dtype = self._session.spec.tensor(tensor).dtype
-        plain = dtype in ("int32", "int64", "float32")  # the rest comes from a graph and has its dtype
+        plain = dtype in ("int32", "int64", "float32")  # half-precision tensors come from a graph in their dtype
         self._session.write(tensor, self.index, value.astype(dtype) if plain else value)
 
     def _write_positions(self) -> None:
@@ -120,13 +120,13 @@ class Slot:
         self._write("window_end", np.asarray(self._window_end))
 
     def _write_settings(self, settings: LevelSettings) -> None:
-        """0 stands for "no filter" in the step's table."""
+        """Write the sampling settings; the step takes 0 as "no filter"."""
         self._write("temperature", np.asarray(settings.temperature))
         self._write("top_k", np.asarray(settings.top_k or 0))
         self._write("top_p", np.asarray(settings.top_p or 0.0))
 
     def _row(self, values: np.ndarray, start: int) -> np.ndarray:
-        """Values from position `start` on in a row as long as the stack's sequence."""
+        """Return a zero row of the context's length with `values` from position `start` on."""
         row = np.zeros(self._prior.transformer.context, values.dtype)
         row[start : start + len(values)] = values
         return row

@@ -1,4 +1,4 @@
-"""A picture of songs: log-magnitude spectrograms, one panel per song."""
+"""Log-magnitude spectrograms of songs in one picture, with a panel per song."""
 
 from __future__ import annotations
 
@@ -12,24 +12,25 @@ from jukebox_deploy.errors import AudioError
 from jukebox_deploy.files import atomic_path
 
 _FFT_LENGTH = 2048
-_MAX_COLUMNS = 2000  # more frames than pixels show nothing
+_MAX_COLUMNS = 2000  # approximate limit of frames: more frames than pixels would not be visible
 _RANGE_DECIBEL = 90.0
 
 
 @dataclass(frozen=True)
 class PictureStyle:
-    """How fine spectrograms are, and how large a picture of them."""
+    """Resolution of the spectrograms, and size of the picture."""
 
     fft_length: int = _FFT_LENGTH  # samples
-    panel_inches: tuple[float, float] = (10.0, 2.6)  # width and height of the panel of a song
+    panel_inches: tuple[float, float] = (10.0, 2.6)  # width and height of one song's panel
     dpi: int = 120
-    colours: int | None = None  # of the file: a few dozen make it a third as large; `None`: as many as there are
+    colours: int | None = None  # palette size of the file; a few dozen colours make it a third as large; None: no limit
 
 
 def log_magnitudes(audio: np.ndarray, fft_length: int = _FFT_LENGTH) -> np.ndarray:
-    """Audio `[samples]` -> decibel below the loudest bin, `[frequencies, frames]`, lowest frequency first.
+    """Convert audio `[samples]` to decibels relative to the loudest bin, `[frequencies, frames]`.
 
-    Hann windows; the hop grows with the length, so that there are never more frames than pixels.
+    Values are at most 0; the lowest frequency comes first. The windows are Hann windows. Their hop grows with the
+    length of the audio, so that the number of frames stays below the number of pixels that can show them.
     """
     padded = np.pad(audio, (0, max(0, fft_length - len(audio))))
     hop = max(fft_length // 4, len(padded) // _MAX_COLUMNS)
@@ -43,15 +44,16 @@ def log_magnitudes(audio: np.ndarray, fft_length: int = _FFT_LENGTH) -> np.ndarr
 def write_spectrogram(
     path: Path, songs: Mapping[str, np.ndarray], sample_rate: int, style: PictureStyle | None = None
 ) -> None:
-    """Draw audio `[samples]` by title into one PNG; `AudioError` if there is nothing to draw.
+    """Draw the spectrograms of songs, audio `[samples]` by title, into one PNG.
 
-    The figure is made without pyplot: no window system is asked for and no global state is left.
+    Raises `AudioError` if there is nothing to draw. The figure is made without pyplot, which would need a display
+    backend and leave global state behind.
     """
     from matplotlib.backends.backend_agg import FigureCanvasAgg
     from matplotlib.figure import Figure
 
     if not songs or any(len(audio) == 0 for audio in songs.values()):
-        raise AudioError(f"{path}: a spectrogram needs songs with at least one sample each.")
+        raise AudioError(f"{path}: a spectrogram needs at least one song, with at least one sample in each.")
     style = style or PictureStyle()
     width, height = style.panel_inches
     figure = Figure(figsize=(width, height * len(songs)), dpi=style.dpi, layout="constrained")
@@ -73,7 +75,7 @@ def write_spectrogram(
 
 
 def _limit_colours(path: Path, colours: int) -> None:
-    """Write a PNG again with so many colours."""
+    """Rewrite a PNG with a palette of that many colours."""
     from PIL import Image
 
     with Image.open(path) as image:

@@ -1,12 +1,12 @@
-"""The folder of one song: its settings, and its codes as far as they are sampled.
+"""Folder of one song: its request and its codes so far.
 
     song.json       request, model, engine and lengths; written last when a song is begun
     codes_{L}.npy   int32 `[codes so far]` of level L, replaced as a whole at every commit
-    .lock           held by the process that works on the song
+    .lock           locked by the process that works on the song
 
-Codes behind the last finished window may be negative: a prior that shares its vocabulary with the
-lyrics can choose a lyric token, and going on exactly where a run was killed needs the very token.
-`SongStore.codes` gives them so; `read_codes` gives what the decoder and other songs may use.
+Codes after the last finished window may be negative: a prior that shares its vocabulary with the lyrics can sample a
+lyric token, and resuming exactly where a run was killed needs that very token. `SongStore.codes` returns these codes
+unchanged; `read_codes` replaces them, for the decoder and for songs that continue this one.
 """
 
 from __future__ import annotations
@@ -35,16 +35,16 @@ _RECORD = "song.json"
 
 @dataclass(frozen=True)
 class Fingerprint:
-    """What the codes came from; codes of two engines must not be mixed in one song."""
+    """Identity of the engine that sampled the codes; codes of two engines must not be mixed in one song."""
 
     engine: str
     checkpoint: str
-    batch: str | None = None  # the song's place in what was computed together, where an engine's sums depend on that
+    batch: str | None = None  # the song's place in its batch; None if the engine is batch-invariant
 
 
 @dataclass(frozen=True)
 class SongRecord:
-    """What `song.json` says."""
+    """Contents of `song.json`."""
 
     model: str
     fingerprint: Fingerprint
@@ -54,14 +54,14 @@ class SongRecord:
 
 
 class SongStore:
-    """One song folder, locked while open: `with SongStore(folder) as store`."""
+    """A song folder that is locked while open: `with SongStore(folder) as store`."""
 
     def __init__(self, folder: Path) -> None:
         self.folder = folder
         self._lock: int | None = None
 
     def __enter__(self) -> Self:
-        """Make the folder and lock it; `SamplingError` if another run holds it."""
+        """Create the folder and lock it; raise `SamplingError` if another run holds the lock."""
         try:
             self.folder.mkdir(parents=True, exist_ok=True)
             self._lock = os.open(self.folder / ".lock", os.O_CREAT | os.O_RDWR, 0o644)
@@ -72,24 +72,24 @@ class SongStore:
         except OSError as error:
             self.close()
             raise SamplingError(
-                f"{self.folder}: another run is working on this song; wait for it or stop it."
+                f"{self.folder}: another run is working on this song; wait for it to end or stop it."
             ) from error
-        remove_leftovers(self.folder, age=0.0)  # of a run that was killed: nobody else writes here
+        remove_leftovers(self.folder, age=0.0)  # left by a killed run: with the lock held, nobody else writes here
         return self
 
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        """Let go of the folder."""
+        """Unlock the folder."""
         self.close()
 
     def close(self) -> None:
-        """Let go of the folder; one in which no song was begun leaves no trace."""
+        """Unlock the folder, and remove it if no song was begun in it and it is empty."""
         if self._lock is None:
             return
         if not self.begun:
             (self.folder / ".lock").unlink(missing_ok=True)
-            with suppress(OSError):  # somebody else's files are in it
+            with suppress(OSError):  # it contains other files
                 self.folder.rmdir()
         os.close(self._lock)
         self._lock = None
@@ -100,9 +100,9 @@ class SongStore:
         return (self.folder / _RECORD).is_file()
 
     def begin(self, record: SongRecord, given: Sequence[np.ndarray]) -> None:
-        """Start a song with the codes that are given, level 0 first.
+        """Begin a song with the given codes, level 0 first.
 
-        `song.json` comes last, so that a run killed in between leaves no song behind.
+        `song.json` is written last, so that a run killed in between leaves no song behind.
         """
         if self.begun:
             raise SamplingError(f"{self.folder} already holds a song; resume it, or choose another folder.")
@@ -111,53 +111,53 @@ class SongStore:
         write_json_atomic(self.folder / _RECORD, config_to_dict(record))
 
     def resume(self, request: SongRequest, fingerprint: Fingerprint) -> SongRecord:
-        """The record of the song, if it is the same request on the same engine; else `SamplingError`."""
+        """Return the record of the song; raise `SamplingError` unless request and fingerprint are the recorded ones."""
         record = read_record(self.folder)
         differences = _differences(record.request, request) + _differences(record.fingerprint, fingerprint)
         if differences:
             raise SamplingError(
                 f"{self.folder} holds another song and cannot be resumed: {'; '.join(differences)}. "
-                "Ask for the same song on the same engine (where a batch is named: beside the same songs in the same "
-                "order, with the same slots), or choose another folder."
+                "Request the same song on the same engine (if the batch differs: together with the same songs in the "
+                "same order, with the same slots), or choose another folder."
             )
         return record
 
     def commit(self, level: int, codes: np.ndarray) -> None:
-        """Replace the codes `[codes so far]` of a level, on disk when this returns."""
+        """Replace the codes `[codes so far]` of a level; they are on disk when this returns."""
         with atomic_path(codes_path(self.folder, level)) as temporary, temporary.open("wb") as file:
             np.save(file, codes.astype(np.int32))
 
     def codes(self, level: int, lengths: SongLengths) -> np.ndarray:
-        """The committed codes of a level, int64; `SamplingError` if they cannot belong to this song."""
+        """Read the committed codes of a level, int64; raise `SamplingError` if their number does not fit the song."""
         codes = _load_codes(codes_path(self.folder, level))
         given, total = lengths.given[level], lengths.totals[level]
         if not given <= len(codes) <= total:
             raise SamplingError(
-                f"{codes_path(self.folder, level)} holds {len(codes)} codes, expected {given} to {total} as "
-                "song.json says; the folder was changed, sample the song again in another one."
+                f"{codes_path(self.folder, level)} holds {len(codes)} codes, expected {given} to {total} according to "
+                "song.json; the folder was changed, so sample the song again in another folder."
             )
         return codes
 
 
 def codes_path(folder: Path, level: int) -> Path:
-    """The file with the codes of a level."""
+    """Return the path of the codes of a level."""
     return folder / f"codes_{level}.npy"
 
 
 def find_songs(folder: Path) -> tuple[Path, ...]:
-    """The folder if it is a song's, else the song folders in it and below, sorted; none if there are none."""
+    """Return the folder if it is a song folder, else all song folders below it, sorted; empty if there are none."""
     if (folder / _RECORD).is_file():
         return (folder,)
     return tuple(sorted(path.parent for path in folder.rglob(_RECORD)))
 
 
 def read_record(folder: Path) -> SongRecord:
-    """Read `song.json`; `SamplingError` if it is missing, damaged or of another version."""
+    """Read `song.json`; raise `SamplingError` if it is missing, damaged or of another format version."""
     if not (folder / _RECORD).is_file():
         raise SamplingError(
             f"{folder}: there is no such song folder."
             if not folder.is_dir()
-            else f"{folder} is no song folder, there is no {_RECORD} in it; name a folder that `sample` made."
+            else f"{folder} is not a song folder: it contains no {_RECORD}; give a folder that `sample` made."
         )
     try:
         return read_record_file(SongRecord, folder / _RECORD, FORMAT_VERSION, SamplingError, "sample the song again")
@@ -166,10 +166,10 @@ def read_record(folder: Path) -> SongRecord:
 
 
 def read_codes(folder: Path, level: int, codebook_size: int) -> np.ndarray:
-    """The codes `[codes so far]` of any song folder, int64, none if there are none yet.
+    """Read the codes `[codes so far]` of a level of any song folder, int64; empty if the level was not begun.
 
-    Lyric tokens among them become code 0 (specification section 10). Raises `SamplingError` for
-    codes outside the codebook.
+    Lyric tokens among them become code 0 (specification section 10). Raises `SamplingError` for codes outside the
+    codebook.
     """
     path = codes_path(folder, level)
     if not folder.is_dir():
@@ -179,7 +179,8 @@ def read_codes(folder: Path, level: int, codebook_size: int) -> np.ndarray:
     codes: np.ndarray = np.maximum(_load_codes(path), 0)
     if codes.max(initial=0) >= codebook_size:
         raise SamplingError(
-            f"{path} holds code {codes.max()}, but the codebook has {codebook_size}; it is of another model."
+            f"{path} holds code {codes.max()}, but the codebook of this model has {codebook_size} codes; the file "
+            "belongs to another model, use the bundle that made it."
         )
     return codes
 
@@ -188,14 +189,14 @@ def _load_codes(path: Path) -> np.ndarray:
     try:
         codes = np.load(path, allow_pickle=False)
     except (OSError, ValueError, EOFError) as error:
-        raise SamplingError(f"{path} is not a readable file of codes: {error}") from error
+        raise SamplingError(f"{path} is not a readable .npy file of codes: {error}") from error
     if not isinstance(codes, np.ndarray) or codes.ndim != 1 or not np.issubdtype(codes.dtype, np.integer):
-        raise SamplingError(f"{path} does not hold a row of integer codes.")
+        raise SamplingError(f"{path} does not hold codes: expected a one-dimensional array of integers.")
     return codes.astype(np.int64)
 
 
 def _differences(there: Any, here: Any) -> list[str]:
-    """What two dataclasses of one kind disagree about, in words."""
+    """Describe the fields in which two instances of one dataclass differ."""
     return [
         f"{field.name} was {_shown(getattr(there, field.name))}, is now {_shown(getattr(here, field.name))}"
         for field in dataclasses.fields(there)
@@ -204,12 +205,12 @@ def _differences(there: Any, here: Any) -> list[str]:
 
 
 def _shown(value: Any) -> str:
-    """A value as song.json has it."""
+    """Format a value as it appears in song.json."""
     return repr(str(value) if isinstance(value, StrEnum) else value)
 
 
 def _lock_file(descriptor: int) -> None:
-    """Lock without waiting; the system frees the lock when the process ends, however it ends."""
+    """Lock a file without waiting; the operating system releases the lock when the process ends, even if killed."""
     if sys.platform == "win32":
         import msvcrt
 

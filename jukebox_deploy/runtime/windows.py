@@ -1,17 +1,17 @@
-"""Which windows a level is sampled in (specification 12.1 and 12.2). All numbers are codes of the level."""
+"""Division of a level into sampling windows (specification 12.1 and 12.2). All numbers count codes of the level."""
 
 from __future__ import annotations
 
 from dataclasses import dataclass
 from typing import Self
 
-from jukebox_deploy.config import PriorConfig
+from jukebox_deploy.config import PriorConfig, whole_hop
 from jukebox_deploy.errors import ConfigError, SamplingError
 
 
 @dataclass(frozen=True)
 class WindowGeometry:
-    """Length of a prior's windows and the distance between them; `ConfigError` if they do not fit."""
+    """Length of a prior's windows and the hop between them; raises `ConfigError` if they do not fit together."""
 
     window: int
     hop: int  # new codes per window
@@ -31,30 +31,30 @@ class WindowGeometry:
 
     @classmethod
     def of(cls, prior: PriorConfig, hop_fraction: float | None = None) -> Self:
-        """The geometry of a prior, with its own hop fraction unless another is given."""
-        hop = prior.hop if hop_fraction is None else int(hop_fraction * prior.window)
+        """Return the geometry of a prior, with the prior's hop fraction unless another is given."""
+        hop = prior.hop if hop_fraction is None else whole_hop(hop_fraction, prior.window)
         return cls(prior.window, hop, prior.conditioner.upsampling if prior.conditioner else 1)
 
 
 @dataclass(frozen=True)
 class Window:
-    """One run of a prior. `known` and `end` count from `start`."""
+    """One run of a prior over a window. `known` and `end` count from `start`."""
 
-    start: int  # the level's code at the window's first position
-    known: int  # positions below it hold codes that are there already
+    start: int  # index in the level of the window's first code
+    known: int  # the positions before this one hold codes that already exist
     end: int  # sampling stops before this position
 
     @property
     def new_codes(self) -> range:
-        """The codes of the level that this window samples."""
+        """Indices in the level of the codes that this window samples."""
         return range(self.start + self.known, self.start + self.end)
 
 
 def window_starts(geometry: WindowGeometry, total: int) -> list[int]:
-    """First codes of the windows that cover `total` codes, the last one ending exactly there.
+    """Return the first codes of the windows that cover `total` codes; the last window ends exactly at `total`.
 
     Raises:
-        SamplingError: if not even one window fits, or the last one would start between two codes
+        SamplingError: if not even one window fits, or the last window would start between two codes
             of the level above.
     """
     last = total - geometry.window
@@ -69,14 +69,14 @@ def window_starts(geometry: WindowGeometry, total: int) -> list[int]:
 
 
 def partial_window(geometry: WindowGeometry, present: int, new: int) -> Window:
-    """A window that adds `new` codes to `present` ones, full or not.
+    """Return a window that adds `new` codes to `present` ones and need not be full.
 
-    It starts at code 0 if all fits in, else it is moved so that it ends with the new codes. Only
-    for priors without a level above: an upsampler needs the upper codes of a whole window.
+    It starts at code 0 if all codes fit, else as late as needed to end with the new codes. Only for the top level: an
+    upsampler needs the upper codes of a whole window.
     """
     if geometry.upsampling != 1:
         raise SamplingError(
-            f"An upsampler needs a full window of {geometry.window} codes, only {present + new} are asked for. "
+            f"An upsampler needs a full window of {geometry.window} codes, only {present + new} are requested. "
             "Sample a longer song."
         )
     if not 0 < new <= geometry.window or present < 0:
@@ -86,16 +86,16 @@ def partial_window(geometry: WindowGeometry, present: int, new: int) -> Window:
 
 
 def plan_level(geometry: WindowGeometry, total: int, present: int = 0) -> list[Window]:
-    """The windows that take a level from `present` codes to `total`, in order; none that adds nothing.
+    """Return the windows, in order, that extend a level from `present` codes to `total`; each adds codes.
 
     Raises:
-        SamplingError: for a total below 1, more codes present than that, or an upsampler asked for
-            less than one window.
+        SamplingError: for a total below 1, for more codes present than the total, or for less than
+            one window of an upsampler.
     """
     if total < 1:
         raise SamplingError(f"The length must be at least one code, found {total}. Sample a longer song.")
     if not 0 <= present <= total:
-        raise SamplingError(f"{present} codes are there already, more than the {total} asked for. Ask for more.")
+        raise SamplingError(f"{present} codes already exist, more than the {total} requested. Sample a longer song.")
     if present == total:
         return []
     if total < geometry.window:

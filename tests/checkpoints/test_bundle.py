@@ -119,7 +119,7 @@ def test_no_bundle(tmp_path):
 
 def test_another_version(copy):
     edit(copy, format_version=2)
-    with pytest.raises(CheckpointError, match="format 2, this program reads format 1"):
+    with pytest.raises(CheckpointError, match="format 2, but this version reads format 1"):
         CheckpointBundle.open(copy)
 
 
@@ -141,7 +141,7 @@ def test_a_configuration_of_another_model(copy):
 def test_a_missing_and_a_truncated_file(copy):
     path = copy / "prior_0.safetensors"
     path.write_bytes(path.read_bytes()[:-1])
-    with pytest.raises(CheckpointError, match=r"prior_0\.safetensors: not a whole safetensors file"):
+    with pytest.raises(CheckpointError, match=r"prior_0\.safetensors: not a complete safetensors file"):
         CheckpointBundle.open(copy)
     path.unlink()
     with pytest.raises(CheckpointError, match=r"prior_0\.safetensors: no such file"):

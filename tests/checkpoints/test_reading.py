@@ -136,11 +136,11 @@ def test_missing_files_and_folders(tmp_path):
     [
         ([1, 2], "expected a dictionary of tensors, found list"),
         ({}, "expected a dictionary of tensors, found an empty one"),
-        ({"a": 1}, "'a' is no tensor but int"),
+        ({"a": 1}, "expected a tensor for 'a', found int"),
         ({1: torch.ones(2)}, r"expected names of tensors, found 1 \(int\)"),
-        ({"a": torch.ones(2, dtype=torch.int32)}, "expected plain floating point"),
-        ({"a": torch.ones(2).to_sparse()}, "expected plain floating point"),
-        ({"a": torch.ones(2, device="meta")}, "expected plain floating point"),
+        ({"a": torch.ones(2, dtype=torch.int32)}, "expected dense floating point"),
+        ({"a": torch.ones(2).to_sparse()}, "expected dense floating point"),
+        ({"a": torch.ones(2, device="meta")}, "expected dense floating point"),
     ],
 )
 def test_states_that_are_none(state, found):

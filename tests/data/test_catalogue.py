@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import shutil
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -11,7 +12,7 @@ import soundfile
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from jukebox_deploy.data.catalogue import Catalogue, CatalogueFilters, SongEntry, read_catalogue
+from jukebox_deploy.data.catalogue import Catalogue, CatalogueFilters, SongEntry, read_catalogue, songs_digest
 from jukebox_deploy.data.synthesis.corpus import CorpusRequest, synthesize_corpus
 from jukebox_deploy.data.synthesis.song_files import CorpusIdentity
 from jukebox_deploy.errors import ConfigError, DataError
@@ -268,6 +269,17 @@ def test_the_sides_of_these_names_are_fixed():
     """By SHA-256; a change would move songs of running trainings from one side to the other."""
     _, held_out = catalogue_of([f"{number}.flac" for number in range(30)]).split()
     assert names(held_out) == ["11.flac", "15.flac", "26.flac", "28.flac"]
+
+
+def test_a_digest_changes_with_names_lengths_labels_and_order():
+    """Runs that are resumed compare it, so it stays as it is for the same songs."""
+    songs = catalogue_of(["a", "b"]).songs
+    others = [
+        replace(songs[0], **change) for change in ({"name": "c"}, {"samples": 7}, {"artist": "x"}, {"lyrics": "x"})
+    ]
+    digests = {songs_digest([other, songs[1]]) for other in others} | {songs_digest(songs), songs_digest(songs[::-1])}
+    assert len(digests) == 6
+    assert songs_digest(replace(song, path=Path("elsewhere")) for song in songs) == songs_digest(songs)
 
 
 def test_nothing_is_held_out_on_request_and_of_a_single_song():

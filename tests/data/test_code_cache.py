@@ -151,7 +151,7 @@ def test_songs_that_cannot_be_encoded_are_listed(tmp_path):
     assert told == [(1, 4), (2, 4), (3, 4), (4, 4)]
     assert [song.entry.name for song in coded.songs] == ["0.wav"]
     short, broken, gone = coded.skipped
-    assert "less than one code of the top level" in short.reason
+    assert "less than one top-level code" in short.reason
     assert "is not a sound file" in broken.reason
     assert "no such sound file" in gone.reason
 

@@ -163,7 +163,7 @@ def test_wav_holds_the_same_samples(corpus, tmp_path):
     ("wrong", "sentence"),
     [
         ({"songs": None}, "give hours, or a number of songs"),
-        ({"songs": 0}, "songs: expected a whole number from 1 on, found 0"),
+        ({"songs": 0}, "songs: expected 1 or more, found 0"),
         ({"hours": 0}, "hours: expected a number above 0, found 0"),
         ({"hours": float("nan")}, "hours: expected a number above 0, found nan"),
         ({"hours": float("inf")}, "found inf"),

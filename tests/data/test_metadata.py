@@ -48,12 +48,12 @@ def test_rows_of_csv(tmp_path):
         ("t.jsonl", '{"file": "a", "lyrics": ["la"]}', "line 1: lyrics: expected text"),
         ("t.jsonl", '{"file": "a", "genres": [3]}', "line 1: genres: expected a list of names"),
         ("t.jsonl", '{"file": "a", "genre": 3}', "line 1: genre: expected a list of names"),
-        ("t.jsonl", '{"file": "a"}\n\n{"file": "./a"}', "line 3: a is on line 1 already; remove one"),
+        ("t.jsonl", '{"file": "a"}\n\n{"file": "./a"}', "line 3: a is already on line 1; remove one"),
         ("t.csv", "name,artist\na,b", "line 2: expected a column 'file'"),
         ("t.csv", "file,artist\na,b,c", "line 2: expected 2 cells, found 3"),
         ("t.csv", "file,artist\na,b\nc", "line 3: expected 2 cells, found 1"),
         ("t.csv", 'file,artist\na,"b"c', "line 2: not CSV"),
-        ("t.csv", "file\na\na", "line 3: a is on line 2 already"),
+        ("t.csv", "file\na\na", "line 3: a is already on line 2"),
     ],
 )
 def test_broken_tables_are_named_by_line(name, content, message, tmp_path):

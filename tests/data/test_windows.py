@@ -164,6 +164,11 @@ def test_held_out_windows_follow_one_another(songs, batch):
         batches[len(batches)]
 
 
+def test_held_out_windows_are_told_their_songs(songs):
+    first, second, third = songs.songs
+    assert windows_of(songs, LYRICS_ENCODED).songs_of_evaluation_windows() == [*[first] * 7, *[second] * 4, third]
+
+
 def test_names_that_the_model_does_not_know_are_told_once(songs):
     windows = windows_of(songs, LYRICS_ENCODED)
     windows.batch(0)
@@ -206,8 +211,8 @@ def test_songs_that_the_prior_cannot_learn_from_are_listed(tmp_path):
     windows = windows_of(songs, prior)
     assert {s.name: s.reason for s in windows.skipped} == {
         "0.wav": "too short, 0.48 s for windows of 0.48 s",
-        "1.wav": "0.48 s long, the model knows songs of 0.48 s to 6.00 s",
-        "3.wav": "6.00 s long, the model knows songs of 0.48 s to 6.00 s",
+        "1.wav": "0.48 s long, but the model supports songs of 0.48 s to 6.00 s",
+        "3.wav": "6.00 s long, but the model supports songs of 0.48 s to 6.00 s",
         "4.wav": "There is no artist #99: the model has #0 to #15.",
     }
     assert windows.batches_per_epoch == 4

@@ -13,7 +13,8 @@ from jukebox_deploy.engines.bundle import EngineBundle, open_bundle
 from jukebox_deploy.engines.device import NoDeviceError
 from jukebox_deploy.engines.eager.replay import TorchRecording
 from jukebox_deploy.engines.manifest import Target
-from jukebox_deploy.engines.onnxruntime.sessions import GPU_PROVIDERS, OnnxRuntimeOptions, import_onnxruntime
+from jukebox_deploy.engines.onnxruntime.library import import_onnxruntime
+from jukebox_deploy.engines.onnxruntime.sessions import GPU_PROVIDERS, OnnxRuntimeOptions
 from jukebox_deploy.engines.replay import Recorder
 from jukebox_deploy.engines.tensorrt.build import BuildOptions
 from jukebox_deploy.engines.tensorrt.bundle import build_bundle

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import datetime
 import functools
 import re
 from collections.abc import Callable, Iterator
@@ -18,6 +17,7 @@ from jukebox_deploy.engines.bundle import open_bundle
 from jukebox_deploy.engines.cuda_device import CudaDevice
 from jukebox_deploy.engines.device import DeviceProperties, NoDeviceError
 from jukebox_deploy.jobs.export_job import export_bundle
+from jukebox_deploy.provenance import time_now
 from tests.gpu.backends import Case, Material
 from tests.gpu.outcomes import Outcomes
 
@@ -32,8 +32,7 @@ def pytest_addoption(parser: pytest.Parser) -> None:
 
 def pytest_configure(config: pytest.Config) -> None:
     config.stash[_OUTCOMES] = Outcomes()
-    now = datetime.datetime.now(datetime.UTC)
-    config.stash[_DATE] = now.isoformat(timespec="seconds").replace("+00:00", "Z")
+    config.stash[_DATE] = time_now()
 
 
 @pytest.fixture(scope="session")

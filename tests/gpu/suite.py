@@ -12,7 +12,7 @@ from pathlib import Path
 import numpy as np
 
 from jukebox_deploy.config import PriorConfig
-from jukebox_deploy.contract import GraphKind, GraphSpec
+from jukebox_deploy.contract import GraphKind, GraphSpec, find_graph
 from jukebox_deploy.engine import Engine, PriorSession
 from jukebox_deploy.jobs.comparison.parity import compare_graph, sizes_to_compare
 from jukebox_deploy.jobs.comparison.window_runs import (
@@ -155,7 +155,7 @@ def _codes(job: SongJob, prior: PriorConfig) -> np.ndarray:
 def _fill(session: PriorSession, engine: Engine, level: int, end: int, songs: range | list[int]) -> None:
     """Nothing known, all of a window to draw; what a slot draws depends on the number of its song."""
     prior = engine.config.prior(level)
-    spec = engine.graphs[f"{GraphKind.STEP}_{level}"]
+    spec = find_graph(engine.graphs, GraphKind.STEP, level)
     for slot, song in enumerate(songs):
         rng = np.random.default_rng(song)
         for tensor in spec.tensors:

@@ -37,7 +37,7 @@ def test_clean_reports_what_became_of_characters():
         "The lyrics have characters that the model does not know; they are left out: '+' (2x), '#' (1x).",
     )
     assert cleaned.spellings() == (
-        "The lyrics have characters that the model does not know; it reads them so: '世' as 'Shi '.",
+        "The lyrics have characters that the model does not know; they are transliterated: '世' as 'Shi '.",
     )
 
 

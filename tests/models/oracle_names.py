@@ -10,9 +10,13 @@ from pathlib import Path
 import numpy as np
 import torch
 
+from jukebox_deploy.attention_patterns import AttentionOrder
 from jukebox_deploy.config import VQVAEConfig
 
 GOLDENS = Path(__file__).parent.parent / "goldens"
+
+ORDER_NUMBERS: dict[int, AttentionOrder] = dict(enumerate(AttentionOrder))
+"""Orders of attention functions by the numbers of the original hyper-parameters (`attn_order`)."""
 
 _STACK = r"(?:model|blocks)"
 _RULES = (

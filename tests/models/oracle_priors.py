@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 import torch
 
-from jukebox_deploy.attention_patterns import ORDER_NUMBERS, AttentionPattern, layer_patterns
+from jukebox_deploy.attention_patterns import AttentionPattern, layer_patterns
 from jukebox_deploy.checkpoints.names import OPENAI, file_names
 from jukebox_deploy.config import (
     ConditionerConfig,
@@ -28,7 +28,7 @@ from jukebox_deploy.contract import Precision
 from jukebox_deploy.labels.rows import SongLabels, window_labels
 from jukebox_deploy.models.builders import build_prior
 from jukebox_deploy.models.prior import Prior
-from tests.models.oracle_names import vqvae_config
+from tests.models.oracle_names import ORDER_NUMBERS, vqvae_config
 
 Golden = Mapping[str, Any]
 

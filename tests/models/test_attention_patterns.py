@@ -5,7 +5,6 @@ from __future__ import annotations
 import pytest
 
 from jukebox_deploy.attention_patterns import (
-    ORDER_NUMBERS,
     AttentionOrder,
     AttentionPattern,
     exact_division,
@@ -14,6 +13,7 @@ from jukebox_deploy.attention_patterns import (
 from jukebox_deploy.config import TransformerConfig
 from jukebox_deploy.errors import ConfigError
 from jukebox_deploy.presets import PRIOR_1B_LYRICS, PRIOR_5B, PRIOR_5B_LYRICS, RELEASED_UPSAMPLERS
+from tests.models.oracle_names import ORDER_NUMBERS
 
 NUMBERS = {pattern: number for number, pattern in enumerate(AttentionPattern)}
 CYCLES = {

@@ -10,19 +10,21 @@ from jukebox_deploy.models.bottleneck import (
     Codebook,
     CodebookState,
     UpdateRule,
+    codebook_use,
     draw_candidates,
+    join_uses,
     quantise,
     restore_codebook,
     update_codebook,
 )
 from jukebox_deploy.models.builders import build_vqvae
 from jukebox_deploy.models.losses import vqvae_loss
+from tests.models.codebook_steps import codebook_step
 from tests.models.oracle_losses import BANDWIDTHS, check_report, loss_settings
 from tests.models.oracle_names import audio, load_golden, our_name, our_state_dict, relative_error, vqvae_config
 
 METRICS = {
     "fit": "fit",
-    "prenorm": "pn",
     "entropy": "entropy",
     "used_current": "used_curr",
     "usage": "usage",
@@ -62,11 +64,11 @@ def test_three_training_steps_match_the_original():
     states = dict.fromkeys((0, 1))
     for step in range(3):
         target = audio(golden, f"in/train_x{step}")
-        result = model.training_step(target, states, UpdateRule(), first_rows)
+        result = codebook_step(model, target, states, first_rows)
         report = vqvae_loss(target, result.reconstruction, loss_settings(golden), BANDWIDTHS)
         check_report(report, golden, f"out/train{step}")
         check_metrics(result.metrics, golden, f"out/train{step}")
-        states = result.codebooks
+        states.update(result.codebooks)
         check_states(states, golden, f"out/train{step}/")
         model.zero_grad()
         report.total.backward()
@@ -84,7 +86,7 @@ def test_training_goes_on_from_restored_codebooks(name):
         level: restore_codebook(codebook.codes, target.shape[-1] // config.hop_length(level))
         for level, codebook in enumerate(model.codebooks)
     }
-    result = model.training_step(target, states, UpdateRule(threshold=0.5), first_rows)
+    result = codebook_step(model, target, states, first_rows, UpdateRule(threshold=0.5))
     check_report(vqvae_loss(target, result.reconstruction, loss_settings(golden), BANDWIDTHS), golden, "out/restore")
     check_metrics(result.metrics, golden, "out/restore")
     check_states(result.codebooks, golden, "out/restore/after_")
@@ -103,12 +105,25 @@ def test_unused_codes_restart_at_candidates_and_keep_their_average():
     state = CodebookState(codes, 5 * codes, torch.tensor([5.0, 0.9]))
     latents = torch.full((1, 2, 3), 0.5)
     candidates = torch.tensor([[7.0, 7.0], [8.0, 8.0]])
-    updated, metrics = update_codebook(state, latents, UpdateRule(decay=0.5), lambda rows, count: candidates)
+    updated, metrics = update_codebook(
+        state, codebook_use(latents, codes), UpdateRule(decay=0.5), lambda rows, count: candidates
+    )
     torch.testing.assert_close(updated.counts, torch.tensor([4.0, 0.45]))
     torch.testing.assert_close(updated.sums, torch.tensor([[0.75, 0.75], [25.0, 25.0]]))
     torch.testing.assert_close(updated.codes, torch.tensor([[0.1875, 0.1875], [8.0, 8.0]]))
     assert (float(metrics.used_current), float(metrics.usage)) == (1.0, 1.0)
     assert torch.equal(state.codes, codes)  # states are values: the old one is as it was
+
+
+def test_the_use_by_pieces_of_a_batch_is_that_of_the_whole():
+    generator = torch.Generator().manual_seed(0)
+    latents, codes = torch.randn(4, 3, 50, generator=generator), torch.randn(8, 3, generator=generator)
+    whole = codebook_use(latents, codes)
+    joined = join_uses([codebook_use(piece, codes) for piece in latents.split(1)])
+    assert torch.equal(joined.latents, whole.latents)
+    assert torch.equal(joined.counts, whole.counts)
+    torch.testing.assert_close(joined.sums, whole.sums)
+    torch.testing.assert_close(joined.fit, whole.fit)
 
 
 @pytest.mark.parametrize(("latents", "stay"), [(3, [True, True]), (30, [True, False])])
@@ -117,7 +132,8 @@ def test_a_code_with_a_share_of_what_codes_have_stays_however_small_the_batch(la
     codes = torch.tensor([[0.0], [10.0]])
     state = CodebookState(codes, codes, torch.tensor([5.0, 0.8]))
     rule = UpdateRule(decay=1.0, share=0.4)
-    updated, metrics = update_codebook(state, torch.zeros(1, 1, latents), rule, lambda rows, count: codes + 7)
+    use = codebook_use(torch.zeros(1, 1, latents), codes)
+    updated, metrics = update_codebook(state, use, rule, lambda rows, count: codes + 7)
     assert (updated.codes != codes + 7).flatten().tolist() == stay
     assert float(metrics.usage) == sum(stay)
 

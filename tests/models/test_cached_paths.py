@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 import torch
 
-from jukebox_deploy.attention_patterns import ORDER_NUMBERS, AttentionPattern, layer_patterns
+from jukebox_deploy.attention_patterns import AttentionPattern, layer_patterns
 from jukebox_deploy.config import LabelConfig, LabelRules, LyricsConfig, PriorConfig, TimingConfig, TransformerConfig
 from jukebox_deploy.contract import Precision
 from jukebox_deploy.engines.eager.engine import EagerSession
@@ -19,6 +19,7 @@ from jukebox_deploy.graphs import GraphOptions, declare_step
 from jukebox_deploy.models.builders import build_prior
 from jukebox_deploy.models.prior import Prior
 from tests.models.cached_windows import SlotRunner, SlotWindow, fill_caches_with_garbage, open_session, run_windows
+from tests.models.oracle_names import ORDER_NUMBERS
 
 DEPTHS = {0: 2, 1: 4, 2: 6, 6: 8, 7: 16, 8: 10, 9: 4, 10: 19, 11: 16, 12: 16}
 """Deep enough for every pattern of the order but the dense one of 11 and 12, which comes with layer 47."""

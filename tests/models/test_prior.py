@@ -9,7 +9,6 @@ import numpy as np
 import pytest
 import torch
 
-from jukebox_deploy.attention_patterns import ORDER_NUMBERS
 from jukebox_deploy.checkpoints.names import OPENAI, file_names
 from jukebox_deploy.config import (
     ConditionerConfig,
@@ -24,7 +23,7 @@ from jukebox_deploy.models.builders import build_prior
 from jukebox_deploy.models.prior import Prior
 from jukebox_deploy.models.prior_loss import PriorBatch, prior_loss, token_bits
 from tests.models.cached_windows import SlotWindow, WindowRun, open_session, run_windows
-from tests.models.oracle_names import load_golden
+from tests.models.oracle_names import ORDER_NUMBERS, load_golden
 from tests.models.oracle_priors import (
     Golden,
     assert_rows_close,

@@ -16,7 +16,7 @@ from dataclasses import dataclass, field
 import numpy as np
 
 from jukebox_deploy.config import JukeboxConfig, PriorConfig
-from jukebox_deploy.contract import GraphKind, GraphSpec, Role, check_feeds, numpy_dtype
+from jukebox_deploy.contract import GraphKind, GraphSpec, Role, check_feeds, find_graph, numpy_dtype
 from jukebox_deploy.graphs import GraphOptions, declare_graphs
 from jukebox_deploy.receptive_field import decoder_receptive_field, encoder_receptive_field
 
@@ -211,12 +211,12 @@ class FakeEngine:
         self.runners: list[FakeRunner] = []
 
     def runner(self, kind: GraphKind, level: int) -> FakeRunner:
-        self.runners.append(FakeRunner(self.config, self.graphs[f"{kind}_{level}"]))
+        self.runners.append(FakeRunner(self.config, find_graph(self.graphs, kind, level)))
         return self.runners[-1]
 
     def prior_session(self, level: int, slots: int) -> FakeSession:
-        spec = self.graphs[f"{GraphKind.STEP}_{level}"]
-        assert spec.ranges[0].minimum <= slots <= spec.ranges[0].maximum
+        spec = find_graph(self.graphs, GraphKind.STEP, level)
+        assert spec.range("B").minimum <= slots <= spec.range("B").maximum
         self.sessions.append(FakeSession(self.config.prior(level), spec, slots, self.faults, self.batch_invariant))
         return self.sessions[-1]
 

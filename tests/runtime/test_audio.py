@@ -90,9 +90,9 @@ def _write_cut_off(path: Path) -> None:
         (lambda path: path.touch(), "is not a sound file that can be read"),
         (lambda path: _write(path, np.zeros(0)), "is empty"),
         (lambda path: _write(path, np.zeros(RATE)), "is silent"),
-        (lambda path: _write(path, tone(1.0, RATE)[:100]), "2.27 ms, less than one top code of 2.90 ms"),
-        (lambda path: _write(path, np.append(tone(1.0, RATE), np.nan)), "not finite"),
-        (lambda path: _write(path, np.append(np.inf, tone(1.0, RATE))), "not finite"),
+        (lambda path: _write(path, tone(1.0, RATE)[:100]), "2.27 ms, less than one top-level code .2.90 ms"),
+        (lambda path: _write(path, np.append(tone(1.0, RATE), np.nan)), "NaN or infinite"),
+        (lambda path: _write(path, np.append(np.inf, tone(1.0, RATE))), "NaN or infinite"),
     ],
 )
 def test_useless_prompts_are_refused(make, message: str, tmp_path: Path) -> None:

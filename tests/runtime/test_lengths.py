@@ -45,11 +45,11 @@ def test_what_may_be_right_once_it_is_rounded_is_let_pass(seconds: float) -> Non
         (
             {"seconds": 120.1},
             LabelError,
-            "--seconds: a song of 120.1 s is outside what the model knows: 1.00 s to 120.00",
+            "--seconds: a song of 120.1 s is longer than the model supports: 1.00 s to 120.00",
         ),
         ({"seconds": 100.0, "offset_seconds": 21.0}, LabelError, "--offset and --seconds: a song of 121 s"),
         ({"seconds": 1.0, "total_seconds": 121.0}, LabelError, "--total-seconds: a song of 121 s"),
-        ({"seconds": 1.0, "source_seconds": 1e5}, SamplingError, "--prompt-seconds: 100000 s are more than a day"),
+        ({"seconds": 1.0, "source_seconds": 1e5}, SamplingError, "--prompt-seconds: 100000 s is more than a day"),
     ],
 )
 def test_what_is_too_long_is_named(fields, error, told: str) -> None:
@@ -69,8 +69,8 @@ def lengths(seconds: float) -> SongLengths:
 @pytest.mark.parametrize(
     ("seconds", "lowest", "told"),
     [
-        (2.0, 0, r"level 0 needs at least 6 s, these are 2.00 s: --seconds 6, or --lowest-level 2\."),
-        (5.9, 1, r"level 1 needs at least 6 s, these are 5.90 s: --seconds 6, or --lowest-level 2\."),
+        (2.0, 0, r"level 0 needs a song of at least 6 s, but this one has 2.00 s: --seconds 6, or --lowest-level 2\."),
+        (5.9, 1, r"level 1 needs a song of at least 6 s, but this one has 5.90 s: --seconds 6, or --lowest-level 2\."),
     ],
 )
 def test_what_is_too_short_is_told_with_what_is_not(seconds: float, lowest: int, told: str) -> None:

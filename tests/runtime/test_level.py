@@ -10,7 +10,7 @@ import pytest
 
 from jukebox_deploy.errors import SamplingError
 from jukebox_deploy.runtime.events import LevelProgress
-from jukebox_deploy.runtime.level import LevelSampler, SongLevel, _neighbours
+from jukebox_deploy.runtime.level import LevelSampler, SongLevel, _adjacent
 from jukebox_deploy.runtime.sampler import SamplingOptions, SongJob
 from jukebox_deploy.runtime.slot import WindowConditioning
 from jukebox_deploy.runtime.song import SongRequest
@@ -73,8 +73,8 @@ def test_slots_are_as_many_as_the_step_was_made_for(
     assert all_codes(jobs[0].folder) == plain_song(FakeEngine(MODEL), REQUESTS[0])
 
 
-def test_neighbours() -> None:
-    assert list(_neighbours([3, 0, 1, 5, 6, 7])) == [range(2), range(3, 4), range(5, 8)]
+def test_adjacent() -> None:
+    assert list(_adjacent([3, 0, 1, 5, 6, 7])) == [range(2), range(3, 4), range(5, 8)]
 
 
 def test_progress_tells_of_every_song_and_ends_at_the_totals(tmp_path: Path) -> None:
@@ -113,6 +113,8 @@ def test_lyric_tokens_are_kept_while_the_window_lasts_and_become_code_0_after_it
 def test_a_logit_that_is_not_a_number_stops_the_level() -> None:
     engine, commits = FakeEngine(MODEL, Faults(not_finite_from=8 + 5)), list[list[int]]()
     sampler = LevelSampler(engine.prior_session(2, 1), MODEL.prior(2), commit_seconds=0)
-    with pytest.raises(SamplingError, match=r"level 2, song 0: a logit was not a number within the . steps after code"):
+    with pytest.raises(
+        SamplingError, match=r"level 2, song 0: a logit was NaN or infinite in one of the . steps after code"
+    ):
         list(sampler.run([_level_of_one_window(Window(0, 0, 24), np.zeros(0, np.int64), commits)]))
     assert all(len(codes) <= 5 for codes in commits)

@@ -301,26 +301,26 @@ def test_warnings_come_once_and_first(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("request_", "error", "message"),
     [
-        (SongRequest(seconds=0.01), SamplingError, "less than one top code"),
+        (SongRequest(seconds=0.01), SamplingError, "less than one top-level code"),
         (
             SongRequest(seconds=0.1),
             SamplingError,
-            "level 0 needs at least 0.4 s, these are 0.10 s: --seconds 0.4, or --low",
+            "level 0 needs a song of at least 0.4 s, but this one has 0.10 s: --seconds 0.4, or --low",
         ),
         (
             SongRequest(seconds=1e308),
             LabelError,
-            "--seconds: a song of 1e\\+308 s is outside what the model knows: 0.20",
+            "--seconds: a song of 1e\\+308 s is longer than the model supports: 0.20",
         ),
-        (SongRequest(seconds=1e9, total_seconds=50), LabelError, "--seconds: a song of 1e\\+09 s is outside"),
-        (SongRequest(seconds=1.0, total_seconds=1e300), LabelError, "--total-seconds: a song of 1e\\+300 s is outside"),
+        (SongRequest(seconds=1e9, total_seconds=50), LabelError, "--seconds: a song of 1e\\+09 s is longer"),
+        (SongRequest(seconds=1.0, total_seconds=1e300), LabelError, "--total-seconds: a song of 1e\\+300 s is longer"),
         (SongRequest(seconds=1.0, offset_seconds=1e308), LabelError, "--offset and --seconds: a song of 1e\\+308 s"),
         (
             SongRequest(Mode.PRIMED, 1.0, source="a", source_seconds=1e308),
             SamplingError,
             "--prompt-seconds: 1e\\+308 s",
         ),
-        (SongRequest(seconds=61.0), LabelError, "outside what the model knows"),
+        (SongRequest(seconds=61.0), LabelError, "longer than the model supports"),
         (SongRequest(seconds=1.0, total_seconds=0.9), SamplingError, "after the song's end"),
         (SongRequest(seconds=1.0, total_seconds=3.0, offset_seconds=2.5), SamplingError, "after the song's end"),
         (SongRequest(seconds=1.0, artist="#99"), LabelError, "no artist #99"),
@@ -339,18 +339,20 @@ def test_bad_requests_are_refused_before_anything_is_written(
 
 def test_a_model_that_is_told_no_time_makes_songs_of_a_day_at_most(tmp_path: Path) -> None:
     job = SongJob(SongRequest(seconds=1e8), tmp_path / "song")
-    with pytest.raises(SamplingError, match=r"--seconds: 1e\+08 s are more than a day; give at most 86400"):
+    with pytest.raises(SamplingError, match=r"--seconds: 1e\+08 s is more than a day; give at most 86400"):
         sample(FakeEngine(MODELS["unlabelled"]), [job])
 
 
 @pytest.mark.parametrize(
-    ("lowest", "remedy"), [(0, r"go on with that song first \(--continue, --seconds 0.4\)\.$"), (1, "--continue")]
+    ("lowest", "remedy"), [(0, r"continue that song first \(--continue, --seconds 0.4\)\.$"), (1, "--continue")]
 )
 def test_top_codes_too_few_to_upsample(lowest: int, remedy: str, tmp_path: Path) -> None:
     first = SongJob(SongRequest(seconds=0.1), tmp_path / "first")
     sample(FakeEngine(MODEL), [first], SamplingOptions(lowest_level=2))
     job = SongJob(SongRequest(Mode.UPSAMPLE, source=str(first.folder)), tmp_path / "second")
-    with pytest.raises(SamplingError, match=f"level {lowest} needs at least 0.4 s, these are 0.10 s: .*{remedy}"):
+    with pytest.raises(
+        SamplingError, match=f"level {lowest} needs a song of at least 0.4 s, but this one has 0.10 s: .*{remedy}"
+    ):
         sample(FakeEngine(MODEL), [job], SamplingOptions(lowest_level=lowest))
 
 
@@ -363,9 +365,7 @@ def test_codes_of_another_checkpoint_are_refused_and_those_of_another_engine_are
     seconds = 0.8 if mode is Mode.CONTINUE else None
     job = SongJob(SongRequest(mode, seconds, source=str(first.folder)), tmp_path / "second")
     for fingerprint in (Fingerprint("engine 1", "checkpoint 2"), Fingerprint("engine 2", "checkpoint 2")):
-        with pytest.raises(
-            SamplingError, match=r"another model: made with lyrics_in_sequence, .* give the bundle that"
-        ):
+        with pytest.raises(SamplingError, match=r"another model: made with lyrics_in_sequence, .* use the bundle that"):
             list(SongSampler(FakeEngine(MODEL), fingerprint).sample([job]))
     assert not job.folder.exists()
     list(SongSampler(FakeEngine(MODEL), Fingerprint("engine 2", FINGERPRINT.checkpoint)).sample([job]))
@@ -403,17 +403,17 @@ def test_a_model_without_lyrics_says_so(tmp_path: Path) -> None:
     request = SongRequest(seconds=0.5, lyrics="la")
     events = sample(FakeEngine(MODELS["unlabelled"]), [SongJob(request, tmp_path / "song")])
     warnings = [event.text for event in events if isinstance(event, SongWarning)]
-    assert warnings == ["The model unlabelled takes no lyrics; they are left out."]
+    assert warnings == ["The model unlabelled takes no lyrics; they are ignored."]
 
 
 def test_sources_that_leave_nothing_to_do_are_refused(prompt: Path, tmp_path: Path) -> None:
     primed = SongRequest(Mode.PRIMED, 20 * TOP_SECOND, source=str(prompt))
-    with pytest.raises(SamplingError, match=r"already gives 0.40 s, and 0.40 s are .*--prompt-seconds"):
+    with pytest.raises(SamplingError, match=r"already gives 0.40 s of the 0.40 s .*--prompt-seconds"):
         sample(FakeEngine(MODEL), [SongJob(primed, tmp_path / "song")])
     first = SongJob(SongRequest(seconds=0.6), tmp_path / "first")
     sample(FakeEngine(MODEL), [first])
     upsampled = SongRequest(Mode.UPSAMPLE, 0.8, source=str(first.folder))
-    with pytest.raises(SamplingError, match="has 30 top codes, 40 are needed"):
+    with pytest.raises(SamplingError, match="has 30 top-level codes, but 40 are needed"):
         sample(FakeEngine(MODEL), [SongJob(upsampled, tmp_path / "second")])
 
 
@@ -451,8 +451,8 @@ def test_a_model_without_the_prior_is_named(tmp_path: Path) -> None:
     [
         ("step_0", "sampling level 0 needs step_0, and the bundle has vqvae_encode_0"),
         ("condition_1", "sampling level 1 needs condition_1"),
-        ("vqvae_decode_0", "the sound of level 0 needs vqvae_decode_0"),
-        ("vqvae_decode_2", "the sound of level 2 needs vqvae_decode_2"),
+        ("vqvae_decode_0", "decoding level 0 needs vqvae_decode_0"),
+        ("vqvae_decode_2", "decoding level 2 needs vqvae_decode_2"),
     ],
 )
 def test_graphs_that_are_needed_at_the_end_are_missed_at_the_beginning(

@@ -103,7 +103,7 @@ def test_a_damaged_record_is_refused(change, message: str, folder: Path) -> None
 def test_a_record_that_is_not_there_is_refused(tmp_path: Path) -> None:
     with pytest.raises(SamplingError, match="nowhere: there is no such song folder"):
         read_record(tmp_path / "nowhere")
-    with pytest.raises(SamplingError, match=r"is no song folder, there is no song\.json in it"):
+    with pytest.raises(SamplingError, match=r"is not a song folder: it contains no song\.json"):
         read_record(tmp_path)
 
 
@@ -116,10 +116,10 @@ def test_what_differs_is_told_as_the_record_has_it(folder: Path) -> None:
 @pytest.mark.parametrize(
     ("content", "message"),
     [
-        (b"", "not a readable file of codes"),
-        (b"\x93NUMPY garbage", "not a readable file of codes"),
-        (np.zeros((2, 3), np.int32), "row of integer codes"),
-        (np.zeros(5), "row of integer codes"),
+        (b"", "not a readable .npy file of codes"),
+        (b"\x93NUMPY garbage", "not a readable .npy file of codes"),
+        (np.zeros((2, 3), np.int32), "one-dimensional array of integers"),
+        (np.zeros(5), "one-dimensional array of integers"),
         (np.zeros(2, np.int32), "holds 2 codes, expected 4 to 40"),
         (np.zeros(41, np.int32), "holds 41 codes, expected 4 to 40"),
     ],
@@ -135,7 +135,7 @@ def test_damaged_codes_are_refused(content, message: str, folder: Path) -> None:
 
 
 def test_codes_of_another_codebook_are_refused(folder: Path) -> None:
-    with pytest.raises(SamplingError, match="holds code 3, but the codebook has 3"):
+    with pytest.raises(SamplingError, match="holds code 3, but the codebook of this model has 3 codes"):
         read_codes(folder, 0, 3)
 
 

@@ -126,8 +126,8 @@ def test_hop_fraction_can_be_chosen():
     [
         (0, 0, "at least one code, found 0"),
         (-5, 0, "at least one code, found -5"),
-        (100, 101, "101 codes are there already"),
-        (100, -1, "-1 codes are there already"),
+        (100, 101, "101 codes already exist"),
+        (100, -1, "-1 codes already exist"),
     ],
 )
 def test_lengths_that_cannot_be(total, present, message):

@@ -1,4 +1,4 @@
-"""Chords, bass and drums under a tune."""
+"""Accompaniment of a tune: chords, bass and drums."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ _ACCENT, _WEAK = 1.0, 0.7
 
 
 def swung(beat: float, offbeat: float) -> float:
-    """A time in beats, the second half of each beat moved to `offbeat`."""
+    """Apply swing to a time in beats: move the middle of each beat to `offbeat`."""
     whole = math.floor(beat)
     part = beat - whole
     return whole + (part * 2 * offbeat if part <= 0.5 else 1 - (1 - part) * 2 * (1 - offbeat))
@@ -25,7 +25,7 @@ def swung(beat: float, offbeat: float) -> float:
 def accompany(
     genre: Genre, rhythm: Rhythm, tonic: int, chords: Sequence[int]
 ) -> tuple[tuple[Note, ...], tuple[Hit, ...]]:
-    """The notes and hits of one bar per chord; chords are degrees of the scale."""
+    """Compose the notes and hits for one bar per chord; chords are degrees of the scale."""
     end = len(chords) * genre.beats_per_bar
     notes: list[Note] = []
     hits: list[Hit] = []

@@ -1,4 +1,4 @@
-"""Artists: who plays what, how loud, and who sings."""
+"""Artists: their instruments with their loudness, and their singers."""
 
 from __future__ import annotations
 
@@ -30,10 +30,10 @@ class Artist:
     drum_gain: float
     singer: Singer
     voice_gain: float = 0.5
-    echo: float = 0.0  # share of the sound that comes again after three quarters of a beat
+    echo: float = 0.0  # share of the sound that is repeated after three quarters of a beat
 
     def player(self, part: Part) -> Player:
-        """Who plays a part."""
+        """Return the player of a part."""
         return {Part.LEAD: self.lead, Part.CHORDS: self.chords, Part.BASS: self.bass}[part]
 
 

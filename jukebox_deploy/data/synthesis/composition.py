@@ -1,4 +1,4 @@
-"""From an outline to a score: words, tunes and accompaniment of every section."""
+"""Composition of a score from an outline: the words, tunes and accompaniment of every section."""
 
 from __future__ import annotations
 
@@ -21,20 +21,20 @@ _GAP = 0.05  # beats between two notes of the lead
 
 @dataclass(frozen=True)
 class Strophe:
-    """What verses, or refrains, have in common: chords, the rhythm under them, and a tune for each line."""
+    """Material that all verses, or all refrains, share: chords, their rhythm, and a tune for each line."""
 
     progression: tuple[int, ...]
     rhythm: Rhythm
     tunes: tuple[tuple[Tone, ...], ...]
 
     def chords(self, bars: int) -> tuple[int, ...]:
-        """The chords of that many bars."""
+        """Return the chords of that many bars."""
         return tuple(self.progression[bar % len(self.progression)] for bar in range(bars))
 
 
 @dataclass(frozen=True)
 class Material:
-    """What a song is made of."""
+    """Material that the sections of a song are made from."""
 
     verse: Strophe
     refrain: Strophe
@@ -42,12 +42,12 @@ class Material:
 
 
 def compose(seed: int, number: int, grid: float = 0.0, arrangement: Arrangement = Arrangement.FULL) -> Song:
-    """Song `number` of a seed; see `outline` for the grid and the arrangement."""
+    """Compose song `number` of a seed; see `outline` for the grid and the arrangement."""
     return compose_outline(outline(seed, number, grid, arrangement))
 
 
 def compose_outline(plan: Outline) -> Song:
-    """The song of an outline; the same outline gives the same song."""
+    """Compose the song of an outline; the same outline gives the same song."""
     dice = Dice(plan.seed, Stream.MUSIC, plan.number)
     material = _material(plan, dice)
     sections = tuple(_section(kind, plan, material, dice) for kind in plan.form)
@@ -74,7 +74,7 @@ def _material(plan: Outline, dice: Dice) -> Material:
 
 
 def _strophe(plan: Outline, progression: tuple[int, ...], rhythm: Rhythm, dice: Dice) -> Strophe:
-    """Every other line has the first line's tune: A B, or A B A C."""
+    """Compose a strophe; the third line has the tune of the first: A B, or A B A C."""
     strophe = Strophe(progression, rhythm, ())
     chords = strophe.chords(BARS_PER_LINE * plan.lines)
     tunes: list[tuple[Tone, ...]] = []
@@ -105,7 +105,7 @@ def _section(kind: SectionKind, plan: Outline, material: Material, dice: Dice) -
 
 
 def _sung_lines(kind: SectionKind, plan: Outline) -> range:
-    """The numbers of the lines that the voice sings; the lead plays the others."""
+    """Return the numbers of the lines that the voice sings; the lead plays the others."""
     if kind not in (SectionKind.VERSE, SectionKind.REFRAIN):
         return range(0)
     return range(0, plan.lines, 2 if plan.arrangement is Arrangement.ANSWERED else 1)
@@ -136,7 +136,7 @@ def _sung(
 def _placed(
     tunes: Sequence[tuple[Tone, ...]], lines: Iterable[int], genre: Genre
 ) -> Iterator[tuple[Tone, float, float]]:
-    """The tones of these lines with start and length in beats of the section."""
+    """Yield the tones of these lines with their start in the section and their length, in beats."""
     for line in lines:
         begin = line * BARS_PER_LINE * genre.beats_per_bar
         for tone in tunes[line]:
@@ -145,7 +145,7 @@ def _placed(
 
 
 def _spelt(lines: Sequence[Line]) -> Iterator[tuple[str, str, tuple[str, ...]]]:
-    """Text, what follows it, and sounds of every syllable."""
+    """Yield, for every syllable, its text, the separator after it, and its sounds."""
     for number, line in enumerate(lines, start=1):
         for place, word in enumerate(line, start=1):
             for position, syllable in enumerate(word.syllables, start=1):

@@ -1,7 +1,7 @@
-"""A whole corpus: songs in several processes, the table of songs, lists of names, and hashes.
+"""Synthesis of a whole corpus: songs, in several processes, the table of songs, lists of names, and hashes.
 
-A folder holds `audio/NNNN.flac`, `scores/NNNN.json`, `metadata.jsonl` with one song per line, the lists of artists and
-genres in the layout that `jukebox-deploy import --vocabulary` reads, and `corpus.json`.
+The folder contains `audio/NNNN.flac`, `scores/NNNN.json`, `metadata.jsonl` with one song per line, the lists of artists
+and genres in the layout that `jukebox-deploy import --vocabulary` reads, and `corpus.json`.
 """
 
 from __future__ import annotations
@@ -29,18 +29,21 @@ from jukebox_deploy.threads import usable_cores
 CORPUS_NAME, TABLE_NAME = "corpus.json", "metadata.jsonl"
 _UNKNOWN = "unknown"
 _PARTIAL = ".partial-*"
-"""Files that `atomic_path` had begun."""
+"""Unfinished files of `atomic_path`."""
 
 
 @dataclass(frozen=True)
 class CorpusRequest:
-    """What to make. With both limits the one that is reached first counts. `ConfigError` for limits that cannot be."""
+    """Request for a corpus; raises `ConfigError` for invalid limits.
+
+    If both `hours` and `songs` are given, the limit that is reached first applies.
+    """
 
     folder: Path
     identity: CorpusIdentity = field(default_factory=CorpusIdentity)
-    hours: float | None = None  # at least that much music
+    hours: float | None = None  # minimum duration of all songs together
     songs: int | None = None
-    processes: int | None = None  # default: one per core
+    processes: int | None = None  # default: one per usable core
 
     def __post_init__(self) -> None:
         if self.hours is None and self.songs is None:
@@ -49,10 +52,10 @@ class CorpusRequest:
             raise ConfigError(f"hours: expected a number above 0, found {self.hours:g}.")
         for name, number in (("songs", self.songs), ("processes", self.processes)):
             if number is not None and number < 1:
-                raise ConfigError(f"{name}: expected a whole number from 1 on, found {number}.")
+                raise ConfigError(f"{name}: expected 1 or more, found {number}.")
 
     def song_lengths(self) -> list[float]:
-        """Seconds of each song to make."""
+        """Return the seconds of each song of the corpus."""
         limit = math.inf if self.hours is None else self.hours * 3600
         lengths: list[float] = []
         total = 0.0
@@ -66,10 +69,10 @@ class CorpusRequest:
 
 @dataclass(frozen=True)
 class SongDone:
-    """Tells a listener that a song is there."""
+    """Event for a listener: a song is finished."""
 
     song: SongFiles
-    made: bool  # by this run
+    made: bool  # whether this run made it
     total_seconds: float  # of all songs of the corpus
 
 
@@ -78,7 +81,7 @@ Listener = Callable[[SongDone], None]
 
 @dataclass(frozen=True)
 class CorpusSummary:
-    """What is in the folder now, and how much of it this run made."""
+    """Songs that the folder contains, and the number of those that this run made."""
 
     folder: Path
     songs: tuple[SongFiles, ...]
@@ -86,22 +89,22 @@ class CorpusSummary:
 
     @property
     def seconds(self) -> float:
-        """Length of all songs."""
+        """Total duration of all songs."""
         return sum(song.seconds for song in self.songs)
 
     def to_json(self) -> dict[str, Any]:
-        """Plain data."""
+        """Convert to plain data."""
         return {"corpus": str(self.folder), "songs": len(self.songs), "made": self.made, "seconds": self.seconds}
 
 
 def synthesize_corpus(request: CorpusRequest, listen: Listener = lambda event: None) -> CorpusSummary:
     """Make the songs that are missing in the folder, and then all tables.
 
-    Songs that an earlier run finished are left as they are, so a run that was interrupted goes on, and a corpus grows
-    with a larger limit. With a smaller one the tables list fewer songs; no file is removed.
+    Songs that an earlier run finished are kept, so an interrupted run can be continued, and a larger limit extends the
+    corpus. With a smaller limit, the tables list fewer songs, but no file is removed.
 
     Raises:
-        JukeboxError: for a folder with other things in it or songs of another identity, and for files that cannot
+        JukeboxError: for a folder that contains other files or songs of another identity, and for files that cannot
             be written.
     """
     _claim(request.folder, request.identity)
@@ -118,7 +121,7 @@ def synthesize_corpus(request: CorpusRequest, listen: Listener = lambda event: N
 
 
 def _all_songs(request: CorpusRequest, total: int) -> Iterator[tuple[SongFiles, bool]]:
-    """First the songs that are there, then those that this run makes."""
+    """Yield first the songs that exist, then those that this run makes."""
     missing = []
     for number in range(total):
         if song := finished_song(request.folder, request.identity, number):
@@ -131,7 +134,7 @@ def _all_songs(request: CorpusRequest, total: int) -> Iterator[tuple[SongFiles, 
 
 
 def _claim(folder: Path, identity: CorpusIdentity) -> None:
-    """Check that the folder is new, empty or a corpus of this identity, and write down that it is."""
+    """Check that the folder is new, empty or a corpus of this identity, and record the identity in it."""
     if folder.exists() and not folder.is_dir():
         raise JukeboxError(f"{folder}: is a file, and a corpus is a folder; choose another place.")
     path = folder / CORPUS_NAME
@@ -141,7 +144,7 @@ def _claim(folder: Path, identity: CorpusIdentity) -> None:
         raise JukeboxError(f"{folder}: has other things in it and no {CORPUS_NAME}; choose a new or empty folder.")
     else:
         write_json_atomic(path, {"identity": identity.to_json(), "complete": False})
-    for leftover in folder.rglob(_PARTIAL):  # of a run that was killed
+    for leftover in folder.rglob(_PARTIAL):  # left by a killed run
         leftover.unlink(missing_ok=True)
 
 
@@ -153,8 +156,8 @@ def _check_identity(path: Path, identity: CorpusIdentity) -> None:
     for name, wanted in identity.to_json().items():
         if found.get(name) != wanted:
             raise JukeboxError(
-                f"{path.parent}: holds songs with {name.replace('_', ' ')} {found.get(name)}, asked for are songs with "
-                f"{wanted}; choose another folder."
+                f"{path.parent}: its songs have {name.replace('_', ' ')} {found.get(name)}, but {wanted} was "
+                "requested; choose another folder."
             )
 
 
@@ -178,7 +181,7 @@ def _write_tables(request: CorpusRequest, songs: tuple[SongFiles, ...]) -> None:
 
 
 def _write_names(folder: Path) -> Iterator[str]:
-    """Write lines of `name;id` for both sets of rules; id 0 is "unknown". Gives the files' names."""
+    """Write files of `name;id` lines for both rule sets, where id 0 is "unknown"; yield the names of the files."""
     for rules in LabelRules:
         for kind, names in (("artist", ARTISTS), ("genre", GENRES)):
             file = f"{rules.value}_{kind}_ids.txt"

@@ -1,4 +1,4 @@
-"""A song's ground truth as plain data: a row of the corpus's table, and the score in seconds."""
+"""Ground truth of a song as plain data: its row in the corpus's table, and the score in seconds."""
 
 from __future__ import annotations
 
@@ -9,11 +9,11 @@ from jukebox_deploy.data.synthesis.scales import PITCH_CLASSES
 from jukebox_deploy.data.synthesis.score import Section, Song
 
 _DIGITS = 6
-"""Decimals of a time: microseconds."""
+"""Decimals of times in seconds: microseconds."""
 
 
 def song_row(song: Song) -> dict[str, Any]:
-    """What a model is told of a song, and what a test may ask for; times in seconds."""
+    """Return the labels of a song for a model, and properties for tests; times are in seconds."""
     return {
         "artist": song.artist,
         "genres": [song.genre],
@@ -30,7 +30,7 @@ def song_row(song: Song) -> dict[str, Any]:
 
 
 def song_score(song: Song) -> dict[str, Any]:
-    """All notes, hits and syllables with their times in seconds; pitches are MIDI numbers."""
+    """Return all notes, hits and syllables with their times in seconds; pitches are MIDI numbers."""
     return {"notes": list(_notes(song)), "hits": list(_hits(song)), "syllables": list(_syllables(song))}
 
 
@@ -48,7 +48,7 @@ def _hits(song: Song) -> Iterator[dict[str, Any]]:
 
 
 def _syllables(song: Song) -> Iterator[dict[str, Any]]:
-    """With the place of their first character in the lyrics."""
+    """Yield the syllables with the index of their first character in the lyrics."""
     character = 0
     for begin, section in _sections(song):
         for syllable in section.syllables:

@@ -1,4 +1,4 @@
-"""Drum kits: shaped noise and falling sines."""
+"""Drum kits made of shaped noise and sines of falling frequency."""
 
 from __future__ import annotations
 
@@ -14,20 +14,20 @@ _LENGTH = {Drum.KICK: 0.3, Drum.SNARE: 0.22, Drum.HAT: 0.08}  # seconds
 _NOISE_BAND = {Drum.SNARE: (1200.0, 8000.0), Drum.HAT: (6000.0, 16000.0)}  # hertz
 _SNARE_HERTZ = 185.0  # of its body
 _RELEASE = 0.02  # seconds
-_CHIP_LEVELS = 4  # of a chip's noise, to either side
+_CHIP_LEVELS = 4  # amplitude levels of a chip's noise on either side of zero
 
 
 @dataclass(frozen=True)
 class DrumKit:
-    """A kit that is not pitched."""
+    """A drum kit."""
 
     kick_hertz: float = 50.0
-    snare_tone: float = 0.4  # share of its body, a sine, in the sound of the snare
-    length: float = 1.0  # of all sounds, as a multiple of the usual
-    chip: bool = False  # noise as sound chips make it: held for some samples, in few levels
+    snare_tone: float = 0.4  # share of the body, a sine, in the sound of the snare
+    length: float = 1.0  # factor of the usual length of all sounds
+    chip: bool = False  # noise like that of sound chips: few levels, each held for some samples
 
     def sound(self, drum: Drum, rate: int, dice: Dice) -> Samples:
-        """One hit, peak 1 `[samples]`."""
+        """Synthesize one hit with peak 1 `[samples]`."""
         time = times(_LENGTH[drum] * self.length, rate)
         decay = np.exp(-6 * time / time[-1]) if len(time) > 1 else np.ones(1)
         if drum is Drum.KICK:
@@ -40,7 +40,7 @@ class DrumKit:
         return faded(peak_one(sound), 0.001, _RELEASE, rate)
 
     def _kick_phase(self, time: Samples) -> Samples:
-        """Periods of a sine that falls from four times its last frequency."""
+        """Return the phase, in periods, of a sine whose frequency falls from four times the final one."""
         fall = 0.03  # seconds to 1/e
         return self.kick_hertz * (time + 3 * fall * (1 - np.exp(-time / fall)))
 
@@ -53,7 +53,7 @@ class DrumKit:
 
 
 def banded(noise: Samples, band: tuple[float, float], rate: int) -> Samples:
-    """The part of a noise between two frequencies in hertz, as far as the sample rate reaches; peak 1."""
+    """Band-pass noise between two frequencies in hertz, limited by the sample rate, and normalise it to peak 1."""
     from scipy.signal import butter, sosfilt
 
     top = min(band[1], HIGHEST * rate)

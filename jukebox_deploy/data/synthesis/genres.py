@@ -1,4 +1,4 @@
-"""Genres: scale, tempo, chords and rhythm."""
+"""Genres: their scales, tempos, chords and rhythms."""
 
 from __future__ import annotations
 
@@ -17,11 +17,11 @@ from jukebox_deploy.data.synthesis.scales import (
 
 @dataclass(frozen=True)
 class Stroke:
-    """Something that the accompaniment plays in every bar."""
+    """A note or chord that the accompaniment plays in every bar."""
 
     beat: float  # from the beginning of the bar
     length: float  # beats
-    tone: int = 0  # 0, 1 or 2: which tone of the chord; strummed chords play them all
+    tone: int = 0  # index of the chord's tone, 0 to 2; ignored by strummed chords, which play all three
 
 
 @dataclass(frozen=True)
@@ -38,7 +38,7 @@ class Rhythm:
 
 @dataclass(frozen=True)
 class Genre:
-    """What the songs of a genre have in common."""
+    """Properties that the songs of a genre share."""
 
     name: str
     scale: Scale
@@ -47,7 +47,7 @@ class Genre:
     beats_per_bar: int
     rhythms: tuple[Rhythm, ...]
     progressions: tuple[tuple[int, ...], ...]  # degrees of the scale, one per bar, four bars
-    offbeat: float = 0.5  # where in a beat its second half begins: 0.5 is straight, 2/3 swings
+    offbeat: float = 0.5  # position within a beat of its second half: 0.5 is straight, 2/3 is swing
 
 
 def _every(step: float, beats: int) -> tuple[float, ...]:

@@ -1,7 +1,7 @@
-"""Words to sing: a small list of our own with its pronunciation, and lines made of it.
+"""Lyrics: a small list of words with their pronunciation, and lines made of these words.
 
-A word is written in syllables, `riv-er`, and so are its sounds, `r ee v - uh r`. The sounds are those that
-`voice_sounds` knows; two vowels in a row glide from one to the other, as in `n ah ee t`.
+Words are written in syllables, `riv-er`, and so are their sounds, `r ee v - uh r`. The sounds are those of
+`voice_sounds`; two vowels in a row glide from one to the other, as in `n ah ee t`.
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ from jukebox_deploy.data.dice import Dice
 
 @dataclass(frozen=True)
 class WordSyllable:
-    """A syllable as it is spelt and as it sounds."""
+    """A syllable with its spelling and its sounds."""
 
     text: str
     sounds: tuple[str, ...]
@@ -21,7 +21,7 @@ class WordSyllable:
 
 @dataclass(frozen=True)
 class Word:
-    """A word, syllable by syllable."""
+    """A word as a sequence of syllables."""
 
     syllables: tuple[WordSyllable, ...]
 
@@ -33,7 +33,7 @@ Line = tuple[Word, ...]
 
 
 def _words(table: str) -> dict[str, tuple[Word, ...]]:
-    """Lines of `kind: spelling = sounds; spelling = sounds; ...`, as words by kind."""
+    """Parse lines of `kind: spelling = sounds; spelling = sounds; ...` into words by kind."""
     kinds = {}
     for line in table.strip().splitlines():
         kind, _, entries = line.partition(":")
@@ -96,7 +96,7 @@ _TRIES = 12
 
 
 def compose_line(syllables: int, dice: Dice) -> Line:
-    """A line of exactly that many syllables, at least five; short ones are filled up with "la"."""
+    """Compose a line of exactly `syllables` syllables (at least five); "la" fills up the rest."""
     lines = [_fill(dice.choice(_TEMPLATES), dice) for _ in range(_TRIES)]
     fitting = [line for line in lines if syllable_count(line) <= syllables]
     best = max(fitting, key=syllable_count, default=())
@@ -104,7 +104,7 @@ def compose_line(syllables: int, dice: Dice) -> Line:
 
 
 def syllable_count(line: Line) -> int:
-    """How many syllables a line has."""
+    """Count the syllables of a line."""
     return sum(len(word.syllables) for word in line)
 
 

@@ -1,4 +1,4 @@
-"""Tunes: when the syllables of a line are sung, and on which degrees of the scale."""
+"""Tunes: the times at which the syllables of a line are sung, and their degrees of the scale."""
 
 from __future__ import annotations
 
@@ -9,16 +9,16 @@ from jukebox_deploy.data.dice import Dice
 from jukebox_deploy.data.synthesis.scales import Scale
 
 STEP = 0.5
-"""Beats between two places where a syllable may begin."""
+"""Beats between two positions at which a syllable may begin."""
 
-_BREATH = 1.0  # beats at the end of a line in which no syllable begins
+_BREATH = 1.0  # beats at the end of a line during which no syllable begins
 _LONGEST = 2.0  # beats
 _LEAPS = (-2, -1, -1, 0, 1, 1, 2)  # degrees from one note to the next
 
 
 @dataclass(frozen=True)
 class Tone:
-    """One note of a tune, its pitch as a degree of the scale."""
+    """One note of a tune, with its pitch as a degree of the scale."""
 
     start: float  # beats from the line's beginning
     length: float  # beats
@@ -27,25 +27,26 @@ class Tone:
 
 @dataclass(frozen=True)
 class Range:
-    """The degrees that a tune moves among."""
+    """Range of the degrees of a tune."""
 
     lowest: int
     highest: int
 
     @classmethod
     def of(cls, scale: Scale) -> Range:
-        """From just below the tonic to just above the octave."""
+        """Return the range from the degree below the tonic to the degree above its octave."""
         return cls(-1, len(scale.steps) + 1)
 
     def clip(self, degree: int) -> int:
-        """The nearest degree inside."""
+        """Return the nearest degree within the range."""
         return min(max(degree, self.lowest), self.highest)
 
 
 def compose_tune(count: int, chords: Sequence[int], beats_per_bar: int, scale: Scale, dice: Dice) -> tuple[Tone, ...]:
-    """A tune of `count` notes over one bar for each chord, a chord given as the degree of its root.
+    """Compose a tune of `count` notes over one bar per chord; a chord is the degree of its root.
 
-    On the beats the tune takes tones of the chord, in between it moves by steps; it ends on a tone of the last chord.
+    Notes on a beat are tones of the chord, notes between beats move in small intervals, and the last note is a tone of
+    the last chord.
     """
     beats = len(chords) * beats_per_bar
     starts = _starts(count, beats, beats_per_bar, dice)
@@ -61,12 +62,12 @@ def compose_tune(count: int, chords: Sequence[int], beats_per_bar: int, scale: S
 
 
 def most_notes(beats: int) -> int:
-    """How many notes a line of that many beats has room for."""
+    """Return the largest number of notes that fit into a line of that many beats."""
     return round((beats - _BREATH) / STEP)
 
 
 def _starts(count: int, beats: int, beats_per_bar: int, dice: Dice) -> list[float]:
-    """Beats at which notes begin, in order: always the first, then rather strong places than weak ones."""
+    """Choose the beats at which notes begin, in order: always the first one, then mostly strong positions."""
     places = [STEP * n for n in range(most_notes(beats))]
 
     def weight(place: float) -> float:

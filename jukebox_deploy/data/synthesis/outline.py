@@ -1,4 +1,4 @@
-"""What is decided of a song before a note is written: artist, genre, tempo, key, form. From it follows the length."""
+"""Outline of a song before any note is composed: artist, genre, tempo, key and form. It determines the length."""
 
 from __future__ import annotations
 
@@ -16,16 +16,16 @@ FORMS = (
     (_INTRO, _REFRAIN, _VERSE, _REFRAIN, _VERSE, _REFRAIN, _OUTRO),
     (_INTRO, _VERSE, _VERSE, _REFRAIN, _BRIDGE, _VERSE, _REFRAIN, _OUTRO),
 )
-"""The forms of songs."""
+"""Possible forms of a song."""
 
 BARS_PER_LINE = 2
-_LONGEST_SHORT_SECTION = 8.0  # seconds; a section of two lines that is shorter gets four
+_LONGEST_SHORT_SECTION = 8.0  # seconds; a section that would be shorter with two lines gets four
 _BARS_AT_THE_ENDS = 2
 
 
 @dataclass(frozen=True)
 class Outline:
-    """A song before a note is written."""
+    """Outline of a song."""
 
     seed: int
     number: int
@@ -34,31 +34,32 @@ class Outline:
     tempo: float  # beats per minute
     tonic: int  # pitch class, C is 0
     form: tuple[SectionKind, ...]
-    grid: float = 0.0  # seconds between two places where sounds may begin; 0: anywhere
+    grid: float = 0.0  # seconds between two times at which sounds may begin; 0 means any time
     arrangement: Arrangement = Arrangement.FULL
 
     @property
     def lines(self) -> int:
-        """Lines of text in a verse or refrain: more of them where they go by quickly."""
+        """Number of lines in a verse or refrain: four if two lines would be short, else two."""
         two_lines = 2 * BARS_PER_LINE * self.genre.beats_per_bar * 60 / self.tempo
         return 2 if two_lines > _LONGEST_SHORT_SECTION else 4
 
     def bars(self, kind: SectionKind) -> int:
-        """Bars of a section of this kind."""
+        """Return the number of bars of a section of this kind."""
         return _BARS_AT_THE_ENDS if kind in (_INTRO, _OUTRO) else BARS_PER_LINE * self.lines
 
     @property
     def seconds(self) -> float:
-        """Length of the song, its tail included."""
+        """Duration of the song, including its tail."""
         beats = self.genre.beats_per_bar * sum(map(self.bars, self.form))
         return beats * (60 / self.tempo) + TAIL_SECONDS
 
 
 def outline(seed: int, number: int, grid: float = 0.0, arrangement: Arrangement = Arrangement.FULL) -> Outline:
-    """The outline of a song. Within each run of as many songs, every artist meets every genre once.
+    """Draw the outline of a song.
 
-    With a grid half a beat lasts a whole number of its steps, as in a tracker. The arrangement changes neither length
-    nor tune.
+    The songs form consecutive blocks in which every pair of artist and genre occurs exactly once. With a grid, the
+    tempo is rounded so that half a beat is a whole number of grid steps, as in a music tracker. The arrangement changes
+    neither the length nor the tunes.
     """
     pairs = [(artist, genre) for artist in ARTISTS.values() for genre in GENRES.values()]
     block, place = divmod(number, len(pairs))

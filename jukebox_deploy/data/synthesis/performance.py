@@ -1,4 +1,4 @@
-"""From a score to sound: every note played by the artist's instruments, mixed to one channel."""
+"""Performance of a score: every note is played by the artist's instruments and mixed to one channel."""
 
 from __future__ import annotations
 
@@ -17,13 +17,13 @@ PEAK = 10 ** (-3 / 20)
 """Loudest sample of a song: 3 dB below full scale."""
 
 _ECHO_BEATS = 0.75
-_LOWEST_HERTZ = 25.0  # what lies below is no sound
+_LOWEST_HERTZ = 25.0  # inaudible frequencies below this are filtered out
 _FADE_OUT = 0.3  # seconds
-_VOICE, _DRUMS = 10, 20  # the first place of their noise; the parts have those before
+_VOICE, _DRUMS = 10, 20  # first number of the places of their random choices; the parts use numbers below these
 
 
 def perform(song: Song, rate: int) -> npt.NDArray[np.float32]:
-    """The sound of a song, mono `[samples]`; peak 3 dB below full scale, no constant part."""
+    """Render a song as mono `[samples]`, with a peak of 3 dB below full scale and without DC offset."""
     from scipy.signal import butter, sosfilt
 
     mixed = _Performance(song, rate).mixed()
@@ -34,7 +34,7 @@ def perform(song: Song, rate: int) -> npt.NDArray[np.float32]:
 
 
 class _Performance:
-    """Plays one song. A sound that comes again is made once; an artist's instruments are the same in all songs."""
+    """Renderer of one song. Repeated sounds are made only once; an artist sounds the same in all songs."""
 
     def __init__(self, song: Song, rate: int) -> None:
         self._song = song
@@ -44,7 +44,7 @@ class _Performance:
         self._track = np.zeros(round(song.seconds * rate))
 
     def mixed(self) -> Samples:
-        """All parts together `[samples]`."""
+        """Mix all parts `[samples]`."""
         for begin, section in zip(self._song.section_beats, self._song.sections, strict=True):
             for note in section.notes:
                 self._add(begin + note.start, self._note(note), self._artist.player(note.part).gain * note.loudness)

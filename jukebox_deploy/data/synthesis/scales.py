@@ -1,4 +1,4 @@
-"""Scales: which pitches a piece of music uses."""
+"""Scales, and conversions between degrees, pitches and frequencies."""
 
 from __future__ import annotations
 
@@ -16,22 +16,22 @@ CONCERT_PITCH = 440.0
 
 @dataclass(frozen=True)
 class Scale:
-    """Semitones above the tonic. Degree 0 is the tonic, degrees go on through all octaves in both directions."""
+    """A scale: semitones above the tonic. Degree 0 is the tonic; degrees continue over all octaves, up and down."""
 
     name: str
     steps: tuple[int, ...]
 
     def pitch(self, tonic: int, degree: int) -> int:
-        """The MIDI pitch of a degree, for a tonic given as MIDI pitch."""
+        """Return the MIDI pitch of a degree, for a tonic given as MIDI pitch."""
         octave, step = divmod(degree, len(self.steps))
         return tonic + OCTAVE * octave + self.steps[step]
 
     def pitch_classes(self, tonic: int) -> tuple[int, ...]:
-        """The pitch classes in use, 0 to 11 in rising order, C is 0."""
+        """Return the pitch classes of the scale, 0 to 11 in ascending order, where C is 0."""
         return tuple(sorted((tonic + step) % OCTAVE for step in self.steps))
 
     def triad(self, root: int) -> tuple[int, int, int]:
-        """The degrees of the chord on a degree: every other degree of the scale."""
+        """Return the degrees of the triad on a root: every other degree of the scale."""
         return root, root + 2, root + 4
 
 
@@ -44,10 +44,10 @@ BLUES = Scale("blues", (0, 3, 5, 6, 7, 10))
 
 
 def frequency(pitch: float) -> float:
-    """Hertz of a MIDI pitch, equal temperament."""
+    """Return the frequency in hertz of a MIDI pitch in equal temperament."""
     return CONCERT_PITCH * 2.0 ** ((pitch - 69) / OCTAVE)
 
 
 def folded(pitch: int, lowest: int) -> int:
-    """The pitch of the same pitch class in the octave that begins with `lowest`."""
+    """Return the pitch of the same pitch class in the octave that begins with `lowest`."""
     return lowest + (pitch - lowest) % OCTAVE

@@ -1,6 +1,6 @@
-"""A song as it is written down: what is played and sung, when, by which part. Pure data.
+"""Score of a song: what is played and sung, when, and by which part. Pure data.
 
-Times inside a section are in beats from its beginning, so that a refrain that comes again is an equal `Section`.
+Times inside a section are in beats from its beginning, so that repeated refrains are equal `Section` objects.
 """
 
 from __future__ import annotations
@@ -11,11 +11,11 @@ from enum import StrEnum
 from jukebox_deploy.data.synthesis.scales import Scale
 
 TAIL_SECONDS = 0.75
-"""What the last sounds get to die away."""
+"""Time for the last sounds to decay."""
 
 
 class Part(StrEnum):
-    """Who plays a note."""
+    """Instrumental part that plays a note."""
 
     LEAD = "lead"
     CHORDS = "chords"
@@ -23,7 +23,7 @@ class Part(StrEnum):
 
 
 class Drum(StrEnum):
-    """What of the drum kit is hit."""
+    """Piece of the drum kit."""
 
     KICK = "kick"
     SNARE = "snare"
@@ -31,7 +31,7 @@ class Drum(StrEnum):
 
 
 class SectionKind(StrEnum):
-    """The parts of a form."""
+    """Kind of a section in the form of a song."""
 
     INTRO = "intro"
     VERSE = "verse"
@@ -68,13 +68,13 @@ class Syllable:
     length: float  # beats
     pitch: int  # MIDI
     text: str
-    after: str  # what follows in the lyrics: "", a space, or line ends
-    sounds: tuple[str, ...]  # as `lyrics` spells them
+    after: str  # separator that follows in the lyrics: "", a space, or line breaks
+    sounds: tuple[str, ...]  # names from `voice_sounds`
 
 
 @dataclass(frozen=True)
 class Section:
-    """A stretch of a song."""
+    """One section of a song."""
 
     kind: SectionKind
     beats: int
@@ -84,11 +84,11 @@ class Section:
 
 
 class Arrangement(StrEnum):
-    """Who plays in a song."""
+    """Which parts play in a song."""
 
-    FULL = "full"  # a band: lead or voice, chords, bass, drums, the artist's echo
-    SOLO = "solo"  # the tune alone, sung or played, without echo
-    ANSWERED = "answered"  # the same, and the lead plays every other line of verses and refrains, in the voice's octave
+    FULL = "full"  # the whole band: lead or voice, chords, bass, drums, and the artist's echo
+    SOLO = "solo"  # only the tune, sung or played, without echo
+    ANSWERED = "answered"  # as solo, but the lead plays every other sung line instead, in the octave of the voice
 
 
 @dataclass(frozen=True)
@@ -103,16 +103,16 @@ class Song:
     tonic: int  # pitch class, C is 0
     scale: Scale
     sections: tuple[Section, ...]
-    grid: float = 0.0  # seconds between two places where sounds may begin; 0: anywhere
+    grid: float = 0.0  # seconds between two times at which sounds may begin; 0 means any time
     arrangement: Arrangement = Arrangement.FULL
 
     @property
     def beat_seconds(self) -> float:
-        """Length of a beat."""
+        """Duration of a beat in seconds."""
         return 60 / self.tempo
 
     def time_of(self, beat: float) -> float:
-        """When a sound begins that is written at a beat, in seconds: on the grid, if there is one."""
+        """Return the time in seconds at which a sound at a beat begins, rounded to the grid if there is one."""
         seconds = beat * self.beat_seconds
         return round(seconds / self.grid) * self.grid if self.grid else seconds
 
@@ -123,11 +123,11 @@ class Song:
 
     @property
     def seconds(self) -> float:
-        """Length, with the tail in which the last sounds die away."""
+        """Duration, including the tail in which the last sounds decay."""
         return sum(section.beats for section in self.sections) * self.beat_seconds + TAIL_SECONDS
 
     @property
     def lyrics(self) -> str:
-        """All that is sung, as text: lines, and an empty line between sections."""
+        """Text of all sung lines, with an empty line between sections."""
         syllables = (syllable for section in self.sections for syllable in section.syllables)
         return "".join(syllable.text + syllable.after for syllable in syllables).strip()

@@ -1,4 +1,4 @@
-"""A voice that sings syllables: a glottal pulse through a formant filter for each sound, and noise (Klatt, 1980)."""
+"""Singing voice: for each sound, a glottal pulse is filtered by formants, and noise is added (Klatt, 1980)."""
 
 from __future__ import annotations
 
@@ -24,9 +24,9 @@ from jukebox_deploy.data.synthesis.waveforms import (
 
 _BANDWIDTHS = (70.0, 90.0, 130.0, 200.0)  # of the formants, hertz
 _CROSSFADE = 0.02  # seconds from one sound to the next
-_MOST_CONSONANTS = 0.55  # share of a syllable
+_MOST_CONSONANTS = 0.55  # maximum share of a syllable
 _FIRST_OF_TWO_VOWELS = 0.65  # share of a glide
-_BURST = 0.018  # seconds
+_BURST = 0.018  # seconds, of a plosive
 _VIBRATO_BEGINS = 0.25  # seconds
 
 
@@ -35,14 +35,14 @@ class Singer:
     """One voice."""
 
     lowest: int  # MIDI pitch; the tonic lies in the octave above it
-    tract: float = 1.0  # formants are multiplied with it; above 1 for a shorter vocal tract
+    tract: float = 1.0  # factor of the formants' frequencies; above 1 for a shorter vocal tract
     vibrato: float = 20.0  # cents to either side
     vibrato_hertz: float = 5.5
-    breath: float = 0.02  # noise in the pulse
-    tilt: float = 0.8  # the k-th harmonic of the pulse is 1 / k**tilt
+    breath: float = 0.02  # level of the noise in the pulse
+    tilt: float = 0.8  # the k-th harmonic of the pulse has amplitude 1 / k**tilt
 
     def sing(self, sounds: Sequence[str], hertz: float, seconds: float, rate: int, dice: Dice) -> Samples:
-        """One syllable on one note, peak at most 1 `[samples]`."""
+        """Synthesize one syllable on one note with a peak of at most 1 `[samples]`."""
         count = len(times(seconds, rate))
         pulse = self._pulse(hertz, seconds, rate, dice)
         mixed = np.zeros(count)
@@ -53,7 +53,7 @@ class Singer:
         return faded(mixed / max(np.abs(mixed).max(), 1.0), 0.01, 0.03, rate)
 
     def _pulse(self, hertz: float, seconds: float, rate: int, dice: Dice) -> Samples:
-        """What the vocal folds make: all harmonics in phase, with vibrato and breath."""
+        """Synthesize the sound of the vocal folds: all harmonics in phase, with vibrato and breath."""
         time = times(seconds, rate)
         depth = self.vibrato * np.clip((time - _VIBRATO_BEGINS) / _VIBRATO_BEGINS, 0, 1)
         cents = depth * np.sin(2 * np.pi * self.vibrato_hertz * time)
@@ -62,7 +62,7 @@ class Singer:
         return tone + self.breath * dice.noise(len(tone))
 
     def _voiced(self, sound: Sound, pulse: Samples, begin: int, end: int, rate: int) -> _Placed:
-        """The pulse through the formants of a sound; fades reach into its neighbours."""
+        """Filter the pulse by the formants of a sound; its fades overlap with the neighbouring sounds."""
         from scipy.signal import sosfilt
 
         if not sound.formants or sound.voiced == 0:
@@ -75,14 +75,14 @@ class Singer:
 
 @dataclass(frozen=True)
 class _Placed:
-    """Samples and where they begin."""
+    """Samples and their start."""
 
     start: int
     samples: Samples
 
 
 def formant_filter(formants: Sequence[float], tract: float, rate: int) -> npt.NDArray[np.float64]:
-    """Resonators one after the other, as second-order sections `[formants, 6]`; gain 1 at 0 Hz."""
+    """Return resonators in series as second-order sections `[formants, 6]`, with gain 1 at 0 Hz."""
     pairs = zip(formants, _BANDWIDTHS, strict=True)
     rows = [_resonator(hertz * tract, width, rate) for hertz, width in pairs if hertz * tract < HIGHEST * rate]
     return np.array(rows)
@@ -95,7 +95,10 @@ def _resonator(hertz: float, width: float, rate: int) -> list[float]:
 
 
 def _timed(sounds: Sequence[Sound], seconds: float) -> Iterator[tuple[Sound, float, float]]:
-    """Each sound with its beginning and end in seconds: consonants as they are, vowels share what is left."""
+    """Yield each sound with its start and end in seconds.
+
+    Consonants have their own lengths, reduced if they would take too much of the syllable; vowels share the rest.
+    """
     spoken = sum(sound.seconds for sound in sounds)
     scale = min(1.0, _MOST_CONSONANTS * seconds / spoken) if spoken else 1.0
     left = seconds - scale * spoken
@@ -109,7 +112,7 @@ def _timed(sounds: Sequence[Sound], seconds: float) -> Iterator[tuple[Sound, flo
 
 
 def _noise_of(sound: Sound, begin: int, end: int, rate: int, dice: Dice) -> _Placed:
-    """The noise of a consonant: all along a fricative, at the end of a plosive."""
+    """Synthesize the noise of a consonant: throughout a fricative, at the end of a plosive."""
     if sound.noise == 0:
         return _Placed(begin, np.zeros(0))
     if sound.manner is Manner.PLOSIVE:

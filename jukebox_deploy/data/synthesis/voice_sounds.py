@@ -1,6 +1,7 @@
-"""The sounds of the voice: formants of vowels and sonorants, bands of noise of the other consonants.
+"""Sounds of the voice: formants of vowels and sonorants, noise bands of the other consonants.
 
-Vowels after Peterson and Barney (1952), averages of men; sonorants after Klatt (1980). Frequencies in hertz.
+Vowels are the averages of men from Peterson and Barney (1952), sonorants are from Klatt (1980). Frequencies are in
+hertz.
 """
 
 from __future__ import annotations
@@ -10,11 +11,11 @@ from enum import StrEnum
 
 
 class Manner(StrEnum):
-    """How a sound is made."""
+    """Manner of articulation."""
 
     VOWEL = "vowel"
-    SONORANT = "sonorant"  # as a vowel, but short and softer: m, l
-    FRICATIVE = "fricative"  # noise as long as the sound: s
+    SONORANT = "sonorant"  # like a vowel, but short and softer: m, l
+    FRICATIVE = "fricative"  # noise throughout the sound: s
     PLOSIVE = "plosive"  # silence, then a burst: t
 
 
@@ -23,9 +24,9 @@ class Sound:
     """One sound of the voice."""
 
     manner: Manner
-    formants: tuple[float, ...] = ()  # what the voice is filtered with, if the sound is voiced
-    band: tuple[float, float] = (0.0, 0.0)  # of the noise, if it has some
-    seconds: float = 0.0  # length of a consonant; vowels take what is left
+    formants: tuple[float, ...] = ()  # filters of the voice, if the sound is voiced
+    band: tuple[float, float] = (0.0, 0.0)  # of the noise, if there is any
+    seconds: float = 0.0  # length of a consonant; vowels share the rest of the syllable
     voiced: float = 1.0  # loudness of the voice
     noise: float = 0.0  # loudness of the noise
 
@@ -38,7 +39,7 @@ VOWELS = {
     "oo": Sound(Manner.VOWEL, (300, 870, 2240, 3300)),  # moon
     "uh": Sound(Manner.VOWEL, (490, 1350, 1690, 3300)),  # bird
 }
-"""The vowels; the comment is a word that has it."""
+"""The vowels, each with an example word as a comment."""
 
 _MURMUR = (250, 1100, 2300, 3300)
 
@@ -73,4 +74,4 @@ _PLOSIVES = {
 }
 
 SOUNDS = {**VOWELS, **_SONORANTS, **_FRICATIVES, **_PLOSIVES}
-"""All sounds by the names that `lyrics` spells with."""
+"""All sounds by the names that are used in `lyrics`."""
