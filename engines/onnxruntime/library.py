@@ -18,8 +18,8 @@ def import_onnxruntime() -> Any:
         import onnxruntime
     except ModuleNotFoundError:
         raise EngineError(
-            "ONNX Runtime is not installed. Install it with: pip install 'jukebox-deploy[cpu]' "
-            "(or jukebox-deploy[cuda] for NVIDIA GPUs)."
+            "ONNX Runtime is not installed. Install it with: pip install onnxruntime "
+            "(for NVIDIA GPUs: onnxruntime-gpu cuda-bindings)."
         ) from None
     except ImportError as error:
         raise EngineError(f"ONNX Runtime is installed, but cannot be loaded: {error}. Install it again.") from error

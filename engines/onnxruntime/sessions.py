@@ -85,7 +85,7 @@ def providers(runtime: Any, options: OnnxRuntimeOptions, kind: GraphKind | None 
     name = GPU_PROVIDERS[options.provider]
     if name not in runtime.get_available_providers():
         how = (
-            "Run: pip uninstall -y onnxruntime, then pip install 'jukebox-deploy[cuda]'."
+            "Run: pip uninstall -y onnxruntime, then pip install onnxruntime-gpu cuda-bindings."
             if options.provider == "cuda"
             else "Install a build of ONNX Runtime that has it, or build engines: jukebox-deploy build."
         )

@@ -32,8 +32,8 @@ def no_progress(phase: str, done: int, steps: int) -> None:
 
 _MODULES = {Target.TENSORRT: "tensorrt", Target.TENSORRT_RTX: "tensorrt_rtx"}
 _INSTALL = {
-    Target.TENSORRT: "pip install --extra-index-url https://pypi.nvidia.com 'jukebox-deploy[tensorrt]'",
-    Target.TENSORRT_RTX: "pip install 'jukebox-deploy[tensorrt-rtx]'",
+    Target.TENSORRT: "pip install --extra-index-url https://pypi.nvidia.com tensorrt cuda-bindings",
+    Target.TENSORRT_RTX: "pip install tensorrt-rtx cuda-bindings",
 }
 
 

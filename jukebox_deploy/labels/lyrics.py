@@ -172,6 +172,6 @@ def _import_unidecode() -> Callable[[str], str]:
     except ImportError:
         raise LabelError(
             "The lyrics have characters beyond ASCII, which the Unidecode package transliterates as in training. "
-            "Install it with: pip install 'jukebox-deploy[lyrics]', or write the lyrics in ASCII."
+            "Install it with: pip install unidecode, or write the lyrics in ASCII."
         ) from None
     return unidecode

@@ -122,8 +122,8 @@ def test_a_full_disk_is_noticed_although_the_library_swallows_it(rtx: Any, tmp_p
 @pytest.mark.parametrize(
     ("target", "command"),
     [
-        (Target.TENSORRT_RTX, r"pip install 'jukebox-deploy\[tensorrt-rtx\]'"),
-        (Target.TENSORRT, r"pip install --extra-index-url https://pypi.nvidia.com 'jukebox-deploy\[tensorrt\]'"),
+        (Target.TENSORRT_RTX, "pip install tensorrt-rtx cuda-bindings"),
+        (Target.TENSORRT, r"pip install --extra-index-url https://pypi.nvidia.com tensorrt cuda-bindings"),
     ],
 )
 def test_a_missing_flavour_says_how_to_install_it(monkeypatch: Any, target: Target, command: str) -> None:
