@@ -74,7 +74,8 @@ def test_it_learns(make: Callable[..., Trainer]) -> None:
 def test_a_batch_in_pieces_is_the_whole_batch(
     make: Callable[..., Trainer], batch: Callable[[int, int], Mapping[str, np.ndarray]]
 ) -> None:
-    whole, pieces = make(steps=3), make(steps=3, accumulate=4)
+    # With seed 0, a latent lies midway between two codes: there rounding decides, and so does the number of threads.
+    whole, pieces = make(steps=3, seed=1), make(steps=3, seed=1, accumulate=4)
     pieces._make_batch = lambda number: {
         name: array[number % 4 : number % 4 + 1] for name, array in batch(number // 4, 4).items()
     }
