@@ -8,20 +8,19 @@ from typing import Any
 import click
 
 from jukebox_deploy.cli.bench_run_command import (
-    names_of,
     numbers_from,
     plan_of,
     plan_options,
     publish,
     record,
     stored_as,
+    weights_option,
 )
 from jukebox_deploy.cli.options import PATH
 from jukebox_deploy.cli.progress import progress_line
 from jukebox_deploy.cli.recorded_command import RecordedCommand
 
 _AXES = ("slots", "position", "context", "width", "depth", "length", "songs")
-_WEIGHTS = ("fp32", "int8", "int4")
 
 
 @click.command(cls=RecordedCommand)
@@ -43,14 +42,7 @@ _WEIGHTS = ("fp32", "int8", "int4")
     help="Values of the axis to measure. [default: depends on the axis]",
 )
 @click.option("--slots", type=click.IntRange(min=1), default=1, show_default=True, help="Songs sampled at once.")
-@click.option(
-    "--weights",
-    callback=names_of(_WEIGHTS),
-    default="fp32",
-    show_default=True,
-    metavar="NAME,NAME",
-    help=f"How to store weights: {', '.join(_WEIGHTS)}.",
-)
+@weights_option
 @click.option(
     "--seconds",
     type=click.FloatRange(min=0, min_open=True),

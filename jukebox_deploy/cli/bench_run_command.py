@@ -58,6 +58,17 @@ def names_of(known: tuple[str, ...]) -> Callable[[click.Context, click.Parameter
     return parse
 
 
+weights_option = click.option(
+    "--weights",
+    callback=names_of(_WEIGHTS),
+    default="fp32",
+    show_default=True,
+    metavar="NAME,NAME",
+    help=f"How models of --preset store weights: {', '.join(_WEIGHTS)}.",
+)
+"""How models with random weights are exported, for `bench run --preset` and `bench growth`."""
+
+
 def plan_options(command: Callable[..., None]) -> Callable[..., None]:
     """Add the options that all measuring commands share."""
     options = [
@@ -108,14 +119,7 @@ def plan_options(command: Callable[..., None]) -> Callable[..., None]:
 @click.option(
     "--workdir", metavar="DIR", type=PATH, help="Folder that keeps the models and graphs of --preset for later runs."
 )
-@click.option(
-    "--weights",
-    callback=names_of(_WEIGHTS),
-    default="fp32",
-    show_default=True,
-    metavar="NAME,NAME",
-    help=f"How --preset stores weights: {', '.join(_WEIGHTS)}.",
-)
+@weights_option
 @click.option(
     "--quality/--no-quality",
     default=False,
