@@ -1,7 +1,7 @@
 #!/usr/bin/env bash
-# From songs to a model, and from that model to one that knows new songs: trains `tiny` for a few steps on a small corpus
-# that it makes itself, fine-tunes the top prior on another one, and measures both on songs that neither has seen. Some
-# minutes on two cores; that is enough to see every part work, not to make music.
+# A complete training and fine-tuning run in small: synthesizes a small corpus, trains `tiny` on it for a few steps,
+# fine-tunes the top prior on another corpus, and evaluates both priors on songs that neither was trained on. Takes a
+# few minutes on two cores, enough to run every part but not to make music.
 #
 #   examples/fine_tune.sh [FOLDER]
 set -euo pipefail

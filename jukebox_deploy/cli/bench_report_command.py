@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 import click
 
 from jukebox_deploy.cli.lazy_group import HELP
-from jukebox_deploy.cli.options import FILE, UsualFloat
+from jukebox_deploy.cli.options import FILE, OutFile, UsualFloat
 from jukebox_deploy.cli.tables import output_console, plain_table
 
 if TYPE_CHECKING:
@@ -23,7 +23,7 @@ if TYPE_CHECKING:
 
 @click.command(context_settings=HELP)
 @click.argument("files", metavar="FILE...", nargs=-1, required=True, type=FILE)
-@click.option("--out", required=True, metavar="PAGE.html", type=FILE, help="Write the page to this file.")
+@click.option("--out", required=True, metavar="PAGE.html", type=OutFile(), help="Write the page to this file.")
 @click.option(
     "--png",
     metavar="FOLDER",

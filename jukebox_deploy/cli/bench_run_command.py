@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 
 import click
 
-from jukebox_deploy.cli.options import FILE, PATH
+from jukebox_deploy.cli.options import PATH, OutFile
 from jukebox_deploy.cli.progress import progress_line
 from jukebox_deploy.cli.recorded_command import RecordedCommand, words_of_command
 from jukebox_deploy.cli.tensorrt_options import TENSORRT_CHOICES, chosen_tensorrt, tensorrt_options
@@ -100,7 +100,7 @@ def plan_options(command: Callable[..., None]) -> Callable[..., None]:
         click.option(
             "--memory", is_flag=True, help="Also measure the peak memory of each variant, in a process of its own."
         ),
-        click.option("--out", type=FILE, help="Result file; rewritten after each workload."),
+        click.option("--out", type=OutFile(), help="Result file; rewritten after each workload."),
         click.option("--json", "as_json", is_flag=True, help="Print the results as one line of JSON."),
     ]
     for option in reversed(options):

@@ -6,13 +6,17 @@ from pathlib import Path
 
 import click
 
-from jukebox_deploy.cli.options import PATH, metadata_option
+from jukebox_deploy.cli.options import PATH, OutFile, metadata_option
 
 
 @click.command()
 @click.argument("folder", type=PATH, metavar="DIR")
 @click.option(
-    "--out", type=PATH, required=True, metavar="FILE", help="File of JSON lines to write, for `sample --requests`."
+    "--out",
+    type=OutFile(),
+    required=True,
+    metavar="FILE",
+    help="File of JSON lines to write, for `sample --requests`.",
 )
 @click.option("--seconds", type=click.FloatRange(0, min_open=True), required=True, help="Length of each sampled song.")
 @click.option(

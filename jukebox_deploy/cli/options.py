@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any, TypeVar
@@ -31,6 +32,25 @@ class OutFolder(click.ParamType[Path]):
         if not is_text(str(value)):
             self.fail(f"{str(value)!r} is not text in UTF-8; give another name.", param, ctx)
         return Path(value)
+
+
+class OutFile(click.Path):
+    """A file to write. It is refused at once if it cannot be written, not after the work whose result it shall hold."""
+
+    def __init__(self) -> None:
+        super().__init__(dir_okay=False, path_type=Path)
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Path:
+        """Return the path; a usage error if it is empty or a folder, or if its folder cannot be made or written to."""
+        if not str(value):
+            self.fail("an empty name; give the file to write.", param, ctx)
+        path = Path(str(super().convert(value, param, ctx)))
+        folder = next(parent for parent in path.absolute().parents if parent.exists())
+        if not folder.is_dir():
+            self.fail(f"{path}: {folder} is a file, not a folder.", param, ctx)
+        if not os.access(folder, os.W_OK | os.X_OK):
+            self.fail(f"{path}: {folder} cannot be written to; choose another place.", param, ctx)
+        return path
 
 
 def comma_separated(context: click.Context, parameter: click.Parameter, value: str | None) -> tuple[str, ...]:
@@ -64,7 +84,7 @@ def grouped(*options: Decorator[_Command]) -> Decorator[_Command]:
 
 
 report_options = grouped(
-    click.option("--out", type=FILE, help="Write the report to this JSON file."),
+    click.option("--out", type=OutFile(), help="Write the report to this JSON file."),
     click.option("--json", "as_json", is_flag=True, help="Print the report as JSON."),
 )
 """The destination of a report, for `give_report`."""

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from jukebox_deploy.cli.options import FILE, PATH, comma_separated, give_report, report_options
+from jukebox_deploy.cli.options import PATH, OutFile, comma_separated, give_report, report_options
 from jukebox_deploy.cli.progress import progress_line
 from jukebox_deploy.cli.tables import output_console, plain_table
 from jukebox_deploy.cli.tensorrt_options import chosen_tensorrt, tensorrt_options
@@ -61,7 +61,7 @@ PAGE_NAME = "verification.html"
 )
 @tensorrt_options
 @report_options
-@click.option("--page", type=FILE, help="Write the report as a page to this HTML file.")
+@click.option("--page", type=OutFile(), help="Write the report as a page to this HTML file.")
 @click.option("--record", is_flag=True, help="Store the report in BUNDLE: in its manifest, and as verification.html.")
 def command(bundle: Path, against: Path, out: Path | None, as_json: bool, **choices: Any) -> None:
     """Compare the engine bundle BUNDLE with the PyTorch model, from file hashes to decoded sound.

@@ -152,11 +152,16 @@ class Quantiser:
         return quality
 
     def _refusal(self, step: GraphSpec, quality: Quality) -> str:
+        remedies = ["Keep sensitive layers with --keep"]
+        if self.request.chosen_calibration is not Calibration.SONGS:
+            remedies.append("calibrate on songs with --calibrate")
+        if self.request.weights is not LinearWeights.INT8:
+            remedies.append("choose int8")
         return (
             f"{step.name}: with {self.request.weights} weights the probabilities of codes are off by a mean of "
             f"{quality.mean_kl:.3g} nats, allowed are {self.request.limit:g}; the most likely code stays the same at "
-            f"{quality.top1_agreement:.0%} of {quality.positions} positions. Keep sensitive layers with --keep, "
-            "calibrate on songs with --calibrate, choose int8, or accept it with --max-kl."
+            f"{quality.top1_agreement:.0%} of {quality.positions} positions. {', '.join(remedies)}, or accept it with "
+            "--max-kl."
         )
 
     def facts(self, level: int, stored: WeightFile | None, quality: Quality | None) -> dict[str, Any] | None:

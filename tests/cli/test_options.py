@@ -43,6 +43,38 @@ def test_a_report_that_nobody_asked_for_writes_no_file(tmp_path, monkeypatch):
     assert list(tmp_path.iterdir()) == []
 
 
+@pytest.mark.parametrize(
+    ("name", "reason"),
+    [
+        ("", "an empty name"),
+        ("folder", "is a directory"),
+        ("file/report.json", "is a file, not a folder"),
+        ("file/deeper/report.json", "is a file, not a folder"),
+    ],
+)
+def test_a_report_that_cannot_be_written_is_refused_before_the_work(tmp_path, monkeypatch, name, reason):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "folder").mkdir()
+    (tmp_path / "file").touch()
+    result = CliRunner().invoke(tell, ["--first", "x", "--out", name])
+    assert result.exit_code == 2
+    assert reason in result.stderr
+    assert result.stdout == ""
+
+
+def test_a_folder_without_permission_is_named_before_the_work(tmp_path, monkeypatch):
+    monkeypatch.setattr("os.access", lambda path, mode: False)  # the tests may run as root, who may write anywhere
+    result = CliRunner().invoke(tell, ["--first", "x", "--out", str(tmp_path / "new" / "report.json")])
+    assert result.exit_code == 2
+    assert f"{tmp_path} cannot be written to" in " ".join(result.stderr.split())
+
+
+def test_missing_folders_of_a_report_are_made(tmp_path):
+    out = tmp_path / "new" / "deeper" / "report.json"
+    assert CliRunner().invoke(tell, ["--first", "x", "--out", str(out)], catch_exceptions=False).exit_code == 0
+    assert json.loads(out.read_text())["first"] == "x"
+
+
 def test_a_table_in_a_pipe_keeps_its_columns_and_wraps_only_where_it_may(capsys):
     table = plain_table("name", "words", "size", right={"size"}, wrapped={"words"}, title="All")
     table.add_row("a-long-name", "many words that go on", "1")

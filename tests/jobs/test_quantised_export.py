@@ -207,8 +207,14 @@ def test_quality_that_was_not_measured_is_not_made_up(checkpoint, tmp_path):
 def test_coarse_weights_are_refused_and_leave_nothing(checkpoint, tmp_path):
     with pytest.raises(ParityError, match=r"step_0: with int4 weights .* nats, allowed are 1e-09; .*--keep") as raised:
         export(checkpoint, tmp_path / "onnx", weights=INT4, calibration=Calibration.NONE, max_kl=1e-9)
-    assert "--max-kl" in str(raised.value)
+    assert str(raised.value).endswith("calibrate on songs with --calibrate, choose int8, or accept it with --max-kl.")
     assert not list(tmp_path.iterdir())
+
+
+def test_weights_in_int8_are_not_told_to_be_int8(checkpoint, tmp_path):
+    with pytest.raises(ParityError, match="with int8 weights") as raised:
+        export(checkpoint, tmp_path / "onnx", weights=INT8, max_kl=1e-9)
+    assert "choose int8" not in str(raised.value)
 
 
 def test_layers_stay_in_the_precision(checkpoint, tmp_path):

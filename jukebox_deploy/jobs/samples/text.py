@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import textwrap
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -12,6 +13,7 @@ from jukebox_deploy.runtime.song import LevelSettings
 
 PAGE_FILE = "README.md"
 _MARK = "<!-- made by jukebox_deploy.cli.samples_page; do not edit -->"
+_WIDTH = 100  # of lines of text
 
 
 def is_samples_page(folder: Path) -> bool:
@@ -80,16 +82,19 @@ class SamplesPage:
     def _lines(self) -> Iterator[str]:
         name = f"`{self.model}`" if self.card is None else f"[`{self.model}`]({self.card})"
         yield from ("# Samples", "", _MARK, "")
-        yield f"What {name} (checkpoint {self.fingerprint[:12]}) sings, {self.seconds:g} s each. Nothing was chosen by"
-        yield f"ear: these are the songs 0 to {len(self.samples) - 1} of seed {self.seed}. Artist, genre, lyrics and"
-        yield f"length are those of songs that the composer makes of seed {self.corpus_seed}; the model was trained on"
-        yield "songs of another seed. Each sample begins where the voice of that song does."
-        yield from ("", table(("artist", "genre", ">begins at", "sound", "spectrogram"), map(_row, self.samples)))
-        yield from ("", "## What the VQ-VAE keeps", "")
+        yield from (f"Songs of {name} (checkpoint {self.fingerprint[:12]}), {self.seconds:g} s each.", "")
+        yield _paragraph(
+            f"They were not selected by ear: these are songs 0 to {len(self.samples) - 1} of seed {self.seed}. Artist, "
+            f"genre, lyrics and total length are those of songs that `data synthesize` composes with seed "
+            f"{self.corpus_seed}; the model was trained on songs of another seed. Each sample begins where the first "
+            "verse or refrain of that song does (column *begins at*)."
+        )
+        yield from ("", table(("artist", "genre", ">begins at", "audio", "spectrogram"), map(_row, self.samples)))
+        yield from ("", "## Reconstructions by the VQ-VAE", "")
         yield from self._reconstruction_lines()
-        yield from ("", "## How it was made", "")
+        yield from ("", "## How the samples were made", "")
         yield from self._settings_lines()
-        yield from ("", "The command, in a clone with `pip install --editable '.[cpu,train]'`:", "")
+        yield from ("", "Command, in a clone with `pip install --editable '.[cpu,train]'`:", "")
         seeds = f"--seed {self.seed} --corpus-seed {self.corpus_seed} --corpus-grid {self.corpus_grid:g}"
         rest = f"--corpus-arrangement {self.corpus_arrangement} --seconds {self.seconds:g} --force"
         yield from ("```sh", f"python -m jukebox_deploy.cli.samples_page {seeds} {rest}", "```")
@@ -99,17 +104,24 @@ class SamplesPage:
             (str(level), f"{settings.temperature:g}", str(settings.top_k or ""), str(settings.top_p or ""))
             for level, settings in enumerate(self.levels)
         )
+        yield from ("Settings, as in the model's `sampling.json`:", "")
         yield table((">level", ">temperature", ">top-k", ">top-p"), rows)
-        yield from ("", "These are the settings of `sampling.json` beside the model.")
 
     def _reconstruction_lines(self) -> Iterator[str]:
         made = self.reconstruction
-        yield f"Song 0 of seed {self.corpus_seed} ({made.artist}, {made.genre}) from {made.offset_seconds:.1f} s on,"
-        yield from ("encoded and decoded again by each level alone.", "")
+        yield _paragraph(
+            f"Song 0 of seed {self.corpus_seed} ({made.artist}, {made.genre}) from {made.offset_seconds:.1f} s on, "
+            "encoded and decoded by each level alone:"
+        )
+        yield ""
         numbers = ("", *(f"{snr:.1f} dB" for snr in made.snr))
         rows = zip(made.titles, map(_link, made.stems), numbers, strict=True)
-        yield table(("", "sound", ">signal over error"), rows)
-        yield from ("", _image(made.picture, "The original and the three levels as spectrograms"))
+        yield table(("", "audio", ">signal over error"), rows)
+        yield from ("", _image(made.picture, "Spectrograms of the original and of the reconstruction by each level"))
+
+
+def _paragraph(text: str) -> str:
+    return textwrap.fill(text, _WIDTH, break_long_words=False, break_on_hyphens=False)
 
 
 def _row(sample: Sample) -> tuple[str, ...]:
