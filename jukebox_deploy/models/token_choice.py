@@ -12,7 +12,7 @@ from torch.nn import functional as F
 _HIDDEN = -1e9
 
 
-def filter_logits(logits: Tensor, top_k: Tensor, top_p: Tensor) -> Tensor:
+def kept_codes(logits: Tensor, top_k: Tensor, top_p: Tensor) -> Tensor:
     """Return a mask `[B, V]` that is true for the codes that the filters keep.
 
     `top_k` `[B]` (0 for off) removes codes below the k-th largest logit and keeps ties with it. `top_p` `[B]` (0 for
@@ -40,7 +40,7 @@ def choose_codes(logits: Tensor, uniform: Tensor, temperature: Tensor, top_k: Te
     """
     greedy = temperature <= 0
     scaled = logits / torch.where(greedy, 1.0, temperature)[:, None]
-    scaled = torch.where(filter_logits(scaled, top_k, top_p), scaled, _HIDDEN)
+    scaled = torch.where(kept_codes(scaled, top_k, top_p), scaled, _HIDDEN)
     cumulative = torch.cumsum(torch.softmax(scaled, dim=-1), dim=-1)
     passed = cumulative <= uniform[:, None] * cumulative[:, -1:]
     drawn = passed.to(torch.int32).sum(dim=-1).clamp(max=logits.shape[-1] - 1)

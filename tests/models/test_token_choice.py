@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 import torch
 
-from jukebox_deploy.models.token_choice import choose_codes, filter_logits, logits_are_finite
+from jukebox_deploy.models.token_choice import choose_codes, kept_codes, logits_are_finite
 from tests.models.oracle_names import load_golden
 from tests.models.oracle_priors import settings
 
@@ -36,7 +36,7 @@ def test_filters_keep_what_the_original_keeps(number, top_k, top_p):
     logits = torch.from_numpy(GOLDEN["in/logits"]).flatten(0, 1)
     expected = np.isfinite(GOLDEN[f"out/{number}"].reshape(logits.shape))
     rows = len(logits)
-    kept = filter_logits(logits, torch.full((rows,), top_k), torch.full((rows,), top_p)).numpy()
+    kept = kept_codes(logits, torch.full((rows,), top_k), torch.full((rows,), top_p)).numpy()
     for row, keeps, values in zip(kept, expected, logits.numpy(), strict=True):
         if top_p and len(set(values)) < len(values):
             # Which of equal codes go is left to the sort there; here the lower codes stay.
@@ -48,16 +48,16 @@ def test_filters_keep_what_the_original_keeps(number, top_k, top_p):
 def test_every_slot_has_its_own_filters():
     logits = random_logits(50).expand(4, -1)
     top_k, top_p = torch.tensor([0, 3, 0, 1]), torch.tensor([0.0, 0.0, 0.5, 0.0])
-    together = filter_logits(logits, top_k, top_p)
+    together = kept_codes(logits, top_k, top_p)
     for i in range(4):
-        alone = filter_logits(logits[:1], top_k[i : i + 1], top_p[i : i + 1])
+        alone = kept_codes(logits[:1], top_k[i : i + 1], top_p[i : i + 1])
         np.testing.assert_array_equal(together[i], alone[0])
     assert together.sum(dim=1).tolist()[:2] == [50, 3]
     assert together[3].sum() == 1
 
 
 def test_of_equal_logits_the_lower_codes_stay():
-    kept = filter_logits(torch.zeros(1, 10), torch.tensor([0]), torch.tensor([0.35]))
+    kept = kept_codes(torch.zeros(1, 10), torch.tensor([0]), torch.tensor([0.35]))
     np.testing.assert_array_equal(np.flatnonzero(kept[0]), range(4))  # 0.3 before the fourth, 0.4 before the fifth
 
 
@@ -103,7 +103,7 @@ def test_edges_of_the_uniform_numbers(temperature):
         for filters in ({}, {"top_k": 1}, {"top_k": 4}, {"top_p": 0.3}):
             codes = choose(logits, [0.0, 2**-24, 0.5, LAST_UNIFORM], temperature, **filters)
             top_k, top_p = (torch.tensor([filters.get(name, 0)]) for name in ("top_k", "top_p"))
-            kept = filter_logits(logits[None] / temperature, top_k, top_p.float())[0].numpy()
+            kept = kept_codes(logits[None] / temperature, top_k, top_p.float())[0].numpy()
             chances = torch.softmax(torch.where(torch.from_numpy(kept), logits / temperature, -torch.inf), dim=0)
             assert kept[codes].all()
             assert (chances.numpy()[codes] > 0).all()
