@@ -120,4 +120,4 @@ def test_a_fraction_of_a_window_loses_no_code_to_rounding() -> None:
     """`int(15 / 22 * 22)` is 14."""
     stack = TransformerConfig(22, 16, 3, 2, AttentionOrder.FACTORED, 2)
     prior = PriorConfig(0, 22, 16, stack, hop_fraction=15 / 22)
-    assert prior.hop == WindowGeometry.of(prior).hop == WindowGeometry.of(prior, 15 / 22).hop == 15
+    assert prior.hop == WindowGeometry.of(prior).hop == 15

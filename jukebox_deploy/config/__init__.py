@@ -7,7 +7,7 @@ Source: specification sections 2 to 13 and 21.
 
 from jukebox_deploy.config.convolutions import ConditionerConfig, VQVAEConfig
 from jukebox_deploy.config.labels import LabelConfig, LabelRules, LyricsConfig, TimingConfig
-from jukebox_deploy.config.prior import PriorConfig, whole_hop
+from jukebox_deploy.config.prior import PriorConfig
 from jukebox_deploy.config.system import JukeboxConfig
 from jukebox_deploy.config.transformer import TransformerConfig
 
@@ -21,5 +21,4 @@ __all__ = [
     "TimingConfig",
     "TransformerConfig",
     "VQVAEConfig",
-    "whole_hop",
 ]

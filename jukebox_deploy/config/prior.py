@@ -107,10 +107,5 @@ class PriorConfig:
 
     @property
     def hop(self) -> int:
-        """Number of codes between the starts of consecutive windows."""
-        return whole_hop(self.hop_fraction, self.window)
-
-
-def whole_hop(fraction: float, window: int) -> int:
-    """Return a fraction of a window, rounded down to whole codes; 15 / 22 of 22 codes are 15 in spite of rounding."""
-    return int(fraction * window + 1e-9)
+        """Number of codes between the starts of consecutive windows, rounded down; 15 / 22 of 22 codes are 15."""
+        return int(self.hop_fraction * self.window + 1e-9)

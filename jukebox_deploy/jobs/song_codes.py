@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import hashlib
 from collections.abc import Callable
 from dataclasses import dataclass, replace
@@ -22,7 +23,7 @@ from jukebox_deploy.graphs import declare_graphs
 from jukebox_deploy.jobs.opening.bundle import bundle_engine
 from jukebox_deploy.jobs.opening.eager import eager_engine
 from jukebox_deploy.jobs.opening.same_model import require_same_model
-from jukebox_deploy.runtime.decode import encode_audio
+from jukebox_deploy.runtime.decode import Encoder
 
 
 @dataclass(frozen=True)
@@ -70,7 +71,8 @@ def code_cache(folder: Path, fingerprint: str, vqvae: VQVAEConfig) -> CodeCache:
 
 def encode_songs(songs: Catalogue, engine: Engine, cache: CodeCache, listen: Callable[[int, int], None]) -> CodedSongs:
     """Encode songs with an engine's VQ-VAE; codes already in the cache are reused."""
-    return encode_catalogue(songs, cache, lambda audio, level: encode_audio(engine, level, audio), listen)
+    encoder = functools.cache(functools.partial(Encoder, engine))
+    return encode_catalogue(songs, cache, lambda audio, level: encoder(level)(audio), listen)
 
 
 def weights_digest(tensors: TensorSource) -> str:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from enum import StrEnum
 from pathlib import Path
@@ -102,7 +102,8 @@ class WavWriter:
                 f"{self.path}: the audio is not finite between samples {self.samples} and "
                 f"{self.samples + len(chunk)}; nothing was written."
             )
-        self._file.write(chunk)
+        with _explained(self.path):
+            self._file.write(chunk)
         self.samples += len(chunk)
         self.peak = max(self.peak, float(np.abs(chunk).max(initial=0.0)))
 
@@ -118,17 +119,27 @@ def writing_wav(path: Path, sample_rate: int, sample_format: SampleFormat = Samp
     A 16-bit file is scaled by `1 / peak` if a sample exceeds 1 in magnitude; the report records the scale.
     Raises `AudioError` when the file cannot be written.
     """
-    import soundfile
-
-    try:
-        with atomic_path(path) as temporary:
+    with ExitStack() as stack:
+        with _explained(path):
+            temporary = stack.enter_context(atomic_path(path))
             # Written as float first: a 16-bit file is scaled by its peak, which is known only at the end.
-            with _open_to_write(temporary, sample_rate, SampleFormat.FLOAT) as file:
-                writer = WavWriter(path, sample_rate, file)
-                yield writer
+            file = stack.enter_context(_open_to_write(temporary, sample_rate, SampleFormat.FLOAT))
+        writer = WavWriter(path, sample_rate, file)
+        yield writer  # an error of the block is its own, not one of writing
+        with _explained(path):
+            file.close()
             if sample_format is SampleFormat.PCM_16:
                 writer.scale = 1.0 / max(writer.peak, 1.0)
                 _convert_to_pcm(temporary, writer.scale)
+
+
+@contextmanager
+def _explained(path: Path) -> Iterator[None]:
+    """Turn errors of writing into an `AudioError` that names the file."""
+    import soundfile
+
+    try:
+        yield
     except (soundfile.LibsndfileError, OSError) as error:
         raise AudioError(
             f"{path}: the sound file could not be written ({error}). Check the free disk space and try again."

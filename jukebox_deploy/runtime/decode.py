@@ -11,6 +11,7 @@ from collections.abc import Callable, Iterable, Iterator
 import numpy as np
 
 from jukebox_deploy.chunks import Chunk, encoder_context, plan_chunks
+from jukebox_deploy.config import VQVAEConfig
 from jukebox_deploy.contract import GraphKind, GraphSpec
 from jukebox_deploy.engine import Engine
 from jukebox_deploy.errors import AudioError, EngineError, SamplingError
@@ -26,44 +27,74 @@ code of the codebook: 2.7 GB for two concurrent chunks at level 0 of a released 
 6.1 GB and were no faster (docs/log.md)."""
 
 
+class Decoder:
+    """The opened decoder of a level, for any number of songs."""
+
+    def __init__(self, engine: Engine, level: int) -> None:
+        """Open the graph; raise `EngineError` if the engine lacks it or cannot run it."""
+        self._vqvae = engine.config.vqvae
+        self._level = level
+        self._runner = engine.runner(GraphKind.VQVAE_DECODE, level)
+
+    def __call__(self, codes: np.ndarray, chunk_seconds: float = DECODED_SECONDS) -> Iterator[np.ndarray]:
+        """Decode codes `[T]` into audio; yield float32 chunks that add up to `[hop * T]` samples."""
+        if len(codes) == 0:
+            raise SamplingError(
+                f"level {self._level} has no codes yet, so there is nothing to decode; sample it first."
+            )
+        field = decoder_receptive_field(self._vqvae, self._level)
+        hop = self._vqvae.hop_length(self._level)
+
+        def decode(chunk: Chunk) -> np.ndarray:
+            part = codes[chunk.outer()].astype(np.int64)
+            return self._runner({"codes": part[None]})["audio"][0, 0, chunk.inner(hop)]
+
+        length = _chunk_length(self._vqvae, self._runner.spec, field, chunk_seconds, len(codes))
+        yield from _in_order(decode, plan_chunks(len(codes), length, field), self._runner.concurrent_calls)
+
+
+class Encoder:
+    """The opened encoder of a level, for any number of songs."""
+
+    def __init__(self, engine: Engine, level: int) -> None:
+        """Open the graph; raise `EngineError` if the engine lacks it or cannot run it."""
+        self._vqvae = engine.config.vqvae
+        self._level = level
+        self._runner = engine.runner(GraphKind.VQVAE_ENCODE, level)
+
+    def __call__(self, audio: np.ndarray, chunk_seconds: float = ENCODED_SECONDS) -> np.ndarray:
+        """Encode audio `[hop * T]` in [-1, 1] into codes, int64 `[T]`."""
+        hop = self._vqvae.hop_length(self._level)
+        total = self._whole_codes(audio, hop)
+        field = encoder_context(self._vqvae, self._level)
+
+        def encode(chunk: Chunk) -> np.ndarray:
+            part = audio[chunk.outer(hop)].astype(np.float32)
+            return self._runner({"audio": part[None, None]})["codes"][0, chunk.inner()]
+
+        length = _chunk_length(self._vqvae, self._runner.spec, field, chunk_seconds, total)
+        chunks = _in_order(encode, plan_chunks(total, length, field), self._runner.concurrent_calls)
+        return np.concatenate(list(chunks)).astype(np.int64)
+
+    def _whole_codes(self, audio: np.ndarray, hop: int) -> int:
+        if len(audio) == 0 or len(audio) % hop:
+            raise AudioError(
+                f"{len(audio)} samples are not a whole number of codes of level {self._level}, which has {hop} samples "
+                "per code; give a positive multiple of that."
+            )
+        return len(audio) // hop
+
+
 def decode_codes(
     engine: Engine, level: int, codes: np.ndarray, chunk_seconds: float = DECODED_SECONDS
 ) -> Iterator[np.ndarray]:
-    """Decode codes `[T]` of a level into audio; yield float32 chunks that add up to `[hop * T]` samples."""
-    if len(codes) == 0:
-        raise SamplingError(f"level {level} has no codes yet, so there is nothing to decode; sample it first.")
-    vqvae = engine.config.vqvae
-    decoder = engine.runner(GraphKind.VQVAE_DECODE, level)
-    field = decoder_receptive_field(vqvae, level)
-    hop = vqvae.hop_length(level)
-
-    def decode(chunk: Chunk) -> np.ndarray:
-        part = codes[chunk.outer()].astype(np.int64)
-        return decoder({"codes": part[None]})["audio"][0, 0, chunk.inner(hop)]
-
-    chunks = plan_chunks(len(codes), _chunk_length(engine, decoder.spec, field, chunk_seconds, len(codes)), field)
-    yield from _in_order(decode, chunks, decoder.concurrent_calls)
+    """Decode codes `[T]` of a level once; see `Decoder`."""
+    return Decoder(engine, level)(codes, chunk_seconds)
 
 
 def encode_audio(engine: Engine, level: int, audio: np.ndarray, chunk_seconds: float = ENCODED_SECONDS) -> np.ndarray:
-    """Encode audio `[hop * T]` in [-1, 1] into the codes of a level, int64 `[T]`."""
-    vqvae = engine.config.vqvae
-    hop = vqvae.hop_length(level)
-    if len(audio) == 0 or len(audio) % hop:
-        raise AudioError(
-            f"{len(audio)} samples are not a whole number of codes of level {level}, which has {hop} samples per code; "
-            "give a positive multiple of that."
-        )
-    encoder = engine.runner(GraphKind.VQVAE_ENCODE, level)
-    field = encoder_context(vqvae, level)
-
-    def encode(chunk: Chunk) -> np.ndarray:
-        part = audio[chunk.outer(hop)].astype(np.float32)
-        return encoder({"audio": part[None, None]})["codes"][0, chunk.inner()]
-
-    total = len(audio) // hop
-    chunks = plan_chunks(total, _chunk_length(engine, encoder.spec, field, chunk_seconds, total), field)
-    return np.concatenate(list(_in_order(encode, chunks, encoder.concurrent_calls))).astype(np.int64)
+    """Encode audio `[hop * T]` at a level once; see `Encoder`."""
+    return Encoder(engine, level)(audio, chunk_seconds)
 
 
 def _in_order(work: Callable[[Chunk], np.ndarray], chunks: Iterable[Chunk], at_once: int) -> Iterator[np.ndarray]:
@@ -71,12 +102,11 @@ def _in_order(work: Callable[[Chunk], np.ndarray], chunks: Iterable[Chunk], at_o
     return map(work, chunks) if at_once == 1 else map_in_threads(work, chunks, threads=at_once, ahead=at_once - 1)
 
 
-def _chunk_length(engine: Engine, spec: GraphSpec, field: ReceptiveField, seconds: float, total: int) -> int:
+def _chunk_length(vqvae: VQVAEConfig, spec: GraphSpec, field: ReceptiveField, seconds: float, total: int) -> int:
     """Return the codes per chunk for about `seconds` of audio; with its context, a chunk fits the graph's range.
 
     `total` codes that fit as a whole need no context. Raises `EngineError` where not even one code fits with its own.
     """
-    vqvae = engine.config.vqvae
     wanted = max(1, int(seconds * vqvae.sample_rate / vqvae.hop_length(spec.level)))
     longest = spec.range("T").maximum
     room = longest - field.before - field.after

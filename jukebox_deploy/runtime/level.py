@@ -24,6 +24,9 @@ from jukebox_deploy.runtime.slot import Slot, WindowConditioning, WindowTask
 from jukebox_deploy.runtime.song import SongRequest
 from jukebox_deploy.runtime.windows import Window
 
+_COMMITTING_SHARE = 0.05
+"""Share of the time that storing the codes of unfinished windows may take."""
+
 
 @dataclass(frozen=True)
 class SongLevel:
@@ -47,11 +50,17 @@ class _Track:
 
     def __init__(self, plan: SongLevel, retrace: bool) -> None:
         self.plan = plan
-        self.codes = plan.codes
-        self._found = len(plan.codes)
+        self._codes = np.zeros(plan.total, np.int64)
+        self._done = self._found = len(plan.codes)
+        self._codes[: self._done] = plan.codes
         begin = plan.given if retrace else self._found
         self.length = plan.total - begin
         self._windows = deque(w for w in plan.windows if w.start + w.end > begin)
+
+    @property
+    def codes(self) -> np.ndarray:
+        """The song's codes so far."""
+        return self._codes[: self._done]
 
     @property
     def window(self) -> Window | None:
@@ -72,7 +81,9 @@ class _Track:
 
     def take(self, window_codes: np.ndarray) -> None:
         """Update the song with the current window's codes so far."""
-        self.codes = np.concatenate([self.codes[: self._windows[0].start], window_codes])
+        start = self._windows[0].start
+        self._done = start + len(window_codes)
+        self._codes[start : self._done] = window_codes
 
     def next_window(self) -> None:
         """Advance to the next window."""
@@ -80,7 +91,7 @@ class _Track:
 
     def finish_window(self) -> None:
         """Store a window that was sampled, with lyric tokens replaced by code 0 (specification section 10)."""
-        self.codes = np.maximum(self.codes, 0)
+        np.maximum(self.codes, 0, out=self.codes)
         self.commit()
 
     def commit(self) -> None:
@@ -129,7 +140,7 @@ class LevelSampler:
         self._slots = [Slot(session, prior, index) for index in range(session.slots)]
         self._tracks: dict[Slot, _Track] = {}  # of the occupied slots
         self._pace = _Pace(interval=min(0.25, commit_seconds))
-        self._committed = time.monotonic()
+        self._next_commit = time.monotonic() + commit_seconds
 
     def run(self, songs: Iterable[SongLevel]) -> Iterator[LevelProgress]:
         """Sample all songs to their totals; by the end, every code has been passed to `commit`.
@@ -213,11 +224,18 @@ class LevelSampler:
                 self._load(slot)
 
     def _commit_if_due(self) -> None:
-        """Store the codes of all unfinished windows if `commit_seconds` have passed since the last time."""
-        if time.monotonic() - self._committed >= self._commit_seconds:
-            for track in self._active_tracks().values():
-                track.commit()
-            self._committed = time.monotonic()
+        """Store the codes of all unfinished windows if it is time.
+
+        The device is idle meanwhile, so many long songs are stored less often than every `commit_seconds`, unless
+        that is 0.
+        """
+        if (begun := time.monotonic()) < self._next_commit:
+            return
+        for track in self._active_tracks().values():
+            track.commit()
+        ended = time.monotonic()
+        longest = max(self._commit_seconds, (ended - begun) / _COMMITTING_SHARE)
+        self._next_commit = ended + (longest if self._commit_seconds else 0.0)
 
 
 def _adjacent(indices: Iterable[int]) -> Iterator[range]:

@@ -21,14 +21,14 @@ from jukebox_deploy.errors import SamplingError
 from jukebox_deploy.labels.vocabulary import Vocabulary
 from jukebox_deploy.runtime.audio import SampleFormat, writing_wav
 from jukebox_deploy.runtime.conditioning import WindowConditioner
-from jukebox_deploy.runtime.decode import decode_codes
+from jukebox_deploy.runtime.decode import Decoder
 from jukebox_deploy.runtime.events import DecodeProgress, Event, LevelProgress, SongDecoded, SongWarning
 from jukebox_deploy.runtime.lengths import check_limits
 from jukebox_deploy.runtime.level import LevelSampler, SongLevel
 from jukebox_deploy.runtime.plan import LevelPlan, plan_song
 from jukebox_deploy.runtime.slot import WindowConditioning
 from jukebox_deploy.runtime.song import SongLengths, SongRequest
-from jukebox_deploy.runtime.sources import SongSource, open_source
+from jukebox_deploy.runtime.sources import SongSource, SourceReader
 from jukebox_deploy.runtime.store import Fingerprint, SongRecord, SongStore, read_record
 from jukebox_deploy.runtime.windows import Window
 
@@ -53,7 +53,7 @@ class SamplingOptions:
     every_level: bool = False  # decode the levels above it too, each as soon as it is sampled
     resume: bool = False  # resume songs that were begun and begin the others; else a begun song is an error
     sample_format: SampleFormat = SampleFormat.FLOAT
-    commit_seconds: float = 2.0  # between commits of the codes of unfinished windows
+    commit_seconds: float = 2.0  # between commits of unfinished windows, longer if they take long; 0: every call
 
     def __post_init__(self) -> None:
         if self.slots < 1:
@@ -109,8 +109,9 @@ class SongSampler:
             for level in range(self._config.top_level, self._options.lowest_level - 1, -1):
                 yield from self._sample_level(level, songs)
                 if self._options.every_level or level == self._options.lowest_level:
+                    decoder = Decoder(self._engine, level)
                     for song in songs:
-                        yield from self._decode(level, song)
+                        yield from self._decode(level, song, decoder)
 
     def _require_decoders(self) -> None:
         """Check that the levels can be decoded, before hours are spent on their codes."""
@@ -120,7 +121,8 @@ class SongSampler:
 
     def _open_songs(self, jobs: Sequence[SongJob], stack: ExitStack) -> list[_Song]:
         """Check every request, then lock and check every folder, and only then write to any of them."""
-        sources = [self._check_source(job) for job in jobs]
+        reader = SourceReader(self._engine, self._fingerprint.checkpoint)
+        sources = [self._check_source(job, reader) for job in jobs]
         stores = [stack.enter_context(SongStore(job.folder)) for job in jobs]
         known = [source or read_record(store.folder) for source, store in zip(sources, stores, strict=True)]
         fingerprints = self._fingerprints([song.lengths for song in known])
@@ -130,14 +132,14 @@ class SongSampler:
                 store.begin(record, source.given)
         return [self._open_song(i, *pair) for i, pair in enumerate(zip(stores, records, strict=True))]
 
-    def _check_source(self, job: SongJob) -> SongSource | None:
+    def _check_source(self, job: SongJob, reader: SourceReader) -> SongSource | None:
         """Check a new song and return its source; return `None` for a song to resume."""
         if SongStore(job.folder).begun:
             if self._options.resume:
                 return None
             raise SamplingError(f"{job.folder} already holds a song; resume it, or choose another folder.")
         check_limits(self._config, job.request, self._options.lowest_level)
-        source = open_source(self._engine, job.request, self._fingerprint.checkpoint)
+        source = reader.open(job.request)
         self._plan(job.request, source.lengths)
         return source
 
@@ -223,14 +225,14 @@ class SongSampler:
         given, total = song.lengths.given[level], song.lengths.totals[level]
         return SongLevel(song.index, song.request, total, plan.windows, song.codes[level], condition, commit, given)
 
-    def _decode(self, level: int, song: _Song) -> Iterator[DecodeProgress | SongDecoded]:
+    def _decode(self, level: int, song: _Song, decoder: Decoder) -> Iterator[DecodeProgress | SongDecoded]:
         """Decode a level of a song to `level_{L}.wav`."""
         vqvae = self._config.vqvae
         path = song.store.folder / f"level_{level}.wav"
         codes = song.codes[level]
         yield DecodeProgress(level, song.index, 0, len(codes))  # so that the first chunk is timed, too
         with writing_wav(path, vqvae.sample_rate, self._options.sample_format) as wav:
-            for chunk in decode_codes(self._engine, level, codes):
+            for chunk in decoder(codes):
                 wav.write(chunk)
                 yield DecodeProgress(level, song.index, wav.samples // vqvae.hop_length(level), len(codes))
         yield SongDecoded(level, song.index, wav.report())

@@ -83,7 +83,7 @@ class Slot:
         """Record that the session prefilled one block; after the last block, switch to replay."""
         self._position = min(self._position + self._prior.transformer.block_length, self._known_end)
         if self._position == self._known_end < self._given_end and not self.holds_place:
-            self._write("known_end", np.asarray(self._given_end))
+            self._write_known_end()
 
     def steps_left(self) -> int:
         """Return the number of steps to the end of the window."""
@@ -116,8 +116,13 @@ class Slot:
 
     def _write_positions(self) -> None:
         self._write("position", np.asarray(self._position))
-        self._write("known_end", np.asarray(self._known_end))
+        self._write_known_end()
         self._write("window_end", np.asarray(self._window_end))
+
+    def _write_known_end(self) -> None:
+        """Write where the known codes end: those to prefill, and once they are done, those to replay too."""
+        is_prefilled = self._position == self._known_end
+        self._write("known_end", np.asarray(self._given_end if is_prefilled else self._known_end))
 
     def _write_settings(self, settings: LevelSettings) -> None:
         """Write the sampling settings; the step takes 0 as "no filter"."""

@@ -5,35 +5,22 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Self
 
-from jukebox_deploy.config import PriorConfig, whole_hop
-from jukebox_deploy.errors import ConfigError, SamplingError
+from jukebox_deploy.config import PriorConfig
+from jukebox_deploy.errors import SamplingError
 
 
 @dataclass(frozen=True)
 class WindowGeometry:
-    """Length of a prior's windows and the hop between them; raises `ConfigError` if they do not fit together."""
+    """Length of a prior's windows and the hop between them, which configurations are checked for."""
 
     window: int
     hop: int  # new codes per window
     upsampling: int = 1  # codes per code of the level above, 1 at the top
 
-    def __post_init__(self) -> None:
-        if not 1 <= self.hop <= self.window:
-            raise ConfigError(
-                f"The hop between windows must be 1 to {self.window} codes, found {self.hop}. Change the hop fraction."
-            )
-        for name, length in (("window", self.window), ("hop between windows", self.hop)):
-            if length % self.upsampling:
-                raise ConfigError(
-                    f"The {name} of {length} codes is not a multiple of the {self.upsampling} codes per code of the "
-                    "level above. Change the hop fraction."
-                )
-
     @classmethod
-    def of(cls, prior: PriorConfig, hop_fraction: float | None = None) -> Self:
-        """Return the geometry of a prior, with the prior's hop fraction unless another is given."""
-        hop = prior.hop if hop_fraction is None else whole_hop(hop_fraction, prior.window)
-        return cls(prior.window, hop, prior.conditioner.upsampling if prior.conditioner else 1)
+    def of(cls, prior: PriorConfig) -> Self:
+        """Return the geometry of a prior."""
+        return cls(prior.window, prior.hop, prior.conditioner.upsampling if prior.conditioner else 1)
 
 
 @dataclass(frozen=True)

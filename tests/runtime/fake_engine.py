@@ -61,6 +61,7 @@ class Faults:
 
     steps_until_power_cut: int | None = None
     not_finite_from: int | None = None  # first position at which the logits are not numbers
+    rounding: str = ""  # another one gives other logits
 
 
 class FakeSession:
@@ -128,7 +129,7 @@ class FakeSession:
         if position >= buffers["window_end"][slot]:
             return
         self._remember(slot, position, "step", self.slots)
-        logits = 2 * noise((self.prior.bins,), "logits", self._memory[slot, position])
+        logits = 2 * noise((self.prior.bins,), "logits" + self.faults.rounding, self._memory[slot, position])
         # What is no number stays in the caches, and so do its consequences.
         buffers["not_finite"][slot] |= (
             self.faults.not_finite_from is not None and position >= self.faults.not_finite_from

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from itertools import permutations
 from pathlib import Path
 
@@ -118,3 +119,27 @@ def test_a_logit_that_is_not_a_number_stops_the_level() -> None:
     ):
         list(sampler.run([_level_of_one_window(Window(0, 0, 24), np.zeros(0, np.int64), commits)]))
     assert all(len(codes) <= 5 for codes in commits)
+
+
+@pytest.mark.parametrize(("seconds", "most", "least"), [(0.0, 9, 7), (1.0, 3, 2)])
+def test_codes_are_stored_less_often_if_that_takes_long(
+    seconds: float, most: int, least: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    clock, commits = [0.0], list[list[int]]()
+    monkeypatch.setattr("time.monotonic", lambda: clock[0])
+    session = FakeEngine(MODEL).prior_session(2, 1)
+    step = session.step
+
+    def slow_step(count: int) -> None:
+        clock[0] += 1.0
+        step(count)
+
+    def slow_commit(codes: np.ndarray) -> None:
+        clock[0] += seconds
+        commits.append(codes.tolist())
+
+    monkeypatch.setattr(session, "step", slow_step)
+    level = replace(_level_of_one_window(Window(0, 0, 24), np.zeros(0, np.int64), []), commit=slow_commit)
+    list(LevelSampler(session, MODEL.prior(2), commit_seconds=2.0).run([level]))
+    assert len(commits[-1]) == 24
+    assert least <= len(commits) <= most

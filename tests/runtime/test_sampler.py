@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import random
+from collections import Counter
 from contextlib import suppress
 from dataclasses import replace
 from pathlib import Path
@@ -58,6 +59,17 @@ def test_primed_songs_go_on_from_the_prompt_at_every_level(prompt: Path, tmp_pat
     codes = all_codes(tmp_path / "song")
     assert codes == plain_song(engine, request, given)
     assert [codes[level][: 20 * f] for level, f in ((2, 1), (1, 2), (0, 4))] == [given[i].tolist() for i in (2, 1, 0)]
+
+
+def test_songs_with_the_same_prompt_share_its_codes_and_all_songs_one_decoder(prompt: Path, tmp_path: Path) -> None:
+    request = SongRequest(Mode.PRIMED, 45 * TOP_SECOND, source=str(prompt))
+    engine = FakeEngine(MODEL)
+    sample(engine, [SongJob(replace(request, song=i), tmp_path / str(i)) for i in range(3)], EVERY_STEP)
+    opened = Counter(runner.spec.name for runner in engine.runners)
+    assert [opened[f"vqvae_encode_{level}"] for level in range(3)] == [1, 1, 1]
+    assert opened["vqvae_decode_0"] == 1
+    (encoder,) = [runner for runner in engine.runners if runner.spec.name == "vqvae_encode_2"]
+    assert len(encoder.calls) == 1
 
 
 def test_continued_songs_go_on_from_saved_codes(tmp_path: Path) -> None:
@@ -241,6 +253,21 @@ def test_a_song_cut_again_and_again_still_comes_out_the_same(tmp_path: Path) -> 
             raw_lyric_tokens += (np.load(job.folder / "codes_2.npy") < 0).any()
     assert all_codes(job.folder) == plain_song(FakeEngine(MODEL), REQUESTS[0])
     assert raw_lyric_tokens, "the cuts never fell behind a lyric token, so nothing was shown about them"
+
+
+@pytest.mark.parametrize("model", MODELS)
+@pytest.mark.parametrize("level", [0, 1, 2])
+def test_codes_on_disk_are_never_drawn_again(model: str, level: int, tmp_path: Path) -> None:
+    job = SongJob(REQUESTS[0], tmp_path / "song")
+    options = replace(RESUME, lowest_level=level)
+    if level < 2:
+        sample(FakeEngine(MODELS[model]), [job], replace(options, lowest_level=level + 1))
+    with pytest.raises(PowerCutError):  # in the first window, before anything of it was prefilled
+        sample(FakeEngine(MODELS[model], Faults(steps_until_power_cut=13)), [job], options)
+    before = all_codes(job.folder)[level]
+    assert before
+    sample(FakeEngine(MODELS[model], Faults(rounding="of another engine")), [job], options)
+    assert all_codes(job.folder)[level][: len(before)] == before
 
 
 def test_a_primed_song_is_resumed_without_its_prompt(prompt: Path, tmp_path: Path) -> None:

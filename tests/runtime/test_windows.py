@@ -5,7 +5,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from jukebox_deploy.errors import ConfigError, SamplingError
+from jukebox_deploy.errors import SamplingError
 from jukebox_deploy.presets import PRESETS, preset
 from jukebox_deploy.runtime.windows import Window, WindowGeometry, partial_window, plan_level, window_starts
 
@@ -109,16 +109,6 @@ def test_a_complete_level_needs_nothing():
 
 def test_windows_that_are_there_are_skipped():
     assert plan_level(WindowGeometry(64, 32), 128, 70) == [Window(32, 38, 64), Window(64, 32, 64)]
-
-
-def test_hop_fraction_can_be_chosen():
-    prior = preset("tiny").prior(1)
-    assert WindowGeometry.of(prior, 0.25).hop == 256
-    for fraction in (0.0, 0.0005, -0.5, 1.5):
-        with pytest.raises(ConfigError, match="must be 1 to 1024 codes"):
-            WindowGeometry.of(prior, fraction)
-    with pytest.raises(ConfigError, match="hop between windows of 257 codes is not a multiple of the 4"):
-        WindowGeometry.of(prior, 257 / 1024)
 
 
 @pytest.mark.parametrize(

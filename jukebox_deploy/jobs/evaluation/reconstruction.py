@@ -11,7 +11,7 @@ import torch
 from jukebox_deploy.data.audio_files import Audio
 from jukebox_deploy.engine import Engine
 from jukebox_deploy.models.losses import spectral_convergence
-from jukebox_deploy.runtime.decode import decode_codes, encode_audio
+from jukebox_deploy.runtime.decode import Decoder, Encoder, decode_codes, encode_audio
 from jukebox_deploy.training.metrics import CodeUse, ErrorEnergy, code_counts, code_use, error_energy
 
 
@@ -44,15 +44,16 @@ class LevelMeasurement:
     """Accumulates measurements on pieces of sound for one level of a VQ-VAE."""
 
     def __init__(self, engine: Engine, level: int) -> None:
-        self._engine, self._level = engine, level
+        self._level = level
+        self._encode, self._decode = Encoder(engine, level), Decoder(engine, level)
         self._energy = ErrorEnergy()
         self._convergences: list[float] = []
         self._counts = torch.zeros(engine.config.vqvae.codebook_size, dtype=torch.int64)
 
     def add(self, audio: Audio) -> None:
         """Encode and decode a piece `[hop * T]`. Raises `AudioError` if it is too short for a spectrogram."""
-        codes = encode_audio(self._engine, self._level, audio)
-        output = torch.from_numpy(_decoded(self._engine, self._level, codes))
+        codes = self._encode(audio)
+        output = torch.from_numpy(np.concatenate(list(self._decode(codes))))
         target = torch.from_numpy(audio)
         self._energy += error_energy(target, output)
         self._convergences.append(float(spectral_convergence(target[None, None], output[None, None])))
@@ -67,8 +68,5 @@ class LevelMeasurement:
 def reconstructed(engine: Engine, level: int, audio: Audio) -> Audio:
     """Encode and decode audio `[T]` at one level; a partial code at the end is cut off: `[T // hop * hop]`."""
     hop = engine.config.vqvae.hop_length(level)
-    return _decoded(engine, level, encode_audio(engine, level, audio[: len(audio) // hop * hop]))
-
-
-def _decoded(engine: Engine, level: int, codes: np.ndarray) -> Audio:
+    codes = encode_audio(engine, level, audio[: len(audio) // hop * hop])
     return np.concatenate(list(decode_codes(engine, level, codes)))
