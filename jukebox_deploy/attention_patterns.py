@@ -8,8 +8,6 @@ from __future__ import annotations
 
 from enum import StrEnum
 
-from jukebox_deploy.errors import ConfigError
-
 
 class AttentionPattern(StrEnum):
     """Set of the key positions `j` that the query at position `i` attends to.
@@ -86,10 +84,3 @@ def layer_pattern(order: AttentionOrder, layer: int) -> AttentionPattern:
 def layer_patterns(order: AttentionOrder, depth: int) -> tuple[AttentionPattern, ...]:
     """Return the patterns of all layers of a stack."""
     return tuple(layer_pattern(order, layer) for layer in range(depth))
-
-
-def exact_division(number: int, divisor: int, what: str) -> int:
-    """Return `number / divisor`; raise a `ConfigError` that names `what` if there is a remainder."""
-    if divisor <= 0 or number % divisor:
-        raise ConfigError(f"{what}: {number} is not a multiple of {divisor}; change one of the two.")
-    return number // divisor

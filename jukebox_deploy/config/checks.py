@@ -24,3 +24,10 @@ def require_finite(where: str, **numbers: float) -> None:
     for name, number in numbers.items():
         good = math.isfinite(number) and number >= 0
         require(good, f"{where}: {name} must be finite and not negative, found {number}.")
+
+
+def exact_division(number: int, divisor: int, what: str) -> int:
+    """Return `number / divisor`; raise a `ConfigError` that names `what` if there is a remainder."""
+    if divisor <= 0 or number % divisor:
+        raise ConfigError(f"{what}: {number} is not a multiple of {divisor}; change one of the two.")
+    return number // divisor

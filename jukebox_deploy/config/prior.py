@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from jukebox_deploy.attention_patterns import AttentionPattern, exact_division
-from jukebox_deploy.config.checks import require, require_at_least, require_finite
+from jukebox_deploy.attention_patterns import AttentionPattern
+from jukebox_deploy.config.checks import exact_division, require, require_at_least, require_finite
 from jukebox_deploy.config.convolutions import ConditionerConfig
 from jukebox_deploy.config.labels import LYRIC_PATTERNS, LabelConfig, LyricsConfig, TimingConfig
 from jukebox_deploy.config.transformer import TransformerConfig

@@ -5,8 +5,8 @@ from __future__ import annotations
 import math
 from dataclasses import dataclass
 
-from jukebox_deploy.attention_patterns import AttentionOrder, AttentionPattern, exact_division, layer_patterns
-from jukebox_deploy.config.checks import require, require_at_least, require_finite
+from jukebox_deploy.attention_patterns import AttentionOrder, AttentionPattern, layer_patterns
+from jukebox_deploy.config.checks import exact_division, require, require_at_least, require_finite
 from jukebox_deploy.errors import ConfigError
 
 

@@ -7,10 +7,10 @@ import pytest
 from jukebox_deploy.attention_patterns import (
     AttentionOrder,
     AttentionPattern,
-    exact_division,
     layer_patterns,
 )
 from jukebox_deploy.config import TransformerConfig
+from jukebox_deploy.config.checks import exact_division
 from jukebox_deploy.errors import ConfigError
 from jukebox_deploy.presets import PRIOR_1B_LYRICS, PRIOR_5B, PRIOR_5B_LYRICS, RELEASED_UPSAMPLERS
 from tests.models.oracle_names import ORDER_NUMBERS
