@@ -1,1 +1,1 @@
-"""Measurements, each of which tells on what machine and with what it was made."""
+"""Measurements of speed and memory; each result records the machine, the software and the command that made it."""

@@ -1,9 +1,9 @@
-"""Measures the peak memory of importing checkpoints of the released sizes, with random weights.
+"""Measure the peak memory of importing checkpoints of the released sizes, with random weights.
 
     python -m jukebox_deploy.benchmarks.checkpoint_memory --preset 1b_lyrics --levels 1 2
 
-Every import runs in a process of its own. Linux only: the peak is the kernel's `VmHWM`, which counts
-mapped files too, although the system can drop those pages at any time.
+Each import runs in a separate process. Linux only: the peak is the kernel's `VmHWM`. It includes mapped files, although
+the system can drop their pages.
 """
 
 from __future__ import annotations
@@ -30,22 +30,22 @@ _MODULE = "jukebox_deploy.benchmarks.checkpoint_memory"
 
 @dataclass(frozen=True)
 class Case:
-    """One import to measure."""
+    """An import to measure."""
 
     name: str
     format: str  # "openai" or "huggingface"
-    inputs: tuple[Path, ...]  # files, or one folder
+    inputs: tuple[Path, ...]  # checkpoint files of OpenAI's, or one folder of Hugging Face's
 
     @property
     def files(self) -> list[Path]:
-        """The files with weights."""
+        """The files that hold weights."""
         if self.format == "openai":
             return list(self.inputs)
         return sorted(self.inputs[0].glob("*.safetensors"))
 
 
 def measure_in_this_process(format_name: str, inputs: Sequence[Path], out: Path) -> dict[str, Any]:
-    """Import once; bytes held before it and at most, and seconds."""
+    """Run an import in this process; return the memory before it and the peak, in bytes, and its seconds."""
     from jukebox_deploy.checkpoints.huggingface import import_huggingface
     from jukebox_deploy.checkpoints.openai import import_openai
 
@@ -60,7 +60,10 @@ def measure_in_this_process(format_name: str, inputs: Sequence[Path], out: Path)
 
 
 def measure(case: Case, scratch: Path) -> dict[str, Any]:
-    """Import once in a fresh process; what `measure_in_this_process` gives, and ratios to the largest file."""
+    """Run an import in a separate process; return its memory and time, file sizes, and ratios to the largest file.
+
+    Raises `EngineError` if the import fails.
+    """
     out = scratch / "bundle"
     command = [sys.executable, "-m", _MODULE, "--measure", case.format, "--out", str(out), *map(str, case.inputs)]
     result: dict[str, Any] = json.loads(output_of(command, f"the import of {case.name} failed"))
@@ -77,7 +80,7 @@ def measure(case: Case, scratch: Path) -> dict[str, Any]:
 
 
 def run(config: JukeboxConfig, scratch: Path, report: Callable[[str], None]) -> list[dict[str, Any]]:
-    """Write random checkpoints of a system in every layout and measure the import of each."""
+    """Write random checkpoints of a model in each supported layout, and measure the import of each."""
     from jukebox_deploy.checkpoints.bundle import CheckpointBundle
     from jukebox_deploy.checkpoints.exporting import export_huggingface
     from jukebox_deploy.checkpoints.openai import import_openai
@@ -101,7 +104,7 @@ def run(config: JukeboxConfig, scratch: Path, report: Callable[[str], None]) -> 
 
 
 def _as_zip(files: Sequence[Path], out: Path) -> list[Path]:
-    """The same checkpoints in torch's newer format."""
+    """Write the checkpoints again in PyTorch's newer format, a zip archive; return the new files."""
     import torch
 
     out.mkdir()
@@ -111,13 +114,13 @@ def _as_zip(files: Sequence[Path], out: Path) -> list[Path]:
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
-    """Run from the command line; see the module's text."""
+    """Run the script; the docstring of the module describes it."""
     words = list(sys.argv[1:] if arguments is None else arguments)
     parser = script_parser(_MODULE, __doc__)
-    parser.add_argument("--preset", default="1b_lyrics")
-    parser.add_argument("--levels", type=int, nargs="*", help="priors to take part; all if left out")
-    parser.add_argument("--scratch", type=Path, help="folder with room for five copies")
-    parser.add_argument("--out", type=Path, help="the result file")
+    parser.add_argument("--preset", default="1b_lyrics", help="sizes of the model (default: %(default)s)")
+    parser.add_argument("--levels", type=int, nargs="*", help="levels of the priors to import (default: all)")
+    parser.add_argument("--scratch", type=Path, help="folder for temporary files (five times the model)")
+    parser.add_argument("--out", type=Path, help="result file (default: in benchmarks/results)")
     parser.add_argument("--measure", choices=["openai", "huggingface"], help=argparse.SUPPRESS)
     parser.add_argument("inputs", type=Path, nargs="*", help=argparse.SUPPRESS)
     options = parser.parse_args(words)

@@ -1,17 +1,19 @@
-"""What got faster or slower between two runs, beyond chance.
+"""Comparison of two benchmark runs: which results got faster or slower by more than chance explains.
 
-Another program slows the engines of a run as much as the baseline beside them. So what is compared is an engine's speed
-over that of a baseline of both runs, round by round, and the baseline's own change is told apart: as the machine's.
+Another program on the machine slows engines and baselines of a run alike. Therefore the speed of a variant is divided
+by that of a baseline that both runs measured, round by round, and these ratios are compared. The change of the baseline
+itself is reported separately: it is a change of the machine rather than of an engine.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import asdict, dataclass, fields
 from enum import StrEnum
 from itertools import count
 from typing import Any
 
+from jukebox_deploy.benchmarks.drawing.words import describe_gpu
 from jukebox_deploy.benchmarks.machine import Machine
 from jukebox_deploy.benchmarks.rank_test import holm, least_p, rank_sum_p
 from jukebox_deploy.benchmarks.results import BenchmarkRun, Spread, VariantResult, Workload
@@ -19,16 +21,16 @@ from jukebox_deploy.benchmarks.workload_groups import BASELINES, same_work
 from jukebox_deploy.quantities import byte_size
 
 THRESHOLD = 0.03
-"""Medians that differ by less count as no change."""
+"""Default of the relative difference that two medians must exceed to count as a change."""
 
 CHANCE = 0.05
-"""How likely a comparison may find any change where there is none."""
+"""Significance level: the probability that a comparison of two equal programs reports any change."""
 
-_BANDWIDTH_TOLERANCE = 0.1  # probes that differ by less get no warning
+_BANDWIDTH_TOLERANCE = 0.1  # relative difference of bandwidths up to which there is no warning
 
 
 class Verdict(StrEnum):
-    """What a difference amounts to."""
+    """The conclusion about one variant of one workload."""
 
     FASTER = "faster"
     SLOWER = "slower"
@@ -36,8 +38,8 @@ class Verdict(StrEnum):
 
 
 @dataclass(frozen=True)
-class Measured:
-    """A variant of a workload."""
+class MeasuredVariant:
+    """A variant of a workload that only one of the runs measured."""
 
     workload: Workload
     variant: str
@@ -51,52 +53,52 @@ class Change:
     workload: Workload
     variant: str
     threads: tuple[int | None, int | None]
-    baseline: str | None  # over whose rounds the speeds are taken; `None`: in units per second
+    baseline: str | None  # `before` and `after` are ratios over its speed; `None`: they are in units per second
     before: Spread
     after: Spread
-    p: float  # of the rank test, as it counts among all changes
+    p: float  # p-value of the rank test, corrected for the number of changes
     verdict: Verdict
 
     @property
     def ratio(self) -> float:
-        """How many times as fast as before, by the medians."""
+        """The median after, divided by the median before."""
         return self.after.median / self.before.median
 
 
 @dataclass(frozen=True)
 class Drift:
-    """How much faster a workload's baseline ran, which says more about the machine than about engines."""
+    """The change of a workload's baseline, which tells more about the machine than about engines."""
 
     workload: Workload
     baseline: str
     before: Spread  # units per second
     after: Spread
-    shared: bool  # whether all variants moved the same way
+    shared: bool  # whether all variants got faster, or all slower, by more than `THRESHOLD`
 
     @property
     def ratio(self) -> float:
-        """How many times as fast as before, by the medians."""
+        """The median after, divided by the median before."""
         return self.after.median / self.before.median
 
 
 @dataclass(frozen=True)
 class Comparison:
-    """All that two runs say about each other."""
+    """The result of comparing two runs."""
 
     changes: tuple[Change, ...]
     drifts: tuple[Drift, ...]
-    only_before: tuple[Measured, ...]
-    only_after: tuple[Measured, ...]
-    warnings: tuple[str, ...]  # how the machines differ
-    remarks: tuple[str, ...]  # what the comparison cannot tell, as sentences without a full stop
-    conclusive: bool  # whether any change could be told from chance
+    only_before: tuple[MeasuredVariant, ...]
+    only_after: tuple[MeasuredVariant, ...]
+    warnings: tuple[str, ...]  # how the machines differ, as sentences without a full stop
+    remarks: tuple[str, ...]  # limits of the comparison, as sentences without a full stop
+    conclusive: bool  # whether there are enough rounds for any change to be significant
 
     def with_verdict(self, verdict: Verdict) -> tuple[Change, ...]:
-        """The changes of one kind."""
+        """Return the changes with this verdict."""
         return tuple(change for change in self.changes if change.verdict is verdict)
 
     def to_json(self) -> dict[str, Any]:
-        """Plain data."""
+        """Return the comparison as plain JSON data."""
         rated: dict[str, tuple[Change, ...] | tuple[Drift, ...]] = {"changes": self.changes, "drifts": self.drifts}
         return asdict(self) | {
             name: [asdict(one) | {"ratio": one.ratio} for one in ones] for name, ones in rated.items()
@@ -105,16 +107,16 @@ class Comparison:
 
 @dataclass(frozen=True)
 class _Pair:
-    """A variant in both runs, and what of its rounds is compared."""
+    """A variant in both runs, and the values of its rounds that are compared."""
 
     workload: Workload
     variants: tuple[VariantResult, VariantResult]
     baseline: str | None
-    before: tuple[float, ...]
+    before: tuple[float, ...]  # ratios over the baseline, or units per second without one
     after: tuple[float, ...]
 
-    def judged(self, p: float, threshold: float) -> Change:
-        """With the verdict: medians that differ by more than the threshold, and ranks by more than chance."""
+    def judge(self, p: float, threshold: float) -> Change:
+        """Return the change: a clear one if the medians differ by more than the threshold and `p` is significant."""
         first, second = self.variants
         before, after = Spread.of(self.before), Spread.of(self.after)
         slow, fast = sorted((before.median, after.median))
@@ -126,19 +128,20 @@ class _Pair:
 
 
 def compare(before: BenchmarkRun, after: BenchmarkRun, threshold: float = THRESHOLD) -> Comparison:
-    """Pair the variants of two runs and judge each pair.
+    """Compare all variants that two runs have in common.
 
-    Faster or slower: the medians differ by more than `threshold`, and so do the ranks of the rounds in a test that is
-    corrected for the number of pairs. A baseline that others are taken over is not judged, but told as a drift.
+    A variant is faster or slower if the medians differ by more than `threshold` (0.03 stands for 3 %), and a rank test
+    of the rounds, corrected for the number of variants, is significant. A baseline that others are divided by is not
+    judged: its change is returned as a drift.
     """
     pairs: list[_Pair] = []
     drifts: list[Drift] = []
     for first, second in _common_work(before, after):
-        own, drift = _compare_work(first, second)
-        pairs += own
+        work_pairs, drift = _compare_work(first, second)
+        pairs += work_pairs
         drifts += [drift] if drift else []
     corrected = holm([rank_sum_p(pair.before, pair.after) for pair in pairs])
-    changes = [pair.judged(p, threshold) for pair, p in zip(pairs, corrected, strict=True)]
+    changes = [pair.judge(p, threshold) for pair, p in zip(pairs, corrected, strict=True)]
     too_few = _too_few_rounds(pairs)
     return Comparison(
         tuple(changes),
@@ -152,11 +155,12 @@ def compare(before: BenchmarkRun, after: BenchmarkRun, threshold: float = THRESH
 
 
 def machine_differences(before: Machine, after: Machine) -> Iterator[str]:
-    """What else than the code may have changed the speed, as sentences without a full stop."""
+    """Yield how two machines differ in what may change the speed, as sentences without a full stop."""
     for field in fields(Machine):
         first, second = getattr(before, field.name), getattr(after, field.name)
         if first != second and field.name not in ("packages", "read_bytes_per_second"):
-            yield f"{field.name.replace('_', ' ')}: {first} before, {second} after"
+            name, text = _FIELD_TEXTS.get(field.name, (field.name.replace("_", " "), str))
+            yield f"{name}: {text(first)} before, {text(second)} after"
     for name in sorted(before.packages.keys() | after.packages.keys()):
         first, second = (machine.packages.get(name, "none") for machine in (before, after))
         if first != second:
@@ -166,21 +170,33 @@ def machine_differences(before: Machine, after: Machine) -> Iterator[str]:
         yield f"memory read at {byte_size(first)}/s before, at {byte_size(second)}/s after"
 
 
+_FIELD_TEXTS: dict[str, tuple[str, Callable[[Any], str]]] = {
+    "memory_bytes": ("memory", lambda size: "unknown" if size is None else f"{size:,} bytes"),
+    "gpu": ("GPU that did the work", lambda name: name or "none"),
+    "gpus": ("GPUs", lambda gpus: "; ".join(map(describe_gpu, gpus)) or "none"),
+}
+"""Names and formats of those fields of `Machine` that need other ones than the field's name and `str`."""
+
 _Common = list[tuple[VariantResult, VariantResult]]
 
 
 def _common_work(before: BenchmarkRun, after: BenchmarkRun) -> Iterator[tuple[Workload, _Common]]:
-    """Workloads of both runs, with the variants that they have in common."""
+    """Yield each pair of results with the same work, as the workload and the variants that both have."""
     for first in before.results:
         for second in after.results:
-            partners = [(v, _partner(first.workload, v, before, after)) for v in first.variants]
-            common = [(v, partner) for v, partner in partners if any(partner is own for own in second.variants)]
+            found = [(v, _counterpart(first.workload, v, before, after)) for v in first.variants]
+            pairs = [(v, other) for v, other in found if other is not None]
+            common = [(v, other) for v, other in pairs if any(other is own for own in second.variants)]
             if common:
-                yield first.workload, [(v, partner) for v, partner in common if partner is not None]
+                yield first.workload, common
 
 
 def _compare_work(workload: Workload, common: _Common) -> tuple[list[_Pair], Drift | None]:
-    """Ratios over the first baseline that both runs have; speeds where there is none, or nothing else."""
+    """Return the pairs to compare, and the drift of the baseline.
+
+    Values are ratios over the first of `BASELINES` that both runs measured. Without such a baseline, or without any
+    other variant, they are speeds.
+    """
     over = next((pair for backend in BASELINES for pair in common if pair[0].backend == backend), None)
     if over is None or len(common) == 1:
         return [_Pair(workload, (a, b), None, a.units_per_second, b.units_per_second) for a, b in common], None
@@ -194,45 +210,51 @@ def _compare_work(workload: Workload, common: _Common) -> tuple[list[_Pair], Dri
 
 
 def _moved_alike(common: _Common) -> bool:
-    """Whether all variants got faster, or all slower, by more than the threshold."""
+    """Return whether all variants got faster, or all slower, by more than `THRESHOLD`."""
     ratios = [after.speed.median / before.speed.median for before, after in common]
     return min(ratios) > 1.0 + THRESHOLD or max(ratios) < 1.0 / (1.0 + THRESHOLD)
 
 
 def _too_few_rounds(pairs: Sequence[_Pair]) -> list[str]:
-    """A sentence if nothing that the rounds show could be told from chance, among so many pairs."""
+    """Return a remark if no rounds could be significant for so many pairs, otherwise nothing."""
     if not pairs or any(least_p(len(p.before), len(p.after)) * len(pairs) <= CHANCE for p in pairs):
         return []
     needed = next(rounds for rounds in count(1) if least_p(rounds, rounds) * len(pairs) <= CHANCE)
     found = ", ".join(sorted({f"{len(pair.before)} and {len(pair.after)}" for pair in pairs}))
     return [
-        f"too few rounds to tell {len(pairs)} results from chance, found {found}; "
+        f"too few rounds to distinguish changes of {len(pairs)} results from chance: the runs have {found} rounds; "
         f"measure both again with --rounds {needed} or more"
     ]
 
 
 def _incomplete(before: BenchmarkRun, after: BenchmarkRun) -> Iterator[str]:
+    """Yield a remark for each run that was stopped, named as in the command `bench compare A B`."""
     for name, run in (("A", before), ("B", after)):
         if not run.complete:
-            yield f"{name} was stopped before its end and has only the workloads that were finished"
+            yield f"{name} was stopped before its end, so it has only the workloads that were finished by then"
 
 
-def _unpaired(run: BenchmarkRun, other: BenchmarkRun) -> Iterator[Measured]:
+def _unpaired(run: BenchmarkRun, other: BenchmarkRun) -> Iterator[MeasuredVariant]:
+    """Yield what a run measured and the other run did not."""
     for result in run.results:
         for variant in result.variants:
-            if _partner(result.workload, variant, run, other) is None:
-                yield Measured(result.workload, variant.name, variant.threads)
+            if _counterpart(result.workload, variant, run, other) is None:
+                yield MeasuredVariant(result.workload, variant.name, variant.threads)
 
 
-def _partner(
+def _counterpart(
     workload: Workload, variant: VariantResult, run: BenchmarkRun, other: BenchmarkRun
 ) -> VariantResult | None:
-    """The same work by the same variant: with as many threads, or if both runs have it once, with any number."""
-    here, there = (_named(side, workload, variant.name) for side in (run, other))
-    alone = there[0] if len(here) == len(there) == 1 else None
-    return next((found for found in there if found.threads == variant.threads), alone)
+    """Return the variant of the other run with the same work, name and number of threads, or `None`.
+
+    If both runs have a variant of this name only once, its number of threads does not matter.
+    """
+    own, others = (_variants_named(side, workload, variant.name) for side in (run, other))
+    only_one = others[0] if len(own) == len(others) == 1 else None
+    return next((found for found in others if found.threads == variant.threads), only_one)
 
 
-def _named(run: BenchmarkRun, workload: Workload, name: str) -> list[VariantResult]:
+def _variants_named(run: BenchmarkRun, workload: Workload, name: str) -> list[VariantResult]:
+    """Return all variants of this name in results of the same work."""
     results = [result for result in run.results if same_work(result.workload, workload)]
     return [variant for result in results for variant in result.variants if variant.name == name]

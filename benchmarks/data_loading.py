@@ -1,10 +1,10 @@
-"""Measures whether examples are made as fast as training takes them.
+"""Measure whether training examples are prepared as fast as training consumes them.
 
     python -m jukebox_deploy.benchmarks.data_loading --data SONGS --bundle BUNDLE --codes CODES --out FILE
 
-For the VQ-VAE and every prior of a checkpoint bundle: batches alone, as fast as the threads of a run make them, and
-then steps of a run. Songs without codes in CODES are encoded first, untimed. Rates are those of this machine; a GPU
-takes examples faster, and its host may make them faster.
+For the VQ-VAE and each prior of a checkpoint bundle, two rates are measured: preparing batches alone, with the threads
+of a training run, and training steps. Songs without codes in CODES are encoded first, which is not timed. The rates are
+those of this machine: a GPU consumes examples faster, and its host may prepare them faster.
 """
 
 from __future__ import annotations
@@ -21,16 +21,16 @@ from typing import TYPE_CHECKING, Any
 from jukebox_deploy.benchmarks.scripts import new_record, script_parser
 from jukebox_deploy.files import write_json_atomic
 
-if TYPE_CHECKING:  # PyTorch is imported when it is used
+if TYPE_CHECKING:  # this module imports PyTorch
     from jukebox_deploy.jobs.training.request import TrainRequest
 
 _MODULE = "jukebox_deploy.benchmarks.data_loading"
-_BATCHES = 400  # made alone
-_FIRST = 8  # batches that are not timed: the threads begin with several at once
+_BATCHES = 400  # prepared without training
+_FIRST = 8  # batches that are not timed, because the threads begin with several at once
 
 
 def requests_of(options: argparse.Namespace, out: Path) -> Iterator[tuple[str, TrainRequest]]:
-    """A run for every part of the bundle."""
+    """Yield the name of each part of the bundle and a training run that fine-tunes it."""
     from jukebox_deploy.checkpoints.bundle import CheckpointBundle
     from jukebox_deploy.jobs.training.request import TrainRequest
     from jukebox_deploy.training.precision import TrainingPrecision
@@ -52,7 +52,10 @@ def requests_of(options: argparse.Namespace, out: Path) -> Iterator[tuple[str, T
 
 
 def measure(request: TrainRequest, steps: int) -> dict[str, Any]:
-    """Examples per second, made alone and taken by training, and the share of its time that training waited."""
+    """Return the rates of one part: examples per second prepared alone and consumed by training, and their ratio.
+
+    Also returns the share of its time that training waited for examples, over `steps` steps after the first one.
+    """
     from jukebox_deploy.jobs.train_job import training_part
     from jukebox_deploy.training.workers import Workers
 
@@ -84,6 +87,7 @@ def measure(request: TrainRequest, steps: int) -> dict[str, Any]:
 
 
 def _seconds(batches: Iterator[object], count: int) -> float:
+    """Return the seconds that `count` batches take, after the first `_FIRST`."""
     for _ in islice(batches, _FIRST):
         pass
     begun = time.monotonic()
@@ -93,17 +97,17 @@ def _seconds(batches: Iterator[object], count: int) -> float:
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
-    """Run from the command line; see the module's text."""
+    """Run the script; the docstring of the module describes it."""
     words = list(sys.argv[1:] if arguments is None else arguments)
     parser = script_parser(_MODULE, __doc__)
     parser.add_argument("--data", type=Path, required=True, help="folder of songs")
-    parser.add_argument("--bundle", type=Path, required=True, help="whose parts are trained")
-    parser.add_argument("--codes", type=Path, required=True, help="the songs' codes")
-    parser.add_argument("--batch", type=int, default=4)
-    parser.add_argument("--seconds", type=float, default=1.024, help="of an example of the VQ-VAE")
-    parser.add_argument("--steps", type=int, default=20, help="of training")
-    parser.add_argument("--precision", choices=["fp32", "bf16", "fp16"], default="fp32")
-    parser.add_argument("--out", type=Path, required=True, help="the result file")
+    parser.add_argument("--bundle", type=Path, required=True, help="checkpoint bundle whose parts are trained")
+    parser.add_argument("--codes", type=Path, required=True, help="folder of the songs' codes")
+    parser.add_argument("--batch", type=int, default=4, help="examples per batch (default: %(default)s)")
+    parser.add_argument("--seconds", type=float, default=1.024, help="length of an example of the VQ-VAE")
+    parser.add_argument("--steps", type=int, default=20, help="training steps per part (default: %(default)s)")
+    parser.add_argument("--precision", choices=["fp32", "bf16", "fp16"], default="fp32", help="of training")
+    parser.add_argument("--out", type=Path, required=True, help="result file")
     options = parser.parse_args(words)
     if options.steps < 1:
         parser.error(f"--steps: expected 1 or more, found {options.steps}")

@@ -1,10 +1,10 @@
-"""Measures building the engines of one prior's step, with random weights, for TensorRT-RTX.
+"""Measure the building of TensorRT-RTX engines for one prior's step, with random weights.
 
     python -m jukebox_deploy.benchmarks.engine_builds --preset 1b_lyrics --weights precision int8 int4 fp8 --work DIR
 
-Weights are made tensor by tensor while the graphs are written, so that no checkpoint has to lie on the disk. Export
-and build run in a process each, one way to store weights after the other, and what they leave is thrown away before
-the next one begins. A build that fails, for instance for want of memory, is recorded with the reason. Linux only.
+Weights are generated tensor by tensor while the graphs are written, so no checkpoint is stored. The weight formats are
+measured one after the other. Export and build each run in a separate process, and their files are deleted before the
+next format begins. A build that fails, for instance because memory runs out, is recorded with the reason. Linux only.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ from pathlib import Path
 from typing import Any
 
 from jukebox_deploy.benchmarks.preset_bundles import uncalibrated
-from jukebox_deploy.benchmarks.process_memory import Watched, memory_field, run_watched
+from jukebox_deploy.benchmarks.process_memory import memory_field, run_watched
 from jukebox_deploy.benchmarks.scripts import new_record, result_file, script_parser
 from jukebox_deploy.config import JukeboxConfig
 from jukebox_deploy.config_json import config_from_dict, config_to_dict
@@ -41,34 +41,37 @@ from jukebox_deploy.quantities import byte_size
 
 _MODULE = "jukebox_deploy.benchmarks.engine_builds"
 _EXPORT, _BUILD = "export", "build"
-_ENGINE_SHARE = 1.3  # engines of the released upsampler have 1.01 to 1.08 times the bytes of their weights, of mid 1.2
-_SPARE = 1 << 30  # bytes of a disk that are left alone
+_ENGINE_SHARE = 1.3  # bytes of engines over bytes of weights; measured: 1.01 to 1.08 (released upsampler), 1.2 (mid)
+_SPARE = 1 << 30  # bytes of the disk that stay free
 
 
 @dataclass(frozen=True)
 class BuildCase:
-    """The engines of one step to build."""
+    """A build to measure: the step of one prior, in one weight format."""
 
     preset: str
     level: int
     weights: LinearWeights
-    parts: int
-    capability: str
+    parts: int  # number of engines that the step is divided into
+    capability: str  # compute capability of the GPU, such as "8.9"
 
     @property
     def step(self) -> str:
-        """The name of the graph."""
+        """The name of the graph, for instance `step_2`."""
         return graph_name(GraphKind.STEP, self.level)
 
     @property
     def config(self) -> JukeboxConfig:
-        """The model, with this prior only. Raises `ConfigError` for an unknown preset or level."""
+        """The configuration, with this prior only. Raises `ConfigError` for an unknown preset or level."""
         config = preset(self.preset)
         return dataclasses.replace(config, priors=(config.prior(self.level),))
 
 
 def stored_bytes(case: BuildCase) -> int:
-    """Bytes of a step's weights as they are stored, from the configuration alone; vectors are counted in float32."""
+    """Return the bytes of a step's stored weights, computed from the configuration alone.
+
+    Matrices of linear layers are in the weight format, everything else is in float32.
+    """
     (prior,) = case.config.priors
     layers, counts = attention_layers(prior.transformer) + mlp_layers(prior.transformer), prior_parameters(prior)
     vectors = count_parameters(layers) - count_weights(layers) + counts.norms
@@ -78,16 +81,17 @@ def stored_bytes(case: BuildCase) -> int:
 
 
 def require_room(case: BuildCase, folder: Path) -> None:
-    """Raise `EngineError` unless a disk has room for the weights and the engines of a case."""
+    """Raise `EngineError` unless the disk of a folder has room for the weights and the engines of a case."""
     needed = round((1 + _ENGINE_SHARE) * stored_bytes(case)) + _SPARE
     if (free := shutil.disk_usage(folder).free) < needed:
         raise EngineError(
-            f"{folder}: {case.preset} with {case.weights} weights takes about {byte_size(needed)}, and "
-            f"{byte_size(free)} are free. Name another folder with --work."
+            f"{folder} has too little room: {case.preset} with {case.weights} weights takes about {byte_size(needed)}, "
+            f"and {byte_size(free)} are free. Name another folder with --work."
         )
 
 
 def _export(case: BuildCase, folder: Path) -> dict[str, Any]:
+    """Export the step with random weights; return the bytes of the weights."""
     from jukebox_deploy.checkpoints.random_bundle import RandomCheckpoint
     from jukebox_deploy.export.cutting import Cutting
     from jukebox_deploy.jobs.export_job import ExportRequest, export_bundle
@@ -107,6 +111,7 @@ def _export(case: BuildCase, folder: Path) -> dict[str, Any]:
 
 
 def _build(case: BuildCase, folder: Path) -> dict[str, Any]:
+    """Build the engines of the exported step; return a summary of each."""
     from jukebox_deploy.engines.bundle import open_bundle
     from jukebox_deploy.engines.tensorrt.build import BuildOptions
     from jukebox_deploy.engines.tensorrt.bundle import build_bundle
@@ -123,14 +128,15 @@ _STAGES: dict[str, Callable[[BuildCase, Path], dict[str, Any]]] = {_EXPORT: _exp
 
 
 def _run_stage(stage: str, case: BuildCase, folder: Path) -> None:
-    """In a process that does nothing else: print what came of a stage, and its peak."""
+    """Run a stage in this process and print its result and the process's peak memory as one line of JSON."""
     found = _STAGES[stage](case, folder)
     print(json.dumps({**found, "peak_rss_bytes": memory_field("VmHWM")}))
 
 
 def _measure_stage(stage: str, case: BuildCase, folder: Path) -> dict[str, Any]:
+    """Run a stage in a separate process; return its result, memory and time. Raises `EngineError` if it fails."""
     arguments = [_MODULE, "--stage", stage, "--case", json.dumps(config_to_dict(case)), "--work", str(folder)]
-    watched: Watched = run_watched([sys.executable, "-m", *arguments], f"the {stage} of {case.step}")
+    watched = run_watched([sys.executable, "-m", *arguments], f"the {stage} of {case.step}")
     return {
         **json.loads(watched.output.splitlines()[-1]),
         "peak_tree_rss_bytes": watched.peak_tree_bytes,
@@ -140,9 +146,9 @@ def _measure_stage(stage: str, case: BuildCase, folder: Path) -> dict[str, Any]:
 
 
 def measure(case: BuildCase, work: Path) -> dict[str, Any]:
-    """Export and build one case in a folder of its own, which is gone afterwards.
+    """Export and build one case in a temporary folder below `work`; return the results of both stages.
 
-    A stage that fails is recorded. Raises `EngineError` where there is no room for it.
+    If a stage fails, `failed` holds the reason. Raises `EngineError` if the disk lacks room.
     """
     require_room(case, work)
     result: dict[str, Any] = {**config_to_dict(case), "precision": str(Precision.FP16)}
@@ -157,21 +163,21 @@ def measure(case: BuildCase, work: Path) -> dict[str, Any]:
 
 def _parser() -> argparse.ArgumentParser:
     parser = script_parser(_MODULE, __doc__)
-    parser.add_argument("--preset", default="1b_lyrics")
-    parser.add_argument("--level", type=int, help="of the prior; the top one if left out")
+    parser.add_argument("--preset", default="1b_lyrics", help="sizes of the model (default: %(default)s)")
+    parser.add_argument("--level", type=int, help="level of the prior (default: the top one)")
     choices = [str(weights) for weights in LinearWeights]
-    parser.add_argument("--weights", nargs="+", choices=choices, default=["precision"], help="how they are stored")
-    parser.add_argument("--parts", type=int, default=1, help="engines that the step is cut into")
-    parser.add_argument("--compute", default="8.9", help="compute capability to build for")
-    parser.add_argument("--work", type=Path, required=True, help="folder with room for weights and engines")
-    parser.add_argument("--out", type=Path, help="the result file")
+    parser.add_argument("--weights", nargs="+", choices=choices, default=["precision"], help="weight formats")
+    parser.add_argument("--parts", type=int, default=1, help="number of engines that the step is divided into")
+    parser.add_argument("--compute", default="8.9", help="compute capability to build for (default: %(default)s)")
+    parser.add_argument("--work", type=Path, required=True, help="folder for temporary files")
+    parser.add_argument("--out", type=Path, help="result file (default: in benchmarks/results)")
     parser.add_argument("--stage", choices=list(_STAGES), help=argparse.SUPPRESS)
     parser.add_argument("--case", help=argparse.SUPPRESS)
     return parser
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
-    """Run from the command line; see the module's text."""
+    """Run the script; the docstring of the module describes it."""
     words = list(sys.argv[1:] if arguments is None else arguments)
     options = _parser().parse_args(words)
     if options.stage:
@@ -186,7 +192,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     record = new_record(_MODULE, words, [])
     for case in cases:
         record["results"].append(measure(case, options.work))
-        write_json_atomic(out, record)  # after each: the next one may bring down the machine
+        write_json_atomic(out, record)  # after each case, because the next one may crash the machine
         print(json.dumps(record["results"][-1]), flush=True)
 
 

@@ -1,4 +1,4 @@
-"""The GPU that is measured, and how fast it moves memory: measured, not looked up."""
+"""The name of the GPU and its measured memory bandwidth."""
 
 from __future__ import annotations
 
@@ -7,25 +7,28 @@ from collections.abc import Callable
 
 from jukebox_deploy.engines.device import Device
 
-_COPIED_AT_LEAST = 8 << 30  # bytes per round, so that a small block is copied often enough to time
+_COPIED_AT_LEAST = 8 << 30  # bytes read and written per round, so that copying a small block takes long enough to time
 
 
 def gpu_name() -> str:
-    """The name of the first visible GPU; `NoDeviceError` where there is none."""
+    """Return the name of the first visible GPU. Raises `NoDeviceError` if there is none."""
     from jukebox_deploy.engines.cuda_device import CudaDevice
 
     return CudaDevice().properties.name
 
 
 def gpu_bandwidth(size: int) -> float:
-    """Bytes per second that the first visible GPU moves, see `copy_bandwidth`."""
+    """Return the `copy_bandwidth` of the first visible GPU. Raises `NoDeviceError` if there is none."""
     from jukebox_deploy.engines.cuda_device import CudaDevice
 
     return copy_bandwidth(CudaDevice(), size)
 
 
 def copy_bandwidth(device: Device, size: int, rounds: int = 5, clock: Callable[[], float] = time.perf_counter) -> float:
-    """Bytes per second, read and written, of copies of a block of `size` bytes; the best of several rounds."""
+    """Return the bandwidth of copying a block of `size` bytes within a device, in bytes per second.
+
+    Bytes read and bytes written are both counted. The fastest of the rounds counts.
+    """
     source, target = device.allocate(size), device.allocate(size)
     repeats = max(1, _COPIED_AT_LEAST // (2 * size))
     try:

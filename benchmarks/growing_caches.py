@@ -1,7 +1,8 @@
-"""The baseline `eager`: a prior sampled as the original does it, with caches that grow by concatenation.
+"""The baseline `eager`: a prior whose caches grow by concatenation, as in the original.
 
-Every step appends its keys and values to those of each layer and drops what the layer's pattern will
-not look at again (specification 7.1). Projections, norms and the choice of codes are our model's own.
+Every step appends its keys and values to the caches of each layer, and drops the positions that the layer's attention
+pattern will not attend to again (specification 7.1). Projections, norms and the choice of codes are those of this
+project's prior.
 """
 
 from __future__ import annotations
@@ -21,7 +22,7 @@ if TYPE_CHECKING:
 
 
 def kept_positions(pattern: AttentionPattern, geometry: AttentionGeometry, filled: int) -> int:
-    """Positions that a layer keeps after `filled` of them, 1 or more (specification 7.1)."""
+    """Return how many positions the cache of a layer holds after `filled` >= 1 positions (specification 7.1)."""
     block = geometry.block_length
     current = (filled - 1) % block + 1
     match pattern:
@@ -54,7 +55,7 @@ class GrowingCachePrior(SequentialPrior):
                 width = layer.attention.output.weight.shape[0] // layer.attention.heads
                 shape = (slots, layer.attention.heads, kept_positions(pattern, stack.geometry, position), width)
                 device = layer.attention.output.weight.device
-                # Written, not only reserved: memory that nobody wrote to is read for nothing.
+                # Written, not only allocated: reading pages that were never written costs no memory bandwidth.
                 empty = (torch.empty(shape, dtype=stack.dtype, device=device) for _ in range(2))
                 self._caches[index] = KeyValue(*(cache.fill_(0) for cache in empty))
 
@@ -71,7 +72,7 @@ class GrowingCachePrior(SequentialPrior):
         self._advance(rows, window.lyrics)
 
     def _advance(self, rows: Tensor, lyrics: Caches) -> Tensor:
-        """New positions `[B, Q, W]` through the stack, all of one block."""
+        """Run new positions, all of one block, through the stack: rows `[B, Q, W]` -> `[B, Q, W]`."""
         stack = self.prior.core.transformer
         rows = rows.to(stack.dtype)
         for index, layer in enumerate(stack.typed_layers()):
@@ -93,7 +94,10 @@ class GrowingCachePrior(SequentialPrior):
 def grow(
     cache: KeyValue | None, new: KeyValue, pattern: AttentionPattern, geometry: AttentionGeometry, filled: int
 ) -> KeyValue:
-    """`cache` with the new keys and values behind it, `[B, H, S, D]`, without what is not needed any more."""
+    """Return the cache `[B, H, S, D]` with new keys and values appended, and unneeded positions dropped.
+
+    `filled`: the number of positions before the new ones.
+    """
     import torch
 
     from jukebox_deploy.models.cached_attention import KeyValue
@@ -105,7 +109,7 @@ def grow(
         return cache
     else:
         grown = KeyValue(*(torch.cat(pair, dim=2) for pair in zip(cache, new, strict=True)))
-    # The lyrics are the first positions; every other pattern looks back from the newest one.
+    # The prime pattern attends to the lyrics, which are the first positions; the others need the newest ones.
     part = slice(0, kept) if pattern is AttentionPattern.PRIME else slice(-kept, None)
     return KeyValue(*(tensor[:, :, part] for tensor in grown))
 
@@ -113,7 +117,10 @@ def grow(
 def attend_to_newest(
     pattern: AttentionPattern, geometry: AttentionGeometry, query: Tensor, cache: KeyValue, first: int
 ) -> Tensor:
-    """Attention of the newest positions, from `first` on, `[B, H, Q, D]`, to a cache that holds them too."""
+    """Compute the attention of the newest positions, `first` and the following, to a cache that includes them.
+
+    Queries and result are `[B, H, Q, D]`.
+    """
     import torch
 
     from jukebox_deploy.models.attention import attend, causal_mask
@@ -133,7 +140,10 @@ def attend_to_newest(
 
 
 def _attend_to_columns(query: Tensor, cache: KeyValue, offset: int, block: int) -> Tensor:
-    """Every query looks at its own offset in all blocks."""
+    """Compute the column pattern: each query attends to the positions with its own offset in all blocks.
+
+    `offset`: of the first query in its block.
+    """
     from torch.nn import functional as F
 
     from jukebox_deploy.models.attention import attend

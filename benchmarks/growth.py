@@ -1,4 +1,4 @@
-"""How cost grows: the same workload at several sizes of one thing, everything else being equal."""
+"""Measurement of how cost grows: one workload for several values of one field, with everything else fixed."""
 
 from __future__ import annotations
 
@@ -25,37 +25,44 @@ VALUES: dict[Axis, tuple[int, ...]] = {
     Axis.LENGTH: (2, 4, 8),
     Axis.SONGS: (1, 2, 4, 8),
 }
-"""What is measured along an axis unless other values are given; positions depend on the window."""
+"""Default values of each axis; those of positions depend on the window (`usual_values`)."""
 
-_PLACES = (0, 1 / 16, 1 / 8, 1 / 4, 1 / 2, 3 / 4, 63 / 64)
-"""Positions that are measured unless others are given, as parts of a window."""
+_POSITION_SHARES = (0, 1 / 16, 1 / 8, 1 / 4, 1 / 2, 3 / 4, 63 / 64)
+"""Default positions, as shares of the window."""
 
 
 def usual_values(preset: str, axis: Axis, plan: BenchmarkPlan) -> tuple[int, ...]:
-    """What is measured along an axis of a preset unless other values are given.
+    """Return the default values of an axis for a preset.
 
-    Positions are in the shortest window, each with room for the plan's steps. Raises `ConfigError` where none has.
+    Positions are in the shortest window of the priors, each with room for the plan's steps. Raises `ConfigError` if the
+    steps do not fit into this window.
     """
     if axis is not Axis.POSITION:
         return VALUES[axis]
     stepping = dataclasses.replace(plan, workloads=(WorkloadKind.STEP,))
     window = min(prior.transformer.context for prior in system_to_measure(preset, stepping).priors)
     if plan.steps > window:
-        raise ConfigError(f"{plan.steps} steps do not fit into the window of {preset}, which has {window}; give fewer.")
-    return tuple(sorted({min(round(place * window), window - plan.steps) for place in _PLACES}))
+        raise ConfigError(
+            f"{plan.steps} steps do not fit into the window of {preset}, which has {window} positions; "
+            f"give at most {window} steps."
+        )
+    return tuple(sorted({min(round(share * window), window - plan.steps) for share in _POSITION_SHARES}))
 
 
 @dataclasses.dataclass(frozen=True)
 class Growth:
-    """A preset, one axis, and its values."""
+    """A measurement along one axis of a preset; `plan` has the other options."""
 
     preset: str
     axis: Axis
     values: tuple[int, ...]
     plan: BenchmarkPlan
 
-    def steps(self) -> list[tuple[JukeboxConfig, BenchmarkPlan]]:
-        """The model and the plan of each value; all slots are one plan."""
+    def measurements(self) -> list[tuple[JukeboxConfig, BenchmarkPlan]]:
+        """Return the model and the plan for each value; all numbers of slots are in one plan.
+
+        Raises `ConfigError` for a model whose size cannot be changed along the axis.
+        """
         kinds = (WorkloadKind.SONG,) if self.axis in (Axis.LENGTH, Axis.SONGS) else (WorkloadKind.STEP,)
         plan = dataclasses.replace(self.plan, workloads=kinds)
         config = system_to_measure(self.preset, plan)
@@ -72,10 +79,14 @@ class Growth:
 
 
 def _resized(config: JukeboxConfig, axis: Axis, value: int) -> JukeboxConfig:
-    """The model with one size of its prior changed, and named after it; the model itself if that is its size."""
+    """Return the model with one size of its only prior changed, named by `name_along`.
+
+    If the prior has this size already, the model itself is returned. Raises `ConfigError` unless the model has exactly
+    one prior, without lyrics.
+    """
     if len(config.priors) != 1 or config.priors[0].lyrics:
         raise ConfigError(
-            f"{config.name}: only a single prior without lyrics can get another {axis}; "
+            f"the {axis} of {config.name} cannot be changed: that needs a model with a single prior without lyrics; "
             "choose the preset mid or upsampler, or a level without lyrics."
         )
     (prior,) = config.priors
@@ -88,7 +99,10 @@ def _resized(config: JukeboxConfig, axis: Axis, value: int) -> JukeboxConfig:
 
 
 def _context_sizes(prior: PriorConfig, value: int) -> dict[str, Any]:
-    """As many blocks as the preset, or fewer: their number and length go with the root of the context."""
+    """Return context and number of blocks, so that number and length of the blocks grow as the root of the context.
+
+    There are never more blocks than in the preset.
+    """
     blocks = prior.transformer.blocks or 1
     while blocks * blocks > 2 * value:
         blocks //= 2
@@ -109,13 +123,14 @@ def measure_growth(
     listener: Listener = lambda text: None,
     instruments: Instruments | None = None,
 ) -> Iterator[WorkloadResult]:
-    """One result per value; models and graphs are made in the work folder.
+    """Measure a workload for each value of the axis; yield each result as soon as it is known.
 
-    Raises `ConfigError` for values that a model cannot have, before the first of them is measured.
+    Models and graphs are made in `workdir`, with one engine bundle per weight format. Raises `ConfigError` for values
+    that the model cannot have, before the first one is measured.
     """
-    steps = growth.steps()
-    for config, plan in steps:
+    measurements = growth.measurements()
+    for config, plan in measurements:
         check_plan(config, plan)
-    for config, plan in steps:
+    for config, plan in measurements:
         checkpoint, bundles = prepare_bundles(config, plan, weights, workdir, listener)
         yield from measure(open_subjects(bundles, checkpoint, plan.device), plan, listener, instruments)

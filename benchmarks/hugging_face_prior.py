@@ -1,7 +1,7 @@
-"""The baseline `hugging-face`: the prior of `transformers`, with its own caches, on our weights.
+"""The baseline `hugging-face`: the prior of `transformers`, with its own caches, on this project's weights.
 
-Only the autoregressive core is built; it shares the memory of our weights. What it does otherwise
-than the original does not concern its speed (specification 16.4).
+Only its autoregressive core is built, and it uses the same weight tensors as this project's prior. Where it computes
+something else than the original, the speed is not affected (specification 16.4).
 """
 
 from __future__ import annotations
@@ -22,28 +22,28 @@ if TYPE_CHECKING:
     from jukebox_deploy.models.prior import Choice, Prior, StepResult, Window
 
 VERSION = "4.57.6"
-"""The last version of `transformers` whose Jukebox was compared with ours."""
+"""The version of `transformers` whose Jukebox was compared with this project's."""
 
 
 def reason_to_leave_out(prior: PriorConfig, precision: Precision) -> str | None:
-    """Why this prior cannot be run by `transformers` here; `None` if it can."""
+    """Return why `transformers` cannot run this prior here; `None` if it can."""
     found = tool_versions("transformers").get("transformers")
     if found is None:
         return f"transformers=={VERSION} is not installed"
     if found != VERSION:
-        return f"it needs transformers=={VERSION}, found {found}"
+        return f"it needs transformers=={VERSION}, and {found} is installed"
     if prior.transformer.order is not AttentionOrder.FACTORED or prior.lyrics:
-        return "only priors without lyrics are set up for it"
+        return "it is set up only for priors without lyrics whose attention order is factored"
     if precision is not Precision.FP32:
-        return f"it is set up for fp32, not for {precision}"
+        return f"it is set up for fp32 only, not for {precision}"
     return None
 
 
 class HuggingFacePrior(SequentialPrior):
-    """The core of `transformers` behind our tables. It draws codes by its own random numbers."""
+    """The prior of `transformers` as a `SequentialPrior`. It draws codes with its own random numbers."""
 
     def __init__(self, prior: Prior, config: PriorConfig) -> None:
-        """`prior`: ours, of `config`, whose weights are used."""
+        """`prior`: this project's prior, whose weights are used; `config`: its configuration."""
         super().__init__(prior)
         self._theirs = _their_core(prior, config)
 
@@ -61,7 +61,7 @@ class HuggingFacePrior(SequentialPrior):
                 attention.cache = {name: torch.empty(shape).fill_(0) for name in ("key", "value")}
 
     def _embed(self, window: Window, position: int) -> tuple[Tensor, Tensor]:
-        """The row that goes into the stack and the conditioning in it, `[B, 1, W]` each."""
+        """Return the input row of the stack and the conditioning that it includes, `[B, 1, W]` each."""
         slots = window.codes.shape[0]
         tokens = window.codes[:, position - 1 : position].long() if position else None
         conditioning = window.conditioning
@@ -90,12 +90,12 @@ class HuggingFacePrior(SequentialPrior):
 
 
 def _module(name: str) -> Any:
-    """One of their modules, which have no types."""
+    """Import a module of `transformers`' Jukebox, which has no type information."""
     return importlib.import_module(f"transformers.models.deprecated.jukebox.{name}")
 
 
 def _draw(logits: Tensor, choice: Choice) -> Tensor:
-    """Codes `[B]` from logits `[B, V]`, with the filter and the distribution of `transformers`' own loop."""
+    """Draw codes `[B]` from logits `[B, V]` in the same way as the sampling loop of `transformers`."""
     import torch
 
     filtered = _module("modeling_jukebox").filter_logits(logits / choice.temperature[:, None], top_k=0, top_p=0.0)
@@ -103,7 +103,7 @@ def _draw(logits: Tensor, choice: Choice) -> Tensor:
 
 
 def _their_core(prior: Prior, config: PriorConfig) -> Any:
-    """Their core with the tensors of ours."""
+    """Build the core of `transformers` on the weight tensors of a prior."""
     import torch
 
     from jukebox_deploy.checkpoints.names import HUGGING_FACE, file_names
@@ -131,6 +131,6 @@ def _their_core(prior: Prior, config: PriorConfig) -> Any:
         )
     ours = {f"core.{name}": tensor for name, tensor in prior.core.state_dict().items()}
     names = file_names(HUGGING_FACE, config, ours)
-    state = {theirs: ours[own] for own, both in names.items() for theirs in both}
+    state = {their_name: ours[our_name] for our_name, their_names in names.items() for their_name in their_names}
     theirs.load_state_dict({name.removeprefix("prior."): tensor for name, tensor in state.items()}, assign=True)
     return theirs.eval().requires_grad_(False)

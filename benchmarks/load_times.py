@@ -1,10 +1,10 @@
-"""Measures how long bundles of ONNX graphs take from the start of a process to a prior's first code.
+"""Measure the time from the start of a process to a prior's first code, for bundles of ONNX graphs.
 
     python -m jukebox_deploy.benchmarks.load_times GRAPHS READY --level 0 --rounds 5 --out FILE
 
-Every round opens each bundle once, in a process of its own, and another one is first each time. A round before
-them is not counted, so that files come from the system's cache. `--mapped` leaves large float weights mapped.
-Seconds add up: to import, to check hashes, to open the step, to run it once. Linux only.
+Each round opens every bundle once, each in a separate process, in rotating order. A first round is not counted, so that
+the files are in the system's cache afterwards. `--mapped` also measures large float weights memory-mapped. The total is
+the sum of the seconds to import, to check hashes, to open the step and to run it once. Linux only.
 """
 
 from __future__ import annotations
@@ -25,36 +25,37 @@ from jukebox_deploy.files import write_json_atomic
 
 _MODULE = "jukebox_deploy.benchmarks.load_times"
 ROUNDS = 5
+"""Default number of counted rounds."""
 
 
 @dataclass(frozen=True)
 class Opening:
-    """One session to open, as another process is told of it."""
+    """The session to open, as passed to the separate process."""
 
     bundle: str
     level: int
     slots: int = 1
-    threads: int | None = None
-    mapped: bool = False
+    threads: int | None = None  # `None`: as many as speed up the graph
+    mapped: bool = False  # whether large float weights are memory-mapped
 
 
 @dataclass(frozen=True)
 class LoadTime:
-    """One opening: wall seconds, each from the end of what stands before it, and what it took in all."""
+    """The cost of one opening: the wall seconds of each stage and in total, processor time and peak memory."""
 
     imports: float  # from the start of the process
     hashes: float
-    open: float
+    open: float  # of the step's session
     first_code: float
     total: float
-    cpu: float  # seconds of all cores together
-    peak_rss_bytes: int  # mapped files count, although the system can drop their pages
+    cpu: float  # processor seconds, sum over all cores
+    peak_rss_bytes: int  # includes mapped files, although the system can drop their pages
 
 
 def open_once(opening: Opening, begun: float, clock: Callable[[], float] = time.monotonic) -> LoadTime:
-    """Open a session and make one code; `begun`: when the process was started, by the same clock.
+    """Open a session in this process and run one step; `begun`: the time of the process's start on the same clock.
 
-    Raises `EngineError` for a bundle that cannot run here.
+    Raises `EngineError` for a bundle that is damaged or cannot run here.
     """
     from jukebox_deploy.benchmarks.process_memory import memory_field
     from jukebox_deploy.engines.bundle import open_bundle
@@ -76,7 +77,10 @@ def open_once(opening: Opening, begun: float, clock: Callable[[], float] = time.
 
 
 def open_in_process(opening: Opening) -> LoadTime:
-    """The same in a process that does nothing else; `EngineError` with its last words if that fails."""
+    """Open a session in a separate process and run one step.
+
+    Raises `EngineError` if the process fails, with the last line of its error output.
+    """
     from jukebox_deploy.benchmarks.process_memory import output_of
 
     command = [sys.executable, "-m", _MODULE, "--once", json.dumps(config_to_dict(opening)), repr(time.monotonic())]
@@ -85,7 +89,7 @@ def open_in_process(opening: Opening) -> LoadTime:
 
 
 def measure(openings: Sequence[Opening], rounds: int, open_one: Callable[[Opening], LoadTime]) -> list[dict[str, Any]]:
-    """Medians and rounds of every opening, in their order; they take turns."""
+    """Open all sessions in turn, round by round; return the medians and the rounds of each, in the given order."""
     found: list[list[LoadTime]] = [[] for _ in openings]
     for number in range(rounds + 1):
         for place in range(len(openings)):
@@ -99,7 +103,7 @@ def measure(openings: Sequence[Opening], rounds: int, open_one: Callable[[Openin
 
 
 def _openings(options: argparse.Namespace) -> list[Opening]:
-    """Every bundle as it is, and those of float weights mapped too if that is asked for."""
+    """Return an opening per bundle; with `--mapped`, bundles with float weights get another one, memory-mapped."""
     from jukebox_deploy.contract import LinearWeights
     from jukebox_deploy.engines.bundle import open_bundle
 
@@ -115,17 +119,17 @@ def _openings(options: argparse.Namespace) -> list[Opening]:
 def _parser() -> argparse.ArgumentParser:
     parser = script_parser(_MODULE, __doc__)
     parser.add_argument("bundles", nargs="+", type=Path, help="folders of ONNX graphs")
-    parser.add_argument("--level", type=int, default=0, help="of the prior")
-    parser.add_argument("--slots", type=int, default=1, help="songs at a time")
-    parser.add_argument("--threads", type=int, help="of the engine; as many as pay if left out")
-    parser.add_argument("--mapped", action="store_true", help="also with float weights left in their file")
-    parser.add_argument("--rounds", type=int, default=ROUNDS, help="openings of each bundle")
-    parser.add_argument("--out", type=Path, required=True, help="the result file")
+    parser.add_argument("--level", type=int, default=0, help="level of the prior (default: %(default)s)")
+    parser.add_argument("--slots", type=int, default=1, help="songs sampled at once (default: %(default)s)")
+    parser.add_argument("--threads", type=int, help="CPU threads (default: as many as speed it up)")
+    parser.add_argument("--mapped", action="store_true", help="also open float weights memory-mapped")
+    parser.add_argument("--rounds", type=int, default=ROUNDS, help="counted rounds (default: %(default)s)")
+    parser.add_argument("--out", type=Path, required=True, help="result file")
     return parser
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
-    """Run from the command line; see the module's text."""
+    """Run the script; the docstring of the module describes it."""
     words = list(sys.argv[1:] if arguments is None else arguments)
     if words[:1] == ["--once"]:
         opening = config_from_dict(Opening, json.loads(words[1]), "opening")

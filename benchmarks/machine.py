@@ -1,4 +1,4 @@
-"""The machine a measurement was made on, and how fast it reads memory: measured, not looked up."""
+"""The machine that a measurement ran on, and its measured memory bandwidth."""
 
 from __future__ import annotations
 
@@ -16,36 +16,42 @@ from jukebox_deploy.provenance import Computer, describe_computer
 from jukebox_deploy.threads import usable_cores
 
 LARGE_READ = 512 << 20
-"""Bytes that no processor's caches hold."""
+"""Bytes to read for the bandwidth of memory: more than the caches of a processor hold."""
 
-_READ_AT_LEAST = 1 << 30  # bytes per round, so that a small array is read often enough to time
+_READ_AT_LEAST = 1 << 30  # bytes per round, so that reading a small array takes long enough to time
 
 
 @dataclass(frozen=True)
 class Machine(Computer):
-    """What a reader needs to compare numbers."""
+    """The computer, its software, its GPUs and its memory bandwidth, as recorded with every result."""
 
-    read_bytes_per_second: float  # of an array of `LARGE_READ` bytes, all cores, best round
-    gpu: str | None = None  # where the work was done, if not on the processor
-    gpus: tuple[Gpu, ...] = ()  # what the machine has, used or not
+    read_bytes_per_second: float  # all cores reading an array of `LARGE_READ` bytes, fastest round
+    gpu: str | None = None  # name of the GPU that did the work; `None`: the processor did
+    gpus: tuple[Gpu, ...] = ()  # all GPUs of the machine, used or not
 
     @property
     def name(self) -> str:
-        """What did the work."""
+        """The name of the GPU or processor that did the work."""
         return self.gpu or self.processor
 
     def to_json(self) -> dict[str, Any]:
-        """Plain data."""
+        """Return the description as plain JSON data."""
         return asdict(self)
 
 
 def describe_this_machine(device: str = "cpu") -> Machine:
-    """The card, with the versions of all that may run, and the GPU if that is where it runs."""
+    """Describe this machine, with the versions of all packages that are recorded (`provenance.PACKAGES`).
+
+    `device`: where the work is done, "cpu" or "cuda". Raises `NoDeviceError` for "cuda" without a visible GPU.
+    """
     return describe_machine(None, None if device == "cpu" else gpu_name())
 
 
 def describe_machine(packages: dict[str, str] | None = None, gpu: str | None = None) -> Machine:
-    """Look around and measure the memory; `packages` as in `describe_computer`, `gpu` is where the work is done."""
+    """Describe this machine and measure its memory bandwidth.
+
+    `packages`: versions by name, by default as in `describe_computer`; `gpu`: name of the GPU that does the work.
+    """
     return Machine(
         **vars(describe_computer(packages)),
         read_bytes_per_second=read_bandwidth(LARGE_READ),
@@ -55,10 +61,10 @@ def describe_machine(packages: dict[str, str] | None = None, gpu: str | None = N
 
 
 def read_bandwidth(size: int, rounds: int = 5, clock: Callable[[], float] = time.perf_counter) -> float:
-    """Bytes per second at which all cores together read an array of `size` bytes again and again.
+    """Return the bytes per second at which all cores together read an array of `size` bytes repeatedly.
 
-    The best of several rounds: what the machine can do when nothing disturbs it. A small array
-    stays in the caches, like the weights of a small model.
+    The fastest of the rounds counts, because the others were disturbed. A small array stays in the processor's caches,
+    like the weights of a small model.
     """
     threads = usable_cores()
     words = np.ones(max(size // 8, threads), np.int64)
@@ -77,6 +83,6 @@ def _time_round(pool: ThreadPoolExecutor, parts: list[np.ndarray], repeats: int,
 
 
 def _read(part: np.ndarray, repeats: int) -> None:
-    """NumPy reads every word for the largest one, without holding the interpreter's lock."""
+    """Read every word, by searching for the maximum; NumPy releases the interpreter's lock meanwhile."""
     for _ in range(repeats):
         part.max()

@@ -1,4 +1,4 @@
-"""A whole run: workload by workload, all variants of one in turn."""
+"""A benchmark run: one workload after another; in each, all variants take turns."""
 
 from __future__ import annotations
 
@@ -26,24 +26,25 @@ from jukebox_deploy.benchmarks.variants import Subjects, Variant, choose_baselin
 from jukebox_deploy.errors import ConfigError
 
 Listener = Callable[[str], None]
+"""Called with a text that says what is done next."""
 
 
-def _probe(size: int) -> float:
-    """Shorter than the machine's own, for there is one after each round."""
+def _probe_memory(size: int) -> float:
+    """Return the bytes per second of reading `size` bytes; in few rounds, because it is called after every round."""
     return read_bandwidth(size, rounds=2)
 
 
 @dataclass(frozen=True)
 class Instruments:
-    """What measures; tests put in their own."""
+    """The measuring functions; tests replace them."""
 
     clock: Clock = time.perf_counter
-    probe: Callable[[int], float] = _probe  # number of bytes -> bytes per second
-    peak_memory: Callable[[MemoryRequest], int] = peak_memory
+    probe: Callable[[int], float] = _probe_memory  # bytes to read -> bytes per second
+    peak_memory: Callable[[MemoryRequest], int] = peak_memory  # -> bytes
 
     @staticmethod
     def of(device: str) -> Instruments:
-        """Those for what runs on a device, "cpu" or "cuda"."""
+        """Return the instruments for a device, "cpu" or "cuda"."""
         return Instruments() if device == "cpu" else Instruments(probe=gpu_bandwidth)
 
 
@@ -53,152 +54,162 @@ def measure(
     listener: Listener = lambda text: None,
     instruments: Instruments | None = None,
 ) -> Iterator[WorkloadResult]:
-    """Measure workload by workload; `listener` is told what comes next.
+    """Measure all workloads of a plan and yield the result of each as soon as it is known.
 
-    Raises `EngineError` for graphs or slots that a bundle lacks, `ConfigError` for what cannot be timed.
+    Raises `EngineError` if a bundle lacks a graph or the number of slots, and `ConfigError` for a workload that cannot
+    be timed or has no variants, both before the first measurement.
     """
     instruments = instruments or Instruments.of(plan.device)
     with tempfile.TemporaryDirectory(prefix="jukebox-benchmark-") as scratch:
         stages = plan_stages(subjects.config, subjects.first.graphs, plan, Path(scratch))
-        chosen = [_choose(subjects, plan, stage) for stage in stages]  # all, before the first is measured
-        for number, (stage, choice) in enumerate(zip(stages, chosen, strict=True)):
+        participants = [_choose_participants(subjects, plan, stage) for stage in stages]
+        for number, (stage, chosen) in enumerate(zip(stages, participants, strict=True)):
 
-            def say(text: str, place: str = f"{number + 1} of {len(stages)}", title: str = stage.title) -> None:
+            def notify(text: str, place: str = f"{number + 1} of {len(stages)}", title: str = stage.title) -> None:
                 listener(f"{place}, {title}: {text}")
 
-            yield from _StageRun(subjects, plan, stage, choice, instruments, say).results()
+            yield from _StageRun(subjects, plan, stage, chosen, instruments, notify).results()
 
 
 @dataclass(frozen=True)
-class _Choice:
-    """The variants of a stage, and a sentence for every one that is left out."""
+class _Participants:
+    """The variants that are measured in a stage, and one note for each that is not."""
 
     variants: list[Variant]
-    left_out: list[str]
+    notes: list[str]
 
 
-def _choose(subjects: Subjects, plan: BenchmarkPlan, stage: Stage) -> _Choice:
-    baselines, left_out = choose_baselines(subjects, plan.compared, stage.kinds[0], stage.prior, stage.slots)
+def _choose_participants(subjects: Subjects, plan: BenchmarkPlan, stage: Stage) -> _Participants:
+    """Choose the variants of a stage. Raises `ConfigError` if there are none."""
+    baselines, notes = choose_baselines(subjects, plan.compared, stage.kinds[0], stage.prior, stage.slots)
     variants = baselines if plan.only_baselines else [*subjects.engines, *baselines]
     if plan.mapped:
-        found = subjects.mapped_engines(stage.graph) if stage.graph.states else []
-        variants = [*variants, *found]
-        if not found:
-            left_out.append("no engine with mapped weights: that is for large float weights of step and prefill")
+        mapped = subjects.mapped_engines(stage.graph) if stage.graph.states else []
+        variants = [*variants, *mapped]
+        if not mapped:
+            notes.append("no engine was measured with mapped weights: only large float weights of a prior are mapped")
     if not variants:
-        raise ConfigError(f"nothing is left to measure for {stage.kinds[0]}: {'; '.join(left_out)}.")
-    return _Choice(variants, left_out)
+        raise ConfigError(
+            f"no variant is left to measure in the workload {stage.kinds[0]}: {'; '.join(notes)}. Choose other "
+            "baselines or workloads."
+        )
+    return _Participants(variants, notes)
 
 
 @dataclass(frozen=True)
-class _Side:
-    """A variant, opened for a stage."""
+class _OpenVariant:
+    """A variant and what is open of it for a stage."""
 
     variant: Variant
     threads: int
-    opened: object
-    load_seconds: float | None
+    opened: object  # what `Stage.open` returned
+    load_seconds: float | None  # `None` if it uses weights that another variant had loaded
 
 
 @dataclass(frozen=True)
-class _Moved:
-    """Bytes of a step: with no slot, which are the weights, with one, and with all."""
+class _StepTraffic:
+    """The bytes that a step must move with no slot (the weights alone), with one slot, and with all slots."""
 
     weights: int
-    one: int
-    all: int
+    one_slot: int
+    all_slots: int
 
     @property
-    def probed(self) -> int:
-        """Bytes to read, to know how fast the machine reads as many."""
-        return min(self.all, LARGE_READ)
+    def probe_size(self) -> int:
+        """The bytes to read in order to measure the bandwidth: as many as a step moves, up to `LARGE_READ`."""
+        return min(self.all_slots, LARGE_READ)
 
     def limit(self, bandwidths: Sequence[float]) -> MemoryLimit:
-        """With what was read per second after each round."""
+        """Return the memory limit, given the bytes per second that were measured after each round."""
         median = statistics.median(bandwidths)
-        return MemoryLimit(self.weights, self.one - self.weights, self.all, median, tuple(bandwidths))
+        return MemoryLimit(self.weights, self.one_slot - self.weights, self.all_slots, median, tuple(bandwidths))
 
 
 @dataclass(frozen=True)
 class _StageRun:
-    """One stage: everything that it opens is released with it."""
+    """The run of one stage. Everything that it opens is released when the generator `results` ends."""
 
     subjects: Subjects
     plan: BenchmarkPlan
     stage: Stage
-    choice: _Choice
+    participants: _Participants
     instruments: Instruments
-    say: Listener
+    notify: Listener
 
     def results(self) -> Iterator[WorkloadResult]:
-        """One result per workload of the stage; the first one has the seconds of loading."""
-        left_out = self.choice.left_out
-        sides = [self._open(variant) for variant in self.choice.variants]
+        """Yield one result per workload of the stage; only the first one has load times."""
+        variants = [self._open(variant) for variant in self.participants.variants]
         for workload, make_task in self.stage.tasks:
-            reasons = {side.variant.backend: side.variant.reason_to_leave_out(workload.kind) for side in sides}
-            apart = [side for side in sides if not reasons[side.variant.backend]]
-            notes = (*left_out, *(f"{name} is left out: {reason}" for name, reason in reasons.items() if reason))
-            if apart:
-                yield self._measure(workload, apart, [make_task(side.opened) for side in apart], notes)
+            reasons = {one.variant.backend: one.variant.reason_to_leave_out(workload.kind) for one in variants}
+            measured = [one for one in variants if not reasons[one.variant.backend]]
+            skipped = (f"{backend} was not measured: {reason}" for backend, reason in reasons.items() if reason)
+            notes = (*self.participants.notes, *skipped)
+            if measured:
+                yield self._measure(workload, measured, [make_task(one.opened) for one in measured], notes)
             else:
-                self.say(f"{workload.kind}: {'; '.join(notes)}")
-            sides = [replace(side, load_seconds=None) for side in sides]
+                self.notify(f"{workload.kind}: {'; '.join(notes)}")
+            variants = [replace(one, load_seconds=None) for one in variants]
 
-    def _open(self, variant: Variant) -> _Side:
-        self.say(f"opening {variant.backend}, {variant.stored} weights")
+    def _open(self, variant: Variant) -> _OpenVariant:
+        self.notify(f"opening {variant.backend}, {variant.weight_format} weights")
         graph = self.stage.graph
         threads = self.plan.threads or self.subjects.threads(variant, graph)
-        shares = not variant.is_engine and self.subjects.has_loaded(graph.model_level)
+        shares_weights = not variant.is_engine and self.subjects.has_loaded(graph.model_level)
         begun = self.instruments.clock()
         opened = self.stage.open(self.subjects.open(variant, threads))
         seconds = self.instruments.clock() - begun
-        return _Side(variant, threads, opened, None if shares else seconds)
+        return _OpenVariant(variant, threads, opened, None if shares_weights else seconds)
 
     def _measure(
-        self, workload: Workload, sides: Sequence[_Side], tasks: Sequence[Task], left_out: tuple[str, ...]
+        self, workload: Workload, variants: Sequence[_OpenVariant], tasks: Sequence[Task], notes: tuple[str, ...]
     ) -> WorkloadResult:
-        moved = [self._moved(workload, side.variant) for side in sides]
-        bandwidths: dict[int, list[float]] = {step.probed: [] for step in moved if step}
+        """Time the tasks in turn. The notes on the workload are stored with its first variant."""
+        traffic = [self._step_traffic(workload, one.variant) for one in variants]
+        bandwidths: dict[int, list[float]] = {step.probe_size: [] for step in traffic if step}
 
         def probe() -> None:
             for size, found in bandwidths.items():
                 found.append(self.instruments.probe(size))
 
-        def say(text: str) -> None:
-            self.say(f"{workload.kind}, {text}")
+        def notify(text: str) -> None:
+            self.notify(f"{workload.kind}, {text}")
 
-        timings = time_in_turns(tasks, self.plan.rounds, say, self.instruments.clock, probe)
-        limits = [None if step is None else step.limit(bandwidths[step.probed]) for step in moved]
-        results = [self._result(workload, *one) for one in zip(sides, timings, limits, strict=True)]
-        results[0] = replace(results[0], notes=left_out)
+        timings = time_in_turns(tasks, self.plan.rounds, notify, self.instruments.clock, probe)
+        limits = [None if step is None else step.limit(bandwidths[step.probe_size]) for step in traffic]
+        results = [self._result(workload, *one) for one in zip(variants, timings, limits, strict=True)]
+        results[0] = replace(results[0], notes=notes)
         return WorkloadResult(workload, tuple(results))
 
-    def _result(self, workload: Workload, side: _Side, timing: Timing, limit: MemoryLimit | None) -> VariantResult:
-        variant = side.variant
+    def _result(
+        self, workload: Workload, opened: _OpenVariant, timing: Timing, limit: MemoryLimit | None
+    ) -> VariantResult:
+        variant = opened.variant
         units = workload.units_per_round * timing.passes
         return VariantResult(
             backend=variant.backend,
             precision=str(variant.precision),
-            weights=variant.stored,
-            threads=side.threads if self.plan.device == "cpu" else None,
+            weights=variant.weight_format,
+            threads=opened.threads if self.plan.device == "cpu" else None,
             units_per_second=tuple(units / seconds for seconds in timing.rounds),
             latency=Latency.of(timing.calls),
-            load_seconds=side.load_seconds,
+            load_seconds=opened.load_seconds,
             first_seconds=timing.first,
-            peak_memory_bytes=self._peak_memory(workload, side) if self.plan.memory else None,
+            peak_memory_bytes=self._peak_memory(workload, opened) if self.plan.memory else None,
             limit=limit,
             calls_per_round=timing.passes * timing.calls_per_pass,
         )
 
-    def _moved(self, workload: Workload, variant: Variant) -> _Moved | None:
-        """What a step must move of this variant's own bytes."""
+    def _step_traffic(self, workload: Workload, variant: Variant) -> _StepTraffic | None:
+        """Return the bytes that a step of this variant must move; `None` if the workload is no step."""
         if workload.kind is not WorkloadKind.STEP:
             return None
-        return _Moved(*(self.subjects.step_bytes(variant, workload.level, slots) for slots in (0, 1, workload.slots)))
+        sizes = (self.subjects.step_bytes(variant, workload.level, slots) for slots in (0, 1, workload.slots))
+        return _StepTraffic(*sizes)
 
-    def _peak_memory(self, workload: Workload, side: _Side) -> int:
-        self.say(f"{workload.kind}, memory of {side.variant.backend}")
-        variant, plan = side.variant, self.plan
+    def _peak_memory(self, workload: Workload, opened: _OpenVariant) -> int:
+        """Return the peak memory in bytes of a process that opens only this variant and runs the workload once."""
+        self.notify(f"{workload.kind}, memory of {opened.variant.backend}")
+        variant, plan = opened.variant, self.plan
         checkpoint = None if variant.checkpoint is None else str(variant.checkpoint)
         return self.instruments.peak_memory(
             MemoryRequest(
@@ -208,7 +219,7 @@ class _StageRun:
                 kind=workload.kind,
                 level=workload.level,
                 slots=workload.slots,
-                threads=side.threads,
+                threads=opened.threads,
                 steps=plan.steps,
                 seconds=plan.seconds,
                 position=plan.position,

@@ -1,4 +1,4 @@
-"""What is to be measured, and the stages in which it is done."""
+"""What a benchmark run measures, and its division into stages that open their graphs once."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from jukebox_deploy.benchmarks.results import Backend, Workload, WorkloadKind
-from jukebox_deploy.benchmarks.rounds import ROUNDS_AT_LEAST, Task
+from jukebox_deploy.benchmarks.rounds import MIN_ROUNDS, Task
 from jukebox_deploy.benchmarks.tasks import (
     PREFILL_BLOCKS,
     WINDOWS,
@@ -36,89 +36,98 @@ GRAPHS = {
     WorkloadKind.ENCODE: GraphKind.VQVAE_ENCODE,
     WorkloadKind.DECODE: GraphKind.VQVAE_DECODE,
 }
-"""The graph that a workload runs; a song runs all of them."""
+"""The graph that each workload runs; a song runs all of them."""
 
 
 @dataclass(frozen=True)
 class BenchmarkPlan:
-    """What a run measures."""
+    """The options of a run. Raises `ConfigError` for numbers that cannot be timed and options that exclude each other.
+
+    Positions, levels and numbers of slots are checked against a model by `plan_stages` and `check_plan`.
+    """
 
     workloads: tuple[WorkloadKind, ...] = (WorkloadKind.STEP, WorkloadKind.PREFILL)
-    level: int | None = None  # `None`: every prior of the bundle, and sound at level 0
-    slots: tuple[int, ...] = (1, 4)
-    steps: int = 64  # per round
-    rounds: int = ROUNDS_AT_LEAST
-    threads: int | None = None  # of every variant; `None`: as many as pay
-    seconds: float = 10.0  # of audio in a round, or of each song
-    songs: int | None = None  # that the slots make; `None`: one each
-    position: int | None = None  # of the first step; `None`: the middle of the window
+    level: int | None = None  # `None`: every prior of the bundle; encode and decode at level 0
+    slots: tuple[int, ...] = (1, 4)  # each number is measured
+    steps: int = 64  # per pass
+    rounds: int = MIN_ROUNDS
+    threads: int | None = None  # of every variant; `None`: as many as speed up its graph
+    seconds: float = 10.0  # of audio, to encode or decode, or per song
+    songs: int | None = None  # number of songs that the slots sample; `None`: one per slot
+    position: int | None = None  # of the first step in the window; `None`: the middle of the window
     baselines: tuple[Backend, ...] | None = None  # `None`: all that run on the device
-    only_baselines: bool = False  # engines give their tables and are not run
-    mapped: bool = False  # measure engines with memory-mapped weights beside those that pack them
-    memory: bool = False  # measure the peak of each variant in a process of its own
-    device: str = "cpu"  # or "cuda": of every variant
+    only_baselines: bool = False  # the engine bundles only provide declarations and are not run
+    mapped: bool = False  # also measure engines with memory-mapped weights
+    memory: bool = False  # also measure the peak memory of each variant, in a separate process
+    device: str = "cpu"  # of every variant: "cpu" or "cuda"
 
     def __post_init__(self) -> None:
-        if self.rounds < ROUNDS_AT_LEAST:
-            raise ConfigError(f"{self.rounds} rounds say nothing of the spread; give at least {ROUNDS_AT_LEAST}.")
+        if self.rounds < MIN_ROUNDS:
+            raise ConfigError(f"{self.rounds} rounds are too few to judge their spread; give {MIN_ROUNDS} or more.")
         if self.steps < 1:
             raise ConfigError(f"{self.steps} steps cannot be timed; give 1 or more.")
         if self.songs is not None and self.songs < 1:
             raise ConfigError(f"{self.songs} songs cannot be timed; give 1 or more.")
         if self.seconds <= 0:
             raise ConfigError(f"{self.seconds} seconds of audio cannot be timed; give more than 0.")
-        if self.only_baselines and (self.mapped or not self.compared):
-            reason = "--mapped is about engines" if self.mapped else "there are no baselines"
-            raise ConfigError(f"{reason}: drop --only-baselines, or nothing is measured.")
-        of_cpu = {"--threads": self.threads is not None, "--mapped": self.mapped, "--memory": self.memory}
-        if self.device != "cpu" and (odd := [name for name, given in of_cpu.items() if given]):
+        if self.only_baselines and self.mapped:
+            raise ConfigError("--only-baselines measures no engines, and --mapped is for engines; drop one of them.")
+        if self.only_baselines and not self.compared:
             raise ConfigError(
-                f"{', '.join(odd)}: about a CPU and its memory, so of no use with --device {self.device}."
+                "--only-baselines measures no engines, and no baselines are chosen; drop --only-baselines, "
+                "or choose a baseline."
             )
+        cpu_only = {"--threads": self.threads is not None, "--mapped": self.mapped, "--memory": self.memory}
+        if self.device != "cpu" and (given := [option for option, is_given in cpu_only.items() if is_given]):
+            raise ConfigError(f"{', '.join(given)}: works only with --device cpu, not with --device {self.device}.")
 
     @property
     def compared(self) -> tuple[Backend, ...]:
-        """What engines are measured against."""
+        """The baselines that engines are compared with: the chosen ones, or all that run on the device."""
         return baselines_of(self.device) if self.baselines is None else self.baselines
 
 
 @dataclass(frozen=True)
 class Stage:
-    """Workloads that share what is opened for them."""
+    """Workloads that are measured on the same open graphs."""
 
     kinds: tuple[WorkloadKind, ...]
-    prior: PriorConfig | None
-    graph: GraphSpec  # whose weights decide about threads
+    prior: PriorConfig | None  # `None` for encode, decode and songs
+    graph: GraphSpec  # the graph whose weights determine the number of threads
     slots: int
     open: Callable[[Engine], object]
-    tasks: tuple[tuple[Workload, Callable[[object], Task]], ...]
+    tasks: tuple[tuple[Workload, Callable[[object], Task]], ...]  # functions from what `open` returned to the task
 
     @property
     def title(self) -> str:
-        """For whoever waits."""
-        return f"level {self.graph.level}, {self.slots} slots"
+        """The stage's name in progress messages."""
+        return f"level {self.graph.level}, {self.slots} slot{'s' * (self.slots != 1)}"
 
 
 def plan_stages(config: JukeboxConfig, graphs: dict[str, GraphSpec], plan: BenchmarkPlan, scratch: Path) -> list[Stage]:
-    """The stages of a run over a bundle with these graphs, the top prior first; songs write below `scratch`.
+    """Return the stages of a run over a bundle with these graphs, the top prior first; songs are written to `scratch`.
 
-    Raises `EngineError` for graphs that the bundle lacks, `ConfigError` for what cannot be timed.
+    Raises `EngineError` if the bundle lacks a graph or the number of slots, and `ConfigError` for a position that the
+    window lacks, or songs of a model without a prior for each level.
     """
     planner = _Planner(config, graphs, plan, scratch)
     stages = list(planner.stages())
     if not stages:
-        wanted = ", ".join(plan.workloads)
-        raise EngineError(f"the bundle has nothing to measure for {wanted}; it has {', '.join(graphs)}.")
+        wanted = ", ".join(plan.workloads) or "no workload"
+        raise EngineError(
+            f"there is nothing to measure: the plan has {wanted}, and the bundle has "
+            f"{', '.join(graphs) or 'no graphs'}; choose a workload whose graphs the bundle has."
+        )
     return stages
 
 
 def check_plan(config: JukeboxConfig, plan: BenchmarkPlan) -> None:
-    """Raise what measuring a model by a plan would raise, before anything is made for it."""
+    """Raise what `plan_stages` would raise for a bundle with all graphs of the model, before any is exported."""
     plan_stages(config, declare_graphs(config, graph_options(plan)), plan, Path())
 
 
 def graph_options(plan: BenchmarkPlan) -> GraphOptions:
-    """Of the graphs that are exported to be measured."""
+    """Return the options for graphs that are exported in order to be measured: at least 16 slots."""
     return GraphOptions(slots=(1, 4, max(16, *plan.slots)))
 
 
@@ -130,12 +139,12 @@ class _Planner:
         self._scratch = scratch
 
     def stages(self) -> Iterator[Stage]:
-        """Step and prefill by prior and slots, then the rest in the order of `WorkloadKind`."""
+        """Yield the stages: step and prefill by prior and slots, then the others in the order of `WorkloadKind`."""
         wanted = self._plan.workloads
-        slotted = tuple(kind for kind in (WorkloadKind.STEP, WorkloadKind.PREFILL) if kind in wanted)
-        if slotted:
+        slot_kinds = tuple(kind for kind in (WorkloadKind.STEP, WorkloadKind.PREFILL) if kind in wanted)
+        if slot_kinds:
             for level in self._levels(GraphKind.STEP):
-                yield from (self._prior_stage(level, slots, slotted) for slots in self._plan.slots)
+                yield from (self._prior_stage(level, slots, slot_kinds) for slots in self._plan.slots)
         if WorkloadKind.CONDITION in wanted:
             yield from (self._condition_stage(level) for level in self._levels(GraphKind.CONDITION))
         for kind in (WorkloadKind.ENCODE, WorkloadKind.DECODE):
@@ -145,6 +154,7 @@ class _Planner:
             yield from (self._song_stage(slots) for slots in self._plan.slots)
 
     def _levels(self, kind: GraphKind) -> list[int]:
+        """Return the levels to measure, the top one first."""
         if self._plan.level is not None:
             return [self._graph(kind, self._plan.level).level]
         return graph_levels(self._graphs, kind)[::-1]
@@ -171,7 +181,10 @@ class _Planner:
         )
 
     def _position(self, prior: PriorConfig) -> int:
-        """Where steps begin; in the middle of the window a step moves about the average of bytes."""
+        """Return the position of the first step; by default the middle of the window.
+
+        There a step moves about the average number of bytes, which the memory limit is computed from.
+        """
         stack = prior.transformer
         position = self._plan.position
         if position is None:
@@ -180,7 +193,8 @@ class _Planner:
         if not 0 <= position < stack.context or self._plan.steps > room:
             raise ConfigError(
                 f"{self._plan.steps} steps from position {position} do not fit into the window of level "
-                f"{prior.level}, which has {stack.context}; give at most {max(room, 0)}, or another position."
+                f"{prior.level}, which has {stack.context} positions; give at most {max(room, 0)} steps, "
+                "or another position."
             )
         return position
 
@@ -190,6 +204,7 @@ class _Planner:
         return work, lambda opened: StepTask(_slot_windows(opened), position, steps)
 
     def _prefill_task(self, prior: PriorConfig, slots: int, position: int) -> tuple[Workload, Callable[[object], Task]]:
+        """Return the workload that prefills the blocks before the position of the first step."""
         block = prior.transformer.block_length
         start = max(0, position // block - PREFILL_BLOCKS) * block
         work = self._workload(WorkloadKind.PREFILL, prior, slots, start, slots * PREFILL_BLOCKS * block)
@@ -221,14 +236,13 @@ class _Planner:
         codes = max(1, round(self._plan.seconds * rate))
         task = DecodeTask if kind is WorkloadKind.DECODE else EncodeTask
         work = Workload(kind, self._config.name, level, units_per_round=codes / rate)
-        return Stage(
-            (kind,),
-            None,
-            self._graph(GRAPHS[kind], level),
-            1,
-            lambda engine: task(OpenedGraphs(engine), level, codes),
-            ((work, _as_task),),
-        )
+
+        def open_graph(engine: Engine) -> object:
+            opened = OpenedGraphs(engine)
+            opened.runner(GRAPHS[kind], level)  # here, so that it counts as loading and not as part of the first call
+            return task(opened, level, codes)
+
+        return Stage((kind,), None, self._graph(GRAPHS[kind], level), 1, open_graph, ((work, _as_task),))
 
     def _song_stage(self, slots: int) -> Stage:
         self._require_whole_model()
@@ -247,10 +261,13 @@ class _Planner:
         )
 
     def _require_whole_model(self) -> None:
-        """For songs."""
+        """Raise `ConfigError` or `EngineError` unless model and bundle have a prior for each level."""
         config, found = self._config, {prior.level for prior in self._config.priors}
         if missing := [level for level in range(config.vqvae.levels) if level not in found]:
-            raise ConfigError(f"{config.name} makes no songs: it has no prior for the levels {missing}.")
+            raise ConfigError(
+                f"{config.name} cannot sample songs: it has no prior for level {', '.join(map(str, missing))}; "
+                "choose a model with a prior for each level, or another workload."
+            )
         for level in found:
             self._graph(GraphKind.STEP, level)
 

@@ -1,4 +1,4 @@
-"""Engine bundles to measure, of checkpoints with random weights: made once in a work folder, then used again."""
+"""Checkpoint and engine bundles with random weights to measure: made once in a work folder, then reused."""
 
 from __future__ import annotations
 
@@ -24,14 +24,14 @@ if TYPE_CHECKING:
     from jukebox_deploy.jobs.quantised_export import QuantisationRequest
 
 UPSAMPLER = "upsampler"
-"""The released upsampler of level 0 alone."""
+"""Name of a model that consists of the released upsampler of level 0, without other priors."""
 
 _SEED = 0
-_OF_PRIORS = {WorkloadKind.STEP, WorkloadKind.PREFILL, WorkloadKind.CONDITION}
+_PRIOR_WORKLOADS = {WorkloadKind.STEP, WorkloadKind.PREFILL, WorkloadKind.CONDITION}
 
 
 def system_to_measure(name: str, plan: BenchmarkPlan) -> JukeboxConfig:
-    """A preset, or `upsampler`, with the priors that the plan's workloads need.
+    """Return a preset, or the model `UPSAMPLER`, with only the priors that the plan's workloads need.
 
     Raises `ConfigError` for an unknown preset or level.
     """
@@ -40,20 +40,20 @@ def system_to_measure(name: str, plan: BenchmarkPlan) -> JukeboxConfig:
     config = preset(name)
     if WorkloadKind.SONG in plan.workloads:
         return config
-    if not _OF_PRIORS & set(plan.workloads):
+    if not _PRIOR_WORKLOADS & set(plan.workloads):
         return dataclasses.replace(config, priors=())
     return config if plan.level is None else dataclasses.replace(config, priors=(config.prior(plan.level),))
 
 
 def needed_graphs(config: JukeboxConfig, plan: BenchmarkPlan) -> tuple[str, ...]:
-    """The graphs that the plan's workloads run, by name."""
+    """Return the names of the graphs that must be exported for the plan's workloads."""
     declared = declare_graphs(config)
     if WorkloadKind.SONG in plan.workloads:
         return tuple(declared)
     kinds = {GRAPHS[kind] for kind in plan.workloads}
     if kinds & set(SLOT_GRAPHS):
         kinds |= set(SLOT_GRAPHS)
-    # Sound is measured at one level, priors at all unless one is named.
+    # The VQ-VAE is measured at one level, priors at all levels unless one is chosen; `None` stands for all levels.
     wanted = {kind: {plan.level or 0} if kind in VQVAE_GRAPHS or plan.level is not None else None for kind in kinds}
     return tuple(
         name
@@ -70,11 +70,11 @@ def prepare_bundles(
     listener: Callable[[str], None] = lambda text: None,
     quality: bool = False,
 ) -> tuple[Path, list[Path]]:
-    """The folders of a checkpoint bundle and of an engine bundle for each way to store weights.
+    """Return the folders of a checkpoint bundle and of one engine bundle per weight format.
 
-    `quality`: whether the engine bundles' manifests say what integer weights cost, which takes a measurement.
-    The folders' names depend on all that they are made from; what is in the work folder already is used again.
-    Raises `ConfigError` or `EngineError` for what cannot be measured, before anything is made.
+    Bundles that the work folder holds already are reused: a folder's name depends on everything that the bundle is made
+    from. `quality`: also measure the quality of quantised weights and write it into the manifests. Raises `ConfigError`
+    or `EngineError` if the plan cannot be measured on the model, before anything is made.
     """
     from jukebox_deploy.checkpoints.random_bundle import write_random_bundle
 
@@ -84,33 +84,35 @@ def prepare_bundles(
         listener(f"writing random weights of {config.name}")
         write_random_bundle(config, checkpoint, _SEED)
     return checkpoint, [
-        _prepare_engine(checkpoint, config, plan, uncalibrated(stored, quality), listener) for stored in weights
+        _prepare_engine(checkpoint, config, plan, uncalibrated(weight_format, quality), listener)
+        for weight_format in weights
     ]
 
 
 def _digest(*parts: object) -> str:
+    """Return a short hash of JSON data."""
     return hashlib.sha256(json.dumps(parts, sort_keys=True).encode()).hexdigest()[:12]
 
 
 def uncalibrated(weights: LinearWeights, quality: bool = False) -> QuantisationRequest:
-    """How random weights are stored; `quality`: whether the loss is measured."""
+    """Return how to quantise random weights: without calibration; `quality`: whether to measure the quality."""
     from jukebox_deploy.jobs.quantised_export import Calibration, QuantisationRequest
 
     if weights is LinearWeights.AS_PRECISION:
         return QuantisationRequest()
-    # How well random weights survive rounding changes no speed, and is no reason to refuse them.
+    # Poor quality is no reason to refuse random weights, because it does not affect the speed.
     limit = 1e9 if quality else None
     return QuantisationRequest(weights, calibration=Calibration.NONE, max_kl=limit, judge_quality=quality)
 
 
-_MAKERS = ("export/*.py", "jobs/*export*.py", "models/*.py")
+_EXPORT_SOURCES = ("export/*.py", "jobs/*export*.py", "models/*.py")
 
 
 @cache
-def _exporter() -> str:
-    """A hash of the code that makes graphs: after a change of it they are made anew."""
+def _exporter_digest() -> str:
+    """Return a hash of the source code that exports graphs, so that a change of it makes new bundles."""
     package = Path(jukebox_deploy.__file__).parent
-    sources = sorted(path for pattern in _MAKERS for path in package.glob(pattern))
+    sources = sorted(path for pattern in _EXPORT_SOURCES for path in package.glob(pattern))
     return hashlib.sha256(b"".join(path.read_bytes() for path in sources)).hexdigest()
 
 
@@ -118,9 +120,10 @@ def _prepare_engine(
     checkpoint: Path,
     config: JukeboxConfig,
     plan: BenchmarkPlan,
-    integers: QuantisationRequest,
+    quantisation: QuantisationRequest,
     listener: Callable[[str], None],
 ) -> Path:
+    """Return the engine bundle of a weight format; export it if it is not there yet."""
     from jukebox_deploy.checkpoints.bundle import CheckpointBundle
     from jukebox_deploy.jobs.export_job import ExportRequest, export_bundle
     from jukebox_deploy.jobs.tensorrt_check import TensorRtCheck
@@ -130,13 +133,13 @@ def _prepare_engine(
         needed_graphs(config, plan),
         validate=False,
         tensorrt=TensorRtCheck.NEVER,
-        quantisation=integers,
+        quantisation=quantisation,
     )
     tables = declare_graphs(config, request.declared_options)
-    made_of = [tables[name].to_json() for name in request.graphs]
-    digest = _digest(made_of, checkpoint.name, _exporter(), integers.judge_quality)
-    out = checkpoint.parent / f"onnx-{config.name}-{integers.weights}-{digest}"
+    declarations = [tables[name].to_json() for name in request.graphs]
+    digest = _digest(declarations, checkpoint.name, _exporter_digest(), quantisation.judge_quality)
+    out = checkpoint.parent / f"onnx-{config.name}-{quantisation.weights}-{digest}"
     if not is_engine_bundle(out):
-        listener(f"exporting {config.name}, weights in {integers.weights}")
+        listener(f"exporting {config.name}, weight format {quantisation.weights}")
         export_bundle(CheckpointBundle.open(checkpoint), out, request)
     return out

@@ -1,4 +1,4 @@
-"""Whether two small samples differ by more than chance: an exact rank test, and a correction for many of them."""
+"""The exact Mann-Whitney test of two small samples, and Holm's correction for several tests."""
 
 from __future__ import annotations
 
@@ -7,11 +7,15 @@ from collections.abc import Sequence
 
 import numpy as np
 
-_EXACT_AT_MOST = 100  # values of both samples together; the normal distribution is close enough beyond
+_EXACT_AT_MOST = 100  # values of both samples together; for more, the normal approximation is close enough
 
 
 def rank_sum_p(first: Sequence[float], second: Sequence[float]) -> float:
-    """The two-sided p of the Mann-Whitney test, exact with ties too: over all ways to deal out the ranks."""
+    """Return the two-sided p-value of the Mann-Whitney test of two samples, ties included.
+
+    It is exact (the share of all assignments of the ranks to the samples that are at least as extreme), except for
+    large samples.
+    """
     doubled = _doubled_ranks([*first, *second])
     count, total = len(first), len(doubled)
     distance = abs(sum(doubled[:count]) - count * (total + 1))
@@ -23,12 +27,12 @@ def rank_sum_p(first: Sequence[float], second: Sequence[float]) -> float:
 
 
 def least_p(first: int, second: int) -> float:
-    """What the test gives for two samples of these sizes if all values of one are above all of the other."""
+    """Return the smallest p-value that `rank_sum_p` can give for samples of these sizes: that of disjoint samples."""
     return min(1.0, 2.0 / math.comb(first + second, first))
 
 
 def holm(values: Sequence[float]) -> list[float]:
-    """Each p as it counts among the others, by Holm's method."""
+    """Return the p-values corrected for their number by Holm's method, in the same order."""
     order = sorted(range(len(values)), key=values.__getitem__)
     corrected, largest = [0.0] * len(values), 0.0
     for place, index in enumerate(order):
@@ -38,13 +42,13 @@ def holm(values: Sequence[float]) -> list[float]:
 
 
 def _doubled_ranks(values: Sequence[float]) -> list[int]:
-    """Twice the rank of each value, from 1; equal values share the middle of their ranks."""
+    """Return twice the rank of each value, from 1; doubled, the mean rank of equal values is an integer too."""
     array = np.asarray(values)
     return [int((array < value).sum() + (array <= value).sum()) + 1 for value in values]
 
 
 def _ways(ranks: Sequence[int], count: int) -> np.ndarray:
-    """In how many ways `count` of the ranks have each sum."""
+    """Return, for each sum from 0 on, how many selections of `count` ranks have this sum."""
     ways = np.zeros((count + 1, sum(ranks) + 1))
     ways[0, 0] = 1.0
     for rank in ranks:
@@ -54,6 +58,7 @@ def _ways(ranks: Sequence[int], count: int) -> np.ndarray:
 
 
 def _normal_p(distance: float, ranks: Sequence[int], count: int) -> float:
+    """Return the two-sided p-value by the normal approximation, for a rank sum this far from its mean."""
     others = len(ranks) - count
     deviation = math.sqrt(count * others * float(np.var(ranks)) / (len(ranks) - 1))
     return math.erfc(distance / deviation / math.sqrt(2.0)) if deviation else 1.0

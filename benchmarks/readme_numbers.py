@@ -1,10 +1,10 @@
-"""Writes the numbers of the README, of the page on speed and of the model's card, from result files and nowhere else.
+"""Write the generated blocks of README.md, docs/speed.md and the card of the shipped model, from result files.
 
     python -m jukebox_deploy.benchmarks.readme_numbers [--check]
 
-The page on speed has a table from all whole runs in `benchmarks/results/`: every engine of one workload for each group
-of one model that differs in one field only, each measurement the newest of its machine. The README has those rows of it
-that are of released models. The other documents' blocks are those of `growth_table` and `model_card`.
+docs/speed.md has a table of all complete runs in `benchmarks/results/`: for each machine, the newest measurement of
+every engine, in one workload of each group that differs in one field only (`workload_groups.headlines`). README.md has
+the rows of this table that are about released models. The other blocks come from `growth_table` and `model_card`.
 """
 
 from __future__ import annotations
@@ -56,7 +56,7 @@ _HEADINGS = (
 
 @dataclass(frozen=True)
 class Row:
-    """A row of the table; cells of what was not measured are empty."""
+    """A row of the table; cells without a measurement are empty."""
 
     what: str
     engine: str
@@ -66,13 +66,13 @@ class Row:
     over_eager_static: str
     over_torch_compile: str
     over_hugging_face: str
-    measured: str  # the machine, and the day as a link to the result file
+    measured: str  # the machine, and the date as a link to the result file
 
 
-def block(results: Path, link: str, shown: Callable[[Workload], bool] = lambda workload: True) -> str:
-    """The text between the markers, from the result files in a folder, of those workloads that are `shown`.
+def speed_table(results: Path, link: str, shown: Callable[[Workload], bool] = lambda workload: True) -> str:
+    """Return the Markdown table of the result files in a folder, with the workloads for which `shown` is true.
 
-    `link` leads from the document to that folder.
+    `link`: the relative path from the document to the folder. Raises `JukeboxError` for a damaged result file.
     """
     loaded = {path.name: BenchmarkRun.load(path) for path in sorted(results.glob("*.json")) if is_result(path)}
     runs = {name: run for name, run in loaded.items() if run.complete}
@@ -89,17 +89,17 @@ def block(results: Path, link: str, shown: Callable[[Workload], bool] = lambda w
                 newest[row.what, row.engine, machine.machine.name] = row
     if not newest:
         return NOTHING
-    works = list(dict.fromkeys((what, machine) for what, _, machine in newest))  # rows of one are together
+    works = list(dict.fromkeys((what, machine) for what, _, machine in newest))  # rows of one workload stay together
     ordered = sorted(newest.items(), key=lambda item: works.index((item[0][0], item[0][2])))
     return table(_HEADINGS, (astuple(row) for _, row in ordered))
 
 
 def is_result(path: Path) -> bool:
-    """Whether a JSON file is a benchmark's document, and not one of another kind that lies beside."""
+    """Return whether a JSON file holds a benchmark run; the folder also holds other results."""
     try:
         data = json.loads(path.read_text(encoding="utf-8"))
     except ValueError:
-        return True  # whoever loads it says what is wrong
+        return True  # so that loading it reports what is wrong
     return isinstance(data, dict) and data.get("format") == FORMAT
 
 
@@ -125,33 +125,33 @@ def _ratio(result: WorkloadResult, variant: VariantResult, baseline: Backend) ->
 
 
 def is_main(workload: Workload) -> bool:
-    """Whether the README shows it: what a song of a released model consists of."""
+    """Return whether README.md shows a workload: the step of a released upsampler, and its decoding to audio."""
     return (workload.kind, workload.model) in ((WorkloadKind.STEP, UPSAMPLER), (WorkloadKind.DECODE, "1b_lyrics"))
 
 
 README_BLOCK = Block(
-    "README.md", "benchmarks", lambda root: block(root / "benchmarks" / "results", "benchmarks/results", is_main)
+    "README.md", "benchmarks", lambda root: speed_table(root / "benchmarks" / "results", "benchmarks/results", is_main)
 )
 SPEED_BLOCK = Block(
-    "docs/speed.md", "benchmarks", lambda root: block(root / "benchmarks" / "results", "../benchmarks/results")
+    "docs/speed.md", "benchmarks", lambda root: speed_table(root / "benchmarks" / "results", "../benchmarks/results")
 )
 
 
 def main(arguments: Sequence[str] | None = None, repository: Path = _REPOSITORY) -> None:
-    """Run from the command line; see the module's text."""
+    """Run the script; the docstring of the module describes it."""
     parser = script_parser(_MODULE, __doc__)
-    parser.add_argument("--check", action="store_true", help="change nothing; exit with 1 if a document is stale")
+    parser.add_argument("--check", action="store_true", help="write nothing; exit with 1 if a document is out of date")
     check = parser.parse_args(arguments).check
     try:
         stale = fill(repository, _blocks(repository), check=check)
     except (JukeboxError, OSError) as error:
         sys.exit(str(error))
     if check and stale:
-        sys.exit(f"{', '.join(stale)}: numbers that are not those of the result files; run this without --check.")
+        sys.exit(f"{', '.join(stale)}: the numbers differ from those of the result files; run this without --check.")
 
 
 def _blocks(repository: Path) -> Sequence[Block]:
-    """Those of the README, and of the other documents where they exist."""
+    """Return the blocks of README.md, and of those other documents that exist."""
     others = [block for block in (SPEED_BLOCK, GROWTH_BLOCK, *CARD_BLOCKS) if (repository / block.document).exists()]
     return (README_BLOCK, *others)
 

@@ -1,7 +1,7 @@
-"""What a benchmark run leaves behind: one JSON document per run, read by reports and comparisons.
+"""The results of a benchmark run: one JSON document per run, which reports and comparisons read.
 
-Rounds are kept one by one. Variants of a workload take turns, so that round `i` of one and round
-`i` of another saw the same machine: ratios are taken within rounds, then their median.
+The speed of every round is kept. Variants of a workload take turns, so round `i` of one variant and round `i` of
+another ran under the same conditions. Ratios are therefore taken within each round, and their median is reported.
 """
 
 from __future__ import annotations
@@ -23,14 +23,14 @@ from jukebox_deploy.files import write_json_atomic
 FORMAT = "jukebox-deploy benchmark 1"
 
 CALLS_FOR_PERCENTILES = 500
-"""Calls of which one in a hundred can be told."""
+"""Number of timed calls from which on the 99th percentile is shown; with fewer, the slowest call is shown instead."""
 
 STEADY = 0.2
-"""Rounds whose range is less, over their median, get no warning."""
+"""Largest range of a variant's rounds, as a share of their median, that gets no warning."""
 
 
 class WorkloadKind(StrEnum):
-    """What is timed, and in what its speed is counted."""
+    """What is timed. The comment names the unit that its speed is counted in."""
 
     STEP = "step"  # codes, of all slots together
     PREFILL = "prefill"  # codes, of all slots together
@@ -41,69 +41,79 @@ class WorkloadKind(StrEnum):
 
 
 class Backend(StrEnum):
-    """Who does the work."""
+    """The program that runs a workload: an engine or a baseline."""
 
     ONNXRUNTIME = "onnxruntime"
     TENSORRT_RTX = "tensorrt-rtx"
     TENSORRT = "tensorrt"
-    EAGER = "eager"  # the original's way in PyTorch: caches that grow by concatenation
-    EAGER_STATIC = "eager-static"  # our own modules in PyTorch: caches in place
-    EAGER_RECORDED = "eager-recorded"  # the same, a step recorded as a CUDA graph
-    TORCH_COMPILE = "torch-compile"  # the same, a step compiled, and on a GPU recorded too
+    EAGER = "eager"  # PyTorch with caches that grow by concatenation, as in the original
+    EAGER_STATIC = "eager-static"  # this project's PyTorch modules, with in-place caches
+    EAGER_RECORDED = "eager-recorded"  # the same, with the step recorded as a CUDA graph
+    TORCH_COMPILE = "torch-compile"  # the same, with the step compiled; on a GPU also recorded
     HUGGING_FACE = "hugging-face"  # the prior of `transformers`
 
 
 @dataclass(frozen=True)
 class Workload:
-    """One thing to do. Variants of one workload do the same work on the same weights."""
+    """A unit of work that is timed. All variants do the same work on the same weights.
+
+    Raises `ConfigError` for less than one slot or song, and for a number of songs if the workload is no song.
+    """
 
     kind: WorkloadKind
     model: str  # name of the configuration
     level: int
     slots: int = 1
     position: int | None = None  # in the window, of the first timed step or prefilled code
-    units_per_round: float = 0.0  # codes, windows or seconds of audio of a pass; a round has one or more of those
-    width: int | None = None  # of the prior; `None` for the VQ-VAE and songs
-    depth: int | None = None
-    context: int | None = None
-    songs: int | None = None  # that the slots make; `None`: as many as there are slots
+    units_per_round: float = 0.0  # codes, windows or seconds of audio per pass; a round is one or more passes
+    width: int | None = None  # of the prior; `None` for the VQ-VAE and for songs
+    depth: int | None = None  # in layers; `None` as for `width`
+    context: int | None = None  # in tokens; `None` as for `width`
+    songs: int | None = None  # number of songs that the slots sample; `None`: one per slot, or not a song
 
     def __post_init__(self) -> None:
         if self.slots < 1:
-            raise ConfigError(f"a workload has at least one slot, found {self.slots}.")
+            raise ConfigError(f"the workload {self.kind} has {self.slots} slots; expected 1 or more.")
         if self.songs is not None and (self.songs < 1 or self.kind is not WorkloadKind.SONG):
-            raise ConfigError(f"a song workload makes at least one song, and others none, found {self.songs}.")
+            raise ConfigError(
+                f"the workload {self.kind} has {self.songs} songs; expected 1 or more for the workload "
+                f"{WorkloadKind.SONG}, and no number of songs for any other."
+            )
 
     @property
     def songs_or_slots(self) -> int:
-        """How many songs are made, or how many slots do the work once."""
+        """The number of songs; for other workloads, the number of slots."""
         return self.songs or self.slots
 
 
 @dataclass(frozen=True)
 class MemoryLimit:
-    """What the memory alone would allow a step: its bytes, and the bandwidth measured in this run."""
+    """The highest speed that memory allows a step: the bytes it must move, and the measured bandwidth.
 
-    weight_bytes: int
-    cache_bytes_per_slot: int  # that a step reads, on average over the window
+    Raises `ConfigError` unless the bytes of a step and all bandwidths are positive.
+    """
+
+    weight_bytes: int  # that a step reads, whatever the number of slots
+    cache_bytes_per_slot: int  # that a step moves per slot, averaged over the window
     step_bytes: int  # that a step of all slots must move
-    read_bytes_per_second: float  # the median of those after each round
-    rounds: tuple[float, ...] = ()  # bytes per second after each round; none where it was measured once
+    read_bytes_per_second: float  # the median of `rounds`, or the only measurement
+    rounds: tuple[float, ...] = ()  # bytes per second, measured after each round; empty if measured only once
 
     def __post_init__(self) -> None:
-        if self.step_bytes <= 0 or not 0 < self.read_bytes_per_second < math.inf:
-            raise ConfigError(f"a memory limit needs bytes and a bandwidth above zero, found {self}.")
-        if not all(0 < read < math.inf for read in self.rounds):
-            raise ConfigError(f"a memory limit needs a bandwidth above zero after each round, found {self}.")
+        if self.step_bytes <= 0:
+            raise ConfigError(f"the memory limit of a step: expected more than 0 bytes, found {self.step_bytes}.")
+        for bandwidth in (self.read_bytes_per_second, *self.rounds):
+            if not 0 < bandwidth < math.inf:
+                raise ConfigError(f"the memory limit of a step: expected a positive bandwidth, found {bandwidth}.")
 
     def units_per_second(self, slots: int) -> float:
-        """Codes per second of all slots together."""
+        """Return the limit in codes per second, of all slots together."""
         return slots * self.read_bytes_per_second / self.step_bytes
 
 
 @dataclass(frozen=True)
 class Spread:
-    """The rounds of one quantity."""
+    """The distribution of a quantity over the rounds."""
 
     minimum: float
     lower_quartile: float
@@ -113,139 +123,145 @@ class Spread:
 
     @staticmethod
     def of(values: Sequence[float]) -> Spread:
-        """Quartiles by linear interpolation."""
+        """Return the distribution of the values; quartiles are interpolated linearly."""
         return Spread(*(float(q) for q in np.percentile(values, (0, 25, 50, 75, 100))))
 
 
 @dataclass(frozen=True)
 class Latency:
-    """Seconds of single calls (a step of all slots, a prefill block, a window, a stretch of audio, a song)."""
+    """Seconds per call: a step of all slots, a prefill block, a window, a stretch of audio, or the songs.
+
+    Raises `ConfigError` for values that contradict each other.
+    """
 
     p50: float
     p90: float
     p99: float
-    maximum: float | None = None  # `None`, as the next, in files that do not say
-    calls: int | None = None  # that were timed
+    maximum: float | None = None  # `None` in older files, as `calls`
+    calls: int | None = None  # number of timed calls
 
     def __post_init__(self) -> None:
         if not 0 < self.p50 <= self.p90 <= self.p99 < math.inf:
-            raise ConfigError(f"expected percentiles above zero, ascending, found {self}.")
+            raise ConfigError(f"latency: expected positive percentiles in ascending order, found {self}.")
         if self.maximum is not None and not self.p99 <= self.maximum < math.inf:
-            raise ConfigError(f"expected no percentile above the maximum, found {self}.")
+            raise ConfigError(f"latency: expected a maximum that no percentile exceeds, found {self}.")
         if (self.maximum is None) != (self.calls is None) or self.calls == 0:
-            raise ConfigError(f"expected a maximum and the number of calls that it is of, found {self}.")
+            raise ConfigError(f"latency: expected both a maximum and a number of calls, or neither, found {self}.")
 
     @staticmethod
     def of(seconds: Sequence[float]) -> Latency:
-        """Percentiles by linear interpolation."""
+        """Return the latency of timed calls; percentiles are interpolated linearly."""
         p50, p90, p99, maximum = (float(q) for q in np.percentile(seconds, (50, 90, 99, 100)))
         return Latency(p50, p90, p99, maximum, len(seconds))
 
     @property
-    def tells_percentiles(self) -> bool:
-        """Whether so many calls were timed that one in a hundred can be told."""
+    def supports_p99(self) -> bool:
+        """Whether enough calls were timed to estimate the 99th percentile."""
         return self.calls is not None and self.calls >= CALLS_FOR_PERCENTILES
 
 
 @dataclass(frozen=True)
 class VariantResult:
-    """One variant's rounds of one workload."""
+    """The measurements of one variant in one workload. Raises `ConfigError` unless every round has a positive speed."""
 
     backend: Backend
-    precision: str  # of the stack's arithmetic: fp32, fp16, bf16
-    weights: str  # how weights are stored: as `precision`, or int8, int4, fp8
+    precision: str  # of the stack's arithmetic: fp32, fp16 or bf16
+    weights: str  # weight format: as `precision`, or int8, int4, fp8 or mapped
     threads: int | None  # `None` on a GPU
-    units_per_second: tuple[float, ...]  # round by round
+    units_per_second: tuple[float, ...]  # one per round
     latency: Latency
-    load_seconds: float | None = None  # from files to ready; `None` where it shares what another loaded
-    first_seconds: float | None = None  # the first call after loading
-    peak_memory_bytes: int | None = None  # of a process that did nothing else
-    limit: MemoryLimit | None = None  # of this variant's own bytes; `None` where memory is not what limits
-    notes: tuple[str, ...] = ()
-    calls_per_round: int | None = None  # `None` in files that do not say
+    load_seconds: float | None = None  # from files to ready, except songs (see `first_seconds`); `None`: loaded before
+    first_seconds: float | None = None  # the first call after loading; that of a song also opens its graphs
+    peak_memory_bytes: int | None = None  # of a separate process; `None` if not measured
+    limit: MemoryLimit | None = None  # for this variant's own bytes; `None` if the workload is no step
+    notes: tuple[str, ...] = ()  # sentences without a full stop
+    calls_per_round: int | None = None  # `None` in older files
 
     def __post_init__(self) -> None:
         if not self.units_per_second or not all(0 < speed < math.inf for speed in self.units_per_second):
-            raise ConfigError(f"{self.name}: expected rounds with speeds above zero, found {self.units_per_second}.")
+            raise ConfigError(f"{self.name}: expected rounds with positive speeds, found {self.units_per_second}.")
 
     @property
     def name(self) -> str:
-        """Backend, precision, and how weights are stored if otherwise."""
-        stored = "" if self.weights == self.precision else f", {self.weights} weights"
-        return f"{self.backend} {self.precision}{stored}"
+        """Backend and precision, and the weight format if it is another one: `onnxruntime fp32, int8 weights`."""
+        weights = "" if self.weights == self.precision else f", {self.weights} weights"
+        return f"{self.backend} {self.precision}{weights}"
 
     @property
     def speed(self) -> Spread:
-        """Units per second."""
+        """The distribution of the rounds' speeds, in units per second."""
         return Spread.of(self.units_per_second)
 
     @property
     def is_steady(self) -> bool:
-        """Whether the rounds are so alike that other programs can hardly have disturbed them."""
+        """Whether the rounds are similar enough to rule out large disturbances by other programs."""
         return self.round_range <= STEADY
 
     @property
     def round_range(self) -> float:
-        """From the slowest round to the fastest, over the median."""
+        """The difference of the fastest and the slowest round, as a share of the median."""
         speed = self.speed
         return (speed.maximum - speed.minimum) / speed.median
 
     def ratio_over(self, baseline: VariantResult) -> Spread:
-        """How many times as fast as a baseline of the same workload, round by round."""
+        """Return the distribution of `ratios_over`."""
         return Spread.of(self.ratios_over(baseline))
 
     def ratios_over(self, baseline: VariantResult) -> tuple[float, ...]:
-        """The same, each round by itself."""
+        """Return this variant's speed divided by that of a baseline of the same workload, one ratio per round."""
         return tuple(a / b for a, b in zip(self.units_per_second, baseline.units_per_second, strict=True))
 
 
 @dataclass(frozen=True)
 class WorkloadResult:
-    """All variants of one workload, which took turns."""
+    """All variants of one workload. Raises `ConfigError` unless they have the same number of rounds."""
 
     workload: Workload
     variants: tuple[VariantResult, ...]
 
     def __post_init__(self) -> None:
         if len(counts := {len(variant.units_per_second) for variant in self.variants}) > 1:
-            raise ConfigError(f"{self.workload}: variants take turns, but their rounds are {sorted(counts)}.")
+            raise ConfigError(
+                f"the workload {self.workload.kind} of {self.workload.model}: expected the same number of rounds for "
+                f"each variant, found {' and '.join(map(str, sorted(counts)))}."
+            )
 
     def variant(self, backend: Backend) -> VariantResult | None:
-        """The first variant of a backend."""
+        """Return the first variant of a backend, or `None`."""
         return next((v for v in self.variants if v.backend == backend), None)
 
 
 @dataclass(frozen=True)
 class BackendChecks:
-    """What the tests of a backend found on the machine, where they were run beside the benchmark."""
+    """The outcome of a backend's tests on this machine, if they were run together with the benchmark."""
 
-    backend: str  # and how it was run
+    backend: str  # the backend and its options
     passed: int
-    failed: tuple[str, ...]  # a line each
-    left_out: str  # why it was not run; empty if it was
+    failed: tuple[str, ...]  # one line per failed test
+    left_out: str  # why the tests were not run; empty if they were
 
 
 @dataclass(frozen=True)
 class BenchmarkRun:
-    """One run on one machine."""
+    """A benchmark run on one machine."""
 
     command: str
     date: str  # ISO 8601, UTC
     machine: Machine
     results: tuple[WorkloadResult, ...] = field(default=())
     checks: tuple[BackendChecks, ...] = ()
-    complete: bool = True  # `False`: stopped before its end, after these results
+    complete: bool = True  # false if the run was stopped after these results
     format: str = FORMAT
 
     def to_json(self) -> dict[str, Any]:
-        """Plain data."""
+        """Return the run as plain JSON data."""
         return config_to_dict(self)
 
     def save(self, path: Path) -> None:
-        """Write the document, whole or not at all."""
+        """Write the run as JSON; a failure leaves no partial file."""
         write_json_atomic(path, self.to_json())
 
     @staticmethod
     def load(path: Path) -> BenchmarkRun:
-        """Read a document. Raises `JukeboxError` if it is none, or of another format."""
+        """Read a run. Raises `JukeboxError` for a file that is missing, damaged or of another format."""
         return read_record_file(BenchmarkRun, path, FORMAT, JukeboxError, "run the benchmark again")

@@ -1,7 +1,7 @@
-"""Variants take turns: rounds in rotating order, and after them single calls.
+"""Timing of several tasks in turn: rounds in rotating order, then single calls.
 
-All variants run in one process, round by round in turn, so that whatever slows the machine down
-slows all of them; ratios are taken within rounds. A round repeats its work until enough is timed.
+All tasks run in one process and take turns round by round, so a disturbance of the machine slows all of them, and
+ratios within a round stay valid. A round repeats its work until enough time has passed to be measured reliably.
 """
 
 from __future__ import annotations
@@ -15,48 +15,53 @@ from typing import Protocol
 
 from jukebox_deploy.benchmarks.results import CALLS_FOR_PERCENTILES
 
-ROUNDS_AT_LEAST = 5
+MIN_ROUNDS = 5
+"""Smallest number of rounds that a plan may ask for."""
 
 ROUND_SECONDS = 0.2
-"""What is timed in a round, at least: interruptions by other programs take milliseconds."""
+"""Minimum duration of a round, long against interruptions by other programs, which take milliseconds."""
 
-CALLS_AT_LEAST = 64
-"""Single calls whose latency is measured."""
+MIN_CALLS = 64
+"""Minimum number of single calls that are timed for the latency, if a pass has more than one call."""
 
-_CALL_SECONDS = 2.0  # for calls beyond `CALLS_AT_LEAST`
-_PASSES_AT_MOST = 10_000  # in a round
+_CALL_SECONDS = 2.0  # after which no single calls beyond `MIN_CALLS` are timed
+_MAX_PASSES = 10_000  # per round
 
 Clock = Callable[[], float]
+"""Returns the time in seconds."""
 
 
 class Task(Protocol):
-    """One workload on one opened variant. A pass is a number of calls, one after the other; a round has passes."""
+    """A workload on an opened variant.
+
+    A pass is a fixed number of consecutive calls. A round consists of one or more passes.
+    """
 
     @property
     def calls(self) -> int:
-        """Calls in a pass."""
+        """The number of calls per pass."""
 
     def rewind(self) -> None:
-        """Go back to where every pass begins; not timed."""
+        """Return to the state in which every pass begins; not timed."""
 
     def run(self, calls: int) -> None:
-        """Make that many calls; everything is done when this returns."""
+        """Make that many calls; on return, all their work is done, on a GPU too."""
 
 
 @dataclass(frozen=True)
 class Timing:
-    """Seconds of one variant."""
+    """The timings of one task, in seconds."""
 
-    first: float  # call after opening
-    passes: int  # in a round
+    first: float  # the first call after opening
+    passes: int  # number of passes per round
     calls_per_pass: int
-    rounds: tuple[float, ...]  # all passes of each
-    calls: tuple[float, ...]  # single ones
+    rounds: tuple[float, ...]  # all passes of a round together, one value per round
+    calls: tuple[float, ...]  # single calls
 
 
 @dataclass
-class _Turns:
-    """One task: how many passes make a round of it, and the seconds of each pass so far."""
+class _TimedTask:
+    """A task, its number of passes per round, and the seconds of each pass, round by round."""
 
     task: Task
     passes: int
@@ -70,71 +75,71 @@ def time_in_turns(
     clock: Clock = time.perf_counter,
     between: Callable[[], None] = lambda: None,
 ) -> list[Timing]:
-    """First calls, a warm-up, the rounds, and single calls of every task.
+    """Time the first call, then after a warm-up the rounds, then single calls of every task.
 
-    `listener` hears what comes next; `between` is called after each round.
+    `listener` is told what comes next; `between` is called after each round.
     """
     listener("first calls and warm-up")
-    firsts = [_seconds(task, 1, clock) for task in tasks]
-    sides = [_Turns(task, _passes_of_a_round(task, clock), []) for task in tasks]
+    firsts = [_time_from_start(task, 1, clock) for task in tasks]
+    timed = [_TimedTask(task, _passes_per_round(task, clock), []) for task in tasks]
     for number in range(rounds):
         listener(f"round {number + 1} of {rounds}")
-        # Who is first changes, so that nobody always finds another's data in the caches.
-        for place in range(len(tasks)):
-            side = sides[(number + place) % len(tasks)]
-            side.rounds.append(_turn(side.task, side.passes, clock))
+        # The order rotates, so that no task always finds the data of the same other task in the processor's caches.
+        for place in range(len(timed)):
+            current = timed[(number + place) % len(timed)]
+            current.rounds.append(_time_round(current.task, current.passes, clock))
         between()
     listener("single calls")
     return [
-        Timing(first, side.passes, side.task.calls, tuple(map(sum, side.rounds)), _single_calls(side, clock))
-        for first, side in zip(firsts, sides, strict=True)
+        Timing(first, one.passes, one.task.calls, tuple(map(sum, one.rounds)), _time_single_calls(one, clock))
+        for first, one in zip(firsts, timed, strict=True)
     ]
 
 
-def _passes_of_a_round(task: Task, clock: Clock) -> int:
-    """How many passes take `ROUND_SECONDS`, by the median of a warm-up as long as that."""
-    seconds = [_seconds(task, task.calls, clock)]
-    while sum(seconds) < ROUND_SECONDS and len(seconds) < _PASSES_AT_MOST:
-        seconds.append(_seconds(task, task.calls, clock))
+def _passes_per_round(task: Task, clock: Clock) -> int:
+    """Return how many passes take `ROUND_SECONDS`, from the median of a warm-up that takes about as long."""
+    seconds = [_time_from_start(task, task.calls, clock)]
+    while sum(seconds) < ROUND_SECONDS and len(seconds) < _MAX_PASSES:
+        seconds.append(_time_from_start(task, task.calls, clock))
     median = statistics.median(seconds)
-    return max(1, min(_PASSES_AT_MOST, math.ceil(ROUND_SECONDS / median))) if median > 0 else len(seconds)
+    return max(1, min(_MAX_PASSES, math.ceil(ROUND_SECONDS / median))) if median > 0 else len(seconds)
 
 
-def _turn(task: Task, passes: int, clock: Clock) -> list[float]:
-    """The seconds of the passes of a round, after a call that is not timed.
-
-    A suspicion, not a finding: the first call after other variants' turns may pay for memory that lay idle.
-    """
+def _time_round(task: Task, passes: int, clock: Clock) -> list[float]:
+    """Return the seconds of each pass of a round."""
+    # A call that is not timed comes first: after the turns of other tasks it may be slower, because its memory may have
+    # left the caches (suspected, not shown). If a pass is one call, that call is long and is not repeated.
     if task.calls > 1:
-        _seconds(task, 1, clock)
-    return [_seconds(task, task.calls, clock) for _ in range(passes)]
+        _time_from_start(task, 1, clock)
+    return [_time_from_start(task, task.calls, clock) for _ in range(passes)]
 
 
-def _seconds(task: Task, calls: int, clock: Clock) -> float:
+def _time_from_start(task: Task, calls: int, clock: Clock) -> float:
+    """Rewind the task, then return the seconds that this many calls take."""
     task.rewind()
-    return _run(task, calls, clock)
+    return _time_calls(task, calls, clock)
 
 
-def _run(task: Task, calls: int, clock: Clock) -> float:
+def _time_calls(task: Task, calls: int, clock: Clock) -> float:
     begun = clock()
     task.run(calls)
     return clock() - begun
 
 
-def _single_calls(side: _Turns, clock: Clock) -> tuple[float, ...]:
-    """Passes of one call are single calls already."""
-    task = side.task
+def _time_single_calls(timed: _TimedTask, clock: Clock) -> tuple[float, ...]:
+    """Return the seconds of single calls; if a pass is one call, those of the rounds."""
+    task = timed.task
     if task.calls == 1:
-        return tuple(seconds for passes in side.rounds for seconds in passes)
+        return tuple(seconds for passes in timed.rounds for seconds in passes)
     seconds: list[float] = []
-    while _too_few(seconds):
+    while _needs_more_calls(seconds):
         task.rewind()
-        seconds += [_run(task, 1, clock) for _ in range(task.calls)]
+        seconds += [_time_calls(task, 1, clock) for _ in range(task.calls)]
     return tuple(seconds)
 
 
-def _too_few(seconds: Sequence[float]) -> bool:
-    """As many calls as percentiles need, where those do not take long."""
-    if len(seconds) < CALLS_AT_LEAST:
+def _needs_more_calls(seconds: Sequence[float]) -> bool:
+    """Return whether to time further calls: enough for the 99th percentile, unless that would take too long."""
+    if len(seconds) < MIN_CALLS:
         return True
     return len(seconds) < CALLS_FOR_PERCENTILES and sum(seconds) < _CALL_SECONDS

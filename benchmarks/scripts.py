@@ -1,6 +1,6 @@
-"""What the measuring scripts share: how they read their options, and how their result files begin.
+"""Common parts of the measuring scripts: their option parsers and the header of their result files.
 
-They are those modules of this folder that `python -m` runs and `jukebox-deploy bench` does not have.
+A measuring script is a module of this folder that is run with `python -m` and is not a `jukebox-deploy bench` command.
 """
 
 from __future__ import annotations
@@ -14,20 +14,23 @@ from typing import Any
 
 
 def script_parser(module: str, text: str | None) -> argparse.ArgumentParser:
-    """A parser whose help is the text of the module."""
+    """Return an option parser for a script; `text` is the docstring of the module, which becomes the help text."""
     return argparse.ArgumentParser(
         prog=f"python -m {module}", description=text, formatter_class=argparse.RawDescriptionHelpFormatter
     )
 
 
 def result_file(name: str) -> Path:
-    """Where a result of today goes if no other file is named."""
+    """Return the default path of a result file: in `benchmarks/results`, with today's date."""
     return Path(__file__).parent / "results" / f"{name}-{_today()}.json"
 
 
 def new_record(module: str, words: Sequence[str], results: list[Any] | dict[str, Any]) -> dict[str, Any]:
-    """A result file as plain data: the day, the command with its words, the machine, and the results."""
-    from jukebox_deploy.benchmarks.machine import describe_this_machine  # here, for `load_times` measures imports
+    """Return the contents of a result file: date, command, machine and results.
+
+    `words`: the arguments of the command; `results`: also to be filled later.
+    """
+    from jukebox_deploy.benchmarks.machine import describe_this_machine  # late, because `load_times` times imports
 
     return {
         "date": _today(),

@@ -1,6 +1,6 @@
-"""Priors that keep their caches themselves, as the original does: all slots stand at one position.
+"""Priors that keep their caches inside, as the original does, so that all slots must be at the same position.
 
-Behind the graphs' tables they look like any eager prior, only that no cache is among the tensors.
+They are run like any eager prior, through the graph declarations without the tensors of the caches.
 """
 
 from __future__ import annotations
@@ -25,26 +25,29 @@ if TYPE_CHECKING:
 
 
 class SequentialPrior(ABC):
-    """Step and prefill over `prior`, with caches inside. `filled` positions have been worked through."""
+    """Step and prefill of a prior with caches inside, which hold the first `filled` positions of every slot."""
 
     def __init__(self, prior: Prior) -> None:
         self.prior = prior
         self.filled = 0
 
     def start_at(self, position: int, slots: int) -> None:
-        """Begin anew, as if keys and values of `position` positions were zero."""
+        """Discard the caches, and begin with zeros as the keys and values of the first `position` positions."""
         self.filled = position
         self._fill(position, slots)
 
     def step(self, window: Window, choice: Choice) -> StepResult:
-        """One position of every slot."""
+        """Run one position of every slot. Raises `EngineError` unless all slots are at position `filled`."""
         self._check(window)
         result = self._step(window, choice)
         self.filled += 1
         return result
 
     def prefill(self, window: Window) -> tuple[Tensor, dict[int, KeyValue]]:
-        """One block of known codes, or as many as are known: the new `position` `[B]`, and no caches."""
+        """Prefill one block of known codes, or fewer if fewer are known; all slots must have the same `known_end`.
+
+        Returns the new `position` `[B]`, and no caches. Raises `EngineError` unless all slots are at position `filled`.
+        """
         self._check(window)
         block = self.prior.core.transformer.geometry.block_length
         count = min(block, int(window.known_end[0]) - self.filled)
@@ -56,25 +59,25 @@ class SequentialPrior(ABC):
         positions = window.position.tolist()
         if set(positions) != {self.filled}:
             raise EngineError(
-                f"caches that grow hold {self.filled} positions of every slot, but the slots stand at {positions}; "
-                "start all of them at one position."
+                f"the caches of this baseline hold {self.filled} positions of every slot, but the slots are at "
+                f"positions {positions}; start all slots at one position."
             )
 
     @abstractmethod
     def _fill(self, position: int, slots: int) -> None:
-        """Caches of that many positions, all zero."""
+        """Fill the caches with zeros, as after `position` positions."""
 
     @abstractmethod
     def _step(self, window: Window, choice: Choice) -> StepResult:
-        """One position; the result has no caches."""
+        """Run one position; `caches` of the result is empty."""
 
     @abstractmethod
     def _prefill(self, window: Window, count: int) -> None:
-        """The next `count` positions, all of one block."""
+        """Prefill the next `count` positions, all of one block."""
 
 
 class SequentialSession(EagerSession):
-    """The slots of a prior that keeps its caches itself."""
+    """The slots of a `SequentialPrior`."""
 
     def __init__(
         self,
@@ -89,20 +92,23 @@ class SequentialSession(EagerSession):
         model.start_at(0, slots)
 
     def write(self, tensor: str, slot: int, value: np.ndarray) -> None:
-        """As every session; a new position begins the caches anew."""
+        """Write the value of one slot; a new position also discards the caches of all slots."""
         super().write(tensor, slot, value)
         if tensor == "position" and int(value) != self._model.filled:
             self._model.start_at(int(value), self.slots)
 
     def prefill(self, slots: range) -> None:
-        """As every session, but for all slots together."""
+        """Prefill one block of known codes of all slots. Raises `EngineError` if `slots` are not all slots."""
         if len(slots) != self.slots:
-            raise EngineError(f"caches that grow are filled for all {self.slots} slots together, not for {slots}.")
+            raise EngineError(
+                f"this baseline prefills all {self.slots} slots together, but slots {slots.start} to {slots.stop - 1} "
+                "were asked for; prefill all of them."
+            )
         super().prefill(slots)
 
 
 class SequentialEngine(EagerEngine):
-    """An eager engine whose priors keep their caches themselves."""
+    """An eager engine whose priors are `SequentialPrior`s."""
 
     def __init__(
         self,
@@ -113,13 +119,13 @@ class SequentialEngine(EagerEngine):
         threads: int,
         device: str = "cpu",
     ) -> None:
-        """`opener` opens stateless graphs, `model` the prior of a level; `threads` of PyTorch while it runs."""
+        """`opener`: opens stateless graphs; `model`: returns the prior of a level; `threads`: PyTorch's threads."""
         super().__init__(config, graphs, opener, device)
         self._model = model
         self._threads = threads
 
     def prior_session(self, level: int, slots: int) -> SequentialSession:
-        """Open step and prefill of a prior."""
+        """Open the step and the prefill of a prior."""
         model = self._model(level)
         step, prefill = (self._function(kind, level, model) for kind in (GraphKind.STEP, GraphKind.PREFILL))
         return SequentialSession(model, step, prefill, slots, self._device)

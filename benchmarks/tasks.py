@@ -1,4 +1,4 @@
-"""What is timed: each task does one workload on one opened engine, always the same work."""
+"""The tasks that are timed: each runs one workload on one opened engine, with the same work in every pass."""
 
 from __future__ import annotations
 
@@ -16,14 +16,14 @@ from jukebox_deploy.engine import Engine, GraphRunner, PriorSession
 from jukebox_deploy.export.feeds import random_feed, random_feeds
 
 PREFILL_BLOCKS = 2
-"""Blocks of a prefill's round."""
+"""Number of blocks that a pass of the prefill workload processes."""
 
 WINDOWS = 4
-"""Windows of a conditioner's round."""
+"""Number of windows that a pass of the condition workload processes."""
 
 
 class SlotWindows:
-    """A prior's session, every slot filled with the same random window; caches of earlier codes are random."""
+    """A session of a prior whose slots all hold the same random window, with random keys and values in the caches."""
 
     def __init__(self, engine: Engine, level: int, slots: int) -> None:
         self.session = engine.prior_session(level, slots)
@@ -31,25 +31,25 @@ class SlotWindows:
         spec = self.session.spec
         for tensor in spec.tensors:
             if tensor.role is Role.INPUT or tensor.in_place or tensor.name == "codes":
-                # Caches too: memory that nobody wrote to is read for nothing.
+                # Caches are written too: reading pages that were never written costs no memory bandwidth.
                 (value,) = random_feed(tensor, spec, engine.config, {"B": 1}, seed=0)
                 for slot in range(slots):
                     self.session.write(tensor.name, slot, np.asarray(value))
 
     def start_at(self, position: int, known_end: int) -> None:
-        """Put all slots at a position; codes below `known_end` are given ones."""
+        """Move all slots to a position; the codes before `known_end` count as known."""
         for name, value in (("known_end", known_end), ("position", position)):
             array = np.asarray(value, numpy_dtype(self.session.spec.tensor(name).dtype))
             for slot in range(self.slots):
                 self.session.write(name, slot, array)
 
     def wait(self) -> None:
-        """A device that works by itself is done when this is here."""
+        """Wait until the device has finished its work, by reading a value that depends on it."""
         self.session.read("position", 0)
 
 
 class StepTask:
-    """Steps of all slots, from one position on."""
+    """Steps of all slots from a position on; a call is one step, a pass is `steps` steps."""
 
     def __init__(self, windows: SlotWindows, position: int, steps: int) -> None:
         self.calls = steps
@@ -57,17 +57,17 @@ class StepTask:
         self._position = position
 
     def rewind(self) -> None:
-        """See `Task`."""
+        """Move all slots back to the first position."""
         self._windows.start_at(self._position, self._position)
 
     def run(self, calls: int) -> None:
-        """See `Task`."""
+        """Run that many steps, and wait until they are done."""
         self._windows.session.step(calls)
         self._windows.wait()
 
 
 class PrefillTask:
-    """Blocks of known codes of all slots, from the start of a block on."""
+    """Prefill of all slots from the start of a block on; a call is one block, a pass is `PREFILL_BLOCKS` blocks."""
 
     def __init__(self, windows: SlotWindows, position: int, block_length: int) -> None:
         self.calls = PREFILL_BLOCKS
@@ -76,18 +76,18 @@ class PrefillTask:
         self._end = position + PREFILL_BLOCKS * block_length
 
     def rewind(self) -> None:
-        """See `Task`."""
+        """Move all slots back to the first block."""
         self._windows.start_at(self._position, self._end)
 
     def run(self, calls: int) -> None:
-        """See `Task`."""
+        """Prefill that many blocks of all slots, and wait until they are done."""
         for _ in range(calls):
             self._windows.session.prefill(range(self._windows.slots))
         self._windows.wait()
 
 
 class ConditionTask:
-    """The conditioner of a prior, window by window."""
+    """The conditioner of a prior; a call is one window, a pass is `WINDOWS` windows."""
 
     def __init__(self, runner: GraphRunner, config: JukeboxConfig) -> None:
         self.calls = WINDOWS
@@ -95,16 +95,16 @@ class ConditionTask:
         self._feeds = random_feeds(runner.spec, config, {"B": 1}, seed=0)
 
     def rewind(self) -> None:
-        """See `Task`."""
+        """Do nothing: a pass leaves no state."""
 
     def run(self, calls: int) -> None:
-        """See `Task`."""
+        """Compute the conditioning of one window that many times."""
         for _ in range(calls):
             self._runner(self._feeds)
 
 
 class DecodeTask:
-    """Codes of a stretch of audio to sound, as songs are decoded: in chunks, as many at once as pay."""
+    """Decoding of random codes in chunks, as songs are decoded; a call decodes all `codes` codes of a level."""
 
     calls = 1
 
@@ -114,10 +114,10 @@ class DecodeTask:
         self._codes = np.random.default_rng(0).integers(0, engine.config.vqvae.codebook_size, codes)
 
     def rewind(self) -> None:
-        """See `Task`."""
+        """Do nothing: a pass leaves no state."""
 
     def run(self, calls: int) -> None:
-        """See `Task`."""
+        """Decode all codes that many times."""
         from jukebox_deploy.runtime.decode import decode_codes
 
         for _ in range(calls):
@@ -126,7 +126,7 @@ class DecodeTask:
 
 
 class EncodeTask:
-    """A stretch of audio to codes, as prompts are encoded: in chunks, as many at once as pay."""
+    """Encoding of noise in chunks, as prompts are encoded; a call encodes audio of `codes` codes of a level."""
 
     calls = 1
 
@@ -137,10 +137,10 @@ class EncodeTask:
         self._audio = (0.3 * np.random.default_rng(0).standard_normal(samples, np.float32)).clip(-1, 1)
 
     def rewind(self) -> None:
-        """See `Task`."""
+        """Do nothing: a pass leaves no state."""
 
     def run(self, calls: int) -> None:
-        """See `Task`."""
+        """Encode the audio that many times."""
         from jukebox_deploy.runtime.decode import encode_audio
 
         for _ in range(calls):
@@ -148,7 +148,10 @@ class EncodeTask:
 
 
 class SongTask:
-    """Whole songs from nothing, all levels and sound; the slots share them."""
+    """Sampling of whole songs, all levels and the decoding of the lowest one; a call samples all songs.
+
+    The songs of `seconds` seconds each share the slots, and are written below `folder`.
+    """
 
     calls = 1
 
@@ -160,11 +163,11 @@ class SongTask:
         self._folder = folder
 
     def rewind(self) -> None:
-        """See `Task`."""
+        """Delete the songs of the previous pass."""
         shutil.rmtree(self._folder, ignore_errors=True)
 
     def run(self, calls: int) -> None:
-        """See `Task`."""
+        """Sample all songs once; `calls` is always 1, because a second time would need a `rewind`."""
         from jukebox_deploy.runtime.sampler import SamplingOptions, SongJob, SongSampler
         from jukebox_deploy.runtime.song import SongRequest
         from jukebox_deploy.runtime.store import Fingerprint
@@ -179,7 +182,7 @@ class SongTask:
 
 
 class OpenedGraphs:
-    """An engine whose graphs stay open, so that opening them is timed apart."""
+    """An `Engine` that opens each graph once and keeps it open, so that opening is not part of the timed rounds."""
 
     def __init__(self, engine: Engine) -> None:
         self._engine = engine
@@ -188,28 +191,28 @@ class OpenedGraphs:
 
     @property
     def config(self) -> JukeboxConfig:
-        """The model."""
+        """The configuration of the model."""
         return self._engine.config
 
     @property
     def graphs(self) -> Mapping[str, GraphSpec]:
-        """The tables."""
+        """The declarations of the graphs, by name."""
         return self._engine.graphs
 
     @property
     def batch_invariant(self) -> bool:
-        """As the engine's."""
+        """Whether the underlying engine is batch-invariant."""
         return self._engine.batch_invariant
 
     def runner(self, kind: GraphKind, level: int) -> GraphRunner:
-        """A stateless graph, opened when it is first asked for."""
+        """Return a stateless graph, which the first call opens."""
         key = (kind, level)
         if key not in self._runners:
             self._runners[key] = self._engine.runner(kind, level)
         return self._runners[key]
 
     def prior_session(self, level: int, slots: int) -> PriorSession:
-        """The session of a prior, opened when it is first asked for."""
+        """Return the session of a prior, which the first call opens."""
         key = (level, slots)
         if key not in self._sessions:
             self._sessions[key] = self._engine.prior_session(level, slots)
@@ -221,4 +224,4 @@ class OpenedGraphs:
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        """Graphs are released with this object."""
+        """Do nothing: the graphs are released together with this object."""

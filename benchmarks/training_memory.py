@@ -1,13 +1,14 @@
-"""Measures the peak memory of a training step, each in a process of its own.
+"""Measure the peak memory of training steps, each in a separate process.
 
     python -m jukebox_deploy.benchmarks.training_memory --presets tiny small_demo
 
-One step of a real trainer on one example per batch. A process is forked before PyTorch has computed anything; what
-its memory grows by from there to its peak (the kernel's `VmHWM`) is the step's. Linux only. With `--computed` no
-step is made: its bytes are counted from the configuration, those of models that this machine has no room for too.
+Each case is one step of a real trainer with one example per batch. Its process is forked before PyTorch has computed
+anything. The memory of the step is what the process grows by from there to its peak (the kernel's `VmHWM`). Linux only.
+With `--computed`, nothing is run: the memory is computed from the configuration, also for models that are too large for
+this machine.
 
-glibc keeps freed pieces of up to 32 MB for later and may not find a use for them; with
-`MALLOC_MMAP_THRESHOLD_=1048576` in the environment all larger than 1 MB go back to the system.
+glibc keeps freed blocks of up to 32 MB and may be unable to use them again. With `MALLOC_MMAP_THRESHOLD_=1048576` in
+the environment, it returns all blocks of more than 1 MB to the system.
 """
 
 from __future__ import annotations
@@ -35,28 +36,28 @@ from jukebox_deploy.quantities import byte_size
 _MODULE = "jukebox_deploy.benchmarks.training_memory"
 _THRESHOLD = "MALLOC_MMAP_THRESHOLD_"
 SAMPLES = 4096
-"""Of an example of a VQ-VAE: the spectral losses need more than 2048. A multiple of all hop lengths."""
+"""Default samples per example of a VQ-VAE: a multiple of all hop lengths, and more than the 2048 of a spectral loss."""
 
 
 @dataclass(frozen=True)
 class Case:
-    """One step to measure."""
+    """A training step to measure."""
 
     preset: str
-    level: int | None  # of a prior; `None`: the VQ-VAE
-    precision: str
-    recompute: bool
-    samples: int = SAMPLES  # of an example, for the VQ-VAE
+    level: int | None  # of the prior; `None`: the VQ-VAE
+    precision: str  # "fp32" or "bf16"
+    recompute: bool  # whether activations are recomputed in the backward pass
+    samples: int = SAMPLES  # per example of the VQ-VAE
 
     @property
     def name(self) -> str:
-        """For people."""
+        """The name for progress messages and `--only`, for instance `tiny prior 0 fp32 recomputed`."""
         part = "VQ-VAE" if self.level is None else f"prior {self.level}"
         return f"{self.preset} {part} {self.precision}{' recomputed' if self.recompute else ''}"
 
 
 def cases_of(config: JukeboxConfig, samples: int = SAMPLES) -> Iterator[Case]:
-    """All parts of a system, in both precisions, with and without recomputed activations."""
+    """Yield the cases of a model: each part in both precisions, with and without recomputed activations."""
     for level in (None, *(prior.level for prior in config.priors)):
         for precision in ("fp32", "bf16"):
             for recompute in (False, True):
@@ -64,7 +65,7 @@ def cases_of(config: JukeboxConfig, samples: int = SAMPLES) -> Iterator[Case]:
 
 
 def take_a_step(case: Case) -> None:
-    """Build a trainer as a run does, and have it make one step."""
+    """Build a trainer as a training run does, and run one step."""
     from jukebox_deploy.models.builders import build_prior, build_vqvae
     from jukebox_deploy.models.losses import Bandwidths, LossSettings
     from jukebox_deploy.training.memory import prior_batch
@@ -90,7 +91,10 @@ def take_a_step(case: Case) -> None:
 
 
 def measure(case: Case) -> dict[str, Any]:
-    """Bytes of a process before a step and at most. Raises `TrainingError` if the process ends without a result."""
+    """Run a step in a forked process; return the bytes before the step, at the peak, and their difference.
+
+    Raises `TrainingError` if the process ends without a result.
+    """
     context = multiprocessing.get_context("fork")
     receiver, sender = context.Pipe(duplex=False)
     process = context.Process(target=_measure_in_this_process, args=(case, sender))
@@ -99,14 +103,19 @@ def measure(case: Case) -> dict[str, Any]:
     try:
         before, peak = receiver.recv()
     except EOFError:
-        raise TrainingError(f"{case.name}: the process ended without a result; its last words are above.") from None
+        raise TrainingError(
+            f"{case.name}: the process that measures it ended without a result; its error message, if any, is above."
+        ) from None
     finally:
         process.join()
     return {**asdict(case), "baseline_bytes": before, "peak_bytes": peak, "step_bytes": peak - before}
 
 
 def compute(case: Case) -> dict[str, Any]:
-    """Bytes of the same step as the configuration has them: without the libraries, and for models of any size."""
+    """Compute the bytes of a step from the configuration, for models of any size.
+
+    Unlike a measurement, they do not include the memory of libraries.
+    """
     from jukebox_deploy.training.memory import StepOptions, prior_step_memory, vqvae_step_memory
     from jukebox_deploy.training.precision import TrainingPrecision
 
@@ -120,6 +129,7 @@ def compute(case: Case) -> dict[str, Any]:
 
 
 def _measure_in_this_process(case: Case, sender: Connection) -> None:
+    """Run a step, and send the bytes before it and at the peak."""
     import torch
 
     torch.set_num_threads(1)
@@ -130,29 +140,29 @@ def _measure_in_this_process(case: Case, sender: Connection) -> None:
 
 def _parser() -> argparse.ArgumentParser:
     parser = script_parser(_MODULE, __doc__)
-    parser.add_argument("--presets", nargs="+", default=["tiny", "small_demo"])
-    parser.add_argument("--samples", type=int, default=SAMPLES, help="of an example of a VQ-VAE")
-    parser.add_argument("--only", nargs="*", default=[], help="leave out cases whose names lack one of these words")
-    parser.add_argument("--computed", action="store_true", help="count from the configuration instead of measuring")
-    parser.add_argument("--out", type=Path, help="the result file")
+    parser.add_argument("--presets", nargs="+", default=["tiny", "small_demo"], help="models to measure")
+    parser.add_argument("--samples", type=int, default=SAMPLES, help="samples per example of a VQ-VAE")
+    parser.add_argument("--only", nargs="*", default=[], help="measure only cases whose names have all these words")
+    parser.add_argument("--computed", action="store_true", help="compute from the configuration instead of measuring")
+    parser.add_argument("--out", type=Path, help="result file (default: in benchmarks/results)")
     return parser
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
-    """Run from the command line; see the module's text."""
+    """Run the script; the docstring of the module describes it."""
     words = list(sys.argv[1:] if arguments is None else arguments)
     options = _parser().parse_args(words)
-    # Imported before the first fork, so that no process counts the libraries as its step's.
+    # Imported before the first fork, so that the memory of the libraries does not count as that of a step.
     import jukebox_deploy.training.memory
     import jukebox_deploy.training.trainer  # noqa: F401
 
     out, record = options.out or result_file("training-memory"), new_record(_MODULE, words, [])
     if threshold := os.environ.get(_THRESHOLD):
         record["command"] = f"{_THRESHOLD}={threshold} {record['command']}"
-    take = compute if options.computed else measure
+    get_result = compute if options.computed else measure
     for case in (case for name in options.presets for case in cases_of(preset(name), options.samples)):
         if all(word in case.name.split() for word in options.only):
-            record["results"].append(take(case))
+            record["results"].append(get_result(case))
             print(f"{case.name}: {byte_size(record['results'][-1]['step_bytes'])}", file=sys.stderr, flush=True)
             write_json_atomic(out, record)
 

@@ -1,7 +1,6 @@
-"""The peak memory of one variant at work, in a process that does nothing else.
+"""The peak memory of one variant in one workload, measured in a separate process.
 
-Linux only: the peak is the kernel's `VmHWM`, which counts mapped files too, although the system can
-drop those pages at any time.
+Linux only: the peak is the kernel's `VmHWM`. It includes mapped files, although the system can drop their pages.
 """
 
 from __future__ import annotations
@@ -23,7 +22,7 @@ _MODULE = "jukebox_deploy.benchmarks.variant_memory"
 
 @dataclass(frozen=True)
 class MemoryRequest:
-    """One workload on one variant, as another process is told of it."""
+    """The variant and the workload to measure, as passed to the separate process."""
 
     backend: Backend
     bundle: str
@@ -40,7 +39,7 @@ class MemoryRequest:
 
     @property
     def plan(self) -> BenchmarkPlan:
-        """The plan whose one workload this is."""
+        """The benchmark plan that consists of this workload only."""
         return BenchmarkPlan(
             workloads=(self.kind,),
             level=self.level,
@@ -53,13 +52,16 @@ class MemoryRequest:
 
 
 def peak_memory(request: MemoryRequest) -> int:
-    """Bytes at most, measured in a fresh process. Raises `EngineError` with its last words if that fails."""
+    """Measure the peak memory in a separate process; return bytes.
+
+    Raises `EngineError` if the process fails, with the last line of its error output.
+    """
     command = [sys.executable, "-m", _MODULE, json.dumps(config_to_dict(request))]
     return int(output_of(command, f"the peak memory of {request.backend} could not be measured"))
 
 
 def run_alone(request: MemoryRequest) -> int:
-    """Open the variant, do one round of its workload; this process's peak in bytes."""
+    """Open the variant in this process and run one pass of its workload; return the process's peak memory in bytes."""
     checkpoint = None if request.checkpoint is None else Path(request.checkpoint)
     subjects = open_subjects([Path(request.bundle)], checkpoint)
     engine = replace(subjects.engines[0], mapped=request.mapped)

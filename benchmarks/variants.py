@@ -1,6 +1,6 @@
-"""The sides of a comparison: engine bundles of one checkpoint, and baselines on the same weights.
+"""The variants that are compared: engine bundles of one checkpoint, and baselines on the same weights.
 
-A variant is plain data, so that another process can open it too.
+A variant is plain data, so another process can open it too.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ from jukebox_deploy.benchmarks.sequential_prior import SequentialEngine, Sequent
 from jukebox_deploy.benchmarks.workload_groups import BASELINES
 from jukebox_deploy.config import JukeboxConfig, PriorConfig
 from jukebox_deploy.contract import GraphKind, GraphSpec, LinearWeights, Precision
-from jukebox_deploy.costs import linear_weight_bytes, step_bytes
+from jukebox_deploy.costs import WeightStorage, linear_weight_bytes, step_bytes, weight_bytes
 from jukebox_deploy.engine import Engine
 from jukebox_deploy.engines.bundle import EngineBundle, open_bundle
 from jukebox_deploy.engines.eager.engine import EagerEngine, GraphFunction
@@ -37,49 +37,49 @@ if TYPE_CHECKING:
     from jukebox_deploy.models.prior import Prior
     from jukebox_deploy.models.vqvae import VQVAE
 
-_OF_PRIORS = (WorkloadKind.STEP, WorkloadKind.PREFILL)
-_OUR_OWN = (Backend.EAGER_STATIC, Backend.EAGER_RECORDED, Backend.TORCH_COMPILE)
-_STEPS_DIFFER = (Backend.EAGER_RECORDED, Backend.TORCH_COMPILE)  # from eager-static, and nothing else
-_DEVICE = {Backend.EAGER_RECORDED: "cuda", Backend.HUGGING_FACE: "cpu"}
+_CACHE_WORKLOADS = (WorkloadKind.STEP, WorkloadKind.PREFILL)
+_EAGER_ENGINES = (Backend.EAGER_STATIC, Backend.EAGER_RECORDED, Backend.TORCH_COMPILE)  # run by `EagerEngine`
+_OTHER_STEPS = (Backend.EAGER_RECORDED, Backend.TORCH_COMPILE)  # differ from eager-static in their steps only
+_ONLY_DEVICE = {Backend.EAGER_RECORDED: "cuda", Backend.HUGGING_FACE: "cpu"}
 
 
 def baselines_of(device: str) -> tuple[Backend, ...]:
-    """The baselines that run on a device."""
-    return tuple(backend for backend in BASELINES if _DEVICE.get(backend, device) == device)
+    """Return the baselines that run on a device, "cpu" or "cuda"."""
+    return tuple(backend for backend in BASELINES if _ONLY_DEVICE.get(backend, device) == device)
 
 
 @dataclass(frozen=True)
 class Variant:
-    """Who does the work, on what weights."""
+    """An engine or baseline, with the weights that it runs."""
 
     backend: Backend
     precision: Precision
     weights: LinearWeights
-    bundle: Path  # the engine bundle that runs; for a baseline the one whose tables it takes
-    checkpoint: Path | None = None  # the checkpoint bundle of a baseline
-    mapped: bool = False  # whether an engine leaves large weights where their file is mapped
+    bundle: Path  # the engine bundle that runs; for a baseline the one whose graph declarations it uses
+    checkpoint: Path | None = None  # the checkpoint bundle of a baseline; `None` for an engine
+    mapped: bool = False  # whether an engine uses large weights from their memory-mapped file
 
     @property
-    def stored(self) -> str:
-        """How the weights are stored, in a word."""
+    def weight_format(self) -> str:
+        """The weight format as in `VariantResult.weights`: the precision, or int8, int4, fp8 or mapped."""
         if self.mapped:
             return "mapped"
         return str(self.precision if self.weights is LinearWeights.AS_PRECISION else self.weights)
 
     @property
     def is_engine(self) -> bool:
-        """Whether it is no baseline."""
+        """Whether this is an engine and not a baseline."""
         return self.backend not in BASELINES
 
     def reason_to_leave_out(self, kind: WorkloadKind) -> str | None:
-        """Why there is nothing to learn from it in a workload."""
-        if self.backend in _STEPS_DIFFER and kind not in (WorkloadKind.STEP, WorkloadKind.SONG):
-            return f"nothing but its steps differs from {Backend.EAGER_STATIC}"
+        """Return why measuring this variant in a workload would tell nothing new; `None` if it would."""
+        if self.backend in _OTHER_STEPS and kind not in (WorkloadKind.STEP, WorkloadKind.SONG):
+            return f"only its steps differ from {Backend.EAGER_STATIC}"
         return None
 
 
 class Subjects:
-    """Opened bundles of one checkpoint. PyTorch's models are loaded once and shared by the baselines."""
+    """The bundles being measured, all of one checkpoint. Each PyTorch model is loaded once, for all baselines."""
 
     def __init__(
         self,
@@ -88,21 +88,24 @@ class Subjects:
         device: str = "cpu",
         tensorrt: TensorRtOptions | None = None,
     ) -> None:
-        """`device`: "cpu" or "cuda", of all variants; `tensorrt`: how engines for TensorRT are run.
+        """`device`: of all variants, "cpu" or "cuda"; `tensorrt`: options for engines of TensorRT and TensorRT-RTX.
 
-        Raises `EngineError` for bundles of another checkpoint, `ConfigError` without bundles, for one that does
-        not run on the device, and for options of TensorRT without engines for it.
+        Raises `EngineError` for a bundle of another checkpoint. Raises `ConfigError` if there is no bundle, if one does
+        not run on the device, or if `tensorrt` is given and no bundle has such engines.
         """
         if not bundles:
-            raise ConfigError("there is no engine bundle to measure; name at least one.")
+            raise ConfigError("no engine bundle is given; give at least one.")
         for bundle in bundles:
             if bundle.manifest.target is not Target.ONNXRUNTIME and device == "cpu":
                 raise ConfigError(
                     f"{bundle.folder} holds {bundle.manifest.target} engines, which run on a GPU; add --device cuda, "
-                    "so that what they are measured against runs there too."
+                    "so that the baselines run on the GPU too."
                 )
         if tensorrt is not None and all(bundle.manifest.target is Target.ONNXRUNTIME for bundle in bundles):
-            raise ConfigError("no bundle here holds engines for TensorRT; drop the options of those.")
+            raise ConfigError(
+                "options for TensorRT are given, but no bundle holds engines for it; drop the options, or give such a "
+                "bundle."
+            )
         self.device = device
         self._tensorrt = tensorrt
         self._bundles = {bundle.folder: bundle for bundle in bundles}
@@ -115,46 +118,51 @@ class Subjects:
 
     @property
     def config(self) -> JukeboxConfig:
-        """The model."""
+        """The configuration of the model."""
         return self.first.manifest.config
 
     @cached_property
     def engines(self) -> list[Variant]:
-        """One variant per bundle."""
+        """One variant per bundle, in the order of the bundles."""
         manifests = {folder: bundle.manifest for folder, bundle in self._bundles.items()}
         return [
             Variant(Backend(str(m.target)), m.precision, m.linear_weights, folder) for folder, m in manifests.items()
         ]
 
     def baseline(self, backend: Backend) -> Variant:
-        """A baseline in the precision of the first bundle."""
+        """Return the variant of a baseline, in the precision of the first bundle."""
         folder = None if self._checkpoint is None else self._checkpoint.folder
         return Variant(backend, self.first.manifest.precision, LinearWeights.AS_PRECISION, self.first.folder, folder)
 
     def threads(self, variant: Variant, graph: GraphSpec) -> int:
-        """Threads that pay for a graph."""
-        return worthwhile_threads(graph, self._weight_bytes(variant, graph))
+        """Return the number of threads that are worthwhile for a variant of a graph."""
+        if variant.is_engine or graph.model_level is None:
+            return worthwhile_threads(graph, self._file_bytes(variant, graph))
+        # A baseline runs the weights of the checkpoint, in whatever format the bundle has them.
+        storage = WeightStorage.SINGLE if variant.precision is Precision.FP32 else WeightStorage.HALF_LINEAR
+        return worthwhile_threads(graph, weight_bytes(self.config.prior(graph.model_level), storage))
 
-    def _weight_bytes(self, variant: Variant, graph: GraphSpec) -> int:
+    def _file_bytes(self, variant: Variant, graph: GraphSpec) -> int:
+        """Return the bytes of the weight files of a graph in the variant's bundle."""
         manifest = self._bundles[variant.bundle].manifest
         return manifest.bytes_of(manifest.graph(graph.kind, graph.level).weights)
 
     def mapped_engines(self, graph: GraphSpec) -> list[Variant]:
-        """The engines again, those whose weights in a graph are large enough to be left mapped."""
-        fit = [v for v in self.engines if v.weights is LinearWeights.AS_PRECISION]
-        return [replace(v, mapped=True) for v in fit if self._weight_bytes(v, graph) > LARGE_WEIGHTS]
+        """Return the engines with mapped weights: those whose float weights of a graph exceed `LARGE_WEIGHTS`."""
+        floats = [v for v in self.engines if v.weights is LinearWeights.AS_PRECISION]
+        return [replace(v, mapped=True) for v in floats if self._file_bytes(v, graph) > LARGE_WEIGHTS]
 
     def step_bytes(self, variant: Variant, level: int, slots: int) -> int:
-        """Bytes that a step of a prior moves, of this variant's own weights."""
+        """Return the minimum memory traffic of a variant's step, in bytes; see `costs.step_bytes`."""
         prior, precision = self.config.prior(level), variant.precision
         total = step_bytes(prior, slots, precision, variant.weights)
-        for shape in self._kept_layers(variant, level):  # counted as integers, but they stayed as they were
+        for shape in self._kept_layers(variant, level):  # `costs.step_bytes` counted them as quantised
             total += linear_weight_bytes(shape, precision, LinearWeights.AS_PRECISION)
             total -= linear_weight_bytes(shape, precision, variant.weights)
         return total
 
     def _kept_layers(self, variant: Variant, level: int) -> list[tuple[int, int]]:
-        """Shapes of the matrices in the step that somebody kept in the precision."""
+        """Return the shapes of those weight matrices of the step that the export kept in the precision."""
         from jukebox_deploy.checkpoints.layout import component_shapes
 
         facts = facts_of(self._bundles[variant.bundle].manifest.graph(GraphKind.STEP, level))
@@ -165,7 +173,7 @@ class Subjects:
         return [(shapes[name][0], shapes[name][1]) for name in in_step]
 
     def open(self, variant: Variant, threads: int) -> Engine:
-        """The engine of a variant."""
+        """Open the engine that runs a variant. Raises `ConfigError` for a baseline without a checkpoint."""
         bundle = self._bundles[variant.bundle]
         if variant.is_engine:
             from jukebox_deploy.jobs.opening.bundle import bundle_engine
@@ -175,19 +183,19 @@ class Subjects:
             tensorrt = None if bundle.manifest.target is Target.ONNXRUNTIME else self._tensorrt
             return bundle_engine(bundle, options, tensorrt)
         opener = partial(self._function, threads=threads, compiled=variant.backend is Backend.TORCH_COMPILE)
-        if variant.backend in _OUR_OWN:
-            recorder = Recorder(TorchRecording) if self.device == "cuda" and variant.backend in _STEPS_DIFFER else None
+        if variant.backend in _EAGER_ENGINES:
+            recorder = Recorder(TorchRecording) if self.device == "cuda" and variant.backend in _OTHER_STEPS else None
             return EagerEngine(self.config, bundle.graphs, opener, self.device, recorder)
         return SequentialEngine(
             self.config, bundle.graphs, opener, partial(_SEQUENTIAL[variant.backend], self), threads, self.device
         )
 
     def has_loaded(self, level: int | None) -> bool:
-        """Whether PyTorch has the prior of a level (`None`: the VQ-VAE) already."""
+        """Return whether the PyTorch model of a level (`None`: the VQ-VAE) is loaded already."""
         return level in self._models
 
     def prior(self, level: int) -> Prior:
-        """Our prior of a level, shared."""
+        """Return the PyTorch prior of a level, which all baselines share."""
         from jukebox_deploy.models.prior import Prior
 
         model = self._model(level)
@@ -198,7 +206,7 @@ class Subjects:
         from jukebox_deploy.jobs.opening.eager import load_model
 
         if self._checkpoint is None:
-            raise ConfigError("baselines run the weights of a checkpoint bundle; name it with --against.")
+            raise ConfigError("baselines need the weights of a checkpoint bundle; name it with --against.")
         if level not in self._models:
             model = load_model(self._checkpoint, level, self.first.manifest.precision)
             self._models[level] = model.to(self.device)
@@ -210,7 +218,7 @@ class Subjects:
         return graph_function(spec, self._model(spec.model_level), threads, compiled)
 
 
-def _growing(subjects: Subjects, level: int) -> SequentialPrior:
+def _growing_caches(subjects: Subjects, level: int) -> SequentialPrior:
     return GrowingCachePrior(subjects.prior(level))
 
 
@@ -219,7 +227,7 @@ def _hugging_face(subjects: Subjects, level: int) -> SequentialPrior:
 
 
 _SEQUENTIAL: dict[Backend, Callable[[Subjects, int], SequentialPrior]] = {
-    Backend.EAGER: _growing,
+    Backend.EAGER: _growing_caches,
     Backend.HUGGING_FACE: _hugging_face,
 }
 
@@ -230,7 +238,10 @@ def open_subjects(
     device: str = "cpu",
     tensorrt: TensorRtOptions | None = None,
 ) -> Subjects:
-    """Open folders whose hashes are right, to be run on a device, "cpu" or "cuda"."""
+    """Open engine bundles and their checkpoint bundle, to be run on a device, "cpu" or "cuda".
+
+    Raises `EngineError` for a bundle that is damaged or of another checkpoint, and what `Subjects` raises.
+    """
     opened = [open_bundle(folder) for folder in bundles]
     if checkpoint is None:
         return Subjects(opened, None, device, tensorrt)
@@ -242,17 +253,20 @@ def open_subjects(
 def choose_baselines(
     subjects: Subjects, baselines: Sequence[Backend], kind: WorkloadKind, prior: PriorConfig | None, slots: int
 ) -> tuple[list[Variant], list[str]]:
-    """Which baselines take part in a workload, and a sentence for every one that does not."""
-    variants, left_out = [], []
+    """Return the baselines that can be measured in a workload, and a note for each of the others that says why not.
+
+    `prior`: of the workload; `None` for encode, decode and songs. Notes are sentences without a full stop.
+    """
+    variants, notes = [], []
     for backend in baselines:
         variant = subjects.baseline(backend)
         reason = variant.reason_to_leave_out(kind)
         reason = reason or _reason_to_leave_out(subjects, backend, baselines, kind, prior, slots)
         if reason:
-            left_out.append(f"{backend} is left out: {reason}")
+            notes.append(f"{backend} was not measured: {reason}")
         else:
             variants.append(variant)
-    return variants, left_out
+    return variants, notes
 
 
 def _reason_to_leave_out(
@@ -264,17 +278,18 @@ def _reason_to_leave_out(
     slots: int,
 ) -> str | None:
     if backend not in baselines_of(subjects.device):
-        return f"it is set up for --device {_DEVICE[backend]}"
+        return f"it runs only with --device {_ONLY_DEVICE[backend]}"
     if backend is Backend.HUGGING_FACE:
-        if kind not in _OF_PRIORS or prior is None:
-            return "only step and prefill are set up for it"
+        if kind not in _CACHE_WORKLOADS or prior is None:
+            return "it is set up for step and prefill only"
         return reason_to_leave_out(prior, subjects.first.manifest.precision)
     if backend is Backend.TORCH_COMPILE:
         return _reason_not_to_compile(subjects.device)
     if kind is WorkloadKind.SONG:
-        return "its slots stand at one position" if backend is Backend.EAGER and slots > 1 else None
-    if backend is Backend.EAGER_STATIC and kind not in _OF_PRIORS and Backend.EAGER in baselines:
-        return f"without caches it is the same as {Backend.EAGER}"
+        one_position = backend is Backend.EAGER and slots > 1
+        return "all its slots must be at one position, which those of different songs are not" if one_position else None
+    if backend is Backend.EAGER_STATIC and kind not in _CACHE_WORKLOADS and Backend.EAGER in baselines:
+        return f"in a workload without caches it is the same as {Backend.EAGER}"
     return None
 
 
@@ -286,5 +301,5 @@ def _reason_not_to_compile(device: str) -> str | None:
     try:
         require_compilation(device, EngineError, WITHOUT_COMPILING)
     except EngineError as error:
-        return str(error)
+        return str(error).removesuffix(".")  # notes have no full stop
     return None

@@ -1,4 +1,4 @@
-"""Which results belong together: the same work in two runs, sweeps of one field, and one to stand for a group."""
+"""Grouping of results: the same work in several runs, sweeps along one field, and one headline result per group."""
 
 from __future__ import annotations
 
@@ -24,13 +24,13 @@ BASELINES = (
     Backend.TORCH_COMPILE,
     Backend.HUGGING_FACE,
 )
-"""What engines are held against, the original's way first."""
+"""The backends that engines are compared with, in order of preference; first the one that works as the original."""
 
 _AUDIO = (WorkloadKind.ENCODE, WorkloadKind.DECODE, WorkloadKind.SONG)
 
 
 class Axis(StrEnum):
-    """A field of a workload that others can be equal but for."""
+    """A field of a workload that a sweep varies while the other fields stay the same."""
 
     SLOTS = "slots"
     POSITION = "position"
@@ -42,81 +42,87 @@ class Axis(StrEnum):
 
 
 SIZES = (Axis.WIDTH, Axis.DEPTH, Axis.CONTEXT)
-"""Axes along which models have different names."""
+"""Axes along which each value is another model, with a name of its own."""
 
 _Identity = dict[str, object]
 _Key = tuple[tuple[str, object], ...]
 
 
 def name_along(axis: Axis, model: str, value: int) -> str:
-    """What a model is called that differs from another in one size: `mid-depth-12`."""
+    """Return the name of a model that differs from another in one size: `mid-depth-12`."""
     return f"{model}-{axis}-{value}"
 
 
 def base_model(workload: Workload, axis: Axis) -> str:
-    """What a model along an axis is a variation of: `mid` for `mid-depth-12` along the depth, and for `mid`."""
+    """Return the name of the model that a model along an axis was made from: `mid` for `mid-depth-12` and for `mid`."""
     value = axis_value(workload, axis)
     return workload.model if value is None else workload.model.removesuffix(name_along(axis, "", int(value)))
 
 
 @dataclass(frozen=True)
 class Sweep:
-    """Workloads that differ in one field only, ascending in it."""
+    """Results whose workloads differ in one field only, in ascending order of that field."""
 
     axis: Axis
     results: tuple[WorkloadResult, ...]  # two or more
-    runs: tuple[str, ...] = ()  # that the results are of, one unless no run has them all
+    runs: tuple[str, ...] = ()  # names of the runs that the results come from; one, unless no run has all values
 
     @property
     def values(self) -> list[float]:
-        """The field's values."""
+        """The values of the field, one per result."""
         return [axis_value(result.workload, self.axis) or 0.0 for result in self.results]
 
     @property
     def variants(self) -> list[VariantResult]:
-        """One of each name that was measured for at least two values, in the order of the first result with it."""
+        """The first variant of each name that was measured for at least two values, in the order of the results."""
         seen = [variant for result in self.results for variant in result.variants]
         names = [variant.name for variant in seen]
         return [v for i, v in enumerate(seen) if v.name not in names[:i] and len(self.costs(v.name)) > 1]
 
     def costs(self, variant: str) -> list[tuple[float, Spread]]:
-        """The field's value and the seconds of the work (see `cost`), where the variant was measured."""
-        measured = [(x, r.workload, _named(r, variant)) for x, r in zip(self.values, self.results, strict=True)]
+        """Return the value of the field and the `cost` in seconds, for each result that has the variant."""
+        measured = [(x, r.workload, _variant_named(r, variant)) for x, r in zip(self.values, self.results, strict=True)]
         return [(x, cost(workload, found)) for x, workload, found in measured if found is not None]
 
     def ends(self, variant: str) -> tuple[float, float]:
-        """The first and the last value that the variant was measured for."""
+        """Return the first and the last value that the variant was measured for."""
         (first, _), *_, (last, _) = self.costs(variant)
         return first, last
 
     def is_whole(self, variant: str) -> bool:
-        """Whether the variant was measured from one end of the sweep to the other."""
+        """Return whether the variant was measured for both the first and the last value of the sweep."""
         return self.ends(variant) == (self.values[0], self.values[-1])
 
     def growth(self, variant: str) -> float:
-        """How many times the cost at the first of the variant's own ends that at the last is, by the medians."""
+        """Return the median cost at the variant's last value, divided by that at its first value."""
         (_, first), *_, (_, last) = self.costs(variant)
         return last.median / first.median
 
     def slope(self, variant: str) -> float:
-        """Seconds that one more of the field costs: of the straight line that fits the medians best."""
+        """Return the seconds per unit of the field: the slope of the least-squares line through the median costs."""
         costs = self.costs(variant)
         slope, _ = np.polyfit([value for value, _ in costs], [cost.median for _, cost in costs], 1)
         return float(slope)
 
 
-def _named(result: WorkloadResult, name: str) -> VariantResult | None:
+def _variant_named(result: WorkloadResult, name: str) -> VariantResult | None:
     return next((v for v in result.variants if v.name == name), None)
 
 
 def cost(workload: Workload, variant: VariantResult) -> Spread:
-    """Seconds, round by round, of what all slots do once: a step, a prefilled position, a window, their audio."""
+    """Return the cost in seconds, over the rounds, of what all slots do once.
+
+    That is a step, one prefilled position per slot, a window, encoding or decoding the audio, or sampling the songs.
+    """
     units = workload.songs_or_slots * (axis_value(workload, Axis.LENGTH) or 1.0)
     return Spread.of([units / speed for speed in variant.units_per_second])
 
 
 def axis_value(workload: Workload, axis: Axis) -> float | None:
-    """A workload's place on an axis; the length is that of one song, in seconds of audio."""
+    """Return the value of an axis for a workload, or `None` if the workload has none.
+
+    The length is in seconds of audio, per song or per slot.
+    """
     value: float | None
     if axis is Axis.LENGTH:
         value = workload.units_per_round / workload.songs_or_slots if workload.kind in _AUDIO else None
@@ -126,20 +132,22 @@ def axis_value(workload: Workload, axis: Axis) -> float | None:
 
 
 def same_work(first: Workload, second: Workload) -> bool:
-    """Whether speeds of two runs can be compared: how many tokens a round has does not matter."""
+    """Return whether two workloads are the same work, so that speeds can be compared; steps per round may differ."""
     return _identity(first) == _identity(second)
 
 
 def _identity(workload: Workload) -> _Identity:
+    """Return the fields that two workloads must have in common to be the same work."""
     fields: _Identity = {str(axis): axis_value(workload, axis) for axis in Axis}
     return {"kind": workload.kind, "model": workload.model, "level": workload.level, **fields}
 
 
-def _all_but(workload: Workload, axis: Axis) -> _Identity:
-    """What is equal among the workloads of a sweep."""
+def _identity_without(workload: Workload, axis: Axis) -> _Identity:
+    """Return the fields that the workloads of a sweep along an axis have in common."""
     rest = _identity(workload)
     if axis in SIZES:
         rest["model"] = base_model(workload, axis)
+    # Positions are compared as shares of the context.
     if axis is Axis.CONTEXT and workload.position is not None and workload.context:
         rest[Axis.POSITION] = round(workload.position / workload.context, 2)
     del rest[axis]
@@ -147,10 +155,10 @@ def _all_but(workload: Workload, axis: Axis) -> _Identity:
 
 
 def sweeps(runs: Mapping[str, Sequence[WorkloadResult]]) -> list[Sweep]:
-    """All sweeps among the results of runs, by axis; of two results of one run with one value, as in `distinct`.
+    """Return all sweeps among the results of several runs, in the order of `Axis`.
 
-    A sweep is of one run, the one with the most values and among those the last. Values that this run lacks are added
-    from the others, the last first.
+    A sweep takes its results from the run with the most values, of several such runs the last one. Values that this run
+    lacks come from the other runs in the same order. Of several results of one run for one value, `distinct` chooses.
     """
     found = []
     for axis in Axis:
@@ -159,17 +167,17 @@ def sweeps(runs: Mapping[str, Sequence[WorkloadResult]]) -> list[Sweep]:
             for result in distinct(results):
                 value = axis_value(result.workload, axis)
                 if value is not None:
-                    key = tuple(_all_but(result.workload, axis).items())
+                    key = tuple(_identity_without(result.workload, axis).items())
                     groups.setdefault(key, {}).setdefault(name, {})[value] = result
-        joined = [_joined(axis, group) for group in groups.values()]
+        joined = [_join_runs(axis, group) for group in groups.values()]
         found += [sweep for sweep in joined if len(sweep.results) > 1 and sweep.variants]
     return found
 
 
-def _joined(axis: Axis, group: Mapping[str, dict[float, WorkloadResult]]) -> Sweep:
-    """A sweep from the values of each run."""
+def _join_runs(axis: Axis, group: Mapping[str, dict[float, WorkloadResult]]) -> Sweep:
+    """Make one sweep of the results of each run, by value."""
     chosen: dict[float, tuple[str, WorkloadResult]] = {}
-    for name, values in sorted(group.items(), key=lambda item: len(item[1])):  # what comes later wins
+    for name, values in sorted(group.items(), key=lambda item: len(item[1])):  # later ones replace earlier ones
         chosen |= {value: (name, result) for value, result in values.items()}
     points = [chosen[value] for value in sorted(chosen)]
     used = {name for name, _ in points}
@@ -177,7 +185,7 @@ def _joined(axis: Axis, group: Mapping[str, dict[float, WorkloadResult]]) -> Swe
 
 
 def distinct(results: Sequence[WorkloadResult]) -> list[WorkloadResult]:
-    """Of results of the same work, the one with the most variants, and among those the last."""
+    """Return one result per work: the one with the most variants, of several such results the last one."""
     chosen: list[WorkloadResult] = []
     for result in results:
         place = next((i for i, known in enumerate(chosen) if same_work(known.workload, result.workload)), None)
@@ -189,7 +197,10 @@ def distinct(results: Sequence[WorkloadResult]) -> list[WorkloadResult]:
 
 
 def headlines(results: Sequence[WorkloadResult]) -> list[WorkloadResult]:
-    """One result for each group that sweeps connect: the first with the most variants."""
+    """Return one result for each group of results that are connected by sweeps: the one with the most variants.
+
+    Of several such results of a group, the first one is returned.
+    """
     group = list(range(len(results)))
     for sweep in sweeps({"": results}):
         joined = {group[results.index(result)] for result in sweep.results}
@@ -199,31 +210,35 @@ def headlines(results: Sequence[WorkloadResult]) -> list[WorkloadResult]:
 
 
 def is_engine(variant: VariantResult) -> bool:
-    """Whether a variant is not there to be compared with."""
+    """Return whether a variant is an engine and not a baseline."""
     return variant.backend not in BASELINES
 
 
 def engines_or_all(variants: Sequence[VariantResult]) -> list[VariantResult]:
-    """The engines, or where only baselines were measured, those."""
+    """Return the engines among the variants, or all variants if there are only baselines."""
     return [variant for variant in variants if is_engine(variant)] or list(variants)
 
 
 def baseline_of(result: WorkloadResult, variant: VariantResult, backend: Backend) -> VariantResult | None:
-    """A baseline for a variant: of the same precision where that was measured; never the variant itself."""
+    """Return the result of a backend to compare a variant with, or `None`.
+
+    One of the same precision is preferred, and the variant itself is never returned.
+    """
     found = [v for v in result.variants if v.backend == backend and v is not variant]
     return next((v for v in found if v.precision == variant.precision), found[0] if found else None)
 
 
 def ratio_over(result: WorkloadResult, variant: VariantResult, backend: Backend) -> Spread | None:
-    """How many times as fast as a baseline; `None` for the baseline itself and where it was not measured."""
+    """Return the ratios of a variant over a baseline; `None` for the baseline itself, and if it was not measured."""
     baseline = baseline_of(result, variant, backend) if variant.backend != backend else None
     return None if baseline is None else variant.ratio_over(baseline)
 
 
 def share_of_limit(workload: Workload, variant: VariantResult) -> float | None:
-    """The speed over what the memory alone would allow, `None` where memory is not what limits.
+    """Return the speed as a share of the memory limit; `None` if the variant has no limit.
 
-    By round, where the memory was read after each, and of those the median.
+    It is the median of the rounds' shares. In older files, whose bandwidth was measured once, it is the share of the
+    median speed.
     """
     limit = variant.limit
     if limit is None:

@@ -1,1 +1,1 @@
-"""Results as tables inside documents of this repository, which `readme_numbers` writes."""
+"""Generated tables in the Markdown documents of this repository; `readme_numbers` writes them."""

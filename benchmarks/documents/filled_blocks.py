@@ -1,4 +1,4 @@
-"""Blocks of Markdown between two marker comments that a program fills, so that no number is copied by hand."""
+"""Generated blocks in Markdown documents: the text between two marker comments, so no number is copied by hand."""
 
 from __future__ import annotations
 
@@ -14,35 +14,39 @@ from jukebox_deploy.files import write_text_atomic
 
 @dataclass(frozen=True)
 class Block:
-    """A block of a document."""
+    """A generated block of a document."""
 
-    document: str  # path in the repository
-    name: str  # in the markers
-    text: Callable[[Path], str]  # what belongs there, from the repository
+    document: str  # path relative to the repository
+    name: str  # name in the markers
+    text: Callable[[Path], str]  # generates the text, given the root folder of the repository
 
     @property
     def begin(self) -> str:
-        """The comment before it."""
+        """The marker before the block."""
         return f"<!-- {self.name}: begin -->"
 
     @property
     def end(self) -> str:
-        """The comment behind it."""
+        """The marker after the block."""
         return f"<!-- {self.name}: end -->"
 
     def put_into(self, document: str, text: str) -> str:
-        """The document with a new block. Raises `JukeboxError` unless both markers are there, once and in order."""
+        """Return the document with a new text in the block. Raises `JukeboxError` unless each marker is there once."""
         before, begin, rest = document.partition(self.begin)
         _, end, after = rest.partition(self.end)
         if not begin or not end or self.begin in rest or self.end in before + after:
-            raise JukeboxError(f"{self.document} must have {self.begin} and then {self.end}, once each.")
+            raise JukeboxError(
+                f"{self.document}: expected the marker {self.begin} and after it {self.end}, once each; add or remove "
+                "markers."
+            )
         return f"{before}{self.begin}\n{text}\n{self.end}{after}"
 
 
 def fill(repository: Path, blocks: Iterable[Block], *, check: bool) -> list[str]:
-    """Fill the blocks of all documents and return the documents that were stale; with `check` change nothing.
+    """Fill the blocks of all documents, and return the documents whose text was out of date.
 
-    Raises `JukeboxError` or `OSError`, with the document in the text, for one that cannot be filled.
+    With `check`, nothing is written. Raises `JukeboxError` or `OSError`, whose message names the document, for one that
+    cannot be filled; this document is then unchanged.
     """
     by_document: dict[str, list[Block]] = {}
     for block in blocks:
@@ -51,6 +55,7 @@ def fill(repository: Path, blocks: Iterable[Block], *, check: bool) -> list[str]
 
 
 def _fill_document(repository: Path, name: str, blocks: list[Block], *, check: bool) -> bool:
+    """Fill the blocks of one document; return whether its text was out of date."""
     path = repository / name
     old = new = path.read_text(encoding="utf-8")
     for block in blocks:
@@ -64,5 +69,5 @@ def _fill_document(repository: Path, name: str, blocks: list[Block], *, check: b
 
 
 def escaped(text: str) -> str:
-    """A text of a file as Markdown that shows it as it is."""
+    """Return a text as Markdown that is shown literally."""
     return re.sub(r"([\\`*_{}\[\]<>#|&~!])", r"\\\1", printable(text))

@@ -1,4 +1,4 @@
-"""How cost grows along each axis, as a table of Markdown: of every axis the newest whole run of `bench growth`."""
+"""The table in docs/speed.md of how cost grows along each axis, from the newest complete runs of `bench growth`."""
 
 from __future__ import annotations
 
@@ -21,7 +21,10 @@ _HEADINGS = ("what", "model", "engine", ">from", ">to", ">growth", ">in proporti
 
 
 def growth_table(results: Path) -> str:
-    """The table from the result files of a folder: an axis, and each engine that was measured along it."""
+    """Return the Markdown table of the result files in a folder: a row per sweep and engine.
+
+    Of several complete runs with the same axis, kind of workload, model and level, the newest one counts.
+    """
     runs = [BenchmarkRun.load(path) for path in sorted(results.glob("*-growth-*.json"))]
     newest: dict[tuple[Axis, WorkloadKind, str, int], Sweep] = {}
     for run in sorted((run for run in runs if run.complete), key=lambda run: run.date):
@@ -36,7 +39,7 @@ def growth_table(results: Path) -> str:
 
 
 def _rows(sweep: Sweep, level: int | None) -> Iterator[tuple[str, ...]]:
-    """A row for each engine, from one of its own ends to the other; the level where there are several."""
+    """Yield a row per engine, from its first to its last value; `level` is shown unless it is `None`."""
     work = sweep.results[0].workload
     model = base_model(work, sweep.axis) + ("" if level is None else f", level {level}")
     for variant in filter(is_engine, sweep.variants):

@@ -1,7 +1,7 @@
-"""The tables of the shipped model's card: how it was trained, and what came of it.
+"""The generated blocks of the shipped model's card: how it was trained, and how good it is.
 
-The bundle's own record says how it was trained. Everything else comes from the result files of `RESULTS`, which are
-what the commands beside them print.
+The model's checkpoint bundle records how it was trained. Everything else comes from the result files in `RESULTS`,
+which hold the output of the commands given there.
 """
 
 from __future__ import annotations
@@ -26,8 +26,8 @@ TRAINING, EVALUATION, SONGS, ONE_SONG = (
 )
 _EXPORTED = "onnx_fp32 onnx_fp16 onnx_bf16 onnx_int8 onnx_int4 onnx_fp8"
 RESULTS: dict[str, str] = {
-    TRAINING: 'by hand, from what `train` said: {"machine": NAME, "seconds": {"vqvae": [60], "prior_0": [60, 60], …}}, '
-    "a number for each run",
+    TRAINING: 'by hand, from what `train` prints: {"machine": NAME, "seconds": {"vqvae": [60], "prior_0": [60, 60]}}, '
+    "with the seconds of each run of each part",
     EVALUATION: f"jukebox-deploy evaluate {MODEL} {_EXPORTED} --data CORPUS --windows 24 --songs 24 --threads 1 --json",
     SONGS: "jukebox-deploy data synthesize --songs 108 --seed 2 --rate 8000 --grid 0.032 --arrangement answered "
     "--out judged && jukebox-deploy data requests judged --seconds 6.144 --out REQUESTS && "
@@ -38,7 +38,7 @@ RESULTS: dict[str, str] = {
     "--out one-song && "
     f"jukebox-deploy evaluate {MODEL} --data one-song --all --songs 1 --windows 4 --seconds 5 --json",
 }
-"""Files in `benchmarks/results/`, and how each is made; those of evaluations record their command themselves."""
+"""Files in `benchmarks/results/`, and how each was made; newer files of evaluations also record their command."""
 
 NOT_TRAINED = "No trained model is here yet."
 NOT_MEASURED = "Not measured yet."
@@ -47,20 +47,20 @@ Data = Mapping[str, Any]
 
 
 def _read(path: Path) -> Data | None:
-    """A JSON object, `None` if there is no such file."""
+    """Read a JSON object; return `None` if there is no such file. Raises `JukeboxError` for anything else."""
     if not path.is_file():
         return None
     try:
         data = json.loads(path.read_text(encoding="utf-8"))
     except ValueError as error:
-        raise JukeboxError(f"{path} is no JSON document: {error}") from error
+        raise JukeboxError(f"{path} is not a readable JSON document: {error}") from error
     if not isinstance(data, dict):
-        raise JukeboxError(f"{path}: expected an object, found {type(data).__name__}.")
+        raise JukeboxError(f"{path}: expected a JSON object, found {type(data).__name__}.")
     return data
 
 
 def _from_results(name: str, write: Callable[[Data], str]) -> Callable[[Path], str]:
-    """A block that a result file decides."""
+    """Return the function of a block that is written from one result file."""
 
     def text(repository: Path) -> str:
         path = repository / "benchmarks" / "results" / name
@@ -70,13 +70,18 @@ def _from_results(name: str, write: Callable[[Data], str]) -> Callable[[Path], s
         try:
             return write(data)
         except (KeyError, IndexError, TypeError, ValueError) as error:
-            raise JukeboxError(f"{path}: not what `{RESULTS[name]}` prints ({error!r}).") from error
+            raise JukeboxError(
+                f"{path} is damaged or of another version ({error!r}); make it again: {RESULTS[name]}"
+            ) from error
 
     return text
 
 
 def _parts(repository: Path) -> dict[str, Data] | None:
-    """The record of each component's training run; `None` without a model."""
+    """Return the record of the last training run of each part; `None` if there is no model.
+
+    Raises `JukeboxError` if the model does not record a run for each part.
+    """
     path = repository / MODEL / "config.json"
     description = _read(path)
     if description is None:
@@ -86,14 +91,14 @@ def _parts(repository: Path) -> dict[str, Data] | None:
     found = {name: parts.get(name, {}).get("part") for name in expected}
     if found != expected:
         raise JukeboxError(
-            f"{path} does not say how each part was trained: expected {expected}, found {found}. Put the runs together "
-            "with `jukebox-deploy import trained`, the VQ-VAE's run first."
+            f"{path} does not record how each part was trained: expected {expected}, found {found}. Join the runs "
+            "again with `jukebox-deploy import trained`, the VQ-VAE's run first."
         )
     return {name: parts[name] for name in expected}
 
 
 def training_table(repository: Path) -> str:
-    """How each part was trained, and for how long."""
+    """Return the table of training runs: settings and duration of each run of each part."""
     parts = _parts(repository)
     if parts is None:
         return NOT_TRAINED
@@ -106,6 +111,7 @@ def training_table(repository: Path) -> str:
 
 
 def _training_rows(name: str, runs: Sequence[Data], seconds: Sequence[float]) -> Iterator[tuple[str, ...]]:
+    """Yield a row per run of a part; a run after the first one is a fine-tuning."""
     for place, run in enumerate(runs):
         title = _title(name) + (", fine-tuned" if place else "")
         rate, minutes = run["optimiser"]["learning_rate"], f"{seconds[place] / 60:.0f}" if place < len(seconds) else ""
@@ -124,7 +130,7 @@ def _title(component: str) -> str:
 
 
 def training_commands(repository: Path) -> str:
-    """The commands that trained each part, as the bundle's record has them."""
+    """Return the commands that trained the model, derived from the bundle's record, as a Markdown code block."""
     parts = _parts(repository)
     if parts is None:
         return NOT_TRAINED
@@ -132,7 +138,7 @@ def training_commands(repository: Path) -> str:
 
 
 def levels_table(data: Data) -> str:
-    """What the levels of the VQ-VAE keep."""
+    """Return the table of how well each level of the VQ-VAE reconstructs audio."""
     headings = (">level", ">signal over error", ">spectral convergence", ">codes used", ">perplexity")
     rows = [
         (
@@ -148,7 +154,7 @@ def levels_table(data: Data) -> str:
 
 
 def priors_table(data: Data) -> str:
-    """How many bits the priors need for a code, beside what knowing only how frequent codes are would take."""
+    """Return the table of bits per code of each prior, with the bits that the frequencies of codes alone would need."""
     frequencies = {known["level"]: known for known in data.get("by_frequency", ())}
     headings = (
         "prior",
@@ -175,7 +181,7 @@ def priors_table(data: Data) -> str:
 
 
 def _counted(frequencies: Collection[Data]) -> Iterator[str]:
-    """What the frequencies were counted in."""
+    """Yield a sentence that says which codes the frequencies were counted in, if they were counted."""
     if frequencies:
         songs = next(iter(frequencies))["counted_songs"]
         counts = ", ".join(f"{known['counted_codes']:,} codes at level {known['level']}" for known in frequencies)
@@ -186,12 +192,13 @@ def _counted(frequencies: Collection[Data]) -> Iterator[str]:
 
 
 def _cost(prior: Data) -> str:
-    """How many more bits it takes than with the first bundle; marked where that is more than is accepted."""
+    """Format by how much the bits per code exceed those of the first bundle; bold if the evaluation marks it."""
     text = f"{prior.get('cost') or 0:.2%}".replace("%", " %").replace("-0.00", "0.00")
     return f"**{text}**" if prior.get("costly") else text
 
 
 def _run_by(bundle: Data) -> str:
+    """Return backend, precision and weight format of a bundle."""
     weights = bundle.get("weights", bundle["precision"])
     return f"{bundle['backend']} {bundle['precision']}" + (
         "" if weights == bundle["precision"] else f", {weights} weights"
@@ -199,25 +206,26 @@ def _run_by(bundle: Data) -> str:
 
 
 def command_of(name: str) -> Callable[[Data], str]:
-    """A block that tells how a result was made: as the file records it, or else as `RESULTS` has it."""
+    """Return the function of a block with the command that made a result: as recorded in it, or from `RESULTS`."""
 
     def text(data: Data) -> str:
         if "command" in data:
-            told, command = f"How this was made, on {escaped(data['date'][:10])}:", printable(data["command"])
+            text, command = f"How this was made, on {escaped(data['date'][:10])}:", printable(data["command"])
         else:
-            told, command = "How this was made; the result file is older than the record of commands:", RESULTS[name]
-        return f"{told}\n\n```sh\n{command}\n```"
+            text, command = "How this was made; the result file is older than the record of commands:", RESULTS[name]
+        return f"{text}\n\n```sh\n{command}\n```"
 
     return text
 
 
 def songs_table(data: Data) -> str:
-    """Whether songs are what was asked for."""
+    """Return the table of how well sampled songs match the requested artist, genre and scale."""
     headings = (">level", "what", ">songs", ">found", ">95 %", ">chance", ">corpus")
-    return table(headings, (row for level in data["levels"] for row in _heard_rows(level)))
+    return table(headings, (row for level in data["levels"] for row in _match_rows(level)))
 
 
-def _heard_rows(level: Data) -> Iterator[tuple[str, ...]]:
+def _match_rows(level: Data) -> Iterator[tuple[str, ...]]:
+    """Yield the rows of one level: what classifiers recognise, and the share of energy on the scale."""
     first = str(level["level"])
     for heard in level["recognitions"]:
         interval = f"{percent(heard['interval']['low'])} to {percent(heard['interval']['high'])}"
@@ -244,4 +252,4 @@ CARD_BLOCKS = (
     Block(CARD, "songs", _from_results(SONGS, songs_table)),
     Block(CARD, "songs-command", _from_results(SONGS, command_of(SONGS))),
 )
-"""The card's blocks."""
+"""All generated blocks of the card."""

@@ -1,4 +1,4 @@
-"""The commands that made a trained model, from what its checkpoint bundle says of the runs of each part."""
+"""The commands that trained a model, derived from the training runs that its checkpoint bundle records."""
 
 from __future__ import annotations
 
@@ -6,14 +6,14 @@ from collections.abc import Iterator, Mapping
 from typing import Any
 
 Run = Mapping[str, Any]
-"""What a bundle says of a training run, see `record_numbers`."""
+"""The record of a training run in a checkpoint bundle (`record_numbers` writes it)."""
 
 FIRST_VQVAE = "runs/vqvae_first/bundle"
-"""Where a VQ-VAE lies of which only some levels were trained again."""
+"""Folder of the VQ-VAE that a run began with, if it trained only some of the levels."""
 
 CORPUS, EARLIER_CORPUS = "corpus", "earlier_corpus"
 EARLIER_MODEL = "earlier_model"
-"""What priors were fine-tuned from."""
+"""Folder of the model that was fine-tuned."""
 
 _OPTIONS = {
     "steps": "steps",
@@ -32,53 +32,56 @@ _OPTIONS = {
     "train_fraction": "train-fraction",
     "seed": "seed",
 }
-"""Settings of a run, and the options of `train` that set them."""
+"""Names of settings in the record, and the options of `train` that set them."""
 
 
 def runs_of(last: Run) -> list[Run]:
-    """The runs that a part went through, in order: the one it began with, and those that fine-tuned it."""
+    """Return all runs of a part in order: the first one, then those that fine-tuned its result."""
     before = last.get("began_with")
     return [*([] if before is None else runs_of(before)), last]
 
 
 def commands_of(parts: Mapping[str, Run], out: str) -> list[str]:
-    """A command for every part's first and last run, and for putting them together; `out` is the model.
+    """Return the commands for the first and the last run of every part, and for joining them into the model `out`.
 
-    Songs are known by their digest: those of the last runs are one corpus, any others an earlier one.
+    A corpus is identified by the digest of its songs: that of the last runs is called `CORPUS`, any other one
+    `EARLIER_CORPUS`.
     """
     first = {name: runs_of(run)[0] for name, run in parts.items()}
     tuned = {name: run for name, run in parts.items() if run is not first[name]}
     last_songs = next(iter(tuned.values()), first["vqvae"]).get("data")
-    begun = {name: _command(run, last_songs, _beginning(run), f"runs/{name}") for name, run in first.items()}
-    lines = [*begun.values(), _joined([f"runs/{name}" for name in begun], EARLIER_MODEL if tuned else out)]
+    begun = {name: _train_command(run, last_songs, _start(run), f"runs/{name}") for name, run in first.items()}
+    lines = [*begun.values(), _import_command([f"runs/{name}" for name in begun], EARLIER_MODEL if tuned else out)]
     if tuned:
         further = [f"runs/{name}_further" for name in tuned]
         lines += [
-            _command(run, last_songs, f"--bundle {EARLIER_MODEL} --fine-tune", folder)
+            _train_command(run, last_songs, f"--bundle {EARLIER_MODEL} --fine-tune", folder)
             for run, folder in zip(tuned.values(), further, strict=True)
         ]
-        lines.append(_joined([EARLIER_MODEL, *further, "--later-wins"], out))
+        lines.append(_import_command([EARLIER_MODEL, *further, "--later-wins"], out))
     return lines
 
 
-def _beginning(run: Run) -> str:
-    """What a run that is no fine-tuning of a prior begins with."""
+def _start(run: Run) -> str:
+    """Return the options that name what a first run begins with.
+
+    That is a preset, or an existing VQ-VAE if only some of its levels are trained; for a prior also the new VQ-VAE.
+    """
     start = f"--bundle {FIRST_VQVAE}" if run.get("levels") else "--preset small_demo"
     return start if run["part"] == "vqvae" else f"{start} --bundle runs/vqvae/bundle"
 
 
-def _joined(what: list[str], out: str) -> str:
-    return f"jukebox-deploy import trained {' '.join(what)} --dtype fp16 --out {out}"
+def _import_command(arguments: list[str], out: str) -> str:
+    return f"jukebox-deploy import trained {' '.join(arguments)} --dtype fp16 --out {out}"
 
 
-def _command(run: Run, last_songs: str | None, beginning: str, out: str) -> str:
+def _train_command(run: Run, last_songs: str | None, start: str, out: str) -> str:
     corpus = CORPUS if run.get("data") == last_songs else EARLIER_CORPUS
-    return " ".join(
-        ["jukebox-deploy train", run["part"], f"--data {corpus}", beginning, *_settings(run), f"--out {out}"]
-    )
+    return " ".join(["jukebox-deploy train", run["part"], f"--data {corpus}", start, *_settings(run), f"--out {out}"])
 
 
 def _settings(run: Run) -> Iterator[str]:
+    """Yield the options of `train` for the settings of a run."""
     if run["part"] == "upsampler":
         yield f"--level {run['level']}"
     if run.get("levels"):

@@ -1,1 +1,1 @@
-"""Results as words, plots and pages. Nothing here measures or is run by itself."""
+"""Presentation of results as text, plots and HTML pages. Nothing here measures."""

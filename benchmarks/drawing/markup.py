@@ -1,4 +1,4 @@
-"""HTML made of values: every text is escaped, so nothing that a file says can become markup."""
+"""Building of HTML elements. All text is escaped, so text from a file cannot become markup."""
 
 from __future__ import annotations
 
@@ -6,20 +6,23 @@ import html
 
 
 class Markup(str):
-    """Text that is HTML already."""
+    """A string that is HTML and must not be escaped."""
 
     __slots__ = ()
 
 
 def printable(text: str) -> str:
-    """The text with a replacement mark for what has no glyph: control characters, lone surrogates, text direction."""
+    """Replace all characters that are not printable by U+FFFD.
+
+    Those are control characters, lone surrogates and marks of the text direction, among others.
+    """
     return "".join(c if c.isprintable() else "\N{REPLACEMENT CHARACTER}" for c in text)
 
 
 def tag(name: str, *children: object, **attributes: object) -> Markup:
-    """An element. Children that are no `Markup` are escaped, and so are attributes.
+    """Return an element with these children and attributes; everything that is not `Markup` is escaped.
 
-    `class_="x"` gives `class="x"`, `aria_label` gives `aria-label`.
+    In names of attributes, a trailing underscore is removed and others become hyphens: `class_`, `aria_label`.
     """
     written = "".join(
         f' {key.rstrip("_").replace("_", "-")}="{html.escape(printable(str(value)))}"'
@@ -29,5 +32,5 @@ def tag(name: str, *children: object, **attributes: object) -> Markup:
 
 
 def join(*children: object) -> Markup:
-    """Children one after another."""
+    """Return the concatenation of the children; those that are not `Markup` are escaped."""
     return Markup("".join(c if isinstance(c, Markup) else html.escape(printable(str(c))) for c in children))

@@ -1,4 +1,4 @@
-"""Pages of HTML that need nothing else: one style sheet, no script, no network."""
+"""Self-contained HTML pages: the style sheet is included, and there are no scripts and no network requests."""
 
 from __future__ import annotations
 
@@ -60,11 +60,11 @@ ul { margin: .5rem 0; padding-left: 1.25rem; }
   th:first-child { white-space: normal; min-width: 9.5rem; }
 }
 """
-"""One column on a phone, two beside each other on a screen, light or dark as asked."""
+"""One column of plots on a phone, two on a wide screen; light or dark as the system is set."""
 
 
 def page(title: str, *content: object) -> str:
-    """A whole page, with its title as a heading above the content."""
+    """Return a complete page, with its title as a heading above the content."""
     head = tag(
         "head",
         Markup('<meta charset="utf-8"><meta name="viewport" content="width=device-width, initial-scale=1">'),
@@ -74,14 +74,14 @@ def page(title: str, *content: object) -> str:
     return f'<!DOCTYPE html>\n<html lang="en">{head}{tag("body", tag("h1", title), *content)}</html>\n'
 
 
-def facts(of: Mapping[str, object]) -> Markup:
-    """A card: names, and beside each what is so called."""
-    return tag("dl", *(join(tag("dt", term), tag("dd", fact)) for term, fact in of.items()))
+def facts(values: Mapping[str, object]) -> Markup:
+    """Return a definition list: each name with its value beside it."""
+    return tag("dl", *(join(tag("dt", name), tag("dd", value)) for name, value in values.items()))
 
 
 def table(label: str, headings: Sequence[str], rows: Iterable[Sequence[object]]) -> Markup:
-    """A table that scrolls by itself; the first cell of a row names it."""
+    """Return a table that scrolls sideways; the first cell of each row is its heading, `label` names the table."""
     head = tag("thead", tag("tr", *(tag("th", heading, scope="col") for heading in headings)))
     body = [tag("tr", tag("th", name, scope="row"), *(tag("td", cell) for cell in cells)) for name, *cells in rows]
-    whole = tag("table", head, tag("tbody", *body))
-    return tag("div", whole, class_="scroll", role="region", aria_label=label, tabindex=0)
+    element = tag("table", head, tag("tbody", *body))
+    return tag("div", element, class_="scroll", role="region", aria_label=label, tabindex=0)

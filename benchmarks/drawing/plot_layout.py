@@ -1,4 +1,4 @@
-"""How plots look: colours that colour-blind readers tell apart, and rows that fit a phone."""
+"""Layout of plots: colours that colour-blind readers can distinguish, and rows that fit a phone."""
 
 from __future__ import annotations
 
@@ -18,12 +18,12 @@ if TYPE_CHECKING:
 
 PAGE, INK, MUTED, TRACK = "#fffffe", "#1f2328", "#656d76", "#d8dee4"
 PAGE_COLOURS = {PAGE: "--page", INK: "--ink", MUTED: "--muted", TRACK: "--track"}
-"""The colours of a light page, and the variables by which a page replaces them."""
+"""The colours of a light page, and the CSS variables that replace them in a page."""
 
 _SETTINGS: Any = {
     "font.size": 9.0,
     "text.color": INK,
-    "text.parse_math": False,  # a dollar sign in a name is a dollar sign
+    "text.parse_math": False,  # so that dollar signs in names do not begin formulas
     "axes.edgecolor": TRACK,
     "axes.labelcolor": MUTED,
     "xtick.color": TRACK,
@@ -35,54 +35,58 @@ _SETTINGS: Any = {
     "axes.axisbelow": True,
 }
 
-# Okabe and Ito's palette; the whole numbers of an engine are neighbours in hue of its floating-point weights.
+# Mostly from the palettes of Okabe and Ito and of Paul Tol, which colour-blind readers can distinguish.
 _COLOUR = {
     Backend.ONNXRUNTIME: "#0072b2",
     Backend.TENSORRT_RTX: "#cc79a7",
+    Backend.TENSORRT: "#332288",
     Backend.EAGER: "#d55e00",
     Backend.EAGER_STATIC: "#e69f00",
     Backend.EAGER_RECORDED: "#b8860b",
     Backend.TORCH_COMPILE: "#8b1a1a",
     Backend.HUGGING_FACE: "#8c8c8c",
 }
-_COLOUR_OF_STORED = {
+_COLOUR_BY_WEIGHTS = {
     (Backend.ONNXRUNTIME, "int8"): "#56b4e9",
     (Backend.ONNXRUNTIME, "int4"): "#009e73",
     (Backend.TENSORRT_RTX, "int8"): "#aa4499",
     (Backend.TENSORRT_RTX, "fp8"): "#aa4499",
     (Backend.TENSORRT_RTX, "int4"): "#117733",
+    (Backend.TENSORRT, "int8"): "#6a5acd",
+    (Backend.TENSORRT, "fp8"): "#6a5acd",
+    (Backend.TENSORRT, "int4"): "#44aa99",
 }
 _MARKER = {"int8": "s", "fp8": "D", "int4": "^"}
 
-WIDTH = 4.2  # inches: at a phone's width, letters are about as large as the captions'
+WIDTH = 4.2  # inches; on a phone, letters are then about as large as those of the captions
 _ROW, _TITLE, _TITLE_LINE, _TICKS = 0.4, 0.36, 0.15, 0.3  # inches
-_NAME_AT, _MARK_AT = -0.2, 0.14  # rows, from a row's middle downwards
-_LONGEST_NAME = 48
+_NAME_AT, _MARK_AT = -0.2, 0.14  # distance below the middle of a row, in rows
+_NAME_WIDTH = 48  # characters
 _TITLE_WIDTH = 48  # characters
 
 
 @dataclass(frozen=True)
 class Plot:
-    """A figure with what it shows in a sentence."""
+    """A figure with its title and explanation."""
 
-    name: str  # of its file
-    title: str  # what is seen
-    note: str  # what was measured, and how to read it
+    name: str  # part of its file name
+    title: str  # the main result
+    note: str  # what was measured, and how to read the plot
     figure: Figure
-    table: tuple[tuple[str, ...], ...] = ()  # headings and rows, where no other table has the numbers
+    table: tuple[tuple[str, ...], ...] = ()  # headings, then rows; empty if another table of the page has the numbers
 
 
 @dataclass(frozen=True)
 class Row:
-    """What is written above a mark."""
+    """A row of a plot: the variant, whose name is written above its mark, and the value as text."""
 
     variant: VariantResult
     value: str
 
 
 @contextmanager
-def house_style() -> Iterator[None]:
-    """Figures made and written inside look alike."""
+def plot_style() -> Iterator[None]:
+    """Apply the common style to figures that are made or saved in the block."""
     import matplotlib
 
     with matplotlib.rc_context(_SETTINGS):
@@ -90,12 +94,12 @@ def house_style() -> Iterator[None]:
 
 
 def colour_of(variant: VariantResult) -> str:
-    """The same for a backend and a storage of weights in every plot and table."""
-    return _COLOUR_OF_STORED.get((variant.backend, variant.weights), _COLOUR[variant.backend])
+    """Return the colour of a variant, which depends on its backend and weight format only."""
+    return _COLOUR_BY_WEIGHTS.get((variant.backend, variant.weights), _COLOUR[variant.backend])
 
 
 def marker_of(variant: VariantResult) -> dict[str, Any]:
-    """Shape by storage of weights; hollow for 16-bit arithmetic."""
+    """Return Matplotlib's marker options for a variant: shape by weight format, hollow for 16-bit arithmetic."""
     hollow = variant.precision in ("fp16", "bf16")
     return {
         "marker": _MARKER.get(variant.weights, "o"),
@@ -104,25 +108,28 @@ def marker_of(variant: VariantResult) -> dict[str, Any]:
     }
 
 
-def shown(text: str, longest: int = _LONGEST_NAME) -> str:
-    """A text of a file as it fits a plot."""
+def fitted_text(text: str, longest: int = _NAME_WIDTH) -> str:
+    """Return a text for a plot: printable, and shortened to `longest` characters."""
     text = printable(text)
     return text if len(text) <= longest else text[: longest - 1] + "…"
 
 
 def stacked_panels(panels: Sequence[tuple[str, Sequence[Row]]], *, ticks: bool) -> tuple[Figure, list[Axes]]:
-    """One panel below the other: a title each, and a row for each variant with its name and value."""
+    """Return a figure with panels below each other: titles, and rows with the name and value of each variant.
+
+    `panels`: title and rows of each; `ticks`: whether the panels have a labelled x axis.
+    """
     from matplotlib.figure import Figure
 
     below = _TICKS if ticks else 0.0
-    titles = [textwrap.fill(shown(title, 2 * _TITLE_WIDTH), _TITLE_WIDTH) for title, _ in panels]
+    titles = [textwrap.fill(fitted_text(title, 2 * _TITLE_WIDTH), _TITLE_WIDTH) for title, _ in panels]
     heights = [
         _TITLE + _TITLE_LINE * title.count("\n") + _ROW * len(rows) + below
         for title, (_, rows) in zip(titles, panels, strict=True)
     ]
     total = sum(heights)
     figure = Figure(figsize=(WIDTH, total))
-    top, made = total, []
+    top, all_axes = total, []
     for title, (_, rows), height in zip(titles, panels, heights, strict=True):
         bottom = (top - height + below) / total
         axes = figure.add_axes((0.02, bottom, 0.96, _ROW * len(rows) / total))
@@ -132,17 +139,19 @@ def stacked_panels(panels: Sequence[tuple[str, Sequence[Row]]], *, ticks: bool) 
         axes.spines["bottom"].set_visible(ticks)
         axes.tick_params(left=False, labelleft=False, bottom=ticks, labelbottom=ticks)
         for number, row in enumerate(rows):
-            at: dict[str, Any] = {"y": number + _NAME_AT, "va": "center", "transform": axes.get_yaxis_transform()}
-            at["bbox"] = {"facecolor": PAGE, "edgecolor": "none", "pad": 0.5}  # lines stop at letters
-            axes.text(x=0.0, s=shown(row.variant.name), ha="left", **at)
-            axes.text(x=1.0, s=row.value, ha="right", color=MUTED, **at)
-        made.append(axes)
+            height, transform = number + _NAME_AT, axes.get_yaxis_transform()
+            placement: dict[str, Any] = {"y": height, "va": "center", "transform": transform}
+            # A background, so that grid lines do not cross the letters.
+            placement["bbox"] = {"facecolor": PAGE, "edgecolor": "none", "pad": 0.5}
+            axes.text(x=0.0, s=fitted_text(row.variant.name), ha="left", **placement)
+            axes.text(x=1.0, s=row.value, ha="right", color=MUTED, **placement)
+        all_axes.append(axes)
         top -= height
-    return figure, made
+    return figure, all_axes
 
 
 def mark_height(number: int) -> float:
-    """Where the mark of a row is."""
+    """Return the y coordinate of the mark of a row in `stacked_panels`."""
     return number + _MARK_AT
 
 
@@ -150,30 +159,36 @@ def log_axis(
     axes: Axes,
     which: Literal["x", "y"],
     ends: tuple[float, float],
-    written: Callable[[float], str],
-    at: Sequence[float] = (),
+    label: Callable[[float], str],
+    ticks: Sequence[float] = (),
 ) -> None:
-    """Make the `x` or `y` axis logarithmic, with room beyond its ends, and lines at a few round numbers or `at`."""
+    """Make an axis logarithmic, with some room beyond the `ends` of the data and a grid line at each tick.
+
+    `label`: formats the value of a tick; `ticks`: by default a few round numbers.
+    """
     from matplotlib.ticker import NullLocator
 
     low, high = _widened(*ends)
-    ticks = list(at) or round_numbers(low, high)
+    ticks = list(ticks) or round_numbers(low, high)
     axes.set(**{f"{which}scale": "log", f"{which}lim": (low, high)})
     axis = axes.xaxis if which == "x" else axes.yaxis
     axis.set_minor_locator(NullLocator())
-    axis.set_ticks(ticks, [written(tick) for tick in ticks])
+    axis.set_ticks(ticks, [label(tick) for tick in ticks])
     axes.grid(axis=which)
 
 
 def _widened(low: float, high: float) -> tuple[float, float]:
-    """At least a factor of two, so that noise does not fill a plot."""
+    """Widen a range to at least a factor of two, so that noise does not fill the plot."""
     low, high = low / 1.12, high * 1.12
     missing = max(1.0, 2.0 / (high / low)) ** 0.5
     return low / missing, high * missing
 
 
 def round_numbers(low: float, high: float) -> list[float]:
-    """Between three and five round numbers from `low` to `high`, both above zero, where there are as many."""
+    """Return round numbers from `low` to `high`, both positive: three to five of them, or fewer in a narrow range.
+
+    If there is none, `low` is returned.
+    """
     decades = range(math.floor(math.log10(low)), math.ceil(math.log10(high)) + 1)
     found: list[float] = []
     for mantissas in ((1.0,), (1.0, 3.0), (1.0, 2.0, 5.0), (1.0, 1.5, 2.0, 3.0, 5.0, 7.0)):

@@ -1,4 +1,4 @@
-"""The plots of a benchmark run: speed against the memory's limit, ratio over eager, latency, and how cost grows."""
+"""The plots of a benchmark run: speed and memory limit, ratio over a baseline, latency, and growth of cost."""
 
 from __future__ import annotations
 
@@ -12,8 +12,15 @@ from typing import TYPE_CHECKING, Any
 from jukebox_deploy.benchmarks.drawing import plot_layout as layout
 from jukebox_deploy.benchmarks.drawing.plot_layout import Plot, Row, log_axis, mark_height
 from jukebox_deploy.benchmarks.drawing.sweep_plot import sweep_plot
-from jukebox_deploy.benchmarks.drawing.words import span, tail_of, title_of, unit_of
-from jukebox_deploy.benchmarks.results import Latency, Spread, VariantResult, WorkloadKind, WorkloadResult
+from jukebox_deploy.benchmarks.drawing.words import factor_range, tail_of, title_of, unit_of
+from jukebox_deploy.benchmarks.results import (
+    CALLS_FOR_PERCENTILES,
+    Latency,
+    Spread,
+    VariantResult,
+    WorkloadKind,
+    WorkloadResult,
+)
 from jukebox_deploy.benchmarks.workload_groups import (
     BASELINES,
     Axis,
@@ -32,17 +39,20 @@ from jukebox_deploy.quantities import number, percent, seconds, short, times
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
 
-_BAR = 0.26  # of a row
+_BAR = 0.26  # height of a bar, in rows
 
 
 def plots_of(runs: Mapping[str, Sequence[WorkloadResult]]) -> list[Plot]:
-    """All plots that the results of one machine have data for, by run, the oldest first."""
+    """Return all plots that there are data for.
+
+    `runs`: the results of each run of one machine, by the name of the run, the oldest first.
+    """
     results = distinct([result for own in runs.values() for result in own])
-    with layout.house_style():
+    with layout.plot_style():
         chosen = headlines(results)
-        origin = _origin(runs, chosen)
+        source = _source_note(runs, chosen)
         plots = [
-            replace(plot, note=f"{plot.note} {origin}".strip())
+            replace(plot, note=f"{plot.note} {source}".strip())
             for draw in (_speed_plot, _ratio_plot, _latency_plot)
             for plot in draw(chosen)
         ]
@@ -53,24 +63,23 @@ def plots_of(runs: Mapping[str, Sequence[WorkloadResult]]) -> list[Plot]:
     return plots
 
 
-def _origin(runs: Mapping[str, Sequence[WorkloadResult]], chosen: Sequence[WorkloadResult]) -> str:
-    """Which run those results are of that were measured in several."""
-    told = []
+def _source_note(runs: Mapping[str, Sequence[WorkloadResult]], chosen: Sequence[WorkloadResult]) -> str:
+    """Return from which run the chosen results come, for those that several runs measured."""
+    sentences = []
     for result in chosen:
         work = result.workload
         names = [name for name, own in runs.items() if any(same_work(one.workload, work) for one in own)]
         if len(names) > 1:
             shown = next(name for name in reversed(names) if any(one is result for one in runs[name]))
-            told.append(f"{title_of(work)}: as measured in {shown}, one of {len(names)} runs.")
-    return " ".join(told)
+            sentences.append(f"{title_of(work)}: as measured in {shown}, one of {len(names)} runs.")
+    return " ".join(sentences)
 
 
 def write_png(plot: Plot, path: Path) -> Path:
-    """A picture with the plot's title above it, for places that show no page."""
-    with layout.house_style():
-        title = plot.figure.text(
-            0.02, 1.0, "\n".join(textwrap.wrap(layout.shown(plot.title, 200), 46)), va="bottom", weight="bold", size=11
-        )
+    """Write a plot as PNG with its title above it; return the path."""
+    with layout.plot_style():
+        lines = textwrap.wrap(layout.fitted_text(plot.title, 200), 46)
+        title = plot.figure.text(0.02, 1.0, "\n".join(lines), va="bottom", weight="bold", size=11)
         with atomic_path(path) as partial:
             plot.figure.savefig(partial, format="png", dpi=200, facecolor="white", bbox_inches="tight", pad_inches=0.12)
         title.remove()
@@ -78,7 +87,7 @@ def write_png(plot: Plot, path: Path) -> Path:
 
 
 def _speed_plot(results: Sequence[WorkloadResult]) -> Iterator[Plot]:
-    """Bars of the speed of steps, each before what the memory allows it."""
+    """Plot the speed of steps as bars, in front of the limit that memory sets."""
     steps = [r for r in results if r.workload.kind is WorkloadKind.STEP and any(v.limit for v in r.variants)]
     if not steps:
         return
@@ -101,8 +110,9 @@ def _speed_plot(results: Sequence[WorkloadResult]) -> Iterator[Plot]:
     yield Plot(
         "speed",
         f"Up to {percent(share)} of what the memory allows ({best.name})",
-        "Tokens per second of all slots. Bar: median of the rounds, with a line over their middle half. "
-        "Grey track and upright mark: what the memory alone would allow, for the bytes that this variant must move.",
+        "Tokens per second of all slots together. Bar: median of the rounds, with a line over the middle half of the "
+        "rounds. Grey bar and vertical mark: the limit that memory bandwidth sets, given the bytes that a step of this "
+        "variant must move.",
         figure,
     )
 
@@ -114,7 +124,7 @@ def _speed_and_share(result: WorkloadResult, variant: VariantResult) -> str:
 
 
 def _ratio_plot(results: Sequence[WorkloadResult]) -> Iterator[Plot]:
-    """Medians and quartiles of the ratio over the first baseline that was measured."""
+    """Plot medians and quartiles of the ratios over the first of `BASELINES` that was measured."""
     backend = next((b for b in BASELINES if any(ratio_over(r, v, b) for r in results for v in r.variants)), None)
     if backend is None:
         return
@@ -131,18 +141,20 @@ def _ratio_plot(results: Sequence[WorkloadResult]) -> Iterator[Plot]:
         log_axis(axes, "x", (low, high), partial(times, written=short))
         axes.axvline(1.0, color=layout.MUTED, linewidth=1.0)
         for row, (variant, ratio) in enumerate(ratios):
-            _dot_with_quartiles(axes, mark_height(row), variant, ratio)
+            _draw_ratio(axes, mark_height(row), variant, ratio)
     engines = [ratio.median for _, ratios in measured for v, ratio in ratios if is_engine(v)]
     yield Plot(
         "ratio",
-        f"{span(engines or [s.median for s in spreads])} the speed of {backend}",
-        f"Speed over that of {backend}, taken within each round: median, and a line over the middle half. "
-        "Of the same precision where that was measured. Further right is faster; the axis is logarithmic.",
+        f"{factor_range(engines or [s.median for s in spreads])} the speed of {backend}",
+        f"Speed divided by that of {backend}, round by round. Mark: median, with a line over the middle half of the "
+        "rounds. The baseline has the same precision if that was measured. Further right is faster; the axis is "
+        "logarithmic.",
         figure,
     )
 
 
-def _dot_with_quartiles(axes: Axes, height: float, variant: VariantResult, spread: Spread) -> None:
+def _draw_ratio(axes: Axes, height: float, variant: VariantResult, spread: Spread) -> None:
+    """Draw the median with a thin line from 1, and a thick line between the quartiles."""
     colour = layout.colour_of(variant)
     axes.hlines(height, 1.0, spread.median, color=layout.TRACK, linewidth=1.2)
     axes.hlines(height, spread.lower_quartile, spread.upper_quartile, color=colour, linewidth=2.5)
@@ -150,59 +162,61 @@ def _dot_with_quartiles(axes: Axes, height: float, variant: VariantResult, sprea
 
 
 def _latency_plot(results: Sequence[WorkloadResult]) -> Iterator[Plot]:
-    """From the median call to p90, and on to the slowest in a hundred or of all, where that is known."""
+    """Plot the latency from the median to the 90th and the 99th percentile, or to the slowest call."""
     results = [result for result in results if result.variants]
     if not results:
         return
     panels = [
         (
             title_of(r.workload),
-            [Row(v, f"{seconds(v.latency.p50)} · {_last_words(v.latency)}") for v in r.variants],
+            [Row(v, f"{seconds(v.latency.p50)} · {_tail_or_p90(v.latency)}") for v in r.variants],
         )
         for r in results
     ]
     figure, all_axes = layout.stacked_panels(panels, ticks=True)
     for axes, result in zip(all_axes, results, strict=True):
-        ends = [end for v in result.variants for end in (v.latency.p50, *_marks(v.latency))]
+        ends = [end for v in result.variants for end in (v.latency.p50, *_vertical_marks(v.latency))]
         log_axis(axes, "x", (min(ends), max(ends)), partial(seconds, written=short))
         for row, variant in enumerate(result.variants):
             latency, height = variant.latency, mark_height(row)
-            marks = _marks(latency)
+            marks = _vertical_marks(latency)
             axes.hlines(height, latency.p50, marks[-1], color=layout.colour_of(variant), linewidth=2.0)
             axes.plot([latency.p50], [height], markersize=6, clip_on=False, **layout.marker_of(variant))
-            upright: dict[str, Any] = {
+            vertical: dict[str, Any] = {
                 "linestyle": "none",
                 "marker": "|",
                 "color": layout.colour_of(variant),
                 "clip_on": False,
             }
-            axes.plot(marks, [height] * len(marks), markersize=8, **upright)
+            axes.plot(marks, [height] * len(marks), markersize=8, **vertical)
     yield Plot(
         "latency",
         _latency_title([v.latency for r in results for v in engines_or_all(r.variants)]),
-        "Seconds of single calls: a dot at the median, upright marks at p90 and, beyond it, at p99, or at the slowest "
-        "of fewer than 500 calls. The axes are logarithmic.",
+        "Seconds per call: a dot at the median, and vertical marks at p90 and at p99, or at the slowest call if fewer "
+        f"than {CALLS_FOR_PERCENTILES} were timed. The axis is logarithmic.",
         figure,
     )
 
 
-def _marks(latency: Latency) -> tuple[float, ...]:
-    """p90, and the tail where it is known."""
-    tail = latency.p99 if latency.tells_percentiles else latency.maximum
+def _vertical_marks(latency: Latency) -> tuple[float, ...]:
+    """Return the 90th percentile and, if known, the 99th percentile or the maximum, in seconds."""
+    tail = latency.p99 if latency.supports_p99 else latency.maximum
     return (latency.p90,) if tail is None else (latency.p90, tail)
 
 
-def _last_words(latency: Latency) -> str:
+def _tail_or_p90(latency: Latency) -> str:
+    """Format the tail, or the 90th percentile for older files, which do not have it."""
     return f"p90 {seconds(latency.p90)}" if latency.calls is None else tail_of(latency)
 
 
 def _latency_title(latencies: Sequence[Latency]) -> str:
-    """Of the rarest calls that all of them tell."""
-    if all(latency.tells_percentiles for latency in latencies):
-        return f"One call in a hundred takes {span(one.p99 / one.p50 for one in latencies)} the median or longer"
+    """Return the title: the highest percentile that all variants support, or the slowest call, over the median."""
+    if all(latency.supports_p99 for latency in latencies):
+        ratios = factor_range(one.p99 / one.p50 for one in latencies)
+        return f"One call in a hundred takes {ratios} the median or longer"
     longest = [one.maximum / one.p50 for one in latencies if one.maximum is not None]
     if len(longest) < len(latencies):
-        return f"One call in ten takes {span(one.p90 / one.p50 for one in latencies)} the median or longer"
+        return f"One call in ten takes {factor_range(one.p90 / one.p50 for one in latencies)} the median or longer"
     counts = sorted({one.calls for one in latencies if one.calls is not None})
     numbers = " to ".join(map(str, dict.fromkeys((counts[0], counts[-1]))))
-    return f"The slowest of {numbers} calls takes {span(longest)} the median"
+    return f"The slowest of {numbers} calls takes {factor_range(longest)} the median"

@@ -1,4 +1,4 @@
-"""Benchmark runs as one HTML page that needs nothing else: no script, no network."""
+"""The report of benchmark runs: one self-contained HTML page with plots and tables."""
 
 from __future__ import annotations
 
@@ -12,61 +12,61 @@ from jukebox_deploy.benchmarks.drawing.page import facts, page, table
 from jukebox_deploy.benchmarks.drawing.plot_layout import PAGE_COLOURS, Plot, colour_of
 from jukebox_deploy.benchmarks.drawing.plots import plots_of
 from jukebox_deploy.benchmarks.drawing.svg import inline_svg
-from jukebox_deploy.benchmarks.drawing.words import quartiles, tail_of, title_of, unit_of, unsteady
+from jukebox_deploy.benchmarks.drawing.words import describe_gpu, quartiles, tail_of, title_of, unit_of, unsteady
 from jukebox_deploy.benchmarks.machine import Machine
 from jukebox_deploy.benchmarks.results import Backend, BenchmarkRun, VariantResult, Workload, WorkloadResult
 from jukebox_deploy.benchmarks.workload_groups import BASELINES, ratio_over, share_of_limit
-from jukebox_deploy.engines.installed_gpus import Gpu
 from jukebox_deploy.files import write_text_atomic
 from jukebox_deploy.quantities import NOT_MEASURED, byte_size, number, percent, seconds, short, times
 
-_Column = tuple[str, Callable[[VariantResult], str]]  # the heading, and what stands below it
+_Column = tuple[str, Callable[[VariantResult], str]]  # the heading, and a function that returns the cell of a variant
 
-_OPEN_TABLES = 8  # more of one machine are folded
+_OPEN_TABLES = 8  # with more tables of one machine, all of them are folded
 
 _TITLE = "How fast Jukebox runs"
 _INTRODUCTION = (
-    "Variants of a workload took turns in one process on the same weights. Speeds are medians of the rounds, with the "
-    "middle half of the rounds beneath. Ratios are taken within each round, over a baseline of the same precision "
-    "where that was measured. The limit is what the memory alone would allow. A dash stands where nothing was measured."
+    "The variants of a workload took turns in one process, with the same weights. Speeds are medians of the rounds; "
+    "below each is the range of the middle half of the rounds. Ratios are taken within each round, over a baseline of "
+    'the same precision if there is one. "Of limit" is the speed as a share of the limit that memory bandwidth sets. '
+    "A dash means that nothing was measured."
 )
 
 
 @dataclass(frozen=True)
 class MachineReport:
-    """The runs of one machine with one set of versions, by file name, the oldest first."""
+    """All runs of one machine with the same software versions, by name, the oldest first."""
 
     runs: dict[str, BenchmarkRun]
 
     @property
     def machine(self) -> Machine:
-        """Of the newest run; only the bandwidth that was measured differs."""
+        """The machine as described by the newest run; the runs differ in the measured bandwidth only."""
         return list(self.runs.values())[-1].machine
 
     @property
     def name(self) -> str:
-        """For files beside the page: that of the newest run."""
+        """The name of the newest run, for the names of picture files."""
         return list(self.runs)[-1]
 
     @property
     def results(self) -> list[WorkloadResult]:
-        """Of all runs."""
+        """The results of all runs."""
         return [result for run in self.runs.values() for result in run.results]
 
     @property
     def days(self) -> str:
-        """Of the first run and the last."""
+        """The dates of the first and the last run, `2026-01-02 to 2026-01-03`."""
         dates = [run.date[:10] for run in self.runs.values()]
         return " to ".join(dict.fromkeys((dates[0], dates[-1])))
 
     @cached_property
     def plots(self) -> list[Plot]:
-        """Over all runs: what one model per run was measured for is a sweep here."""
+        """The plots of all runs together, so that sweeps over several runs are included."""
         return plots_of({name: run.results for name, run in self.runs.items()})
 
 
 def by_machine(runs: Mapping[str, BenchmarkRun]) -> list[MachineReport]:
-    """Runs together that differ in nothing but what was measured."""
+    """Group runs by machine and software versions; the measured bandwidth may differ."""
     machines: list[tuple[Machine, MachineReport]] = []
     for name, run in sorted(runs.items(), key=lambda item: item[1].date):
         machine = replace(run.machine, read_bytes_per_second=0.0)
@@ -78,18 +78,19 @@ def by_machine(runs: Mapping[str, BenchmarkRun]) -> list[MachineReport]:
 
 
 def write_report(path: Path, machines: Sequence[MachineReport]) -> None:
-    """Write the page, whole or not at all."""
+    """Write the page; a failure leaves no partial file."""
     write_text_atomic(path, report_html(machines))
 
 
 def report_html(machines: Sequence[MachineReport]) -> str:
-    """The page: for each machine its runs, its plots, and a table per workload."""
+    """Return the page: for each machine its runs, its plots and a table per workload."""
     anchors = {f"machine-{number}": report for number, report in enumerate(machines, 1)}
     sections = [_section(anchor, report) for anchor, report in anchors.items()]
-    return page(_TITLE, tag("p", _INTRODUCTION, class_="muted"), _contents(anchors), *sections)
+    return page(_TITLE, tag("p", _INTRODUCTION, class_="muted"), _links(anchors), *sections)
 
 
-def _contents(anchors: Mapping[str, MachineReport]) -> Markup:
+def _links(anchors: Mapping[str, MachineReport]) -> Markup:
+    """Return links to the sections, if there are several machines."""
     if len(anchors) < 2:
         return Markup()
     links = [
@@ -105,8 +106,8 @@ def _section(anchor: str, report: MachineReport) -> Markup:
     return tag(
         "section",
         tag("h2", report.machine.name, id=anchor),
-        _card(report.machine),
-        *(_run(name, run) for name, run in report.runs.items()),
+        _machine_facts(report.machine),
+        *(_run_facts(name, run) for name, run in report.runs.items()),
         tag("div", *figures, class_="plots") if figures else tag("p", "No results."),
         *(
             _workload(result, f"{name}, {run.date}", folded)
@@ -116,31 +117,26 @@ def _section(anchor: str, report: MachineReport) -> Markup:
     )
 
 
-def _card(machine: Machine) -> Markup:
+def _machine_facts(machine: Machine) -> Markup:
     return facts(
         {
             **({"processor": machine.processor} if machine.gpu else {}),
             "cores": machine.cores,
             "memory": byte_size(machine.memory_bytes),
-            **({"GPU": "; ".join(map(_gpu, machine.gpus))} if machine.gpus else {}),
+            **({"GPU": "; ".join(map(describe_gpu, machine.gpus))} if machine.gpus else {}),
             "system": machine.system,
             "versions": ", ".join(f"{p} {v}" for p, v in {"Python": machine.python, **machine.packages}.items()),
         }
     )
 
 
-def _gpu(gpu: Gpu) -> str:
-    driver = "" if gpu.driver is None else f", driver {gpu.driver}"
-    return f"{gpu.name}, {byte_size(gpu.memory_bytes)}, compute capability {gpu.compute_capability}{driver}"
-
-
-def _run(name: str, run: BenchmarkRun) -> Markup:
+def _run_facts(name: str, run: BenchmarkRun) -> Markup:
     return facts(
         {
             "run": run.date,
             "file": name,
             "command": tag("code", run.command),
-            "memory read at": f"{byte_size(run.machine.read_bytes_per_second)}/s, measured in this run",
+            "memory bandwidth": f"{byte_size(run.machine.read_bytes_per_second)}/s, measured in this run",
             **({} if run.complete else {"complete": "no: it was stopped before its end"}),
         }
     )
@@ -156,7 +152,7 @@ def _figure(anchor: str, plot: Plot) -> Markup:
 
 
 def _workload(result: WorkloadResult, origin: str, folded: bool) -> Markup:
-    """The table of a workload, below its name and the run that it is of."""
+    """Return the heading of a workload, the run that it comes from, and the table of its variants."""
     title = title_of(result.workload)
     columns = [*_speed_columns(result), *_COLUMNS, *(_MEMORY_COLUMNS if any(v.limit for v in result.variants) else ())]
     rows = [[_name(variant), *(cell(variant) for _, cell in columns)] for variant in result.variants]
@@ -198,21 +194,22 @@ _COLUMNS: tuple[_Column, ...] = (
 _MEMORY_COLUMNS: tuple[_Column, ...] = (
     ("weights", lambda v: byte_size(v.limit.weight_bytes if v.limit else None)),
     ("caches per slot", lambda v: byte_size(v.limit.cache_bytes_per_slot if v.limit else None)),
-    ("a step moves", lambda v: byte_size(v.limit.step_bytes if v.limit else None)),
-    ("memory reads", lambda v: f"{byte_size(v.limit.read_bytes_per_second)}/s" if v.limit else NOT_MEASURED),
+    ("bytes per step", lambda v: byte_size(v.limit.step_bytes if v.limit else None)),
+    ("bandwidth", lambda v: f"{byte_size(v.limit.read_bytes_per_second)}/s" if v.limit else NOT_MEASURED),
 )
 
 
-def _with_quartiles(median: str, middle: str) -> Markup:
-    return join(median, tag("span", middle, class_="quartiles"))
+def _with_quartiles(median: str, quartile_range: str) -> Markup:
+    return join(median, tag("span", quartile_range, class_="quartiles"))
 
 
 def _sizes(workload: Workload) -> str:
-    named = {"width": workload.width, "depth": workload.depth, "context": workload.context}
-    return ", ".join(f"{name} {short(value)}" for name, value in named.items() if value is not None)
+    sizes = {"width": workload.width, "depth": workload.depth, "context": workload.context}
+    return ", ".join(f"{name} {short(value)}" for name, value in sizes.items() if value is not None)
 
 
 def _notes(result: WorkloadResult) -> Markup:
+    """Return the notes and the warning below the table of a workload."""
     notes = [tag("li", f"{variant.name}: {note}") for variant in result.variants for note in variant.notes]
     notes += [tag("li", f"Warning: {warning}")] if (warning := unsteady(result)) else []
     return tag("ul", *notes, class_="muted") if notes else Markup()

@@ -1,4 +1,4 @@
-"""A figure as SVG that lives inside a page: it takes the page's width, font and colours."""
+"""Conversion of figures to inline SVG, which takes width, font and colours from the page around it."""
 
 from __future__ import annotations
 
@@ -12,16 +12,17 @@ from jukebox_deploy.benchmarks.drawing.markup import Markup, printable
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
-_LEFT_OUT = {"metadata", "style"}  # the style would be that of the whole page
+_REMOVED = {"metadata", "style"}  # a style element would apply to the whole page
 
 _REFERENCE = re.compile(r"#([\w-]+)")
 
 
 def inline_svg(figure: Figure, name: str, label: str, page_colours: dict[str, str]) -> Markup:
-    """The figure as an `<svg>` element.
+    """Return a figure as an `<svg>` element.
 
-    `name` makes it the same at every run, and its ids its own among the figures of a page. Colours
-    in `page_colours` (`#rrggbb`) become those variables of the page, which knows dark from light.
+    `name`: unique on the page; the ids in the element are derived from it, so they are unique and reproducible.
+    `label`: description for screen readers. `page_colours`: colours (`#rrggbb`) and the CSS variables that replace
+    them, whose values differ between the light and the dark page.
     """
     import matplotlib
 
@@ -30,10 +31,11 @@ def inline_svg(figure: Figure, name: str, label: str, page_colours: dict[str, st
         figure.savefig(file, format="svg", transparent=True, metadata={"Date": None})
     root = ElementTree.fromstring(file.getvalue())
     for element in root.iter():
-        for child in [child for child in element if _plain(child.tag) in _LEFT_OUT]:
+        for child in [child for child in element if _without_namespace(child.tag) in _REMOVED]:
             element.remove(child)
-        element.tag = _plain(element.tag)
-        element.attrib = {_plain(key): _adapted(value, page_colours) for key, value in element.attrib.items()}
+        element.tag = _without_namespace(element.tag)
+        attributes = element.attrib.items()
+        element.attrib = {_without_namespace(key): _with_page_colours(value, page_colours) for key, value in attributes}
     _keep_only_used_ids(root)
     for attribute in ("width", "height", "version"):
         root.attrib.pop(attribute, None)
@@ -41,19 +43,20 @@ def inline_svg(figure: Figure, name: str, label: str, page_colours: dict[str, st
     return Markup(ElementTree.tostring(root, encoding="unicode"))
 
 
-def _plain(name: str) -> str:
-    """Without its namespace, which HTML does not ask for."""
+def _without_namespace(name: str) -> str:
+    """Return the name of an element or attribute without its namespace, which HTML does not need."""
     return name.rpartition("}")[2]
 
 
-def _adapted(value: str, page_colours: dict[str, str]) -> str:
+def _with_page_colours(value: str, page_colours: dict[str, str]) -> str:
+    """Replace colours in the value of an attribute by CSS variables."""
     for colour, variable in page_colours.items():
         value = value.replace(colour, f"var({variable})")
     return value
 
 
 def _keep_only_used_ids(root: ElementTree.Element) -> None:
-    """Matplotlib names every group alike in all figures; what refers to nothing needs no name."""
+    """Remove the ids that nothing refers to: Matplotlib uses the same ones in all figures."""
     elements = list(root.iter())
     used = {name for element in elements for value in element.attrib.values() for name in _REFERENCE.findall(value)}
     for element in elements:

@@ -1,4 +1,4 @@
-"""How cost grows along one field of a workload: a line for each variant, beside what would be in proportion."""
+"""Plots of sweeps: how cost grows along one field of a workload, with a line per variant."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 
 from jukebox_deploy.benchmarks.drawing import plot_layout as layout
 from jukebox_deploy.benchmarks.drawing.plot_layout import Plot, log_axis
-from jukebox_deploy.benchmarks.drawing.words import axis_name, span, title_of, work_of
+from jukebox_deploy.benchmarks.drawing.words import axis_name, factor_range, title_of, work_of
 from jukebox_deploy.benchmarks.results import VariantResult
 from jukebox_deploy.benchmarks.workload_groups import Axis, Sweep, engines_or_all
 from jukebox_deploy.quantities import NOT_MEASURED, seconds, short, times
@@ -18,9 +18,9 @@ if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
 _HEIGHT, _ABOVE, _BELOW, _LEFT, _LEGEND_ROW = 2.3, 0.1, 0.5, 0.6, 0.2  # inches
-_TICKS_AT_MOST = 8
-_POWER = {Axis.WIDTH: 2}  # the weights of a layer are squares of the width
-_FLAT = (Axis.POSITION,)  # drawn from zero, without a line of proportion
+_MAX_TICKS = 8  # for more values, the axis has ticks at round numbers instead
+_POWER = {Axis.WIDTH: 2}  # the weights of a layer grow with the square of the width
+_FLAT = (Axis.POSITION,)  # no growth is expected; drawn on linear axes, from zero
 
 _ENDS = {
     Axis.SLOTS: "From {} to {} slots",
@@ -33,15 +33,15 @@ _ENDS = {
 }
 
 _ONE_MORE = {Axis.DEPTH: "per layer", Axis.LENGTH: "per s of audio", Axis.SONGS: "per song"}
-"""What cost should be a straight line in, and how its slope is called."""
+"""Axes along which the cost should be a straight line, and the name of its slope."""
 
 
 def sweep_plot(sweep: Sweep, name: str) -> Plot:
-    """Cost against the sweep's field."""
+    """Plot the cost against the field of the sweep; `name`: of the plot's file."""
     variants = sweep.variants
-    figure, axes = _empty(legend_rows=len(variants) + (sweep.axis not in _FLAT))
+    figure, axes = _empty_figure(legend_rows=len(variants) + (sweep.axis not in _FLAT))
     for variant in variants:
-        _line(axes, sweep, variant)
+        _draw_variant(axes, sweep, variant)
     medians = [cost.median for variant in variants for _, cost in sweep.costs(variant.name)]
     proportion = proportion_of(sweep.axis, _ends(sweep))
     if proportion is None:
@@ -50,40 +50,43 @@ def sweep_plot(sweep: Sweep, name: str) -> Plot:
         axes.xaxis.set_major_formatter(lambda value, _: short(value))
         axes.yaxis.set_major_formatter(lambda value, _: seconds(value, short))
     else:
-        _proportion(axes, sweep, proportion)
+        _draw_proportion(axes, sweep, proportion)
         values = sweep.values
-        log_axis(axes, "x", (values[0], values[-1]), short, values if len(values) <= _TICKS_AT_MOST else ())
+        log_axis(axes, "x", (values[0], values[-1]), short, values if len(values) <= _MAX_TICKS else ())
         log_axis(axes, "y", (min(medians), max(medians)), partial(seconds, written=short))
     axes.set_xlabel(axis_name(sweep.axis))
     below = _BELOW / _HEIGHT
     axes.legend(loc="upper left", bbox_to_anchor=(-_LEFT / layout.WIDTH, -below), frameon=False, borderpad=0.0)
-    return Plot(name, sweep_title(sweep), _note(sweep), figure, tuple(_rows(sweep)))
+    return Plot(name, sweep_title(sweep), _note(sweep), figure, tuple(_table_rows(sweep)))
 
 
 def sweep_title(sweep: Sweep) -> str:
-    """By how much the cost grows, of the engines that were measured at both ends."""
-    whole = [variant for variant in sweep.variants if sweep.is_whole(variant.name)]
+    """Return the title: how much the cost grows, for the engines that were measured at both ends of the sweep."""
+    complete = [variant for variant in sweep.variants if sweep.is_whole(variant.name)]
     work, ends = work_of(sweep.results[0].workload.kind), words_for(sweep.axis, _ends(sweep))
-    if not whole:
+    if not complete:
         return f"{ends}: what {work} costs"
-    growth = span(sweep.growth(variant.name) for variant in engines_or_all(whole))
+    growth = factor_range(sweep.growth(variant.name) for variant in engines_or_all(complete))
     return f"{ends}, {work} costs {growth} as much"
 
 
 def words_for(axis: Axis, ends: tuple[float, float]) -> str:
-    """`From 1 to 64 slots`."""
+    """Return the phrase for the first and the last value of an axis, `From 1 to 64 slots`."""
     return _ENDS[axis].format(*map(short, ends))
 
 
 def proportion_of(axis: Axis, ends: tuple[float, float]) -> float | None:
-    """How many times the cost would be with everything in proportion; `None` where none is expected."""
+    """Return the growth of a cost that is proportional to the field (to its square for the width).
+
+    `None` for an axis along which no growth is expected.
+    """
     if axis in _FLAT:
         return None
     return (ends[1] / ends[0]) ** _POWER.get(axis, 1)
 
 
 def one_more_of(sweep: Sweep) -> str | None:
-    """`per layer`, for an axis that cost should be a straight line in."""
+    """Return the name of the slope, for instance `per layer`; `None` unless the cost should be a straight line."""
     return _ONE_MORE.get(sweep.axis)
 
 
@@ -92,13 +95,14 @@ def _ends(sweep: Sweep) -> tuple[float, float]:
 
 
 def _growth_of(sweep: Sweep, variant: VariantResult) -> str:
-    """With the variant's own ends where they are not those of the sweep."""
+    """Format a variant's growth, with its first and last value if they are not those of the sweep."""
     growth = times(sweep.growth(variant.name))
     first, last = map(short, sweep.ends(variant.name))
     return growth if sweep.is_whole(variant.name) else f"{growth}, {first} to {last}"
 
 
-def _rows(sweep: Sweep) -> Iterator[tuple[str, ...]]:
+def _table_rows(sweep: Sweep) -> Iterator[tuple[str, ...]]:
+    """Yield the headings of the table, then a row per variant."""
     one_more = one_more_of(sweep)
     yield (axis_name(sweep.axis), *(short(v) for v in sweep.values), "growth", *([one_more] if one_more else []))
     for variant in sweep.variants:
@@ -113,13 +117,13 @@ def _note(sweep: Sweep) -> str:
     axes = "The time axis starts at zero." if sweep.axis in _FLAT else "Both axes are logarithmic."
     runs = f" Measured in {', '.join(sweep.runs)}." if any(sweep.runs) else ""
     return (
-        f"{title_of(workload, without=sweep.axis)}: what {work_of(workload.kind)} takes for all slots together. "
-        f"Medians of the rounds, with lines over their middle half; in brackets, growth from first to last. "
-        f"{axes}{runs}"
+        f"{title_of(workload, without=sweep.axis)}: the time that {work_of(workload.kind)} takes, for all slots "
+        "together. Marks are medians of the rounds, with a line over the middle half of the rounds; in brackets is the "
+        f"growth from the first to the last value. {axes}{runs}"
     )
 
 
-def _empty(legend_rows: int) -> tuple[Figure, Axes]:
+def _empty_figure(legend_rows: int) -> tuple[Figure, Axes]:
     from matplotlib.figure import Figure
 
     total = _HEIGHT + _ABOVE + _BELOW + _LEGEND_ROW * legend_rows
@@ -130,7 +134,7 @@ def _empty(legend_rows: int) -> tuple[Figure, Axes]:
     return figure, axes
 
 
-def _line(axes: Axes, sweep: Sweep, variant: VariantResult) -> None:
+def _draw_variant(axes: Axes, sweep: Sweep, variant: VariantResult) -> None:
     costs = sweep.costs(variant.name)
     medians = [cost.median for _, cost in costs]
     below = [cost.median - cost.lower_quartile for _, cost in costs]
@@ -141,13 +145,13 @@ def _line(axes: Axes, sweep: Sweep, variant: VariantResult) -> None:
         yerr=[below, above],
         linewidth=1.4,
         markersize=5,
-        label=f"{layout.shown(variant.name)} ({_growth_of(sweep, variant)})",
+        label=f"{layout.fitted_text(variant.name)} ({_growth_of(sweep, variant)})",
         **layout.marker_of(variant),
     )
 
 
-def _proportion(axes: Axes, sweep: Sweep, growth: float) -> None:
-    """From the dearest first cost to the last value."""
+def _draw_proportion(axes: Axes, sweep: Sweep, growth: float) -> None:
+    """Draw the line of proportional growth, which begins at the highest first cost of any variant."""
     begin = max(sweep.costs(variant.name)[0][1].median for variant in sweep.variants)
     label = "as the square" if sweep.axis in _POWER else "in proportion"
     axes.plot(

@@ -1,12 +1,21 @@
-"""How reports call what was measured."""
+"""Names, units and phrases for what was measured, used by all reports."""
 
 from __future__ import annotations
 
 from collections.abc import Iterable
 
-from jukebox_deploy.benchmarks.results import Backend, Latency, Spread, Workload, WorkloadKind, WorkloadResult
+from jukebox_deploy.benchmarks.results import (
+    STEADY,
+    Backend,
+    Latency,
+    Spread,
+    Workload,
+    WorkloadKind,
+    WorkloadResult,
+)
 from jukebox_deploy.benchmarks.workload_groups import Axis, axis_value, base_model
-from jukebox_deploy.quantities import NOT_MEASURED, TIMES, number, percent, seconds, short, times
+from jukebox_deploy.engines.installed_gpus import Gpu
+from jukebox_deploy.quantities import NOT_MEASURED, TIMES, byte_size, number, percent, seconds, short, times
 
 _KIND = {
     WorkloadKind.STEP: "Step",
@@ -55,15 +64,19 @@ BACKEND = {
     Backend.TORCH_COMPILE: "torch.compile",
     Backend.HUGGING_FACE: "Hugging Face",
 }
+"""The names of the backends in headings of tables."""
 
 
 def unit_of(kind: WorkloadKind) -> str:
-    """What speeds are counted in; seconds of audio per second are times real time."""
+    """Return the unit of speeds; seconds of audio per second are written as multiples of real time."""
     return _UNIT[kind]
 
 
 def title_of(workload: Workload, without: Axis | None = None) -> str:
-    """`Step of upsampler, level 0, 4 slots, position 4,096 of 8,192`; without what a sweep varies."""
+    """Return the title of a workload: `Step of upsampler, level 0, 4 slots, position 4,096 of 8,192`.
+
+    `without`: the axis of a sweep, whose value is left out.
+    """
     model = workload.model if without is None else base_model(workload, without)
     parts = [f"{_KIND[workload.kind]} of {model}", f"level {workload.level}"]
     if without is not Axis.SLOTS:
@@ -80,13 +93,13 @@ def title_of(workload: Workload, without: Axis | None = None) -> str:
 
 
 def work_of(kind: WorkloadKind) -> str:
-    """What a cost is of: what all slots do once."""
+    """Return the phrase for the work that `workload_groups.cost` is the cost of, for instance `a step`."""
     return _WORK[kind]
 
 
 def tail_of(latency: Latency) -> str:
-    """The slowest call in a hundred, or of fewer than tell it, the slowest of all."""
-    if latency.tells_percentiles:
+    """Return the 99th percentile of the latency; if too few calls were timed, the slowest call and their number."""
+    if latency.supports_p99:
         return f"p99 {seconds(latency.p99)}"
     if latency.maximum is None:
         return NOT_MEASURED
@@ -94,27 +107,33 @@ def tail_of(latency: Latency) -> str:
 
 
 def unsteady(result: WorkloadResult) -> str | None:
-    """A warning of rounds that differ much."""
-    ranges = [f"{percent(v.round_range)} ({v.name})" for v in result.variants if not v.is_steady]
+    """Return a warning, in lower case, if the rounds of some variants differ by more than `STEADY`; else `None`."""
+    ranges = [f"{v.name} by {percent(v.round_range)}" for v in result.variants if not v.is_steady]
     if not ranges:
         return None
     return (
-        f"rounds range over {', '.join(ranges)} of their median. Other programs may have disturbed them: measure "
-        "again, or with more --rounds."
+        f"rounds differ by more than {percent(STEADY)} of their median: {', '.join(ranges)}. Other programs may have "
+        "disturbed them; measure again, or with more --rounds."
     )
 
 
 def axis_name(axis: Axis) -> str:
-    """With what it is counted in."""
+    """Return the name of an axis, with its unit."""
     return _AXIS[axis]
 
 
-def span(values: Iterable[float]) -> str:
-    """Least and largest factor, or one of them if they are written alike."""
+def factor_range(values: Iterable[float]) -> str:
+    """Format the smallest and the largest of the factors, with one number if they are equal as text."""
     ordered = sorted(values)
     return " to ".join(dict.fromkeys(times(end) for end in (ordered[0], ordered[-1])))
 
 
 def quartiles(spread: Spread) -> str:
-    """The middle half of the rounds."""
+    """Format the quartiles, between which the middle half of the rounds lies."""
     return f"{number(spread.lower_quartile)} to {number(spread.upper_quartile)}"
+
+
+def describe_gpu(gpu: Gpu) -> str:
+    """Format a GPU: `NVIDIA L4, 24.0 GB, compute capability 8.9, driver 550.54`."""
+    driver = "" if gpu.driver is None else f", driver {gpu.driver}"
+    return f"{gpu.name}, {byte_size(gpu.memory_bytes)}, compute capability {gpu.compute_capability}{driver}"

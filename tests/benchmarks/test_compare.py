@@ -10,6 +10,7 @@ import pytest
 
 from jukebox_deploy.benchmarks.compare import Verdict, compare, machine_differences
 from jukebox_deploy.benchmarks.results import Backend, WorkloadResult
+from jukebox_deploy.engines.installed_gpus import Gpu
 from tests.benchmarks.benchmark_documents import BASE, MACHINE, RUN, step, variant
 
 
@@ -88,7 +89,7 @@ def test_too_few_rounds_for_many_results_are_told():
     assert {change.verdict for change in comparison.changes} == {Verdict.UNCLEAR}
     assert not comparison.conclusive
     (remark,) = comparison.remarks
-    assert remark.startswith("too few rounds to tell 7 results from chance, found 5 and 5; ")
+    assert remark.startswith("too few rounds to distinguish changes of 7 results from chance: the runs have 5 and 5 ")
     assert remark.endswith("--rounds 6 or more")
 
 
@@ -135,6 +136,16 @@ def test_machines_that_differ_get_a_warning_each():
         "onnxruntime: none before, 2 after",
         "torch: 2.13.0 before, 3 after",
         "memory read at 20.0 GB/s before, at 10.0 GB/s after",
+    ]
+
+
+def test_hardware_is_described_in_words():
+    gpu = Gpu("NVIDIA L4", 24_000_000_000, "8.9", None)
+    other = replace(MACHINE, memory_bytes=None, gpu=gpu.name, gpus=(gpu,))
+    assert list(machine_differences(MACHINE, other)) == [
+        "memory: 17,179,869,184 bytes before, unknown after",
+        "GPU that did the work: none before, NVIDIA L4 after",
+        "GPUs: none before, NVIDIA L4, 24.0 GB, compute capability 8.9 after",
     ]
 
 

@@ -12,9 +12,9 @@ from typing import Any
 import pytest
 import torch
 
-from jukebox_deploy.benchmarks import engine_builds
+from jukebox_deploy.benchmarks import engine_builds, process_memory
 from jukebox_deploy.benchmarks.engine_builds import BuildCase, main, measure, stored_bytes
-from jukebox_deploy.benchmarks.process_memory import run_watched
+from jukebox_deploy.benchmarks.process_memory import memory_field, run_watched
 from jukebox_deploy.checkpoints.random_bundle import RandomCheckpoint, write_random_bundle
 from jukebox_deploy.contract import LinearWeights
 from jukebox_deploy.errors import EngineError
@@ -47,13 +47,24 @@ def test_memory_of_children_counts() -> None:
     ("code", "said"),
     [
         ("raise ValueError('no such luck')", "the build failed: ValueError: no such luck"),
-        ("import os; os.kill(os.getpid(), 9)", "the build failed: signal 9 ended it, as when memory runs out"),
-        ("raise SystemExit(3)", "the build failed: it gave no reason"),
+        (
+            "import os; os.kill(os.getpid(), 9)",
+            "the build failed: it was killed by signal 9, perhaps because memory",
+        ),
+        ("raise SystemExit(3)", "the build failed: exit status 3, without an error message"),
     ],
 )
 def test_the_last_words_of_a_failure_are_kept(code: str, said: str) -> None:
     with pytest.raises(EngineError, match=said):
         run_watched(python(code), "the build")
+
+
+def test_memory_without_a_field_of_the_kernel_is_refused(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    with pytest.raises(EngineError, match="has no VmNothing; memory can be measured on Linux only"):
+        memory_field("VmNothing")
+    monkeypatch.setattr(process_memory, "_STATUS", tmp_path / "status")
+    with pytest.raises(EngineError, match="has no VmHWM; memory can be measured on Linux only"):
+        memory_field("VmHWM")
 
 
 def test_nothing_runs_on_after_an_interruption(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
@@ -102,7 +113,7 @@ def test_a_case_without_room_is_refused_before_anything_is_made(
 def test_a_failure_is_recorded_and_the_next_case_runs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     def stage(name: str, case: BuildCase, folder: Path) -> dict[str, Any]:
         if case.weights is LinearWeights.INT8 and name == "build":
-            raise EngineError("the build of step_0 failed: signal 9 ended it.")
+            raise EngineError("the build of step_0 failed: it was killed by signal 9.")
         return {"wall_seconds": 1.0}
 
     monkeypatch.setattr(engine_builds, "_measure_stage", stage)
@@ -110,7 +121,7 @@ def test_a_failure_is_recorded_and_the_next_case_runs(tmp_path: Path, monkeypatc
     arguments = ["--preset", "tiny", "--level", "0", "--weights", "int8", "precision"]
     main([*arguments, "--work", str(tmp_path / "work"), "--out", str(out)])
     failed, done = json.loads(out.read_text())["results"]
-    assert failed["failed"].endswith("signal 9 ended it.")
+    assert failed["failed"].endswith("killed by signal 9.")
     assert failed["export"] == done["export"] == done["build"] == {"wall_seconds": 1.0}
     assert not list((tmp_path / "work").iterdir())
 

@@ -28,7 +28,7 @@ def test_a_copy_reads_and_writes(monkeypatch):
 
 @pytest.mark.parametrize("odd", [{"threads": 2}, {"mapped": True}, {"memory": True}])
 def test_what_is_about_a_cpu_is_refused_on_a_gpu(odd):
-    with pytest.raises(ConfigError, match=f"--{next(iter(odd))}: about a CPU"):
+    with pytest.raises(ConfigError, match=f"--{next(iter(odd))}: works only with --device cpu"):
         BenchmarkPlan(device="cuda", **odd)
 
 
@@ -53,7 +53,7 @@ def test_options_of_tensorrt_need_its_engines(tiny_engine_bundle, tiny_checkpoin
     words = ("bench", "run", tiny_engine_bundle.folder, "--against", tiny_checkpoint.folder, "--host-code")
     result = CliRunner().invoke(cli, list(map(str, words)))
     assert result.exit_code != 0
-    assert "no bundle here holds engines for TensorRT; drop the options" in result.output
+    assert "options for TensorRT are given, but no bundle holds engines for it; drop the options" in result.output
 
 
 def test_options_of_tensorrt_are_refused_before_a_preset_is_exported(tmp_path):

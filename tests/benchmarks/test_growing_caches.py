@@ -167,7 +167,7 @@ def test_slots_at_different_positions_are_refused() -> None:
     """The original has one position for all."""
     session = fill(engines(CONFIGS["factored"], growing)[1], slots=2)
     session.write("position", 0, np.asarray(3))
-    with pytest.raises(EngineError, match="start all of them at one position"):
+    with pytest.raises(EngineError, match="start all slots at one position"):
         session.step(1)
     with pytest.raises(EngineError, match="all 2 slots together"):
         session.prefill(range(1))

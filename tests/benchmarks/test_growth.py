@@ -22,7 +22,7 @@ MID = preset("mid").priors[0]
 @pytest.mark.parametrize("axis", [Axis.CONTEXT, Axis.WIDTH, Axis.DEPTH])
 def test_one_size_changes_and_the_name_says_so(axis: Axis) -> None:
     """The rest of the stack is the preset's."""
-    steps = Growth("mid", axis, VALUES[axis], PLAN).steps()
+    steps = Growth("mid", axis, VALUES[axis], PLAN).measurements()
     assert [getattr(config.priors[0].transformer, axis) for config, _ in steps] == list(VALUES[axis])
     own = getattr(MID.transformer, axis)  # at which the model is the preset itself
     names = [config.name for config, _ in steps]
@@ -36,31 +36,31 @@ def test_one_size_changes_and_the_name_says_so(axis: Axis) -> None:
 
 def test_blocks_and_their_length_grow_with_the_root_of_the_context() -> None:
     """As in the released upsamplers: 128 blocks of 64."""
-    steps = Growth("mid", Axis.CONTEXT, (1024, 8192, 16384), PLAN).steps()
+    steps = Growth("mid", Axis.CONTEXT, (1024, 8192, 16384), PLAN).measurements()
     shapes = [(c.priors[0].transformer.block_count, c.priors[0].transformer.block_length) for c, _ in steps]
     assert shapes == [(32, 32), (128, 64), (128, 128)]
 
 
 def test_slots_positions_lengths_and_songs_are_of_one_model() -> None:
     """Only the plan changes."""
-    ((_, slots),) = Growth("mid", Axis.SLOTS, (1, 64), PLAN).steps()
+    ((_, slots),) = Growth("mid", Axis.SLOTS, (1, 64), PLAN).measurements()
     assert slots.slots == (1, 64)
-    positions = Growth("mid", Axis.POSITION, (0, 512), PLAN).steps()
+    positions = Growth("mid", Axis.POSITION, (0, 512), PLAN).measurements()
     assert [(config.name, plan.position) for config, plan in positions] == [("mid", 0), ("mid", 512)]
-    lengths = Growth("tiny", Axis.LENGTH, (2, 4), PLAN).steps()
+    lengths = Growth("tiny", Axis.LENGTH, (2, 4), PLAN).measurements()
     assert [(plan.seconds, plan.workloads) for _, plan in lengths] == [
         (2.0, (WorkloadKind.SONG,)),
         (4.0, (WorkloadKind.SONG,)),
     ]
-    songs = Growth("tiny", Axis.SONGS, (1, 8), dataclasses.replace(PLAN, slots=(4,), seconds=2.0)).steps()
+    songs = Growth("tiny", Axis.SONGS, (1, 8), dataclasses.replace(PLAN, slots=(4,), seconds=2.0)).measurements()
     assert [(plan.songs, plan.slots, plan.seconds) for _, plan in songs] == [(1, (4,), 2.0), (8, (4,), 2.0)]
 
 
 def test_a_model_of_several_priors_has_no_one_size() -> None:
     """One level of it has, if that has no lyrics."""
     with pytest.raises(ConfigError, match="single prior without lyrics"):
-        Growth("tiny", Axis.WIDTH, (64,), PLAN).steps()
-    assert Growth("tiny", Axis.DEPTH, (2,), dataclasses.replace(PLAN, level=0)).steps()
+        Growth("tiny", Axis.WIDTH, (64,), PLAN).measurements()
+    assert Growth("tiny", Axis.DEPTH, (2,), dataclasses.replace(PLAN, level=0)).measurements()
 
 
 def test_positions_are_those_of_the_presets_window() -> None:
@@ -70,7 +70,7 @@ def test_positions_are_those_of_the_presets_window() -> None:
     assert usual_values("tiny", Axis.POSITION, dataclasses.replace(long, level=0)) == (0, 64, 128, 256, 512, 768, 960)
     assert usual_values("tiny", Axis.POSITION, long)[-2:] == (384, 448)  # of 512 at the top
     assert usual_values("mid", Axis.DEPTH, PLAN) == VALUES[Axis.DEPTH]
-    with pytest.raises(ConfigError, match=r"600 steps do not fit into the window of tiny, which has 512"):
+    with pytest.raises(ConfigError, match=r"600 steps do not fit .* has 512 positions; give at most 512"):
         usual_values("tiny", Axis.POSITION, dataclasses.replace(PLAN, steps=600))
 
 
@@ -78,7 +78,7 @@ def test_positions_are_those_of_the_presets_window() -> None:
     ("axis", "values", "message"),
     [
         (Axis.POSITION, (0, 1024), "position 1024 do not fit"),
-        (Axis.SONGS, (1, 2), "makes no songs"),
+        (Axis.SONGS, (1, 2), "cannot sample songs"),
     ],
 )
 def test_values_that_do_not_fit_are_refused_before_anything_is_made(axis, values, message, tmp_path) -> None:

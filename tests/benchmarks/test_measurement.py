@@ -10,11 +10,11 @@ import numpy as np
 import pytest
 
 from jukebox_deploy.benchmarks.measurement import Instruments, measure
-from jukebox_deploy.benchmarks.plan import BenchmarkPlan, plan_stages
+from jukebox_deploy.benchmarks.plan import GRAPHS, BenchmarkPlan, plan_stages
 from jukebox_deploy.benchmarks.results import Backend, WorkloadKind
 from jukebox_deploy.benchmarks.variants import Subjects, Variant, _reason_not_to_compile, choose_baselines
 from jukebox_deploy.contract import GraphSpec, LinearWeights, Precision
-from jukebox_deploy.costs import step_bytes
+from jukebox_deploy.costs import WeightStorage, step_bytes, weight_bytes
 from jukebox_deploy.errors import ConfigError, EngineError
 from jukebox_deploy.graphs import declare_graphs
 from jukebox_deploy.presets import preset
@@ -221,7 +221,7 @@ def test_too_few_rounds_or_too_many_steps_are_refused() -> None:
     with pytest.raises(ConfigError, match="0 seconds"):
         BenchmarkPlan(seconds=0)
     with pytest.raises(
-        ConfigError, match=r"513 steps from position 512 .* of level 1, which has 1024; give at most 512"
+        ConfigError, match=r"513 steps from position 512 .* of level 1, which has 1024 positions; give at most 512"
     ):
         run(replace(PLAN, steps=513))
     with pytest.raises(ConfigError, match="position 1024"):
@@ -276,9 +276,9 @@ def test_baselines_can_be_measured_alone(tiny_engine_bundle, tiny_checkpoint) ->
     (result,) = measure(subjects, alone, instruments=fast())
     assert [variant.backend for variant in result.variants] == [Backend.EAGER, Backend.EAGER_STATIC]
     nobody = replace(alone, baselines=(Backend.EAGER_RECORDED,))
-    with pytest.raises(ConfigError, match=r"nothing is left to measure for step: eager-recorded .* --device cuda"):
+    with pytest.raises(ConfigError, match=r"left to measure in the workload step: eager-recorded .* --device cuda"):
         list(measure(subjects, nobody, instruments=fast()))
-    with pytest.raises(ConfigError, match="there are no baselines: drop --only-baselines"):
+    with pytest.raises(ConfigError, match="no baselines are chosen; drop --only-baselines"):
         replace(alone, baselines=())
 
 
@@ -293,7 +293,7 @@ def test_each_device_has_its_own_baselines(tiny_engine_bundle, tiny_checkpoint, 
     prior = subjects.config.prior(1)
     baselines, left_out = choose_baselines(subjects, tuple(Backend)[3:], WorkloadKind.STEP, prior, 1)
     assert [variant.backend for variant in baselines] == list(on_gpu.compared)
-    assert left_out == ["hugging-face is left out: it is set up for --device cpu"]
+    assert left_out == ["hugging-face was not measured: it runs only with --device cpu"]
 
 
 def test_baselines_whose_steps_alone_differ_take_part_in_steps_alone(tiny_engine_bundle, tiny_checkpoint) -> None:
@@ -305,18 +305,18 @@ def test_baselines_whose_steps_alone_differ_take_part_in_steps_alone(tiny_engine
     step, prefill = measure(subjects, plan, instruments=fast())
     assert [variant.backend for variant in step.variants] == list(compared)
     assert [variant.backend for variant in prefill.variants] == [Backend.EAGER_STATIC]
-    reason = "torch-compile is left out: nothing but its steps differs from eager-static"
+    reason = "torch-compile was not measured: only its steps differ from eager-static"
     assert (reason in prefill.variants[0].notes, reason in step.variants[0].notes) == (True, False)
     (only_step,) = measure(subjects, replace(plan, baselines=(Backend.TORCH_COMPILE,)), instruments=fast())
     assert [variant.backend for variant in only_step.variants] == [Backend.TORCH_COMPILE]
     alone = replace(plan, workloads=(WorkloadKind.PREFILL,), baselines=(Backend.TORCH_COMPILE,))
-    with pytest.raises(ConfigError, match=f"nothing is left to measure for prefill: {reason}"):
+    with pytest.raises(ConfigError, match=f"no variant is left to measure in the workload prefill: {reason}"):
         list(measure(subjects, alone, instruments=fast()))
 
 
 def test_a_baseline_that_cannot_be_compiled_is_left_out(tiny_engine_bundle, tiny_checkpoint, monkeypatch) -> None:
     def missing(device, error, otherwise):
-        raise error(f"no compiler for {device}, {otherwise}")
+        raise error(f"no compiler for {device}, {otherwise}.")
 
     subjects = real_subjects(tiny_engine_bundle, tiny_checkpoint)
     _reason_not_to_compile.cache_clear()
@@ -325,7 +325,7 @@ def test_a_baseline_that_cannot_be_compiled_is_left_out(tiny_engine_bundle, tiny
     baselines, left_out = choose_baselines(subjects, compared, WorkloadKind.STEP, subjects.config.prior(1), 1)
     _reason_not_to_compile.cache_clear()
     assert [variant.backend for variant in baselines] == [Backend.EAGER]
-    assert left_out == ["torch-compile is left out: no compiler for cpu, go on without compiling"]
+    assert left_out == ["torch-compile was not measured: no compiler for cpu, go on without compiling"]
 
 
 def test_engines_with_mapped_weights_take_part_when_asked(tiny_engine_bundle, tiny_checkpoint, monkeypatch) -> None:
@@ -338,6 +338,27 @@ def test_engines_with_mapped_weights_take_part_when_asked(tiny_engine_bundle, ti
     monkeypatch.setattr("jukebox_deploy.benchmarks.variants.LARGE_WEIGHTS", 0)
     (large,) = measure(subjects, plan, instruments=fast())
     assert [variant.weights for variant in large.variants] == ["fp32", "mapped"]
+
+
+@pytest.mark.parametrize("kind", [WorkloadKind.ENCODE, WorkloadKind.DECODE])
+def test_opening_the_vqvae_counts_as_loading(kind, tmp_path) -> None:
+    """And not as part of the first call."""
+    opened = []
+    engine = SimpleNamespace(config=TINY, runner=lambda *graph: opened.append(graph))
+    (stage,) = plan_stages(TINY, declare_graphs(TINY), BenchmarkPlan((kind,), level=1), tmp_path)
+    stage.open(engine)
+    assert opened == [(GRAPHS[kind], 1)]
+
+
+def test_baselines_get_the_threads_of_their_own_weights(tiny_engine_bundle, tiny_checkpoint, monkeypatch) -> None:
+    """However small the weights of the first bundle are, which may be integers."""
+    subjects = real_subjects(tiny_engine_bundle, tiny_checkpoint)
+    monkeypatch.setattr("jukebox_deploy.benchmarks.variants.worthwhile_threads", lambda spec, weights: weights)
+    monkeypatch.setattr(subjects, "_file_bytes", lambda variant, graph: 3)
+    graph = subjects.first.graphs["step_1"]
+    own = weight_bytes(TINY.prior(1), WeightStorage.SINGLE)
+    baseline = subjects.baseline(Backend.EAGER)
+    assert [subjects.threads(variant, graph) for variant in (*subjects.engines, baseline)] == [3, own]
 
 
 def test_graphs_that_are_not_there_are_refused(tiny_engine_bundle, tiny_checkpoint) -> None:
@@ -359,7 +380,7 @@ def test_a_stage_without_variants_is_refused_before_the_first_is_measured(tiny_e
     subjects = real_subjects(tiny_engine_bundle, tiny_checkpoint)
     kinds = (WorkloadKind.STEP, WorkloadKind.DECODE)
     plan = BenchmarkPlan(kinds, level=0, slots=(1,), baselines=(Backend.TORCH_COMPILE,), only_baselines=True)
-    with pytest.raises(ConfigError, match="nothing is left to measure for decode"):
+    with pytest.raises(ConfigError, match="no variant is left to measure in the workload decode"):
         next(measure(subjects, plan, instruments=fast()))
 
 

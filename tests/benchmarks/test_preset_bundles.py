@@ -85,7 +85,7 @@ def test_bundles_are_made_once(tmp_path) -> None:
     assert again == checkpoint
     assert len({*folders, *others}) == 3
     subjects = open_subjects(others, checkpoint)
-    assert [variant.stored for variant in subjects.engines] == ["fp32", "int8"]
+    assert [variant.weight_format for variant in subjects.engines] == ["fp32", "int8"]
     assert subjects.first.graphs["step_0"].range("B").maximum == 32
 
 

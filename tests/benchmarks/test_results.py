@@ -35,10 +35,10 @@ def test_the_memory_limit_counts_all_slots() -> None:
 
 
 def test_percentiles_are_told_by_enough_calls() -> None:
-    assert Latency.of([0.001] * 499 + [0.002]).tells_percentiles
+    assert Latency.of([0.001] * 499 + [0.002]).supports_p99
     few = Latency.of([0.001] * 63 + [0.002])
-    assert (few.calls, few.maximum, few.tells_percentiles) == (64, 0.002, False)
-    assert not Latency(0.001, 0.002, 0.003).tells_percentiles  # of a file that does not say
+    assert (few.calls, few.maximum, few.supports_p99) == (64, 0.002, False)
+    assert not Latency(0.001, 0.002, 0.003).supports_p99  # of a file that does not say
 
 
 def test_rounds_that_differ_much_are_unsteady() -> None:

@@ -8,7 +8,7 @@ import pytest
 
 from jukebox_deploy.benchmarks import rounds as rounds_module
 from jukebox_deploy.benchmarks.results import CALLS_FOR_PERCENTILES
-from jukebox_deploy.benchmarks.rounds import CALLS_AT_LEAST, time_in_turns
+from jukebox_deploy.benchmarks.rounds import MIN_CALLS, time_in_turns
 from tests.benchmarks.still_clock import StillClock
 
 
@@ -47,7 +47,7 @@ def test_first_call_warm_up_and_rounds_are_told_apart() -> None:
     assert timing.first == 50
     assert timing.rounds == (3, 3, 3, 3, 3)
     assert set(timing.calls) == {7}
-    assert len(timing.calls) >= CALLS_AT_LEAST
+    assert len(timing.calls) >= MIN_CALLS
 
 
 def test_a_round_has_as_many_passes_as_take_long_enough(monkeypatch) -> None:
@@ -70,7 +70,7 @@ def test_short_calls_are_so_many_that_one_in_a_hundred_can_be_told(monkeypatch) 
     monkeypatch.setattr(rounds_module, "_CALL_SECONDS", 2.0)
     short, long = run((100, [0.001]), (100, [0.1]))[0]
     assert len(short.calls) == CALLS_FOR_PERCENTILES
-    assert CALLS_AT_LEAST <= len(long.calls) < CALLS_FOR_PERCENTILES
+    assert MIN_CALLS <= len(long.calls) < CALLS_FOR_PERCENTILES
 
 
 def test_something_can_be_done_between_rounds() -> None:

@@ -103,9 +103,9 @@ def test_songs_are_counted_apart_from_slots():
 
 
 def test_only_songs_are_counted():
-    with pytest.raises(ConfigError, match="makes at least one song"):
+    with pytest.raises(ConfigError, match="has 0 songs; expected 1 or more"):
         songs_of(0, 1.0)
-    with pytest.raises(ConfigError, match="others none"):
+    with pytest.raises(ConfigError, match="no number of songs for any other"):
         step(songs=2)
 
 

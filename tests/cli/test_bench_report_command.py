@@ -123,7 +123,7 @@ class TestCompare:
     def test_too_few_rounds_are_no_success(self, document):
         result = run(compare, document, document, "--fail-on-slower")
         assert result.exit_code == 1
-        assert "too few rounds to tell 8 results from chance" in result.stderr
+        assert "too few rounds to distinguish changes of 8 results from chance" in result.stderr
 
     def test_a_run_that_was_stopped_is_told(self, document, tmp_path):
         replace(RUN, complete=False).save(tmp_path / "stopped.json")

@@ -138,6 +138,12 @@ def test_a_variant_has_one_colour_and_no_other_of_its_workload():
     assert len({marker_of(v)["marker"] for v in engines}) == 3
 
 
+@pytest.mark.parametrize("weights", ["fp32", "int8", "int4", "fp8"])
+@pytest.mark.parametrize("backend", Backend)
+def test_every_backend_has_a_colour(backend, weights):
+    assert colour_of(variant(backend, 1.0, weights)).startswith("#")
+
+
 @pytest.mark.parametrize(
     ("ends", "expected"),
     [

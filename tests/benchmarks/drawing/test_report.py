@@ -141,7 +141,7 @@ def test_rounds_that_differ_much_are_told_beneath_the_table():
     first, *others = RUN.results
     engine = replace(first.variants[0], units_per_second=(9.0, 8.0, 10.0, 11.0, 12.0))
     disturbed = replace(RUN, results=(replace(first, variants=(engine, *first.variants[1:])), *others))
-    told = "Warning: rounds range over 40 % (onnxruntime fp32) of their median."
+    told = "Warning: rounds differ by more than 20 % of their median: onnxruntime fp32 by 40 %."
     items = Page(report_html(by_machine({"run": disturbed}))).of("li")
     assert [item.startswith(told) for item in items].count(True) == 1
 

@@ -16,8 +16,8 @@ X = "\N{MULTIPLICATION SIGN}"
 
 
 def test_factors():
-    assert words.span([17.0, 2.0, 3.0]) == f"2.00{X} to 17.0{X}"
-    assert words.span([2.001, 2.002]) == f"2.00{X}"
+    assert words.factor_range([17.0, 2.0, 3.0]) == f"2.00{X} to 17.0{X}"
+    assert words.factor_range([2.001, 2.002]) == f"2.00{X}"
 
 
 def test_titles_leave_out_what_a_sweep_varies():
@@ -46,7 +46,7 @@ def test_rounds_that_differ_much_get_a_warning():
     disturbed = replace(engine, units_per_second=(9.0, 8.0, 10.0, 11.0, 12.0))
     warning = words.unsteady(replace(BASE, variants=(disturbed, other)))
     assert warning is not None
-    assert warning.startswith("rounds range over 40 % (onnxruntime fp32) of their median. ")
+    assert warning.startswith("rounds differ by more than 20 % of their median: onnxruntime fp32 by 40 %. ")
 
 
 @pytest.mark.parametrize("kind", WorkloadKind)
