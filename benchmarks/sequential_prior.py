@@ -37,31 +37,21 @@ class SequentialPrior(ABC):
         self._fill(position, slots)
 
     def step(self, window: Window, choice: Choice) -> StepResult:
-        """Run one position of every slot. Raises `EngineError` unless all slots are at position `filled`."""
-        self._check(window)
+        """Run one position of every slot; all slots must be at position `filled`."""
         result = self._step(window, choice)
         self.filled += 1
         return result
 
     def prefill(self, window: Window) -> tuple[Tensor, dict[int, KeyValue]]:
-        """Prefill one block of known codes, or fewer if fewer are known; all slots must have the same `known_end`.
+        """Prefill one block of known codes, or fewer if fewer are known; return the new `position` `[B]`, no caches.
 
-        Returns the new `position` `[B]`, and no caches. Raises `EngineError` unless all slots are at position `filled`.
+        All slots must be at position `filled` and have the same `known_end`.
         """
-        self._check(window)
         block = self.prior.core.transformer.geometry.block_length
         count = min(block, int(window.known_end[0]) - self.filled)
         self._prefill(window, count)
         self.filled += count
         return self.prior.leave_prefill(window.position, window.known_end), {}
-
-    def _check(self, window: Window) -> None:
-        positions = window.position.tolist()
-        if set(positions) != {self.filled}:
-            raise EngineError(
-                f"the caches of this baseline hold {self.filled} positions of every slot, but the slots are at "
-                f"positions {positions}; start all slots at one position."
-            )
 
     @abstractmethod
     def _fill(self, position: int, slots: int) -> None:
@@ -97,13 +87,31 @@ class SequentialSession(EagerSession):
         if tensor == "position" and int(value) != self._model.filled:
             self._model.start_at(int(value), self.slots)
 
+    def step(self, count: int) -> None:
+        """Run the step `count` times. Raises `EngineError` unless all slots are at one position."""
+        self._check_positions()
+        super().step(count)
+
+    def _check_positions(self) -> None:
+        """Check once per call, not in each step, because reading positions waits for a GPU."""
+        positions = [int(self.read("position", slot)) for slot in range(self.slots)]
+        if set(positions) != {self._model.filled}:
+            raise EngineError(
+                f"the caches of this baseline hold {self._model.filled} positions of every slot, but the slots are at "
+                f"positions {positions}; start all slots at one position."
+            )
+
     def prefill(self, slots: range) -> None:
-        """Prefill one block of known codes of all slots. Raises `EngineError` if `slots` are not all slots."""
+        """Prefill one block of known codes of all slots.
+
+        Raises `EngineError` if `slots` are not all slots, or unless all slots are at one position.
+        """
         if len(slots) != self.slots:
             raise EngineError(
                 f"this baseline prefills all {self.slots} slots together, but slots {slots.start} to {slots.stop - 1} "
                 "were asked for; prefill all of them."
             )
+        self._check_positions()
         super().prefill(slots)
 
 
