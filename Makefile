@@ -5,7 +5,7 @@ DEMO ?= demo
 # --untrained: random weights instead of the shipped model; --bundle FOLDER: another model
 DEMO_OPTIONS ?=
 WORKERS ?= 2
-# The extras of pyproject.toml; on a machine with an NVIDIA GPU: make demo EXTRAS=cuda,tensorrt-rtx
+# Extras of pyproject.toml besides `export`, PyTorch; on a machine with an NVIDIA GPU: make demo EXTRAS=cuda,tensorrt-rtx
 EXTRAS ?= cpu,tensorrt-rtx
 # Of `make gpu-test`; with NVIDIA's package index: GPU_EXTRAS=cuda,tensorrt-rtx,tensorrt
 GPU_EXTRAS ?= cuda,tensorrt-rtx
@@ -64,7 +64,7 @@ $(BIN)/python:
 $(VENV)/user.stamp: pyproject.toml tools/install_torch.py | $(BIN)/python
 	@echo "Installing into $(VENV); this takes some minutes the first time."
 	$(BIN)/python tools/install_torch.py
-	$(BIN)/python -m pip install --quiet --editable '.[$(EXTRAS)]'
+	$(BIN)/python -m pip install --quiet --editable '.[export,$(EXTRAS)]'
 	@touch $@
 
 $(VENV)/developer.stamp: $(VENV)/user.stamp

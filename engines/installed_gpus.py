@@ -21,7 +21,7 @@ _QUERY = ("nvidia-smi", "--query-gpu=name,memory.total,compute_cap,driver_versio
 
 
 def installed_gpus() -> tuple[Gpu, ...]:
-    """Return the GPUs that `nvidia-smi` lists, or those that PyTorch finds if there is no such program."""
+    """Return the GPUs that `nvidia-smi` lists, or else those that PyTorch finds; none without both."""
     if shutil.which(_QUERY[0]) is None:
         return _gpus_of_torch()
     try:
@@ -38,8 +38,10 @@ def _gpu(line: str) -> Gpu:
 
 
 def _gpus_of_torch() -> tuple[Gpu, ...]:
-    import torch
-
+    try:
+        import torch
+    except ModuleNotFoundError:  # a machine that only samples
+        return ()
     if not torch.cuda.is_available():
         return ()
     found = [torch.cuda.get_device_properties(number) for number in range(torch.cuda.device_count())]

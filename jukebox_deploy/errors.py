@@ -11,6 +11,10 @@ class JukeboxError(Exception):
     """Base of every error with a message meant for the user."""
 
 
+class MissingPackageError(JukeboxError, ImportError):
+    """A package that only some commands need, and that is not installed."""
+
+
 class ConfigError(JukeboxError):
     """A configuration, preset or option that is invalid or unknown."""
 

@@ -29,6 +29,7 @@ try:
 except ImportError:  # Windows has no such locks; there, leftovers are recognized by their age alone
     fcntl = None  # type: ignore[assignment]
 
+_WINDOWS = os.name == "nt"
 _PARTIAL = ".partial-"  # prefix of the names of unfinished files and folders
 _LOCK = "lock"  # file in a scratch folder, locked as long as its process lives
 _WHOLE = "whole"  # folder in a scratch folder that is renamed when it is complete
@@ -265,8 +266,10 @@ def _explained(path: Path, reasons: dict[int, str]) -> Iterator[None]:
 
 
 def _flush(path: Path) -> None:
-    """Flush a file, or the entries of a folder, to the disk."""
-    handle = os.open(path, os.O_RDONLY)
+    """Flush a file, or the entries of a folder, to the disk; Windows opens no folders, and flushes only for writers."""
+    if _WINDOWS and path.is_dir():
+        return
+    handle = os.open(path, os.O_RDWR if _WINDOWS else os.O_RDONLY)
     try:
         os.fsync(handle)
     finally:

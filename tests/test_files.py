@@ -13,6 +13,7 @@ from pathlib import Path
 
 import pytest
 
+from jukebox_deploy import files
 from jukebox_deploy.errors import JukeboxError
 from jukebox_deploy.files import (
     atomic_directory,
@@ -80,6 +81,22 @@ def test_a_real_limit_on_file_sizes_is_explained(tmp_path):
     done = subprocess.run([sys.executable, "-c", code, str(target)], capture_output=True, text=True, check=True)
     assert "larger than this system allows" in done.stdout
     assert os.listdir(tmp_path) == []
+
+
+def test_windows_flushes_files_that_are_open_for_writing_and_no_folders(tmp_path, monkeypatch):
+    opened, real = [], os.open
+
+    def open_and_note(path, flags):
+        opened.append((Path(path).name, flags))
+        return real(path, flags)
+
+    monkeypatch.setattr(files, "_WINDOWS", True)
+    monkeypatch.setattr(os, "open", open_and_note)
+    with atomic_directory(tmp_path / "bundle") as partial:
+        (partial / "deep").mkdir()
+        (partial / "deep" / "a").write_text("a")
+    assert opened == [("a", os.O_RDWR)]
+    assert (tmp_path / "bundle" / "deep" / "a").read_text() == "a"
 
 
 def test_other_errors_of_the_body_pass(tmp_path):

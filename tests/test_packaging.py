@@ -10,13 +10,14 @@ import subprocess
 import sys
 import tomllib
 import zipfile
+from collections.abc import Iterator
 from email import message_from_bytes
 from email.message import Message
 from pathlib import Path
 
 import pytest
 
-from jukebox_deploy.cli.main import OPTIONAL_PACKAGES
+from jukebox_deploy.optional_packages import OPTIONAL_PACKAGES
 from tests.source_tree import PACKAGE, REPOSITORY, source_modules
 
 LINK = re.compile(r"\[[^\]]*\]\(([^)\s]+)\)|<img src=\"([^\"]+)\"")
@@ -76,8 +77,16 @@ def requirements() -> dict[str, set[str]]:
     """Names of the packages that an installation asks for, by extra; those of a bare one under the empty name."""
     project = tomllib.loads((REPOSITORY / "pyproject.toml").read_text())["project"]
     lists = {"": project["dependencies"], **project["optional-dependencies"]}
-    names = {extra: [re.split(r"[^A-Za-z0-9._-]", one)[0] for one in asked] for extra, asked in lists.items()}
-    return {extra: {name.replace("_", "-") for name in found} for extra, found in names.items()}
+    return {extra: set(_names_in(asked, lists)) for extra, asked in lists.items()}
+
+
+def _names_in(asked: list[str], lists: dict[str, list[str]]) -> Iterator[str]:
+    for one in asked:
+        if one.startswith("jukebox-deploy["):  # other extras
+            for extra in one.removeprefix("jukebox-deploy[").removesuffix("]").split(","):
+                yield from _names_in(lists[extra], lists)
+        else:
+            yield re.split(r"[^A-Za-z0-9._-]", one)[0].replace("_", "-")
 
 
 def imported_packages() -> dict[str, str]:
@@ -108,6 +117,15 @@ def test_the_extras_hold_the_optional_packages():
     asked = requirements()
     assert {name for name, extra in OPTIONAL_PACKAGES.items() if published_as(name) not in asked[extra]} == set()
     assert {name for name in OPTIONAL_PACKAGES if published_as(name) in asked[""]} == set()
+
+
+@pytest.mark.parametrize("extra", ["cpu", "cuda", "tensorrt", "tensorrt-rtx"])
+def test_a_machine_that_only_samples_gets_no_pytorch(extra):
+    asked = requirements()
+    exporting = {published_as(name) for name, extra in OPTIONAL_PACKAGES.items() if extra == "export"}
+    assert "torch" in exporting
+    assert not exporting & (asked[""] | asked[extra])
+    assert exporting <= asked["train"]
 
 
 def test_the_entry_point_is_there(wheel):

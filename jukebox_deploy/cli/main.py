@@ -15,6 +15,7 @@ import click
 from jukebox_deploy import __version__
 from jukebox_deploy.cli.lazy_group import HELP, CommandEntry, LazyGroup
 from jukebox_deploy.errors import JukeboxError
+from jukebox_deploy.optional_packages import packages_explained
 
 COMMANDS: dict[str, CommandEntry] = {
     name: CommandEntry(f"jukebox_deploy.cli.{name.replace('-', '_')}_command:command", summary)
@@ -36,15 +37,6 @@ COMMANDS: dict[str, CommandEntry] = {
     }.items()
 }
 """All commands by name, in the order in which a user typically needs them."""
-
-OPTIONAL_PACKAGES = {
-    "onnxruntime": "cpu",
-    "tensorrt": "tensorrt",
-    "tensorrt_rtx": "tensorrt-rtx",
-    "scipy": "train",
-    "tensorboard": "train",
-}
-"""The extra that installs each optional package."""
 
 
 class Interrupted(click.ClickException):
@@ -88,11 +80,6 @@ def failure_of(error: BaseException) -> click.ClickException | None:
                 "interrupted. No half-written file is left; run the same command again, `sample` and `train` with "
                 "--resume."
             )
-        case ModuleNotFoundError() if (package := (error.name or "").partition(".")[0]) in OPTIONAL_PACKAGES:
-            extra = OPTIONAL_PACKAGES[package]
-            return click.ClickException(
-                f"this needs the package {package}. In a clone of the repository: pip install '.[{extra}]'."
-            )
         case OSError(errno=errno.ENOSPC):
             return click.ClickException(f"the disk is full{_of_file(error)}. Make room and run the same command again.")
         case BrokenPipeError():
@@ -110,7 +97,8 @@ def _of_file(error: OSError) -> str:
 def in_sentences(debug: bool = False) -> Iterator[None]:
     """Turn expected errors and failures of the machine into one sentence each; with `debug`, after the traceback."""
     try:
-        yield
+        with packages_explained():
+            yield
     except (Exception, KeyboardInterrupt) as error:
         failure = failure_of(error)
         if failure is None:

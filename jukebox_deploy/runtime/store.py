@@ -31,6 +31,7 @@ from jukebox_deploy.runtime.song import SongLengths, SongRequest
 
 FORMAT_VERSION = 1
 _RECORD = "song.json"
+_WINDOWS = os.name == "nt"
 
 
 @dataclass(frozen=True)
@@ -70,7 +71,8 @@ class SongStore:
         try:
             _lock_file(self._lock)
         except OSError as error:
-            self.close()
+            os.close(self._lock)  # the lock is the other run's, so it stays
+            self._lock = None
             raise SamplingError(
                 f"{self.folder}: another run is working on this song; wait for it to end or stop it."
             ) from error
@@ -87,12 +89,15 @@ class SongStore:
         """Unlock the folder, and remove it if no song was begun in it and it is empty."""
         if self._lock is None:
             return
+        lock, self._lock = self._lock, None
+        if _WINDOWS:  # it removes no file that is open
+            os.close(lock)
         if not self.begun:
-            (self.folder / ".lock").unlink(missing_ok=True)
-            with suppress(OSError):  # it contains other files
+            with suppress(OSError):  # the folder contains other files, or another run has opened the lock meanwhile
+                (self.folder / ".lock").unlink(missing_ok=True)
                 self.folder.rmdir()
-        os.close(self._lock)
-        self._lock = None
+        if not _WINDOWS:  # only now, so that no other run locks a file that is then removed
+            os.close(lock)
 
     @property
     def begun(self) -> bool:

@@ -130,9 +130,19 @@ class TestErrors:
     def test_a_missing_package_names_its_extra(self, failing):
         result = failing(ModuleNotFoundError("No module named 'tensorrt_rtx'", name="tensorrt_rtx"))
         assert result.exit_code == 1
-        assert "pip install '.[tensorrt-rtx]'" in result.stderr
+        assert result.stderr == (
+            "Error: this needs the package tensorrt-rtx, which is not installed. In a clone of the repository: "
+            "pip install '.[tensorrt-rtx]'.\n"
+        )
 
-    @pytest.mark.parametrize("error", [ModuleNotFoundError("No module named 'x'", name="x"), ZeroDivisionError()])
+    @pytest.mark.parametrize(
+        "error",
+        [
+            ModuleNotFoundError("No module named 'x'", name="x"),
+            ModuleNotFoundError("No module named 'torch.x'", name="torch.x"),  # torch is there, but another version
+            ZeroDivisionError(),
+        ],
+    )
     def test_a_bug_is_not_hidden(self, failing, error):
         assert failing(error).exception is error
 
@@ -148,6 +158,32 @@ class TestErrors:
             assert writer.stderr is not None
             writer.stdout.close()
             assert b"Traceback" not in writer.stderr.read()
+
+
+@pytest.mark.parametrize(
+    "arguments",
+    [
+        ["import", "openai", "vqvae.pth.tar", "--preset", "tiny", "--out", "BUNDLE"],
+        ["export", "BUNDLE", "--out", "GRAPHS"],
+        ["build", "BUNDLE", "--out", "ENGINES"],
+        ["verify", "GRAPHS", "--against", "BUNDLE"],
+        ["inspect", "BUNDLE"],
+        ["train", "vqvae", "--data", "SONGS", "--preset", "tiny", "--steps", "1", "--out", "RUN"],
+        ["evaluate", "BUNDLE", "--data", "SONGS"],
+        ["align", "SONG", "--checkpoint", "BUNDLE"],
+    ],
+    ids=lambda arguments: arguments[0],
+)
+def test_what_needs_pytorch_says_how_to_install_it(tmp_path, monkeypatch, arguments):
+    monkeypatch.chdir(tmp_path)
+    Path("BUNDLE").mkdir()
+    Path("BUNDLE", "config.json").write_text("{}")
+    done, _ = run_fresh(arguments, blocked=["torch"])
+    assert done.returncode == 1
+    assert done.stderr.splitlines()[0] == (
+        "Error: this needs the package torch, which is not installed. In a clone of the repository: "
+        "pip install '.[export]'."
+    )
 
 
 WAITING = """

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from types import SimpleNamespace
 
 from jukebox_deploy.engines.installed_gpus import Gpu, installed_gpus
@@ -39,4 +40,10 @@ def test_without_the_program_pytorch_is_asked(monkeypatch, tmp_path):
     monkeypatch.setattr(torch.cuda, "get_device_properties", lambda number: card)
     assert installed_gpus() == (Gpu("NVIDIA L4", 5, "8.9", None),)
     monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
+    assert installed_gpus() == ()
+
+
+def test_without_both_there_are_none(monkeypatch, tmp_path):
+    monkeypatch.setenv("PATH", str(tmp_path))
+    monkeypatch.setitem(sys.modules, "torch", None)
     assert installed_gpus() == ()

@@ -1,12 +1,14 @@
 from __future__ import annotations
 
 import json
+import os
 from pathlib import Path
 
 import numpy as np
 import pytest
 
 from jukebox_deploy.errors import SamplingError
+from jukebox_deploy.runtime import store as store_module
 from jukebox_deploy.runtime.song import LevelSettings, Mode, SongLengths, SongRequest
 from jukebox_deploy.runtime.store import Fingerprint, SongRecord, SongStore, read_codes, read_record
 
@@ -56,6 +58,37 @@ def test_a_folder_is_locked_while_it_is_open_and_free_after(folder: Path) -> Non
             pass
     with SongStore(folder) as store:
         assert store.begun
+
+
+@pytest.mark.parametrize("windows", [False, True])
+def test_the_lock_is_removed_before_it_is_released_but_on_windows_after(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, windows: bool
+) -> None:
+    done: list[str] = []
+    close, unlink = os.close, Path.unlink
+
+    def note_close(descriptor: int) -> None:
+        done.append("close")
+        close(descriptor)
+
+    def note_unlink(path: Path, missing_ok: bool = False) -> None:
+        done.append("unlink")
+        unlink(path, missing_ok)
+
+    monkeypatch.setattr(store_module, "_WINDOWS", windows)
+    monkeypatch.setattr(os, "close", note_close)
+    monkeypatch.setattr(Path, "unlink", note_unlink)
+    with SongStore(tmp_path / "song"):
+        done.clear()
+    assert done == (["close", "unlink"] if windows else ["unlink", "close"])
+    assert not (tmp_path / "song").exists()
+
+
+def test_a_run_that_finds_the_folder_locked_leaves_the_lock(tmp_path: Path) -> None:
+    with SongStore(tmp_path / "song"):
+        for _ in range(2):
+            with pytest.raises(SamplingError, match="another run"), SongStore(tmp_path / "song"):
+                pass
 
 
 def test_a_folder_without_a_song_is_not_left_behind(tmp_path: Path) -> None:
