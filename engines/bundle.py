@@ -19,6 +19,7 @@ from jukebox_deploy.engines.manifest import PIECE_BYTES, FileRecord, Manifest
 from jukebox_deploy.engines.manifest_json import manifest_from_json, manifest_to_json
 from jukebox_deploy.errors import EngineError
 from jukebox_deploy.files import sha256_of_file, sha256_of_pieces, write_json_atomic
+from jukebox_deploy.threads import map_in_threads, usable_cores
 
 MANIFEST_NAME = "manifest.json"
 _MANIFEST_LIMIT = 64 * 2**20  # bytes; a released model needs about a hundredth of it
@@ -71,7 +72,7 @@ class EngineBundle:
             content = (self.folder / name).read_bytes()
         except OSError as error:
             raise EngineError(f"{self.folder}: {name} cannot be read ({error}).") from error
-        if hashlib.sha256(content).hexdigest() != self.manifest.files[name].sha256:
+        if not _is_content(content, self.manifest.files[name]):
             raise EngineError(
                 f"{self.folder}: {name} is not the file of the manifest: its SHA-256 differs. Copy or build it again."
             )
@@ -149,6 +150,19 @@ def _has_hash(path: Path, record: FileRecord) -> bool:
     if record.pieces:
         return sha256_of_pieces(path, PIECE_BYTES) == record.pieces
     return sha256_of_file(path) == record.sha256
+
+
+def _is_content(content: bytes, record: FileRecord) -> bool:
+    """Return whether the content of a file has the recorded hash; those of pieces are computed by all cores."""
+    if not record.pieces:
+        return hashlib.sha256(content).hexdigest() == record.sha256
+    view, threads = memoryview(content), usable_cores()  # slices of a view share its memory
+
+    def digest(start: int) -> str:
+        return hashlib.sha256(view[start : start + PIECE_BYTES]).hexdigest()
+
+    starts = range(0, len(content), PIECE_BYTES)
+    return tuple(map_in_threads(digest, starts, threads=threads, ahead=threads)) == record.pieces
 
 
 def _check_file(folder: Path, name: str, record: FileRecord, verify_hash: bool) -> None:

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from enum import StrEnum
 from typing import Protocol
 
 import numpy as np
@@ -16,6 +17,15 @@ from jukebox_deploy.errors import EngineError
 
 ALIGNMENT = 256
 """Alignment in bytes of the address of every tensor of an engine; required by TensorRT's `setTensorAddress`."""
+
+
+class Provider(StrEnum):
+    """Where ONNX graphs run, by ONNX Runtime's execution providers; PyTorch models run on the first two."""
+
+    CPU = "cpu"
+    CUDA = "cuda"
+    TENSORRT = "tensorrt"
+    TENSORRT_RTX = "tensorrt-rtx"
 
 
 class NoDeviceError(EngineError):

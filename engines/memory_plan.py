@@ -1,8 +1,9 @@
-"""Device memory that sampling with a prior takes, and the number of slots that fit.
+"""Memory that sampling with a prior takes, and the number of slots that fit.
 
 The numbers are derived from the declarations of the graphs, so they are those that sessions allocate: caches once,
 other states twice (they are double-buffered), everything else once, and the tensors between the parts of a cut graph.
-The graphs that compute the conditioning of a window also stay open, and process one window at a time.
+The graphs that compute the conditioning of a window also stay open, and process one window at a time. Every graph has
+its own copy of its weights in memory, also where files share them on disk.
 """
 
 from __future__ import annotations
@@ -12,8 +13,10 @@ from dataclasses import dataclass, replace
 
 from jukebox_deploy.config import JukeboxConfig
 from jukebox_deploy.contract import GraphKind, GraphSpec, Precision, Role, TensorSpec, find_graph, graph_levels
-from jukebox_deploy.costs import WeightStorage, weight_bytes
-from jukebox_deploy.engines.manifest import GraphEntry, Manifest
+from jukebox_deploy.costs import WeightStorage, prefill_weight_bytes, weight_bytes
+from jukebox_deploy.engines.bundle import EngineBundle
+from jukebox_deploy.engines.manifest import GraphEntry, Manifest, Target
+from jukebox_deploy.engines.onnxruntime.sessions import GraphFile
 from jukebox_deploy.graphs import GraphOptions, declare_graphs
 
 
@@ -47,23 +50,28 @@ class PriorMemory:
         return room if room >= self.fewest_slots else 0
 
 
-def plan_manifest(manifest: Manifest) -> list[PriorMemory]:
-    """Plan the memory of the priors of an engine bundle, level 0 first, with the weights of its files."""
+def plan_bundle(bundle: EngineBundle) -> list[PriorMemory]:
+    """Plan the memory of the priors of an engine bundle, level 0 first, with the weights that its graphs load.
+
+    Raises `EngineError` for an ONNX file that cannot be read.
+    """
+    manifest = bundle.manifest
     specs = {name: entry.spec for name, entry in manifest.graphs.items()}
     plans = (
-        _plan(specs, level, manifest.precision, _stored_weights(manifest, level), _activations(manifest, level))
+        _plan(specs, level, manifest.precision, _loaded_weights(bundle, level), _activations(manifest, level))
         for level in graph_levels(specs, GraphKind.STEP)
     )
     return [replace(plan, hand_over_per_slot=_hand_over(manifest, plan.level)) for plan in plans]
 
 
 def plan_config(config: JukeboxConfig, precision: Precision) -> list[PriorMemory]:
-    """Plan the memory of a model's priors as they would be exported, with step and prefill sharing their weights."""
+    """Plan the memory of a model's priors as they would be exported; step and prefill each load their weights."""
     specs = declare_graphs(config, GraphOptions(precision=precision))
     storage = WeightStorage.SINGLE if precision is Precision.FP32 else WeightStorage.HALF_LINEAR
     return [
-        _plan(specs, level, precision, weight_bytes(config.prior(level), storage), None)
+        _plan(specs, level, precision, weight_bytes(prior, storage) + prefill_weight_bytes(prior, storage), None)
         for level in graph_levels(specs, GraphKind.STEP)
+        for prior in [config.prior(level)]
     ]
 
 
@@ -101,10 +109,13 @@ def _opened(manifest: Manifest, level: int) -> list[GraphEntry]:
     return [entry for entry in manifest.graphs.values() if entry.spec.model_level == level]
 
 
-def _stored_weights(manifest: Manifest, level: int) -> int:
-    """Return the bytes of the graphs' files; a file that several graphs use counts once."""
-    files = {name for entry in _opened(manifest, level) for name in entry.files}
-    return manifest.bytes_of(files)
+def _loaded_weights(bundle: EngineBundle, level: int) -> int:
+    """Return the bytes of the files of the graphs, and of the weights that each ONNX graph loads from other files."""
+    pieces = [piece for entry in _opened(bundle.manifest, level) for piece in entry.pieces]
+    own = bundle.manifest.bytes_of(piece.file for piece in pieces)
+    if bundle.manifest.target is not Target.ONNXRUNTIME:  # engines contain their weights
+        return own
+    return own + sum(GraphFile.read(piece.spec, bundle.folder / piece.file).weight_bytes for piece in pieces)
 
 
 def _hand_over(manifest: Manifest, level: int) -> int:

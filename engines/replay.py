@@ -4,9 +4,10 @@ A session with double-buffered states needs two recordings, one for each directi
 buffers and write the other; these directions are called turns, and steps alternate between them. A session whose steps
 write their results back to the buffers that they read has a single turn.
 
-A turn is recorded at its first step: the step runs directly, then is recorded, its results are erased, and a replay
-must reproduce them. This check is repeated at the next step of the turn after all turns have been recorded. Running a
-step again on the same state writes the same values, also to the caches, so the repetition is harmless.
+Without a recorder, all steps run directly. With one, a turn is recorded at its first step: the step runs directly, then
+is recorded, its results are erased, and a replay must reproduce them. This check is repeated at the next step of the
+turn after all turns have been recorded. Running a step again on the same state writes the same values, also to the
+caches, so the repetition is harmless.
 """
 
 from __future__ import annotations
@@ -80,31 +81,33 @@ class Recorder:
 
 
 class ReplayedSteps:
-    """Runs steps by replaying a recording of each turn."""
+    """Runs steps: by replaying a recording of each turn, or directly if nothing records them."""
 
-    def __init__(self, label: str, recorder: Recorder, enqueue: Work, turns: Sequence[Turn]) -> None:
-        """`enqueue` enqueues one step on the stream; `label` begins all messages."""
+    def __init__(self, label: str, recorder: Recorder | None, enqueue: Work, turns: Sequence[Turn]) -> None:
+        """`enqueue` enqueues one step on the stream; `label` begins all messages.
+
+        `recorder`: `None` to run steps directly; then no tensor of the turns is read.
+        """
         self._label = label
         self._recorder = recorder
         self._enqueue = enqueue
         self._turns = turns
         self._recordings: dict[int, Recording] = {}
         self._settled: set[int] = set()  # turns whose recordings have passed the check after all turns were recorded
-        self._plain = False
 
     @property
     def records(self) -> bool:
-        """Whether steps are recorded; false after a recording has failed that was not required."""
-        return not self._plain
+        """Whether steps are recorded; false without a recorder, and once a recording failed that was not required."""
+        return self._recorder is not None
 
     def run(self, turn: int) -> None:
         """Run one step. Raises `EngineError` if it cannot be recorded, or if its replay gives other results."""
         if turn in self._settled:
             self._recordings[turn].replay()
-        elif self._plain:
+        elif self._recorder is None:
             self._run_plainly(self._turns[turn])
         else:
-            self._run_checked(turn)
+            self._run_checked(turn, self._recorder)
             if len(self._recordings) == len(self._turns):
                 self._settled.add(turn)
 
@@ -112,7 +115,7 @@ class ReplayedSteps:
         turn.bind()
         self._enqueue()
 
-    def _run_checked(self, number: int) -> None:
+    def _run_checked(self, number: int, recorder: Recorder) -> None:
         """Run a step directly, record it unless it has been recorded, erase its results, and replay it.
 
         A turn is checked when it is recorded, and again after all turns have been recorded: the recordings share
@@ -124,21 +127,21 @@ class ReplayedSteps:
         expected = [watched.read() for watched in turn.watched]
         if number not in self._recordings:
             try:
-                self._recordings[number] = self._recorder.record(self._enqueue)
+                self._recordings[number] = recorder.record(self._enqueue)
             except EngineError as error:
-                self._do_without(error)
+                self._do_without(error, recorder.required)
                 return
         _undo(turn, before)
         self._recordings[number].replay()
         self._compare(turn, expected)
 
-    def _do_without(self, error: EngineError) -> None:
+    def _do_without(self, error: EngineError, required: bool) -> None:
         """Run steps directly from now on. Raises `EngineError` if recording is required."""
         said = f"{self._label}: the step cannot be recorded as a CUDA graph: {error}"
-        if self._recorder.required:
+        if required:
             raise EngineError(f"{said} {_ADVICE}") from error
         warnings.warn(f"{said} Steps run without a CUDA graph.", RuntimeWarning, stacklevel=2)
-        self._plain = True
+        self._recorder = None
         self.release()
 
     def _compare(self, turn: Turn, expected: Sequence[np.ndarray]) -> None:

@@ -36,18 +36,32 @@ class WeightStorage(StrEnum):
 
 def weight_bytes(config: PriorConfig, storage: WeightStorage) -> int:
     """Return the bytes of all weights of a prior."""
-    total = prior_parameters(config).total
-    if storage is WeightStorage.SINGLE:
-        return 4 * total
-    if storage is WeightStorage.HALF:
-        return 2 * total
     stacks = [config.transformer]
     if config.lyrics and config.lyrics.encoder:
         stacks.append(config.lyrics.encoder)
     layers = lyric_head_layers(config)
     for stack in stacks:
         layers += attention_layers(stack) + lyric_attention_layers(stack) + mlp_layers(stack)
-    return 4 * total - 2 * count_weights(layers)
+    return _stored_bytes(prior_parameters(config).total, layers, storage)
+
+
+def prefill_weight_bytes(config: PriorConfig, storage: WeightStorage) -> int:
+    """Return the bytes of those weights of a prior that a prefill needs, and a step as well."""
+    parts, stack = prior_parameters(config), config.transformer
+    others = [parts.start_token, parts.labels, parts.conditioner, parts.lyric_core, parts.lyric_head, parts.output]
+    of_prefill = parts.total - sum(others) - count_parameters(lyric_attention_layers(stack))
+    return _stored_bytes(of_prefill, attention_layers(stack) + mlp_layers(stack), storage)
+
+
+def _stored_bytes(parameters: int, layers: list[tuple[int, int]], storage: WeightStorage) -> int:
+    """Return the bytes of so many parameters, of which the weights of linear `layers` may be stored in 16 bits."""
+    match storage:
+        case WeightStorage.SINGLE:
+            return 4 * parameters
+        case WeightStorage.HALF:
+            return 2 * parameters
+        case WeightStorage.HALF_LINEAR:
+            return 4 * parameters - 2 * count_weights(layers)
 
 
 def position_bytes(config: TransformerConfig, precision: Precision) -> int:

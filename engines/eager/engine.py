@@ -17,7 +17,7 @@ from jukebox_deploy.config import JukeboxConfig
 from jukebox_deploy.contract import GraphKind, GraphSpec, Role, TensorSpec, check_feeds, find_graph
 from jukebox_deploy.engines.eager.replay import WatchedTensor
 from jukebox_deploy.engines.eager.tensors import explaining_memory_errors, to_numpy, to_tensor
-from jukebox_deploy.engines.replay import Recorder, ReplayedSteps, Turn, tensors_to_watch
+from jukebox_deploy.engines.replay import Recorder, ReplayedSteps, Turn, Work, tensors_to_watch
 from jukebox_deploy.engines.slots import SlotBuffer, SlotSession
 from jukebox_deploy.errors import EngineError
 
@@ -86,16 +86,15 @@ class EagerSession(SlotSession):
             for t in self.spec.tensors
         }
         # The callable holds no reference to the session: a cycle would delay the release of its memory.
-        self._step = partial(_run_in_place, *step, self._tensors)
-        self._replayed = None if recorder is None else self._recorded(recorder)
+        self._steps = self._make_steps(partial(_run_in_place, *step, self._tensors), recorder)
 
-    def _recorded(self, recorder: Recorder) -> ReplayedSteps:
-        """Prepare the recording of steps. There is one turn, because no state is double-buffered."""
+    def _make_steps(self, step: Work, recorder: Recorder | None) -> ReplayedSteps:
+        """Prepare the runs of steps. There is one turn, because no state is double-buffered."""
         watched = [
             WatchedTensor(t.name, t.role is Role.STATE, self._tensors[t.name][: 1 if t.in_place else self.slots])
             for t in tensors_to_watch(self.spec)
         ]
-        return ReplayedSteps(self.spec.name, recorder, self._step, [Turn(watched)])
+        return ReplayedSteps(self.spec.name, recorder, step, [Turn(watched)])
 
     def _buffer(self, spec: TensorSpec) -> SlotBuffer:
         return _TensorBuffer(self._tensors[spec.name])
@@ -115,10 +114,7 @@ class EagerSession(SlotSession):
 
     def _run_step(self) -> None:
         with explaining_memory_errors(self.spec.name):
-            if self._replayed is None:
-                self._step()
-            else:
-                self._replayed.run(0)
+            self._steps.run(0)
 
 
 def _run_in_place(spec: GraphSpec, function: GraphFunction, tensors: Mapping[str, Tensor]) -> None:
@@ -153,13 +149,18 @@ class EagerEngine:
         opener: GraphOpener,
         device: str = "cpu",
         recorder: Recorder | None = None,
+        release: Callable[[], None] = lambda: None,
     ) -> None:
-        """`recorder`: how to record the steps of sessions as CUDA graphs; `None` to run them without recording."""
+        """`recorder`: how to record the steps of sessions as CUDA graphs; `None` to run them without recording.
+
+        `release`: called on exit, to release what `opener` keeps beyond the life of the graphs.
+        """
         self.config = config
         self.graphs = graphs
         self._opener = opener
         self._device = device
         self._recorder = recorder
+        self._release = release
 
     def _open(self, kind: GraphKind, level: int) -> tuple[GraphSpec, GraphFunction]:
         spec = find_graph(self.graphs, kind, level, self.config.name)
@@ -185,4 +186,5 @@ class EagerEngine:
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        """Do nothing: the engine holds no resources."""
+        """Release what the opener keeps; a model lives until no runner and no session uses it any more."""
+        self._release()

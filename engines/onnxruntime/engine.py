@@ -18,7 +18,7 @@ import numpy as np
 
 from jukebox_deploy.config import JukeboxConfig
 from jukebox_deploy.contract import GraphKind, GraphSpec, Role, TensorSpec, check_feeds, find_graph
-from jukebox_deploy.engines.device import OutOfDeviceMemoryError
+from jukebox_deploy.engines.device import OutOfDeviceMemoryError, Provider
 from jukebox_deploy.engines.onnxruntime.library import import_onnxruntime
 from jukebox_deploy.engines.onnxruntime.memory import (
     BoundBuffer,
@@ -29,7 +29,7 @@ from jukebox_deploy.engines.onnxruntime.memory import (
     bound_dtype,
     failure,
 )
-from jukebox_deploy.engines.onnxruntime.replay import TurnedSteps, WatchedDeviceBuffer
+from jukebox_deploy.engines.onnxruntime.replay import Run, TurnedSteps, WatchedDeviceBuffer
 from jukebox_deploy.engines.onnxruntime.sessions import (
     GraphFile,
     OnnxRuntimeOptions,
@@ -128,14 +128,15 @@ class OnnxRuntimeSession(SlotSession):
         self._prefill_between = {t.name: memory.allocate(t, slots) for t in prefill.between}
         self._step_bindings = [[self._bind_step(piece, current) for piece in pieces] for current in (0, 1)]
         # The callable holds no reference to the session: a cycle would delay the release of its memory.
-        self._run_turn = partial(_run_turn, step, self._step_bindings)
-        self._replayed = self._recorded(step.options.cuda_graph is True) if step.options.records else None
+        self._steps = self._make_steps(partial(_run_turn, step, self._step_bindings), step.options)
         self._prefill_bindings: dict[tuple[range, int], list[Any]] = {}
 
-    def _recorded(self, required: bool) -> ReplayedSteps:
-        steps = TurnedSteps(self._run_turn, options_of_recording)
-        turns = [Turn(self._watched(current), partial(steps.bind, current)) for current in (0, 1)]
-        return ReplayedSteps(self.spec.name, Recorder(steps.record, required), steps.enqueue, turns)
+    def _make_steps(self, run: Run, options: OnnxRuntimeOptions) -> ReplayedSteps:
+        steps = TurnedSteps(run, options_of_recording if options.records else _without_options)
+        watched = [self._watched(current) if options.records else [] for current in (0, 1)]
+        turns = [Turn(watched[current], partial(steps.bind, current)) for current in (0, 1)]
+        recorder = Recorder(steps.record, required=options.cuda_graph is True) if options.records else None
+        return ReplayedSteps(self.spec.name, recorder, steps.enqueue, turns)
 
     def _watched(self, current: int) -> list[Watched]:
         return [self._watch(spec, 1 - current) for spec in tensors_to_watch(self.spec)]
@@ -193,10 +194,11 @@ class OnnxRuntimeSession(SlotSession):
 
     def _run_step(self) -> None:
         self._memory.synchronize()
-        if self._replayed is None:
-            self._run_turn(self.current)
-        else:
-            self._replayed.run(self.current)
+        self._steps.run(self.current)
+
+
+def _without_options(recording: int) -> None:
+    """Return the run options of a session that records nothing."""
 
 
 def _run_turn(step: _Graph, bindings: Sequence[Sequence[Any]], turn: int, run_options: Any = None) -> None:
@@ -237,7 +239,7 @@ class OnnxRuntimeEngine:
     @property
     def batch_invariant(self) -> bool:
         """True for packed weights on a CPU, whose kernels sum a row in the same order for any number of rows."""
-        return self._options.provider == "cpu" and not self._options.map_weights
+        return self._options.provider == Provider.CPU and not self._options.map_weights
 
     def _read(self, kind: GraphKind, level: int) -> tuple[GraphSpec, list[GraphFile]]:
         """Return the declaration of a graph, and its file or the files of its parts."""
@@ -275,7 +277,7 @@ class OnnxRuntimeEngine:
 
     def _memory(self) -> Memory:
         """Return the memory in which the provider works."""
-        if self._options.provider == "cpu":
+        if self._options.provider == Provider.CPU:
             return HostMemory()
         return DeviceMemory(import_onnxruntime(), ("cuda", 0))
 

@@ -9,6 +9,7 @@ import platform
 from dataclasses import asdict, dataclass
 from typing import TYPE_CHECKING, Any
 
+from jukebox_deploy.engines.device import Provider
 from jukebox_deploy.errors import EngineError
 
 if TYPE_CHECKING:
@@ -58,7 +59,7 @@ def maker_of(model: ModelProto) -> Maker | None:
 def require_maker(name: str, made: Maker, runtime: Any, provider: str) -> None:
     """Raise `EngineError` if a graph was prepared by another ONNX Runtime, or if the provider is not the CPU."""
     remedy = "Build it again from the exported graphs, or run those: they run anywhere."
-    if provider != "cpu":
+    if provider != Provider.CPU:
         raise EngineError(f"{name} was made ready for a CPU, and the provider is {provider}. {remedy}")
     if (found := this_maker(runtime)) != made:
         raise EngineError(f"{name} was made ready by {made}, and this is {found}. {remedy}")

@@ -38,7 +38,7 @@ class TurnedSteps:
     """Runs or records the step of the turn that was bound last."""
 
     def __init__(self, run: Run, options_of: Callable[[int], Any]) -> None:
-        """`options_of` makes run options from the number of a recording."""
+        """`options_of` makes run options from the number of a recording; for a session that records nothing: `None`."""
         self._run = run
         self._turn = 0
         self._plainly = options_of(_PLAINLY)

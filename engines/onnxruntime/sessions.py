@@ -6,12 +6,13 @@ import contextlib
 import functools
 import os
 import sys
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from jukebox_deploy.contract import GraphKind, GraphSpec
-from jukebox_deploy.engines.device import NoDeviceError
+from jukebox_deploy.engines.device import NoDeviceError, Provider
 from jukebox_deploy.engines.onnxruntime.integer_blocks import block_size, gpu_block_size
 from jukebox_deploy.engines.onnxruntime.library import import_onnxruntime
 from jukebox_deploy.engines.onnxruntime.mapped_products import divide_products
@@ -38,13 +39,10 @@ LARGE_WEIGHTS = 512 << 20
 PARALLEL_PACKING_LIMIT = 1 << 30
 """Bytes of weights up to which all cores pack them: up to twice as fast, but holds all of them in memory twice."""
 
-CPU = "cpu"
-"""The provider that runs graphs on a CPU."""
-
-GPU_PROVIDERS = {
-    "cuda": "CUDAExecutionProvider",
-    "tensorrt": "TensorrtExecutionProvider",
-    "tensorrt-rtx": "NvTensorRTRTXExecutionProvider",
+GPU_PROVIDERS: Mapping[str, str] = {
+    Provider.CUDA: "CUDAExecutionProvider",
+    Provider.TENSORRT: "TensorrtExecutionProvider",
+    Provider.TENSORRT_RTX: "NvTensorRTRTXExecutionProvider",
 }
 """ONNX Runtime's names of the providers for GPUs. The CUDA provider runs what those of TensorRT do not support."""
 
@@ -53,17 +51,16 @@ GPU_PROVIDERS = {
 class OnnxRuntimeOptions:
     """Options of the sessions of an engine."""
 
-    provider: str = CPU  # or a key of `GPU_PROVIDERS`
+    provider: str = Provider.CPU  # a value of `Provider`
     threads: int | None = None  # most threads per graph; None: as many as are worthwhile
     map_weights: bool = False  # keep large weights of the step memory-mapped too, as those of other graphs always are
     round_activations: bool = True  # to 8 bits in products with integer weights, on a CPU: many times as fast
     cuda_graph: bool | None = None  # record and replay steps, with the provider cuda; None: if that is possible
 
     def __post_init__(self) -> None:
-        known = (CPU, *GPU_PROVIDERS)
-        if self.provider not in known:
-            raise EngineError(f"ONNX Runtime: unknown provider {self.provider!r}; choose {', '.join(known)}.")
-        if self.cuda_graph and self.provider != "cuda":
+        if self.provider not in list(Provider):
+            raise EngineError(f"ONNX Runtime: unknown provider {self.provider!r}; choose {', '.join(Provider)}.")
+        if self.cuda_graph and self.provider != Provider.CUDA:
             raise EngineError(
                 f"ONNX Runtime: steps are recorded as CUDA graphs with the provider cuda, not with {self.provider}."
             )
@@ -71,7 +68,7 @@ class OnnxRuntimeOptions:
     @property
     def records(self) -> bool:
         """Whether steps are recorded."""
-        return self.provider == "cuda" and self.cuda_graph is not False
+        return self.provider == Provider.CUDA and self.cuda_graph is not False
 
 
 def providers(runtime: Any, options: OnnxRuntimeOptions, kind: GraphKind | None = None) -> list[Any]:
@@ -79,14 +76,17 @@ def providers(runtime: Any, options: OnnxRuntimeOptions, kind: GraphKind | None 
 
     Raises `EngineError` if this ONNX Runtime lacks the chosen provider.
     """
-    if options.provider == "cpu":
+    if options.provider == Provider.CPU:
         return ["CPUExecutionProvider"]
+    # CUDA's libraries round products of fp32 to TF32 unless this is set when they start; of the providers, only that of
+    # CUDA has an option against it.
+    os.environ.setdefault("NVIDIA_TF32_OVERRIDE", "0")
     _load_libraries()
     name = GPU_PROVIDERS[options.provider]
     if name not in runtime.get_available_providers():
         how = (
             "Run: pip uninstall -y onnxruntime, then pip install onnxruntime-gpu cuda-bindings."
-            if options.provider == "cuda"
+            if options.provider == Provider.CUDA
             else "Install a build of ONNX Runtime that has it, or build engines: jukebox-deploy build."
         )
         raise EngineError(f"this ONNX Runtime has no {name}. {how}")
@@ -96,13 +96,8 @@ def providers(runtime: Any, options: OnnxRuntimeOptions, kind: GraphKind | None 
         "enable_cuda_graph": str(int(recorded)),
         "arena_extend_strategy": "kSameAsRequested",  # the default doubles the arena
     }
-    chain = [(GPU_PROVIDERS["cuda"], cuda)]
-    if options.provider == "cuda":
-        return chain
-    # TensorRT rounds fp32 matrices to TF32 too, and its providers have no option against it. CUDA's libraries read this
-    # variable once.
-    os.environ.setdefault("NVIDIA_TF32_OVERRIDE", "0")
-    return [(name, {}), *chain]
+    chain = [(GPU_PROVIDERS[Provider.CUDA], cuda)]
+    return chain if options.provider == Provider.CUDA else [(name, {}), *chain]
 
 
 @functools.cache
@@ -117,7 +112,7 @@ def _load_libraries() -> None:
 def _require_provider(session: Any, options: OnnxRuntimeOptions) -> None:
     """Raise `NoDeviceError` if ONNX Runtime opened a session on the CPU because the provider could not start."""
     found = session.get_providers()
-    if options.provider != "cpu" and GPU_PROVIDERS[options.provider] not in found:
+    if options.provider != Provider.CPU and GPU_PROVIDERS[options.provider] not in found:
         raise NoDeviceError(
             f"ONNX Runtime has {GPU_PROVIDERS[options.provider]}, but it does not start on this machine (the session "
             f"has {', '.join(found)}). Install its libraries, cuDNN among them, and look at `nvidia-smi`."
@@ -131,7 +126,7 @@ def require_start(options: OnnxRuntimeOptions) -> None:
     """
     runtime = import_onnxruntime()
     chosen = providers(runtime, options)
-    if options.provider == "cpu":
+    if options.provider == Provider.CPU:
         return
     from onnx import TensorProto, helper
 
@@ -158,10 +153,17 @@ class GraphFile:
 
     @classmethod
     def read(cls, spec: GraphSpec, path: Path) -> GraphFile:
-        """Read the file."""
+        """Read the file. Raises `EngineError` if it cannot be read, for instance because it was deleted meanwhile."""
         import onnx
+        from google.protobuf.message import DecodeError  # type: ignore[import-untyped]
 
-        return cls(spec, path, onnx.load(path, load_external_data=False))
+        again = "Copy the folder again, or export it again, and leave it as it is while it is in use."
+        try:
+            return cls(spec, path, onnx.load(path, load_external_data=False))
+        except FileNotFoundError:
+            raise EngineError(f"{path} is missing, although it was there when the bundle was opened. {again}") from None
+        except (OSError, DecodeError) as error:
+            raise EngineError(f"{path} cannot be read as an ONNX graph ({error}). {again}") from error
 
     @property
     def weight_bytes(self) -> int:
@@ -184,7 +186,7 @@ class GraphFile:
         one thread, and several chunks are processed concurrently.
         """
         threads = options.threads or worthwhile_threads(self.spec, self.weight_bytes)
-        if self.spec.model_level is None and options.provider == "cpu":
+        if self.spec.model_level is None and options.provider == Provider.CPU:
             return 1, min(threads, MOST_CONCURRENT_CALLS)
         return threads, 1
 
@@ -211,7 +213,7 @@ def open_session(graph: GraphFile, options: OnnxRuntimeOptions, slots: int | Non
         require_maker(graph.path.name, maker, runtime, options.provider)
         set_accuracy(graph.model, _accuracy(options))
         session_options.graph_optimization_level = runtime.GraphOptimizationLevel.ORT_DISABLE_ALL  # done ahead of time
-    if mapped and step and slots == 1 and options.provider == "cpu":
+    if mapped and step and slots == 1 and options.provider == Provider.CPU:
         divide_products(graph.model, threads)
     chosen = providers(runtime, options, graph.spec.kind)
     _require_kernels(graph, options)
@@ -232,7 +234,7 @@ def _require_kernels(graph: GraphFile, options: OnnxRuntimeOptions) -> None:
 
     scales = {node.input[1] for node in graph.model.graph.node if node.op_type == "DequantizeLinear"}
     scale_types = {t.data_type for t in graph.model.graph.initializer if t.name in scales}
-    if options.provider != "cpu" and TensorProto.BFLOAT16 in scale_types:
+    if options.provider != Provider.CPU and TensorProto.BFLOAT16 in scale_types:
         raise EngineError(
             f"{graph.path.name} has quantised weights in bf16 arithmetic, for which ONNX Runtime has no kernel. Export "
             "with `--precision fp16`, or build engines for TensorRT: jukebox-deploy build."
@@ -258,7 +260,7 @@ def _session_options(runtime: Any, threads: int) -> Any:
 
 def _entries_of(graph: GraphFile, options: OnnxRuntimeOptions, mapped: bool) -> dict[str, str]:
     """Return the entries of the session options that concern a graph's weights."""
-    on_gpu = options.provider != "cpu"
+    on_gpu = options.provider != Provider.CPU
     # The CUDA provider cannot multiply with fp8 weights. This makes it dequantise them once rather than at every step.
     dequantise_once = {"session.disable_quant_qdq": "1"} if on_gpu and _has_fp8(graph.model) else {}
     return {

@@ -18,7 +18,7 @@ from jukebox_deploy.contract import GraphKind, GraphSpec, TensorSpec, check_feed
 from jukebox_deploy.engines.bundle import EngineBundle
 from jukebox_deploy.engines.device import Device, DeviceArena, OutOfDeviceMemoryError
 from jukebox_deploy.engines.manifest import GraphPart
-from jukebox_deploy.engines.memory_plan import plan_manifest
+from jukebox_deploy.engines.memory_plan import plan_bundle
 from jukebox_deploy.engines.slots import require_slots
 from jukebox_deploy.engines.tensorrt.features import TensorRtOptions, prepare_engine
 from jukebox_deploy.engines.tensorrt.graph import Addresses, EnginePart, TensorRtGraph
@@ -174,7 +174,7 @@ class TensorRtEngine:
             raise OutOfDeviceMemoryError(f"{error} {self._what_fits(level, slots, free)}") from error
 
     def _what_fits(self, level: int, slots: int, free: int) -> str:
-        (plan,) = (plan for plan in plan_manifest(self._bundle.manifest) if plan.level == level)
+        (plan,) = (plan for plan in plan_bundle(self._bundle) if plan.level == level)
         fitting = min(plan.slots_within(free), slots - 1)  # `slots` did not fit, whatever the plan says
         if fitting >= plan.fewest_slots:
             advice = f"Ask for fewer slots: {fitting} would fit."

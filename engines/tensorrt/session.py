@@ -111,10 +111,10 @@ class TensorRtSession(SlotSession):
                 graph.set_memory(self._arena[_WORK], self._work_bytes())
             step.set_sizes({"B": slots})
             self._addresses = [self._step_addresses(current) for current in (0, 1)]
-            self._bound: int | None = None
-            self._replayed = self._make_replayed(replay is True) if self._can_replay(replay) else None
+            recorder = Recorder(device.record, required=replay is True) if self._can_replay(replay) else None
+            self._steps = self._make_steps(recorder)
             stack.pop_all()
-        self._release = weakref.finalize(self, _release, device, self._replayed, step, prefill, self._arena)
+        self._release = weakref.finalize(self, _release, device, self._steps, step, prefill, self._arena)
 
     def _can_replay(self, wanted: bool | None) -> bool:
         if wanted is False or self._step.capturable():
@@ -128,7 +128,7 @@ class TensorRtSession(SlotSession):
     @property
     def replays(self) -> bool:
         """Whether steps are recorded and replayed; false if that is not wanted, not possible, or has failed."""
-        return self._replayed is not None and self._replayed.records
+        return self._steps.records
 
     def close(self) -> None:
         """Wait for the device, and release everything on it. Calling this again has no effect."""
@@ -164,8 +164,7 @@ class TensorRtSession(SlotSession):
             {spec.name: self._current(spec, 1 - current).address for spec in self.spec.outputs},
         )
 
-    def _make_replayed(self, required: bool) -> ReplayedSteps:
-        recorder = Recorder(self._device.record, required)
+    def _make_steps(self, recorder: Recorder | None) -> ReplayedSteps:
         turns = [Turn(self._watched(current), partial(self._step.bind, self._addresses[current])) for current in (0, 1)]
         return ReplayedSteps(self.spec.name, recorder, self._step.enqueue, turns)
 
@@ -177,13 +176,7 @@ class TensorRtSession(SlotSession):
         ]
 
     def _run_step(self) -> None:
-        if self._replayed is not None:
-            self._replayed.run(self.current)
-        else:
-            if self._bound != self.current:
-                self._step.bind(self._addresses[self.current])
-                self._bound = self.current
-            self._step.enqueue()
+        self._steps.run(self.current)
 
     def _run_prefill(self, slots: range) -> None:
         addresses, before, after = self._prefill_addresses(slots)
@@ -225,14 +218,14 @@ def _key(spec: TensorSpec, index: int) -> str:
 
 def _release(
     device: Device,
-    replayed: ReplayedSteps | None,
+    steps: ReplayedSteps | None,
     step: TensorRtGraph,
     prefill: TensorRtGraph,
     arena: DeviceArena | None,
 ) -> None:
     """Release recordings before contexts, contexts before engines, and memory last, each even if another one fails."""
     with ExitStack() as stack:
-        for owner in (arena, step, prefill, replayed):
+        for owner in (arena, step, prefill, steps):
             if owner is not None:
                 stack.callback(owner.release)
         device.synchronize()

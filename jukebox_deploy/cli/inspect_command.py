@@ -17,7 +17,7 @@ from jukebox_deploy.cli.options import PATH, UsualFloat
 from jukebox_deploy.contract import Precision
 from jukebox_deploy.engines.bundle import MANIFEST_NAME, EngineBundle, is_engine_bundle, open_bundle
 from jukebox_deploy.engines.manifest import GraphEntry, Manifest
-from jukebox_deploy.engines.memory_plan import PriorMemory, plan_config, plan_manifest
+from jukebox_deploy.engines.memory_plan import PriorMemory, plan_bundle, plan_config
 from jukebox_deploy.engines.quantised_weights import quantised_weights
 from jukebox_deploy.errors import EngineError
 from jukebox_deploy.graph_cutting import layers_of_parts
@@ -101,7 +101,7 @@ def describe_engines(bundle: EngineBundle, quick: bool, limit: int | None) -> De
         "bytes": manifest.bytes_of(manifest.files),
         "graphs": graphs,
         "parity": manifest.parity,
-        "memory": [_describe_memory(plan, limit) for plan in plan_manifest(manifest)],
+        "memory": [_describe_memory(plan, limit) for plan in plan_bundle(bundle)],
     }
 
 

@@ -15,7 +15,7 @@ from jukebox_deploy.cli.options import PATH, OutFolder, grouped
 from jukebox_deploy.cli.progress import ProgressDisplay
 from jukebox_deploy.cli.sampling_progress import SamplingProgress
 from jukebox_deploy.cli.tensorrt_options import chosen_tensorrt, tensorrt_options
-from jukebox_deploy.engines.onnxruntime.sessions import GPU_PROVIDERS
+from jukebox_deploy.engines.device import Provider
 from jukebox_deploy.jobs.requests.songs import (
     advice_left,
     build_jobs,
@@ -115,7 +115,7 @@ _engine_options = grouped(
     click.option("--checkpoint", type=PATH, help="Checkpoint bundle with the weights for --backend eager."),
     click.option(
         "--provider",
-        type=click.Choice(["cpu", *GPU_PROVIDERS]),
+        type=click.Choice([str(p) for p in Provider]),
         help="ONNX Runtime's execution provider, or the device of --backend eager (cpu or cuda). TensorRT engines "
         "always run on a GPU. [default: cpu]",
     ),

@@ -12,7 +12,7 @@ from jukebox_deploy.cli.options import PATH, OutFile, comma_separated, give_repo
 from jukebox_deploy.cli.progress import progress_line
 from jukebox_deploy.cli.tables import output_console, plain_table
 from jukebox_deploy.cli.tensorrt_options import chosen_tensorrt, tensorrt_options
-from jukebox_deploy.engines.onnxruntime.sessions import CPU, GPU_PROVIDERS
+from jukebox_deploy.engines.device import Provider
 
 if TYPE_CHECKING:
     from jukebox_deploy.engines.bundle import EngineBundle
@@ -54,8 +54,8 @@ PAGE_NAME = "verification.html"
 )
 @click.option(
     "--provider",
-    type=click.Choice([CPU, *GPU_PROVIDERS]),
-    default=CPU,
+    type=click.Choice([str(p) for p in Provider]),
+    default=str(Provider.CPU),
     show_default=True,
     help="ONNX Runtime's execution provider, for ONNX graphs.",
 )

@@ -17,10 +17,11 @@ from typing import Any
 from jukebox_deploy.contract import LinearWeights
 from jukebox_deploy.engine import Engine
 from jukebox_deploy.engines.bundle import EngineBundle, open_bundle
-from jukebox_deploy.engines.device import NoDeviceError
+from jukebox_deploy.engines.device import NoDeviceError, Provider
 from jukebox_deploy.engines.manifest import Target
+from jukebox_deploy.engines.onnxruntime.arithmetic import describe_arithmetic
 from jukebox_deploy.engines.onnxruntime.library import import_onnxruntime
-from jukebox_deploy.engines.onnxruntime.sessions import GPU_PROVIDERS, OnnxRuntimeOptions
+from jukebox_deploy.engines.onnxruntime.sessions import OnnxRuntimeOptions
 from jukebox_deploy.engines.tensorrt.features import TensorRtOptions
 from jukebox_deploy.errors import EngineError
 from jukebox_deploy.jobs.opening.bundle import tensorrt_engine
@@ -28,6 +29,7 @@ from jukebox_deploy.jobs.opening.onnx_graphs import onnx_engine
 from jukebox_deploy.jobs.opening.same_model import require_same_model
 from jukebox_deploy.jobs.sampling_advice import NO_ADVICE, SamplingAdvice, engine_advice
 from jukebox_deploy.labels.vocabulary import Vocabulary
+from jukebox_deploy.optional_packages import packages_explained
 from jukebox_deploy.runtime.audio import WavReport
 from jukebox_deploy.runtime.events import Event, LevelProgress, SongDecoded, SongWarning
 from jukebox_deploy.runtime.sampler import SamplingOptions, SongJob, SongSampler
@@ -51,8 +53,8 @@ class Backend(StrEnum):
 
 
 _PROVIDERS: dict[Backend, tuple[str | None, ...]] = {
-    Backend.ONNXRUNTIME: ("cpu", *GPU_PROVIDERS),
-    Backend.EAGER: ("cpu", "cuda"),
+    Backend.ONNXRUNTIME: tuple(Provider),
+    Backend.EAGER: (Provider.CPU, Provider.CUDA),
     Backend.TENSORRT: (None,),
     Backend.TENSORRT_RTX: (None,),
 }
@@ -63,12 +65,12 @@ class EngineChoice:
     """How to run the graphs; whatever is `None` is left to the backend."""
 
     backend: Backend | None = None  # None: what the bundle was made for
-    provider: str | None = None  # for onnxruntime and eager; None: "cpu"
+    provider: str | None = None  # a value of `Provider`, for onnxruntime and eager; None: that of the CPU
     threads: int | None = None  # of a CPU
     checkpoint: Path | None = None  # a checkpoint bundle; for the backend eager only
     map_weights: bool = False  # use large weights memory-mapped; for the backend onnxruntime only
     cuda_graph: bool | None = None  # record steps on a GPU and replay them; None: where that is possible
-    tensorrt: TensorRtOptions | None = None  # for TensorRT engines only; `cuda_graph` above takes precedence
+    tensorrt: TensorRtOptions | None = None  # for TensorRT engines only; its `cuda_graph` counts if that above is None
     compiled: bool = False  # steps go through `torch.compile`; for the backend eager only
 
     def __post_init__(self) -> None:
@@ -79,20 +81,27 @@ class EngineChoice:
             raise EngineError(f"{of} has its weights in itself; drop --checkpoint, or add --backend eager.")
         if self.backend is Backend.EAGER and self.map_weights:
             raise EngineError("the backend eager loads the weights of its checkpoint; drop --map-weights.")
-        if self.provider not in (None, "cpu") and self.map_weights:
+        if self.provider not in (None, Provider.CPU) and self.map_weights:
             raise EngineError(f"the provider {self.provider} copies weights to its device; drop --map-weights.")
 
     @property
     def may_record(self) -> bool:
         """Whether a settled choice runs where steps can be recorded as CUDA graphs."""
-        return self.provider == "cuda" or (self.backend is not None and self.backend.is_tensorrt)
+        return self.provider == Provider.CUDA or (self.backend is not None and self.backend.is_tensorrt)
+
+    @property
+    def tensorrt_options(self) -> TensorRtOptions:
+        """The options of engines for TensorRT, with `cuda_graph` of this choice unless that is left open."""
+        options = self.tensorrt or TensorRtOptions()
+        return options if self.cuda_graph is None else replace(options, cuda_graph=self.cuda_graph)
 
     def settle(self, target: Target) -> EngineChoice:
         """Fill in backend and provider for a bundle made for `target`. Raises `EngineError` for invalid choices."""
         backend = self.backend or Backend(str(target))
         if backend is not Backend.EAGER and str(backend) != str(target):
             raise EngineError(f"the bundle was made for {target}; drop --backend {backend}, or give another bundle.")
-        settled = replace(self, backend=backend, provider=None if backend.is_tensorrt else self.provider or "cpu")
+        provider = None if backend.is_tensorrt else self.provider or Provider.CPU
+        settled = replace(self, backend=backend, provider=provider)
         given = {
             "--provider": settled.provider not in _PROVIDERS[backend] or (backend.is_tensorrt and bool(self.provider)),
             "--threads": self.threads is not None and backend.is_tensorrt,
@@ -126,7 +135,8 @@ def open_model(folder: Path, choice: EngineChoice | None = None) -> OpenedModel:
     """Open an engine bundle after checking its hashes.
 
     Raises `EngineError` for a bundle, backend or provider that cannot run here, `CheckpointError` for a
-    damaged checkpoint, `SamplingError` for invalid sampling settings in the manifest.
+    damaged checkpoint, `SamplingError` for invalid sampling settings in the manifest, `MissingPackageError` for the
+    backend eager without PyTorch.
     """
     bundle = open_bundle(folder)
     manifest, advice = bundle.manifest, engine_advice(bundle)
@@ -135,7 +145,8 @@ def open_model(folder: Path, choice: EngineChoice | None = None) -> OpenedModel:
         raise EngineError(
             f"{folder} has {manifest.linear_weights} weights, which are always packed; drop --map-weights."
         )
-    engine, arithmetic = _OPENERS[choice.backend or Backend.ONNXRUNTIME](bundle, choice)
+    with packages_explained():
+        engine, arithmetic = _OPENERS[choice.backend or Backend.ONNXRUNTIME](bundle, choice)
     return OpenedModel(
         engine,
         Fingerprint(arithmetic, manifest.checkpoint),
@@ -150,29 +161,28 @@ def open_model(folder: Path, choice: EngineChoice | None = None) -> OpenedModel:
 
 def _open_onnx(bundle: EngineBundle, choice: EngineChoice) -> tuple[Engine, str]:
     options = OnnxRuntimeOptions(
-        choice.provider or "cpu", choice.threads, map_weights=choice.map_weights, cuda_graph=choice.cuda_graph
+        choice.provider or Provider.CPU, choice.threads, map_weights=choice.map_weights, cuda_graph=choice.cuda_graph
     )
     mapped = f" mapped on {_threads(choice)}" if choice.map_weights else ""
-    on = options.provider if options.provider == "cpu" else f"{options.provider} {_gpu_and_version()}"
-    precision = bundle.manifest.precision
-    return onnx_engine(bundle, options), f"onnxruntime {on}{mapped} {precision} {_digest(bundle)}"
+    runtime = import_onnxruntime()
+    kernels = describe_arithmetic(runtime) if options.provider == Provider.CPU else f"{runtime.__version__} {_gpu()}"
+    on = f"{options.provider} {kernels}{mapped}"
+    return onnx_engine(bundle, options), f"onnxruntime {on} {bundle.manifest.precision} {_digest(bundle)}"
 
 
-def _gpu_and_version() -> str:
-    """Return the GPU and the version of ONNX Runtime, on which the choice of kernels depends."""
+def _gpu() -> str:
+    """Return the name of the GPU, on which the choice of kernels depends."""
     from jukebox_deploy.engines.cuda_device import CudaDevice
 
     try:
-        gpu = CudaDevice().properties.name
+        return CudaDevice().properties.name
     except NoDeviceError:  # CUDA's Python bindings are not installed; ONNX Runtime does not need them
-        gpu = "an unknown GPU"
-    return f"{import_onnxruntime().__version__} {gpu}"
+        return "an unknown GPU"
 
 
 def _open_tensorrt(bundle: EngineBundle, choice: EngineChoice) -> tuple[Engine, str]:
     """Open TensorRT engines, whose kernels depend on the GPU."""
-    options = replace(choice.tensorrt or TensorRtOptions(), cuda_graph=choice.cuda_graph)
-    engine = tensorrt_engine(bundle, options)
+    engine = tensorrt_engine(bundle, choice.tensorrt_options)
     gpu, version = engine.platform.device.properties.name, engine.platform.version
     return engine, f"{bundle.manifest.target} {version} {gpu} {bundle.manifest.precision} {_digest(bundle)}"
 
@@ -200,11 +210,11 @@ def _open_eager(bundle: EngineBundle, choice: EngineChoice) -> tuple[Engine, str
 
     checkpoint = CheckpointBundle.open(choice.checkpoint or Path())
     require_same_model(bundle, checkpoint)
-    provider, precision = choice.provider or "cpu", bundle.manifest.precision
+    provider, precision = choice.provider or Provider.CPU, bundle.manifest.precision
     require_device(provider)
     if choice.compiled:
         require_compilation(provider, EngineError, WITHOUT_COMPILING)
-    records = provider == "cuda" and choice.cuda_graph is not False
+    records = provider == Provider.CUDA and choice.cuda_graph is not False
     engine = eager_engine(
         checkpoint,
         bundle.graphs,
@@ -214,9 +224,9 @@ def _open_eager(bundle: EngineBundle, choice: EngineChoice) -> tuple[Engine, str
         recorder=Recorder(TorchRecording, required=choice.cuda_graph is True) if records else None,
         compiled=choice.compiled,
     )
-    on = f"cuda {torch.cuda.get_device_name()}" if provider == "cuda" else f"cpu on {_threads(choice)}"
+    on = torch.cuda.get_device_name() if provider == Provider.CUDA else f"on {_threads(choice)}"
     compiled = " compiled" if choice.compiled else ""
-    return engine, f"eager {on}{compiled} {precision} {torch.__version__}"
+    return engine, f"eager {provider} {on}{compiled} {precision} {torch.__version__}"
 
 
 _OPENERS: dict[Backend, Callable[[EngineBundle, EngineChoice], tuple[Engine, str]]] = {

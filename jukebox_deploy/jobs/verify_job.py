@@ -14,9 +14,8 @@ from dataclasses import replace
 from jukebox_deploy.checkpoints.bundle import CheckpointBundle
 from jukebox_deploy.contract import GraphSpec
 from jukebox_deploy.engines.bundle import EngineBundle
-from jukebox_deploy.engines.device import NoDeviceError
+from jukebox_deploy.engines.device import NoDeviceError, Provider
 from jukebox_deploy.engines.manifest import Target
-from jukebox_deploy.engines.onnxruntime.sessions import CPU
 from jukebox_deploy.errors import EngineError
 from jukebox_deploy.jobs.opening.same_model import require_same_model
 from jukebox_deploy.jobs.verification.build import build_checks
@@ -50,7 +49,7 @@ def verify_bundle(
     specs = bundle.select(request.graphs)
     if exported is not None:
         _require_source(bundle, exported)
-    if request.provider != CPU and manifest.target is not Target.ONNXRUNTIME:
+    if request.provider != Provider.CPU and manifest.target is not Target.ONNXRUNTIME:
         raise EngineError(
             f"{bundle.folder} holds {manifest.target} engines, which run without ONNX Runtime: drop --provider."
         )

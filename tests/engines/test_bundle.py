@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 import os
 import shutil
+import threading
 from collections.abc import Iterator
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 from hypothesis import HealthCheck, given, settings
@@ -156,6 +159,39 @@ def test_no_flipped_bit_gets_through(bundle: Path, name: str, position: int, bit
         assert "its SHA-256 differs" in refusal(bundle)
     finally:
         (bundle / name).write_bytes(content)
+
+
+@_FUZZ
+@given(name=st.sampled_from(FILES), position=st.integers(0, 299), bit=st.integers(0, 7))
+def test_no_flipped_bit_of_a_file_that_changed_after_opening_is_read(
+    bundle: Path, name: str, position: int, bit: int
+) -> None:
+    opened, content = open_bundle(bundle), (bundle / name).read_bytes()
+    assert opened.read_file(name) == content
+    flipped = bytearray(content)
+    flipped[position] ^= 1 << bit
+    try:
+        for changed in (flipped, content[:position], content + b"x"):
+            (bundle / name).write_bytes(changed)
+            with pytest.raises(EngineError, match="its SHA-256 differs"):
+                opened.read_file(name)
+    finally:
+        (bundle / name).write_bytes(content)
+
+
+def test_a_large_file_is_hashed_by_all_cores(bundle: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    opened = open_bundle(bundle)
+    record = opened.manifest.files[FILES[0]]
+    monkeypatch.setattr(bundle_module, "usable_cores", lambda: 3)
+    barrier = threading.Barrier(3)  # passed only by three threads at once
+
+    def sha256(content: bytes) -> hashlib._Hash:
+        if record.pieces:
+            barrier.wait(timeout=60)
+        return hashlib.sha256(content)
+
+    monkeypatch.setattr(bundle_module, "hashlib", SimpleNamespace(sha256=sha256))
+    assert opened.read_file(FILES[0]) == (bundle / FILES[0]).read_bytes()
 
 
 @_FUZZ

@@ -7,34 +7,43 @@ from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
+import numpy as np
+import onnx
 import pytest
 
 from jukebox_deploy.config import JukeboxConfig
 from jukebox_deploy.contract import DimensionRange, GraphKind, GraphSpec, Precision, Role, TensorSpec
 from jukebox_deploy.costs import allocated_cache_bytes
-from jukebox_deploy.engines.manifest import FileRecord, GraphEntry, Manifest
-from jukebox_deploy.engines.memory_plan import PriorMemory, plan_config, plan_manifest
+from jukebox_deploy.engines.bundle import EngineBundle, open_bundle, write_manifest
+from jukebox_deploy.engines.manifest import FileRecord, GraphEntry, Manifest, Target
+from jukebox_deploy.engines.memory_plan import PriorMemory, plan_bundle, plan_config
+from jukebox_deploy.engines.onnxruntime.sessions import GraphFile
 from jukebox_deploy.engines.tensorrt.graph import TensorRtGraph
 from jukebox_deploy.presets import PRESETS, preset
-from tests.engines.handmade_graphs import cache_spec, decode_spec, make_manifest, save_cut_bundle
+from tests.engines.handmade_graphs import cache_spec, decode_spec, make_manifest, make_model, save_cut_bundle
 from tests.engines.host_device import HostDevice
 
 KEY_BYTES = 2 * 8 * 16 * 2  # heads, length, width, float16
 QUERY_BYTES = 2 * 16 * 2
 
 
-def bundle(**options: int) -> Manifest:
-    """A step and a prefill that share weights, and a decoder that is not counted."""
-    step = GraphEntry(cache_spec(), "step_0.onnx", ("shared.weights",), options=options)
-    prefill = replace(step, spec=replace(cache_spec(), kind=GraphKind.PREFILL), file="prefill_0.onnx")
-    decode = GraphEntry(decode_spec(), "vqvae_decode_0.onnx")
-    sizes = {"step_0.onnx": 10, "prefill_0.onnx": 20, "shared.weights": 1000, "vqvae_decode_0.onnx": 7}
+def engines(**options: int) -> Manifest:
+    """Engines of a step and a prefill, and of a decoder that is not counted."""
+    step = GraphEntry(cache_spec(), "step_0.engine", options=options)
+    prefill = replace(step, spec=replace(cache_spec(), kind=GraphKind.PREFILL), file="prefill_0.engine")
+    decode = GraphEntry(decode_spec(), "vqvae_decode_0.engine")
+    sizes = {"step_0.engine": 430, "prefill_0.engine": 600, "vqvae_decode_0.engine": 7}
     files = {name: FileRecord("ab" * 32, size) for name, size in sizes.items()}
-    return replace(make_manifest([step, prefill, decode]), files=files)
+    return replace(make_manifest([step, prefill, decode]), files=files, target=Target.TENSORRT)
 
 
-def test_a_bundle_counts_shared_weights_once_and_other_states_twice() -> None:
-    (plan,) = plan_manifest(bundle())
+def planned(manifest: Manifest) -> PriorMemory:
+    (plan,) = plan_bundle(EngineBundle(Path("nowhere"), manifest))
+    return plan
+
+
+def test_other_states_count_twice() -> None:
+    plan = planned(engines())
     assert plan == PriorMemory(
         level=0,
         precision=Precision.FP16,
@@ -46,9 +55,29 @@ def test_a_bundle_counts_shared_weights_once_and_other_states_twice() -> None:
     )
 
 
+def test_every_onnx_graph_loads_its_own_copy_of_shared_weights(tmp_path: Path) -> None:
+    """The step has all of the file, and the prefill a third of it."""
+    matrix = np.ones((32, 16), np.float32)
+    shared = np.concatenate([matrix, matrix, matrix])
+    (tmp_path / "shared.weights").write_bytes(shared.tobytes())
+    step = GraphEntry(cache_spec(), "step_0.onnx", ("shared.weights",))
+    prefill = replace(step, spec=replace(cache_spec(), kind=GraphKind.PREFILL), file="prefill_0.onnx")
+    for entry, array in ((step, shared), (prefill, matrix)):
+        model = make_model(entry.spec, [], {"weight": array})
+        onnx.external_data_helper.set_external_data(
+            model.graph.initializer[0], "shared.weights", offset=0, length=array.nbytes
+        )
+        model.graph.initializer[0].ClearField("raw_data")
+        (tmp_path / entry.file).write_bytes(model.SerializeToString())
+    write_manifest(tmp_path, make_manifest([step, prefill]))
+    files = sum((tmp_path / name).stat().st_size for name in ("step_0.onnx", "prefill_0.onnx"))
+    (plan,) = plan_bundle(open_bundle(tmp_path))
+    assert plan.weights == files + shared.nbytes + matrix.nbytes
+
+
 def test_what_parts_hand_over_counts_and_is_what_the_runner_allocates(tmp_path: Path) -> None:
     manifest = save_cut_bundle(tmp_path / "engines", parts=3).manifest
-    (plan,) = plan_manifest(manifest)
+    plan = planned(manifest)
     prior = preset("tiny").prior(2)
     width, block = prior.transformer.width, prior.transformer.block_length
     borders = 2 * (width + block * width) * 2  # of the step and of the prefill, in float16
@@ -64,7 +93,7 @@ def test_what_parts_hand_over_counts_and_is_what_the_runner_allocates(tmp_path: 
 
 
 def test_activations_count_where_every_engine_says_them() -> None:
-    (plan,) = plan_manifest(bundle(activation_bytes=500))
+    plan = planned(engines(activation_bytes=500))
     assert plan.activations == 500  # step and prefill take turns
     assert plan.total(3) == 1030 + 500 + 3 * (KEY_BYTES + 2 * 8 + 2 * QUERY_BYTES)
 
@@ -73,16 +102,14 @@ def test_what_conditions_a_window_stays_open_beside_the_slots() -> None:
     """Its weights and working memory, and its tensors for one window."""
     tensors = (TensorSpec("artist", "int64", ("B",), Role.INPUT), TensorSpec("start", "float32", ("B", 5), Role.OUTPUT))
     spec = GraphSpec(GraphKind.CONDITION, 0, tensors, (DimensionRange("B", 1, 1, 1),))
-    manifest = bundle(activation_bytes=500)
-    (before,) = plan_manifest(manifest)
-    entry = GraphEntry(spec, "condition_0.onnx", options={"activation_bytes": 70})
-    files = {**manifest.files, "condition_0.onnx": FileRecord("ab" * 32, 3)}
-    (plan,) = plan_manifest(replace(manifest, graphs={**manifest.graphs, spec.name: entry}, files=files))
+    manifest = engines(activation_bytes=500)
+    before = planned(manifest)
+    entry = GraphEntry(spec, "condition_0.engine", options={"activation_bytes": 70})
+    files = {**manifest.files, "condition_0.engine": FileRecord("ab" * 32, 3)}
+    plan = planned(replace(manifest, graphs={**manifest.graphs, spec.name: entry}, files=files))
     assert (plan.weights, plan.activations, plan.one_window) == (before.weights + 3, 570, 8 + 20)
     assert plan.total(2) == before.total(2) + 3 + 70 + 28
-    (unknown,) = plan_manifest(
-        replace(manifest, graphs={**manifest.graphs, spec.name: replace(entry, options={})}, files=files)
-    )
+    unknown = planned(replace(manifest, graphs={**manifest.graphs, spec.name: replace(entry, options={})}, files=files))
     assert unknown.activations is None
 
 
@@ -106,6 +133,19 @@ def test_caches_are_those_of_the_cost_formulas(name: str, precision: Precision) 
         assert (lyric_rows > 0) == (prior.lyrics is not None and prior.lyrics.encoder is not None)
 
 
+def test_the_plan_of_a_model_is_that_of_its_graphs(tiny_engine_bundle: EngineBundle) -> None:
+    """But for the files' own contents, and small tensors such as masks."""
+    plans = zip(plan_config(preset("tiny"), Precision.FP32), plan_bundle(tiny_engine_bundle), strict=True)
+    assert [plan.weights for plan, _ in plans] == [
+        sum(
+            GraphFile.read(entry.spec, tiny_engine_bundle.folder / entry.file).weight_bytes
+            for entry in tiny_engine_bundle.manifest.graphs.values()
+            if entry.spec.model_level == level
+        )
+        for level in range(3)
+    ]
+
+
 def test_half_precision_takes_less() -> None:
     config = PRESETS["1b_lyrics"]
     full, half = (plan_config(config, precision)[-1] for precision in (Precision.FP32, Precision.FP16))
@@ -123,7 +163,7 @@ def test_cache_and_window_make_the_whole_table() -> None:
         TensorSpec("codes", "int32", ("B", 5), Role.INPUT),
     )
     spec = GraphSpec(GraphKind.STEP, 0, tensors, (DimensionRange("B", 2, 2, 4),))
-    manifest = make_manifest([GraphEntry(spec, "step_0.onnx")])
-    (plan,) = plan_manifest(replace(manifest, files={"step_0.onnx": FileRecord("ab" * 32, 3)}))
+    manifest = replace(make_manifest([GraphEntry(spec, "step_0.engine")]), target=Target.TENSORRT)
+    plan = planned(replace(manifest, files={"step_0.engine": FileRecord("ab" * 32, 3)}))
     assert (plan.weights, plan.caches_per_slot, plan.window_per_slot) == (3, 0, 2 * 8 + 5 * 4)
     assert (plan.fewest_slots, plan.most_slots) == (2, 4)

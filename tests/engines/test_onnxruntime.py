@@ -238,11 +238,21 @@ def test_only_steps_are_recorded_for_their_shapes_never_change(monkeypatch, bund
 
 @pytest.mark.parametrize("provider", ["tensorrt", "tensorrt-rtx"])
 def test_what_tensorrt_does_not_take_is_left_to_cuda(monkeypatch, bundle, provider):
-    monkeypatch.delenv("NVIDIA_TF32_OVERRIDE", raising=False)
     first = sessions.GPU_PROVIDERS[provider]
     told = opened_on_gpu(monkeypatch, bundle, "step_0", OnnxRuntimeOptions(provider), (first, "CUDAExecutionProvider"))
     assert [name for name, _ in told] == [first, "CUDAExecutionProvider"]
-    assert os.environ["NVIDIA_TF32_OVERRIDE"] == "0"  # products of fp32 are not rounded
+
+
+@pytest.mark.parametrize(("set_to", "expected"), [(None, "0"), ("1", "1")])
+@pytest.mark.parametrize("provider", sessions.GPU_PROVIDERS)
+def test_products_are_not_rounded_by_libraries_that_are_loaded_afterwards(monkeypatch, provider, set_to, expected):
+    monkeypatch.setenv("NVIDIA_TF32_OVERRIDE", set_to or "")
+    if set_to is None:
+        monkeypatch.delenv("NVIDIA_TF32_OVERRIDE")
+    seen = []
+    monkeypatch.setattr(sessions, "_load_libraries", lambda: seen.append(os.environ.get("NVIDIA_TF32_OVERRIDE")))
+    sessions.providers(GpuRuntime(()), OnnxRuntimeOptions(provider))
+    assert seen == [expected]
 
 
 def test_a_provider_that_does_not_start_is_no_silent_cpu(monkeypatch, bundle):
@@ -285,6 +295,17 @@ def test_a_file_that_is_no_graph_is_named(bundle, tmp_path):
     broken.write_bytes(model.SerializeToString())
     engine._files = {"vqvae_decode_0": broken}
     with pytest.raises(EngineError, match=r"cannot open broken\.onnx"):
+        engine.runner(GraphKind.VQVAE_DECODE, 0)
+
+
+def test_a_file_that_was_removed_or_cut_meanwhile_is_named(bundle, tmp_path):
+    engine = handmade_prior.onnx_engine(bundle.folder)
+    gone = tmp_path / "gone.onnx"
+    engine._files = {"vqvae_decode_0": gone}
+    with pytest.raises(EngineError, match=r"gone\.onnx is missing, although it was there .* Copy the folder again"):
+        engine.runner(GraphKind.VQVAE_DECODE, 0)
+    gone.write_bytes((bundle.folder / "vqvae_decode_0.onnx").read_bytes()[:-7])
+    with pytest.raises(EngineError, match=r"gone\.onnx cannot be read as an ONNX graph .* Copy the folder again"):
         engine.runner(GraphKind.VQVAE_DECODE, 0)
 
 

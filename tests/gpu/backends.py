@@ -10,7 +10,7 @@ from jukebox_deploy.checkpoints.bundle import CheckpointBundle
 from jukebox_deploy.contract import LinearWeights, Precision
 from jukebox_deploy.engine import Engine
 from jukebox_deploy.engines.bundle import EngineBundle, open_bundle
-from jukebox_deploy.engines.device import NoDeviceError
+from jukebox_deploy.engines.device import NoDeviceError, Provider
 from jukebox_deploy.engines.eager.replay import TorchRecording
 from jukebox_deploy.engines.manifest import Target
 from jukebox_deploy.engines.onnxruntime.library import import_onnxruntime
@@ -137,7 +137,7 @@ def _eager(recorded: bool = False, compiled: bool = False) -> Callable[[Material
     return opened
 
 
-def _onnxruntime(provider: str, cuda_graph: bool = False) -> Callable[[Material], Engine]:
+def _onnxruntime(provider: Provider, cuda_graph: bool = False) -> Callable[[Material], Engine]:
     def opened(material: Material) -> Engine:
         try:
             available = import_onnxruntime().get_available_providers()
@@ -174,10 +174,10 @@ BACKENDS: Mapping[str, Callable[[Material], Engine]] = {
     "eager, recorded": _eager(recorded=True),
     "eager, compiled": _eager(compiled=True),
     "eager, compiled and recorded": _eager(recorded=True, compiled=True),
-    "onnxruntime cuda": _onnxruntime("cuda"),
-    "onnxruntime cuda, recorded": _onnxruntime("cuda", cuda_graph=True),
-    "onnxruntime tensorrt": _onnxruntime("tensorrt"),
-    "onnxruntime tensorrt-rtx": _onnxruntime("tensorrt-rtx"),
+    "onnxruntime cuda": _onnxruntime(Provider.CUDA),
+    "onnxruntime cuda, recorded": _onnxruntime(Provider.CUDA, cuda_graph=True),
+    "onnxruntime tensorrt": _onnxruntime(Provider.TENSORRT),
+    "onnxruntime tensorrt-rtx": _onnxruntime(Provider.TENSORRT_RTX),
     "tensorrt-rtx": _tensorrt(Target.TENSORRT_RTX),
     "tensorrt-rtx, not recorded": _tensorrt(Target.TENSORRT_RTX, cuda_graph=False),
     "tensorrt": _tensorrt(Target.TENSORRT),

@@ -14,6 +14,7 @@ import numpy as np
 from jukebox_deploy.config import PriorConfig
 from jukebox_deploy.contract import GraphKind, GraphSpec, find_graph
 from jukebox_deploy.engine import Engine, PriorSession
+from jukebox_deploy.export.feeds import random_feeds
 from jukebox_deploy.jobs.comparison.parity import compare_graph, sizes_to_compare
 from jukebox_deploy.jobs.comparison.window_runs import (
     StretchPlace,
@@ -22,7 +23,7 @@ from jukebox_deploy.jobs.comparison.window_runs import (
     run_given_codes,
     run_greedy_codes,
 )
-from jukebox_deploy.runtime.events import Event
+from jukebox_deploy.runtime.events import Event, LevelProgress
 from jukebox_deploy.runtime.sampler import SamplingOptions, SongJob, SongSampler
 from jukebox_deploy.runtime.song import SongRequest
 from jukebox_deploy.runtime.store import Fingerprint, read_codes
@@ -125,26 +126,61 @@ def check_slots_are_independent(engine: Engine, level: int, slots: int = 4, step
         np.testing.assert_array_equal(other, found[0])
 
 
-def check_songs_go_on(engine: Engine, folder: Path) -> None:
-    """A song that was stopped when the others of its batch were done has the codes of one that nobody stopped."""
-    prior = engine.config.prior(engine.config.top_level)
-    short, long = (prior.window + more * prior.hop for more in (1, 3))
+def check_same_bits(engine: Engine, spec: GraphSpec) -> None:
+    """A graph that conditions windows gives the same bits in every run and every session.
+
+    What it gives is not stored with a song, so a resumed song depends on this.
+    """
+    feeds = random_feeds(spec, engine.config, {"B": 1}, SEED)
+    found = []
+    for _ in range(2):
+        runner = engine.runner(spec.kind, spec.level)
+        found += [runner(feeds), runner(feeds)]
+    for name, expected in found[0].items():
+        assert all(other[name].tobytes() == expected.tobytes() for other in found[1:]), f"{spec.name}: {name} differs"
+
+
+def graphs_that_condition(engine: Engine) -> list[GraphSpec]:
+    """The graphs of all priors that run once per window."""
+    return [spec for spec in engine.graphs.values() if spec.model_level is not None and not spec.states]
+
+
+def check_songs_go_on(engine: Engine, level: int, folder: Path) -> None:
+    """A song that was stopped when the others of its batch were done has the codes of one that nobody stopped.
+
+    It is stopped in its last window of this level, the lowest that is sampled, as soon as codes of that window are
+    stored, and towards the window's end in any case.
+    """
+    prior = engine.config.prior(level)
+    hops = (1, 3) if level == engine.config.top_level else (0, 1)  # the windows of upsamplers are long
+    short, long = (prior.window + more * prior.hop for more in hops)
     second = engine.config.vqvae.sample_rate / engine.config.vqvae.hop_length(prior.level)
     requests = [SongRequest(seconds=codes / second, seed=song) for song, codes in enumerate((long, short, short))]
     whole, stopped = ([SongJob(r, folder / name / str(r.seed)) for r in requests] for name in ("whole", "stopped"))
-    for _ in _top_codes(engine, whole):
+    for _ in _sampled(engine, whole, level):
         pass
-    with closing(_top_codes(engine, stopped)) as events:
-        next(events for _ in events if len(_codes(stopped[0], prior)) > short)
-    assert len(_codes(stopped[0], prior)) < long, "stopped at the end: nothing is shown"
-    for _ in _top_codes(engine, stopped):
+    with closing(_sampled(engine, stopped, level)) as events:
+        for event in events:
+            if len(_codes(stopped[0], prior)) > long - prior.hop or _done(event, level) > long - prior.hop // 4:
+                break
+    assert short <= len(_codes(stopped[0], prior)) < long, "stopped elsewhere: nothing is shown"
+    for _ in _sampled(engine, stopped, level):
         pass
     for one, other in zip(whole, stopped, strict=True):
         np.testing.assert_array_equal(_codes(other, prior), _codes(one, prior))
 
 
-def _top_codes(engine: Engine, jobs: list[SongJob]) -> Generator[Event]:
-    options = SamplingOptions(slots=len(jobs), lowest_level=engine.config.top_level, resume=True, commit_seconds=0.02)
+def _done(event: Event, level: int) -> int:
+    """The codes of the first song at a level, if the event tells of them."""
+    match event:
+        case LevelProgress(level=of, song=0, done=done) if of == level:
+            return done
+    return 0
+
+
+def _sampled(engine: Engine, jobs: list[SongJob], lowest_level: int) -> Generator[Event]:
+    """Sample in calls of about a millisecond, which is how long an event may come too late."""
+    options = SamplingOptions(slots=len(jobs), lowest_level=lowest_level, resume=True, commit_seconds=0.001)
     yield from SongSampler(engine, Fingerprint("one that is tested", "random weights"), options=options).sample(jobs)
 
 

@@ -99,9 +99,16 @@ def test_slots_are_independent(engine: Engine) -> None:
         suite.check_slots_are_independent(engine, 2)
 
 
-def test_songs_go_on_as_if_nothing_had_happened(engine: Engine, tmp_path: Path) -> None:
+def test_a_window_is_conditioned_by_the_same_bits_every_time(engine: Engine) -> None:
     with engine:
-        suite.check_songs_go_on(engine, tmp_path)
+        for spec in suite.graphs_that_condition(engine):
+            suite.check_same_bits(engine, spec)
+
+
+@pytest.mark.parametrize("level", [2, 1])
+def test_songs_go_on_as_if_nothing_had_happened(engine: Engine, level: int, tmp_path: Path) -> None:
+    with engine:
+        suite.check_songs_go_on(engine, level, tmp_path)
 
 
 @pytest.mark.parametrize("case", CASES)

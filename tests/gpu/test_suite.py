@@ -93,8 +93,29 @@ def test_slots_are_independent(tried):
     suite.check_slots_are_independent(tried.engine, LEVEL)
 
 
-def test_songs_go_on(tried, tmp_path):
-    suite.check_songs_go_on(tried.engine, tmp_path)
+def test_a_window_is_conditioned_by_the_same_bits_every_time(tried):
+    specs = suite.graphs_that_condition(tried.engine)
+    assert [spec.name for spec in specs] == ["condition_0", "condition_1", "condition_2"]
+    for spec in specs:
+        suite.check_same_bits(tried.engine, spec)
+
+
+def test_bits_that_differ_between_sessions_are_noticed(bundle, monkeypatch):
+    engine = onnx_engine(bundle)
+    opened, sessions = engine.runner, count()
+
+    def rounded_differently(kind, level):
+        runner, number = opened(kind, level), next(sessions)
+        return lambda feeds: {name: values * np.float32(1 + number * 2**-22) for name, values in runner(feeds).items()}
+
+    monkeypatch.setattr(engine, "runner", rounded_differently)
+    with pytest.raises(AssertionError, match="condition_0: start differs"):
+        suite.check_same_bits(engine, engine.graphs["condition_0"])
+
+
+@pytest.mark.parametrize("level", [2, 1])
+def test_songs_go_on(tried, tmp_path, level):
+    suite.check_songs_go_on(tried.engine, level, tmp_path)
 
 
 class WarmerTogether(EagerEngine):
@@ -115,10 +136,10 @@ def test_songs_go_on_where_numbers_depend_on_the_batch(bundle, tiny_checkpoint, 
     """And an engine that says that they do not is found out."""
     model = eager_engine(tiny_checkpoint, bundle.graphs)
     engine = WarmerTogether(model.config, model.graphs, model._opener)
-    suite.check_songs_go_on(engine, tmp_path / "right")
+    suite.check_songs_go_on(engine, 2, tmp_path / "right")
     engine.batch_invariant = True
     with pytest.raises(AssertionError, match="Mismatched elements"):
-        suite.check_songs_go_on(engine, tmp_path / "wrong")
+        suite.check_songs_go_on(engine, 2, tmp_path / "wrong")
 
 
 def test_memory_that_grows_is_noticed(bundle):

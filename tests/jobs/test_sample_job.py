@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 
@@ -14,8 +15,9 @@ from jukebox_deploy.checkpoints.random_bundle import write_random_bundle
 from jukebox_deploy.contract import LinearWeights
 from jukebox_deploy.engines.bundle import EngineBundle, write_manifest
 from jukebox_deploy.engines.manifest import Target
+from jukebox_deploy.engines.onnxruntime.library import import_onnxruntime
 from jukebox_deploy.engines.tensorrt.features import TensorRtOptions
-from jukebox_deploy.errors import EngineError
+from jukebox_deploy.errors import EngineError, SamplingError
 from jukebox_deploy.jobs.sample_job import Backend, EngineChoice, OpenedModel, open_model
 from jukebox_deploy.runtime.sampler import SamplingOptions, SongJob
 from jukebox_deploy.runtime.song import LevelSettings, Mode, SongRequest
@@ -142,6 +144,26 @@ def test_a_song_goes_on_only_with_the_engine_that_began_it(
         sample(eager, [job], SamplingOptions(lowest_level=2, resume=True))
 
 
+@pytest.mark.parametrize(
+    ("part", "other"),
+    [("ready.platform.machine", lambda: "riscv64"), ("arithmetic._instructions", lambda: {"avx", "avx2"})],
+)
+def test_a_song_goes_on_only_with_the_kernels_of_the_processor_that_began_it(
+    model: OpenedModel, part: str, other: Callable[[], object], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    job = SongJob(SongRequest(seconds=0.3), tmp_path / "song")
+    sample(model, [job], SamplingOptions(lowest_level=2))
+    folder = model.engine._files["step_2"].parent  # type: ignore[attr-defined]  # of ONNX Runtime's engine
+    monkeypatch.setattr(f"jukebox_deploy.engines.onnxruntime.{part}", other)
+    with pytest.raises(SamplingError, match=r"engine was 'onnxruntime cpu .*', is now 'onnxruntime cpu .*'"):
+        sample(open_model(folder), [job], SamplingOptions(lowest_level=2, resume=True))
+
+
+def test_the_provider_and_the_version_belong_to_the_arithmetic(model: OpenedModel, eager: OpenedModel) -> None:
+    assert model.fingerprint.engine.startswith(f"onnxruntime cpu {import_onnxruntime().__version__} ")
+    assert eager.fingerprint.engine.startswith("eager cpu on ")
+
+
 def copy_with(bundle: EngineBundle, folder: Path, **changes: object) -> Path:
     """The bundle again in another folder, with another manifest."""
     folder.mkdir()
@@ -179,6 +201,18 @@ def test_engines_are_run_by_what_they_were_made_for(tiny_engine_bundle: EngineBu
 def test_no_option_is_ignored(choice: EngineChoice, target: Target, option: str) -> None:
     with pytest.raises(EngineError, match=f"{option}.*: not supported by .*; drop it"):
         choice.settle(target)
+
+
+@pytest.mark.parametrize(
+    ("of_choice", "of_options", "expected"),
+    [(None, None, None), (None, False, False), (None, True, True), (False, True, False), (True, None, True)],
+)
+def test_recording_of_steps_can_be_chosen_in_both_places(
+    of_choice: bool | None, of_options: bool | None, expected: bool | None
+) -> None:
+    options = TensorRtOptions(cuda_graph=of_options, host_code=True)
+    choice = EngineChoice(cuda_graph=of_choice, tensorrt=options)
+    assert choice.settle(Target.TENSORRT).tensorrt_options == TensorRtOptions(cuda_graph=expected, host_code=True)
 
 
 def test_what_is_left_open_is_settled_by_the_bundle() -> None:

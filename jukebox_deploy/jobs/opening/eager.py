@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
+from weakref import WeakValueDictionary
 
 import torch
 from torch import Tensor
 
 from jukebox_deploy.checkpoints.bundle import CheckpointBundle
 from jukebox_deploy.contract import GraphKind, GraphSpec, Precision
+from jukebox_deploy.engines.device import Provider
 from jukebox_deploy.engines.eager.engine import EagerEngine, GraphFunction
 from jukebox_deploy.engines.replay import Recorder
 from jukebox_deploy.engines.threads import worthwhile_threads
@@ -22,6 +24,33 @@ from jukebox_deploy.models.vqvae import VQVAE
 
 WITHOUT_COMPILING = "go on without compiling"
 """Advice for when PyTorch cannot compile a step."""
+
+
+class OpenModels:
+    """The models of a checkpoint, by level (`None`: the VQ-VAE), shared by all graphs that use them.
+
+    Of the models that no graph uses any more, only the one that was asked for last is kept: its other graphs are often
+    opened next.
+    """
+
+    def __init__(self, load: Callable[[int | None], VQVAE | Prior]) -> None:
+        self._load = load
+        self._used: WeakValueDictionary[int | None, VQVAE | Prior] = WeakValueDictionary()
+        self._last: VQVAE | Prior | None = None
+
+    def get(self, level: int | None) -> VQVAE | Prior:
+        """Return the model of a level, loaded unless it is still in memory."""
+        model = self._used.get(level)
+        if model is None:
+            self.release()  # before loading, so that memory never holds a second model that no graph uses
+            model = self._load(level)
+            self._used[level] = model
+        self._last = model
+        return model
+
+    def release(self) -> None:
+        """Keep only models that graphs use."""
+        self._last = None
 
 
 def load_model(
@@ -52,21 +81,23 @@ def eager_engine(
     exported weight file whose quantised weights, multiplied by their scales, replace the checkpoint's.
     `recorder`: records the steps of sessions; requires a GPU. `compiled`: steps are compiled with `torch.compile`.
     """
-    models: dict[int | None, VQVAE | Prior] = {}
+
+    def load(level: int | None) -> VQVAE | Prior:
+        return load_model(checkpoint, level, precision, (rounded or {}).get(level)).to(device)
+
+    models = OpenModels(load)
 
     def open_graph(spec: GraphSpec) -> GraphFunction:
-        level = spec.model_level
-        if level not in models:
-            models[level] = load_model(checkpoint, level, precision, (rounded or {}).get(level)).to(device)
-        weight_bytes = sum(parameter.nbytes for parameter in models[level].parameters())
-        return graph_function(spec, models[level], threads or worthwhile_threads(spec, weight_bytes), compiled)
+        model = models.get(spec.model_level)
+        weight_bytes = sum(parameter.nbytes for parameter in model.parameters())
+        return graph_function(spec, model, threads or worthwhile_threads(spec, weight_bytes), compiled)
 
-    return EagerEngine(checkpoint.config, graphs, open_graph, device, recorder)
+    return EagerEngine(checkpoint.config, graphs, open_graph, device, recorder, models.release)
 
 
 def require_device(provider: str) -> None:
-    """Raise `EngineError` if PyTorch does not have the device here, `cpu` or `cuda`."""
-    if provider == "cuda" and not torch.cuda.is_available():
+    """Raise `EngineError` if PyTorch does not have the device of a provider here."""
+    if provider == Provider.CUDA and not torch.cuda.is_available():
         raise EngineError("this PyTorch sees no CUDA device; use --provider cpu.")
 
 

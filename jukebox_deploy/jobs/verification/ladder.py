@@ -16,8 +16,9 @@ from jukebox_deploy.costs import tokens_per_second
 from jukebox_deploy.engine import Engine
 from jukebox_deploy.engines import quantised_weights
 from jukebox_deploy.engines.bundle import EngineBundle
+from jukebox_deploy.engines.device import Provider
 from jukebox_deploy.engines.manifest import Target
-from jukebox_deploy.engines.onnxruntime.sessions import CPU, OnnxRuntimeOptions
+from jukebox_deploy.engines.onnxruntime.sessions import OnnxRuntimeOptions
 from jukebox_deploy.engines.tensorrt.features import TensorRtOptions
 from jukebox_deploy.export.feeds import random_feed
 from jukebox_deploy.export.validation import LIMITS, compare
@@ -69,7 +70,7 @@ class VerifyRequest:
     steps: int | None = None  # steps per stretch, at most to the window's end; `None`: across the next block boundary
     seed: int = 0
     tensorrt: TensorRtOptions | None = None  # how engines for TensorRT are run
-    provider: str = CPU  # execution provider of ONNX Runtime, for ONNX graphs
+    provider: str = Provider.CPU  # execution provider of ONNX Runtime, for ONNX graphs
 
 
 class Ladder:
@@ -91,7 +92,7 @@ class Ladder:
         self.checkpoint = checkpoint
         self.bundle = bundle
         self.request = request
-        self.on_cpu = manifest.target is Target.ONNXRUNTIME and request.provider == CPU
+        self.on_cpu = manifest.target is Target.ONNXRUNTIME and request.provider == Provider.CPU
         graphs = bundle if manifest.target is Target.ONNXRUNTIME else exported
         self.rounded = {} if graphs is None else rounded_weights(graphs)
         self.origins = OriginFinder(checkpoint, graphs, self.rounded, graphs is bundle)
