@@ -187,7 +187,7 @@ class Demo:
         import numpy as np
         import soundfile
 
-        from jukebox_deploy.runtime.spectrogram import write_spectrogram
+        from jukebox_deploy.jobs.spectrogram import write_spectrogram
 
         sounds = {wav.path.parent.name: soundfile.read(wav.path)[0] for wav in summary.sounds.values()}
         for name, audio in sounds.items():

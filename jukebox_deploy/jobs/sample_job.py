@@ -28,12 +28,12 @@ from jukebox_deploy.jobs.opening.bundle import tensorrt_engine
 from jukebox_deploy.jobs.opening.onnx_graphs import onnx_engine
 from jukebox_deploy.jobs.opening.same_model import require_same_model
 from jukebox_deploy.jobs.sampling_advice import NO_ADVICE, SamplingAdvice, engine_advice
+from jukebox_deploy.jobs.spectrogram import write_spectrogram
 from jukebox_deploy.labels.vocabulary import Vocabulary
 from jukebox_deploy.optional_packages import packages_explained
 from jukebox_deploy.runtime.audio import WavReport
 from jukebox_deploy.runtime.events import Event, LevelProgress, SongDecoded, SongWarning
 from jukebox_deploy.runtime.sampler import SamplingOptions, SongJob, SongSampler
-from jukebox_deploy.runtime.spectrogram import write_spectrogram
 from jukebox_deploy.runtime.store import Fingerprint
 from jukebox_deploy.threads import usable_cores
 

@@ -30,10 +30,10 @@ from jukebox_deploy.jobs.sample_job import OpenedModel
 from jukebox_deploy.jobs.samples.ogg_files import write_ogg
 from jukebox_deploy.jobs.samples.text import PAGE_FILE, Reconstruction, Sample, SamplesPage
 from jukebox_deploy.jobs.sampling_advice import bundle_advice
+from jukebox_deploy.jobs.spectrogram import PictureStyle, write_spectrogram
 from jukebox_deploy.runtime.events import Event, SongDecoded
 from jukebox_deploy.runtime.sampler import SamplingOptions, SongJob
 from jukebox_deploy.runtime.song import LevelSettings, SongRequest
-from jukebox_deploy.runtime.spectrogram import PictureStyle, write_spectrogram
 from jukebox_deploy.training.metrics import error_energy
 
 _QUALITY = 0.7

@@ -11,8 +11,8 @@ from jukebox_deploy.files import atomic_path
 from jukebox_deploy.jobs.samples.quality import SampleQuality
 from jukebox_deploy.jobs.samples.recognition import Recognition
 from jukebox_deploy.jobs.samples.song_clips import Clip, ClipFormat
+from jukebox_deploy.jobs.spectrogram import log_magnitudes
 from jukebox_deploy.jobs.training.request import sample_indices
-from jukebox_deploy.runtime.spectrogram import log_magnitudes
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from jukebox_deploy.errors import AudioError
-from jukebox_deploy.runtime.spectrogram import PictureStyle, log_magnitudes, write_spectrogram
+from jukebox_deploy.jobs.spectrogram import PictureStyle, log_magnitudes, write_spectrogram
 
 RATE = 8000
 
