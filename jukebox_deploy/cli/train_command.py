@@ -90,7 +90,7 @@ _how = grouped(
         help="Parameters to keep unchanged, given by parts of their names.",
     ),
     click.option("--train-fraction", type=float, default=0.9, show_default=True, help="Share of songs to train on."),
-    click.option("--threads", type=int, metavar="N", help="CPU threads. [default: PyTorch's]"),
+    click.option("--threads", type=click.IntRange(1), metavar="N", help="CPU threads. [default: PyTorch's]"),
 )
 _when = grouped(
     click.option(

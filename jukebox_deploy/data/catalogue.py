@@ -83,14 +83,15 @@ class Catalogue:
 
         The side of a song depends on a hash of its name only, so it does not change when other songs are added or
         removed. The exception is a side that would be empty: it gets the song whose hash is nearest to it. With a
-        fraction of 1, nothing is held out. Both results list all skipped files of the folder.
+        fraction of 1, nothing is held out, and a single song never is. Both results list all skipped files of the
+        folder.
         """
         if not 0 < train_fraction <= 1:
             raise ConfigError(f"train fraction: expected above 0 and at most 1, found {train_fraction}.")
         ordered = sorted(self.songs, key=lambda song: _name_fraction(song.name))
         count = sum(_name_fraction(song.name) < train_fraction for song in ordered)
-        if train_fraction < 1 and len(ordered) > 1:
-            count = min(max(count, 1), len(ordered) - 1)
+        if train_fraction < 1:
+            count = max(1, min(count, len(ordered) - 1))
         chosen = {song.name for song in ordered[:count]}
         train, held_out = ([s for s in self.songs if (s.name in chosen) is side] for side in (True, False))
         return replace(self, songs=tuple(train)), replace(self, songs=tuple(held_out))

@@ -77,6 +77,11 @@ class CodeWindows:
         self._order = ExampleOrder(self._coverage.count, settings.batch, settings.seed, rank, workers)
 
     @property
+    def songs(self) -> tuple[CodedSong, ...]:
+        """The songs that the windows come from; the others are in `skipped`."""
+        return tuple(song for song, _ in self._songs)
+
+    @property
     def batches_per_epoch(self) -> int:
         """Number of steps in which all processes together see every part of every song."""
         return self._order.batches_per_epoch

@@ -1,4 +1,4 @@
-"""Training from beginning to bundle: the course of a run, whatever is trained."""
+"""Training of one part of a model, from the songs to a checkpoint bundle, with checkpoints, logs and reports."""
 
 from __future__ import annotations
 
@@ -28,52 +28,76 @@ _PARTS: Mapping[Part, Callable[[TrainRequest, Workers, TrainingListener], Traini
 
 @dataclass(frozen=True)
 class TrainingSummary:
-    """How a run ended."""
+    """Result of a completed run."""
 
     folder: Path
-    bundle: CheckpointBundle | None  # `None` on all processes but the first
-    steps: int
+    bundle: CheckpointBundle | None  # `None` in all processes but the first
+    steps: int  # in all, including those of earlier calls
     seconds: float  # of this call
-    waited: float  # seconds of them in which steps waited for examples
-    held_out: Mapping[str, float]
+    waited: float  # seconds of these in which steps waited for examples
+    held_out: Mapping[str, float]  # final metrics of held-out songs by name; empty without such songs
 
 
 def train(request: TrainRequest, listen: TrainingListener = lambda event: None) -> TrainingSummary:
-    """Train, or go on training, and write the bundle.
+    """Train a part of a model, or continue a run with `request.resume`, and write the checkpoint bundle.
 
-    Every so many minutes, before each look at held-out songs, and after the step in which Ctrl-C or SIGTERM arrives,
-    the run is saved; `request.resume` goes on from there and gives the same numbers as a run that was never
-    interrupted.
+    The run is saved every few minutes, before each assessment of held-out songs, after the last step, and after the
+    step in which Ctrl-C or SIGTERM arrives. A resumed run gives the same numbers as one that was never interrupted.
+    `listen` is called with events of the first process only, warnings first.
 
     Raises:
         KeyboardInterrupt: after Ctrl-C, once the run is saved; at once after a second Ctrl-C.
-        ModuleNotFoundError: if it is to log for TensorBoard, which is not installed.
-        TrainingError: for a run that cannot begin in this folder, or a loss that is not a number.
-        DataError, LabelError, CheckpointError, ConfigError: for songs, labels, bundles and settings that do not fit.
+        ModuleNotFoundError: if a TensorBoard log is requested, but TensorBoard is not installed.
+        TrainingError: if the folder cannot be used for this run, or the loss is NaN or infinite.
+        DataError, LabelError, CheckpointError, ConfigError, SamplingError: for songs, labels, bundles and settings
+            that do not fit.
     """
     if request.cadence.tensorboard:
         require_board()
     with Workers.current() as workers:
-        listen = listen if workers.first else _silent
+        if workers.first:
+            RunFolder(request.out).existing_run(resume=request.resume)  # raises before songs are encoded for hours
+        listen = listen if workers.first else _ignore
         part = training_part(request, workers, listen)
         for warning in part.warnings:
             listen(TrainingEvent("warning", 0, request.settings.steps, warning=warning))
-        return _Course(request, workers, part, listen).run()
+        return _TrainingRun(request, workers, part, listen).run()
 
 
 def training_part(request: TrainRequest, workers: Workers, listen: TrainingListener) -> TrainingPart:
-    """What is trained, with its songs; raises as `train` does."""
+    """Prepare the part of the model that a request names, and its songs; raise the same errors as `train`."""
     return _PARTS[request.settings.part](request, workers, listen)
 
 
-def _silent(event: TrainingEvent) -> None:
-    """The first process speaks for all."""
+def _ignore(event: TrainingEvent) -> None:
+    """Ignore an event: only the first process reports."""
 
 
-class _Course:
-    """A run in work."""
+class _Pace:
+    """Speed since the last row of the log, without the time that assessments take."""
+
+    def __init__(self, step: int) -> None:
+        self.waited = 0.0  # total seconds in which steps waited for examples
+        self.restart(step)
+
+    def restart(self, step: int) -> None:
+        """Measure from now on, with `step` steps done."""
+        self._begun, self._step, self._waited_before = time.monotonic(), step, self.waited
+
+    def measure(self, step: int) -> tuple[float, float]:
+        """Return the steps per second and the share of time in which they waited; measure from now on."""
+        seconds = max(time.monotonic() - self._begun, 1e-9)
+        speed = (step - self._step) / seconds
+        waiting = (self.waited - self._waited_before) / seconds
+        self.restart(step)
+        return speed, waiting
+
+
+class _TrainingRun:
+    """One call of `train`: all remaining steps, with checkpoints, logs and assessments."""
 
     def __init__(self, request: TrainRequest, workers: Workers, part: TrainingPart, listen: TrainingListener) -> None:
+        """Prepare the folder, and restore the latest checkpoint if there is one."""
         self._request, self._workers, self._part, self._listen = request, workers, part, listen
         self._cadence = request.cadence
         self._folder = RunFolder(request.out)
@@ -83,17 +107,16 @@ class _Course:
         self._trainer = part.trainer()
         if snapshot := self._folder.latest():
             self._trainer.restore(snapshot)
-        self._log: RunLog | None = None  # only the first process writes it
+        self._log: RunLog | None = None  # only in the first process, which writes all files
         self._held_out_log: RunLog | None = None
         if workers.first:
             logs = self._folder.open_logs(self._trainer.step, tensorboard=self._cadence.tensorboard)
             self._log, self._held_out_log = logs
-        self._begun = self._saved = self._logged = time.monotonic()
-        self._logged_step = self._trainer.step
-        self._waited = self._waited_before = 0.0  # seconds, in all and until the last row of the log
+        self._begun = self._saved = time.monotonic()
+        self._pace = _Pace(self._trainer.step)
 
     def run(self) -> TrainingSummary:
-        """All steps that are left, the last look at it, and the bundle."""
+        """Train to the last step, assess the result and write the bundle."""
         try:
             return self._run()
         finally:
@@ -101,92 +124,95 @@ class _Course:
                 log.close()
 
     def _run(self) -> TrainingSummary:
-        self._catch_up()
+        self._complete_interrupted_assessment()
         with closing(self._trainer.steps()) as reports:
-            while self._train(reports):
+            while self._train_until_assessment(reports):
                 self._assess(self._trainer.averaged())
         trained = self._trainer.averaged()
         held_out = self._assess(trained)
         bundle = self._write_bundle(trained) if self._workers.first else None
         seconds = time.monotonic() - self._begun
-        return TrainingSummary(self._folder.path, bundle, self._trainer.step, seconds, self._waited, held_out)
+        return TrainingSummary(self._folder.path, bundle, self._trainer.step, seconds, self._pace.waited, held_out)
 
-    def _train(self, reports: Iterator[StepReport]) -> bool:
-        """Train until held-out songs are to be looked at, or to the end; returns whether they are to be looked at.
+    def _train_until_assessment(self, reports: Iterator[StepReport]) -> bool:
+        """Train up to the next assessment or the last step; return whether an assessment is due.
 
-        Raises `KeyboardInterrupt` once the run is saved, if any of the processes is told to stop.
+        Raises `KeyboardInterrupt` once the run is saved, if any process has received Ctrl-C or SIGTERM.
         """
         stop = False
         with held_signals() as signals:
             for report in reports:
-                self._waited += report.waited
+                self._pace.waited += report.waited
                 last = report.step == self._request.settings.steps
                 if last or report.step % self._cadence.log_steps == 0:
-                    self._note(report)
-                # All processes must save and stop after the same step; the first one's clock counts.
-                due = self._workers.first and time.monotonic() - self._saved >= 60 * self._cadence.checkpoint_minutes
-                stop, save = self._workers.any(signals.received is not None, due or last or self._look_is_due)
+                    self._log_step(report)
+                save = last or self._assessment_due or self._checkpoint_overdue
+                stop, save = self._workers.any(signals.received is not None, save)  # all after the same step
                 if stop or save:
                     self._save()
-                if stop or self._look_is_due:
+                if stop or self._assessment_due:
                     break
-        if stop:  # because of another process's signal; an own one has taken effect
+        if stop:  # by a signal to another process; one to this process has been raised at the end of the block
             raise KeyboardInterrupt
-        return self._look_is_due
+        return self._assessment_due
 
     @property
-    def _look_is_due(self) -> bool:
-        """Whether the run is at a step, other than the last, after which it looks at held-out songs."""
+    def _assessment_due(self) -> bool:
+        """Whether held-out songs are assessed after the current step; the last step, always assessed, is excluded."""
         step, every = self._trainer.step, self._cadence.report_steps
         return bool(every) and step % every == 0 and 0 < step < self._request.settings.steps
 
-    def _catch_up(self) -> None:
-        """Look at held-out songs if the run was interrupted before or while it did."""
+    @property
+    def _checkpoint_overdue(self) -> bool:
+        """Whether it is time for another checkpoint, by the clock of the first process."""
+        return self._workers.first and time.monotonic() - self._saved >= 60 * self._cadence.checkpoint_minutes
+
+    def _complete_interrupted_assessment(self) -> None:
+        """Assess held-out songs if the run was interrupted after the step was saved and before it was assessed."""
         missing = self._held_out_log is not None and not self._held_out_log.has(self._trainer.step)
-        if self._look_is_due and any(self._workers.any(missing)):
+        if self._assessment_due and any(self._workers.any(missing)):
             self._assess(self._trainer.averaged())
 
-    def _note(self, report: StepReport) -> None:
-        now = time.monotonic()
-        steps, seconds = report.step - self._logged_step, max(now - self._logged, 1e-9)
-        rate = steps * self._request.settings.batch * self._part.example_length / seconds
-        waited = (self._waited - self._waited_before) / seconds
-        self._logged, self._logged_step, self._waited_before = now, report.step, self._waited
+    def _log_step(self, report: StepReport) -> None:
+        """Add a row to the log; all processes must call it, because the metrics are means over the processes."""
+        speed, waiting = self._pace.measure(report.step)
         numbers = {
             "loss": float(self._workers.mean(report.total)),
             **{name: float(self._workers.mean(value)) for name, value in report.metrics.items()},
             "learning_rate": report.learning_rate,
             "gradient_norm": report.gradient_norm,
-            f"{self._part.examples}_per_second": rate,
+            f"{self._part.examples}_per_second": speed * self._request.settings.batch * self._part.example_length,
         }
         if self._log:
-            self._log.append(report.step, {**numbers, "skipped": int(report.skipped), "waited_for_data": waited})
-        self._tell("training", numbers)
+            self._log.append(report.step, {**numbers, "skipped": int(report.skipped), "waited_for_data": waiting})
+        self._notify("training", numbers)
 
     def _save(self) -> None:
+        """Write a checkpoint; all processes must call it."""
         snapshot = self._trainer.snapshot()
         if self._workers.first:
-            self._tell("saving")
+            self._notify("saving")
             self._folder.save(snapshot, self._cadence.keep)
+        self._workers.wait()  # writing may take longer than the collectives of the next step would wait
         self._saved = time.monotonic()
 
     def _assess(self, trained: TrainedWeights) -> Mapping[str, float]:
-        """Measure held-out songs, and have the first process write something to look at and to listen to."""
+        """Return metrics of held-out songs, and have the first process log them and write a report."""
         step = self._trainer.step
-        self._tell("assessing")
+        self._notify("assessing")
         numbers = self._part.assess(trained)
         if self._held_out_log is not None:
             if numbers and not self._held_out_log.has(step):
                 self._held_out_log.append(step, numbers)
             self._part.show(trained, self._folder.report(step))
         self._workers.wait()
-        self._tell("assessed", numbers)
-        self._logged, self._logged_step = time.monotonic(), step
+        self._notify("assessed", numbers)
+        self._pace.restart(step)
         return numbers
 
     def _write_bundle(self, trained: TrainedWeights) -> CheckpointBundle:
-        self._tell("writing the bundle")
+        self._notify("writing the bundle")
         return self._part.write_bundle(trained, self._folder.bundle)
 
-    def _tell(self, action: str, numbers: Mapping[str, float] | None = None) -> None:
+    def _notify(self, action: str, numbers: Mapping[str, float] | None = None) -> None:
         self._listen(TrainingEvent(action, self._trainer.step, self._request.settings.steps, numbers or {}))

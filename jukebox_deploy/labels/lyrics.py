@@ -15,6 +15,7 @@ import numpy.typing as npt
 
 from jukebox_deploy.config import LabelRules, LyricsConfig
 from jukebox_deploy.errors import LabelError
+from jukebox_deploy.listing import listed
 
 PADDING = 0
 """The token that pads short lyrics at the front; it decodes to no character."""
@@ -42,16 +43,16 @@ class CleanedLyrics:
         """Return warnings about dropped characters; none if there are none."""
         if not self.dropped:
             return ()
-        listed = _listed(f"{character!r} ({count}x)" for character, count in self.dropped.items())
-        return (f"The lyrics have characters that the model does not know; they are left out: {listed}.",)
+        characters = listed((f"{character!r} ({count}x)" for character, count in self.dropped.items()), _LISTED)
+        return (f"The lyrics have characters that the model does not know; they are left out: {characters}.",)
 
     def spellings(self) -> tuple[str, ...]:
         """Return warnings about characters whose replacements look different from them."""
         spelled = {c: text for c, text in self.replaced.items() if not _is_alike(c)}
         if not spelled:
             return ()
-        listed = _listed(f"{character!r} as {text!r}" for character, text in spelled.items())
-        return (f"The lyrics have characters that the model does not know; they are transliterated: {listed}.",)
+        spellings = listed((f"{character!r} as {text!r}" for character, text in spelled.items()), _LISTED)
+        return (f"The lyrics have characters that the model does not know; they are transliterated: {spellings}.",)
 
 
 @dataclass(frozen=True)
@@ -151,13 +152,6 @@ def lyric_window(
     indices[padding:] = np.arange(start, start + count - padding)
     tokens[padding:] = np.asarray(lyrics, np.int64)[indices[padding:]]
     return LyricWindow(tokens, indices)
-
-
-def _listed(items: Iterable[str]) -> str:
-    """Join the first items, and say how many more there are."""
-    every = list(items)
-    more = f" and {len(every) - _LISTED} more" if len(every) > _LISTED else ""
-    return ", ".join(every[:_LISTED]) + more
 
 
 def _is_alike(character: str) -> bool:

@@ -27,16 +27,26 @@ def read_vocabulary(path: Path) -> Vocabulary:
     `path` may also be one of the Hugging Face files, with the others beside it. Raises `LabelError` if lists are
     missing or invalid.
     """
+    if (found := find_vocabulary(path)) is not None:
+        return found
+    raise LabelError(
+        f"{path}: no lists of artists and genres here. Expected OpenAI's v2_artist_ids.txt, v2_genre_ids.txt, "
+        "v3_artist_ids.txt and v3_genre_ids.txt, or Hugging Face's artists.json and genres.json."
+    )
+
+
+def find_vocabulary(path: Path) -> Vocabulary | None:
+    """Read the lists at `path` as `read_vocabulary` does; return `None` if there are none.
+
+    Raises `LabelError` if there are lists, but they are incomplete or invalid.
+    """
     folder = path.parent if path.name in _HUGGING_FACE_FILES else path
     for candidate in (folder / part for part in _OPENAI_FOLDERS):
         if any((candidate / _openai_file(rules, "artist")).is_file() for rules in LabelRules):
             return read_openai_folder(candidate)
     if any((folder / name).is_file() for name in _HUGGING_FACE_FILES):
         return read_hugging_face_folder(folder)
-    raise LabelError(
-        f"{path}: no lists of artists and genres here. Expected OpenAI's v2_artist_ids.txt, v2_genre_ids.txt, "
-        "v3_artist_ids.txt and v3_genre_ids.txt, or Hugging Face's artists.json and genres.json."
-    )
+    return None
 
 
 def read_openai_folder(folder: Path) -> Vocabulary:

@@ -23,10 +23,9 @@ class RunLog:
     def append(self, step: int, numbers: Numbers) -> None:
         """Add a row; the first row determines the columns."""
         row = {"step": step, **numbers}
-        new = not self._path.exists()
         with self._path.open("a", encoding="utf-8", newline="") as file:
             writer = csv.DictWriter(file, row, lineterminator="\n")
-            if new:
+            if file.tell() == 0:  # new, or left empty by a run that was killed before its first row
                 writer.writeheader()
             writer.writerow({n: f"{value:.6g}" if isinstance(value, float) else value for n, value in row.items()})
         if self._board is not None:
@@ -40,9 +39,9 @@ class RunLog:
 
     def cut(self, step: int) -> None:
         """Remove the rows after a step, which an interrupted run logged after its last checkpoint."""
-        if not self._path.is_file():
+        if not self._path.is_file() or not (lines := self._path.read_text(encoding="utf-8").splitlines()):
             return
-        header, *rows = self._path.read_text(encoding="utf-8").splitlines()
+        header, *rows = lines
         kept = [row for row in rows if (number := row.partition(",")[0]).isdigit() and int(number) <= step]
         write_text_atomic(self._path, "\n".join([header, *kept]) + "\n")
 

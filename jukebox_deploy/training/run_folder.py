@@ -37,6 +37,7 @@ class RunRecord:
     source: str | None = None  # fingerprint of the bundle that training began from
     bandwidths: Bandwidths | None = None  # constants of the data, for the VQ-VAE
     fine_tuned: bool = False  # whether training began with that bundle's weights of the trained part
+    vocabulary: str | None = None  # digest of a prior's lists of artists and genres; older runs did not record it
 
     def difference(self, before: RunRecord, done: int) -> str | None:
         """Return why this run cannot resume the run `before`, of which `done` steps are done; `None` if it can."""
@@ -46,6 +47,8 @@ class RunRecord:
             return f"the songs are not the same ({self.songs} of them, and there were {before.songs})"
         if self.source != before.source:
             return "the bundle that training began from is not the same"
+        if before.vocabulary is not None and self.vocabulary != before.vocabulary:
+            return "the lists of artists and genres are not the same"
         if self.fine_tuned != before.fine_tuned:
             return f"it began with {_beginning(before)} and not with {_beginning(self)}"
         if self.settings.steps < done:
@@ -67,23 +70,31 @@ class RunFolder:
     def begin(cls, path: Path, record: RunRecord, *, resume: bool) -> RunFolder:
         """Prepare the folder of a new run, or of a run to resume.
 
-        Raises `TrainingError` if the folder has a run and `resume` is false, if that run has other settings, or if the
-        folder contains other files.
+        Raises `TrainingError` as `existing_run` does, and if the run to resume has other settings.
         """
         folder = cls(path)
-        before = folder._read_record()
-        if before is None:
-            if path.exists() and (not path.is_dir() or any(path.iterdir())):
-                raise TrainingError(f"{path}: has other things in it and no {_RECORD}; choose a new or empty folder.")
-        elif not resume:
-            raise TrainingError(f"{path}: contains a run already; continue it with --resume, or choose another folder.")
-        elif difference := record.difference(before, latest_step(path) or 0):
+        before = folder.existing_run(resume=resume)
+        if before and (difference := record.difference(before, latest_step(path) or 0)):
             raise TrainingError(
                 f"{path}: contains another run: {difference}. Use the same options, or choose another folder."
             )
         folder._tidy()
         write_json_atomic(path / _RECORD, config_to_dict(record))
         return folder
+
+    def existing_run(self, *, resume: bool) -> RunRecord | None:
+        """Return the record of the run to resume; `None` if the folder is new or empty.
+
+        Raises `TrainingError` if the folder has a run and `resume` is false, or if it contains other files.
+        """
+        before = self._read_record()
+        if before is not None and not resume:
+            raise TrainingError(
+                f"{self.path}: contains a run already; continue it with --resume, or choose another folder."
+            )
+        if before is None and self.path.exists() and (not self.path.is_dir() or any(self.path.iterdir())):
+            raise TrainingError(f"{self.path}: has other things in it and no {_RECORD}; choose a new or empty folder.")
+        return before
 
     def latest(self) -> Snapshot | None:
         """Read the newest checkpoint, if there is one; raise `CheckpointError` if it is damaged."""

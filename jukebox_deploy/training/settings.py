@@ -47,6 +47,9 @@ class OptimiserSettings:
         for name in ("learning_rate", "epsilon"):
             if not getattr(self, name) > 0:
                 raise ConfigError(f"{name.replace('_', ' ')}: expected a number above 0, found {getattr(self, name)}.")
+        for name in ("beta1", "beta2"):
+            if not 0 <= getattr(self, name) < 1:
+                raise ConfigError(f"{name}: expected 0 or more and below 1, found {getattr(self, name)}.")
         for name in ("weight_decay", "clip", "ignore_norm", "warm_up", "anneal"):
             if getattr(self, name) < 0:
                 raise ConfigError(f"{name.replace('_', ' ')}: expected 0 or more, found {getattr(self, name)}.")
@@ -81,6 +84,8 @@ class RunSettings:
         for name in ("steps", "batch", "accumulate"):
             if getattr(self, name) < 1:
                 raise ConfigError(f"{name}: expected 1 or more, found {getattr(self, name)}.")
+        if self.seconds is not None and not 0 < self.seconds < math.inf:
+            raise ConfigError(f"seconds: expected a finite number above 0, found {self.seconds}.")
         if self.optimiser.anneal > self.steps:
             raise ConfigError(
                 f"anneal: expected at most the {self.steps} steps of the run, found {self.optimiser.anneal}."

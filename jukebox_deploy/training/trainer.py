@@ -127,9 +127,10 @@ class Trainer:
         return prefetched(self._make_batch, self.step * pieces, self.settings.steps * pieces)
 
     def snapshot(self) -> Snapshot:
-        """Return the current state of the run; all processes must call it."""
-        groups = {group: gather(tensors) for group, tensors in self._tensors().items()}
-        return Snapshot(self.step, {"loss_scale": asdict(self._scale)}, {**groups, "state": gather(self.state)})
+        """Return the current state of the run; all processes must call it, but only the first one gets the tensors."""
+        groups = {**self._tensors(), "state": self.state}
+        tensors = {group: gather(named, keep=self._workers.first) for group, named in groups.items()}
+        return Snapshot(self.step, {"loss_scale": asdict(self._scale)}, tensors)
 
     def restore(self, snapshot: Snapshot) -> None:
         """Resume from a snapshot of a run with the same settings; all processes must call it.

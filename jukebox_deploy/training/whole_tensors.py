@@ -11,10 +11,19 @@ from torch.distributed.tensor import DTensor, distribute_tensor
 from jukebox_deploy.errors import CheckpointError
 
 
-def gather(tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
-    """Return whole copies of the tensors on the CPU; all processes must call it."""
-    whole = {n: t.full_tensor() if isinstance(t, DTensor) else t for n, t in tensors.items()}
-    return {name: tensor.detach().cpu().clone() for name, tensor in whole.items()}
+def gather(tensors: Mapping[str, Tensor], *, keep: bool = True) -> dict[str, Tensor]:
+    """Return whole copies of the tensors on the CPU; all processes must call it.
+
+    One tensor is gathered at a time, because a device may have no room for all of them. A process that does not `keep`
+    them takes part, but gets an empty dict.
+    """
+    copies = ((name, _whole_copy(tensor, keep)) for name, tensor in tensors.items())
+    return {name: copy for name, copy in copies if copy is not None}
+
+
+def _whole_copy(tensor: Tensor, keep: bool) -> Tensor | None:
+    whole = tensor.full_tensor() if isinstance(tensor, DTensor) else tensor
+    return whole.detach().to("cpu", copy=True) if keep else None
 
 
 @torch.no_grad()

@@ -127,6 +127,15 @@ def test_levels_that_are_trained(seen: list[object]) -> None:
     assert "'top' is no number of a level" in refused.output
 
 
+@pytest.mark.parametrize("threads", ["0", "-1"])
+def test_a_number_of_threads_below_one_is_refused(seen: list[object], threads: str) -> None:
+    words = ["train", "vqvae", "--data", "songs", "--out", "run", "--steps", "9", "--preset", "tiny"]
+    result = CliRunner().invoke(cli, [*words, "--threads", threads])
+    assert result.exit_code == 2
+    assert "Invalid value for '--threads'" in result.output
+    assert seen == []
+
+
 def test_a_run_says_what_came_of_it(songs: Path, tmp_path: Path) -> None:
     result = CliRunner().invoke(cli, vqvae_arguments(songs, tmp_path / "run", "--steps", "1", "--json"))
     assert result.exit_code == 0, result.output

@@ -215,6 +215,7 @@ def test_songs_that_the_prior_cannot_learn_from_are_listed(tmp_path):
         "3.wav": "6.00 s long, but the model supports songs of 0.48 s to 6.00 s",
         "4.wav": "There is no artist #99: the model has #0 to #15.",
     }
+    assert [song.entry.name for song in windows.songs] == ["2.wav"]
     assert windows.batches_per_epoch == 4
     assert len(list(windows.evaluation_windows())) == 3
 

@@ -20,8 +20,9 @@ from torch import distributed
 from jukebox_deploy.config import JukeboxConfig
 from jukebox_deploy.jobs import train_job
 from jukebox_deploy.jobs.training.request import TrainingListener, TrainRequest
+from jukebox_deploy.training.checkpoint import Snapshot
 from jukebox_deploy.training.objective import PriorObjective
-from jukebox_deploy.training.run_folder import RunRecord
+from jukebox_deploy.training.run_folder import RunFolder, RunRecord
 from jukebox_deploy.training.settings import Cadence, Part, Sharding
 from jukebox_deploy.training.trainer import TrainedWeights, Trainer
 from jukebox_deploy.training.workers import Workers
@@ -71,10 +72,10 @@ class SmallPart:
 def train_together(folder: Path, workers: Workers) -> None:
     """Train with other processes: to the end, and to a signal that only the second process gets, and on from there.
 
-    Then, sounds take longer than a process waits in a collective.
+    Meanwhile, a checkpoint and sounds take longer than a process waits in a collective.
     """
     sharded = partial(request, report_steps=4, accumulate=1, sharding=Sharding.SHARDED)
-    forward, calls = PriorObjective.forward, 0
+    forward, save, calls = PriorObjective.forward, RunFolder.save, 0
 
     def interrupted(self: PriorObjective, *arguments: Any) -> Any:
         nonlocal calls
@@ -83,13 +84,20 @@ def train_together(folder: Path, workers: Workers) -> None:
             signal.raise_signal(signal.SIGINT)
         return forward(self, *arguments)
 
+    def save_slowly(self: RunFolder, snapshot: Snapshot, keep: int) -> None:
+        time.sleep(1.2 * _TIMEOUT if snapshot.step == 4 else 0)
+        save(self, snapshot, keep)
+
+    def show_slowly(self: SmallPart, trained: TrainedWeights, report: Path) -> None:
+        time.sleep(1.2 * _TIMEOUT if int(report.name) == STEPS else 0)
+
     train_job.train(sharded(folder / "whole"))
     with patch.object(PriorObjective, "forward", interrupted):
         try:
             train_job.train(sharded(folder / "cut"))
         except KeyboardInterrupt:
             (folder / f"interrupted_{workers.rank}").touch()
-    with patch.object(SmallPart, "show", lambda *_: time.sleep(1.2 * _TIMEOUT)):
+    with patch.object(RunFolder, "save", save_slowly), patch.object(SmallPart, "show", show_slowly):
         train_job.train(replace(sharded(folder / "cut"), resume=True))
 
 

@@ -9,6 +9,7 @@ import sys
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -129,6 +130,18 @@ def test_a_finished_run_that_is_resumed_stays_as_it_is(whole: Path) -> None:
     assert [row.split(",")[0] for row in before.splitlines()] == ["step", "4", str(STEPS)]
     train(replace(request(whole, report_steps=4), resume=True))
     assert (whole / "held_out.csv").read_text() == before
+
+
+def test_the_time_of_an_assessment_is_in_no_rate(monkeypatch: pytest.MonkeyPatch) -> None:
+    clock = SimpleNamespace(now=0.0)
+    monkeypatch.setattr(train_job, "time", SimpleNamespace(monotonic=lambda: clock.now))
+    pace = train_job._Pace(step=0)
+    clock.now, pace.waited = 10.0, 3.0
+    pace.restart(step=5)  # after an assessment
+    clock.now, pace.waited = 12.0, 4.0
+    assert pace.measure(step=7) == (1.0, 0.5)
+    clock.now, pace.waited = 16.0, 5.0
+    assert pace.measure(step=8) == (0.25, 0.25)
 
 
 def test_several_processes_stop_after_the_same_step_and_wait_for_the_first(tmp_path: Path) -> None:

@@ -9,17 +9,17 @@ from pathlib import Path
 import pytest
 import torch
 
-from jukebox_deploy.cli.main import failure_of
 from jukebox_deploy.config import JukeboxConfig
-from jukebox_deploy.errors import TrainingError
+from jukebox_deploy.errors import MissingPackageError, TrainingError
 from jukebox_deploy.jobs.train_job import train
 from jukebox_deploy.jobs.training.request import TrainRequest
+from jukebox_deploy.optional_packages import packages_explained
 from jukebox_deploy.training.checkpoint import Snapshot
 from jukebox_deploy.training.run_folder import RunFolder, RunRecord
 from jukebox_deploy.training.settings import Cadence, OptimiserSettings, Part
 from tests.training.small_runs import PRIOR, VQVAE, settings
 
-RECORD = RunRecord(settings(Part.VQVAE), JukeboxConfig("small", VQVAE), songs=3, data="d")
+RECORD = RunRecord(settings(Part.VQVAE), JukeboxConfig("small", VQVAE), songs=3, data="d", vocabulary="v")
 
 
 def test_a_run_that_was_begun_goes_on_only_if_asked(tmp_path: Path) -> None:
@@ -44,6 +44,7 @@ def test_a_folder_with_other_things_is_left_alone(tmp_path: Path) -> None:
         (replace(RECORD, fine_tuned=True), "it began with fresh weights and not with the bundle's weights"),
         (replace(RECORD, data="e", songs=4), r"songs are not the same \(4 of them, and there were 3\)"),
         (replace(RECORD, source="bundle"), "the bundle that training began from"),
+        (replace(RECORD, vocabulary="w"), "the lists of artists and genres are not the same"),
         (replace(RECORD, settings=settings(Part.VQVAE, batch=8)), "batch is 8, and was 4"),
         (replace(RECORD, settings=settings(Part.VQVAE, seed=1)), "seed is 1, and was 0"),
     ],
@@ -52,6 +53,13 @@ def test_another_run_does_not_go_on_there(tmp_path: Path, other: RunRecord, reas
     RunFolder.begin(tmp_path, RECORD, resume=False)
     with pytest.raises(TrainingError, match=reason):
         RunFolder.begin(tmp_path, other, resume=True)
+
+
+def test_a_run_that_did_not_record_its_lists_goes_on(tmp_path: Path) -> None:
+    RunFolder.begin(tmp_path, replace(RECORD, vocabulary=None), resume=False)
+    RunFolder.begin(tmp_path, RECORD, resume=True)
+    with pytest.raises(TrainingError, match="the lists of artists and genres are not the same"):
+        RunFolder.begin(tmp_path, replace(RECORD, vocabulary="w"), resume=True)
 
 
 def run_of(steps: int, anneal: int) -> RunRecord:
@@ -113,6 +121,17 @@ def test_rows_logged_after_the_last_checkpoint_are_dropped(tmp_path: Path) -> No
     assert (tmp_path / "log.csv").read_text() == "step,loss,skipped\n1,0.333333,0\n2,0.666667,0\n"
 
 
+def test_logs_that_a_killed_run_left_empty_get_their_columns(tmp_path: Path) -> None:
+    folder = RunFolder.begin(tmp_path, RECORD, resume=False)
+    (tmp_path / "log.csv").touch()
+    log, held_out = folder.open_logs(0, tensorboard=False)
+    log.append(1, {"loss": 0.5})
+    held_out.append(1, {"bits": 2.0})
+    log.append(2, {"loss": 0.25})
+    assert (tmp_path / "log.csv").read_text() == "step,loss\n1,0.5\n2,0.25\n"
+    assert (tmp_path / "held_out.csv").read_text() == "step,bits\n1,2\n"
+
+
 def test_curves_for_tensorboard_go_on_where_the_table_does(tmp_path: Path) -> None:
     pytest.importorskip("tensorboard")
     folder = RunFolder.begin(tmp_path, RECORD, resume=False)
@@ -129,11 +148,8 @@ def test_curves_for_tensorboard_go_on_where_the_table_does(tmp_path: Path) -> No
 def test_without_tensorboard_a_run_does_not_begin(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(sys.modules, "tensorboard", None)
     request = TrainRequest(RECORD.settings, tmp_path / "songs", tmp_path / "run", cadence=Cadence(tensorboard=True))
-    with pytest.raises(ModuleNotFoundError) as caught:
+    with pytest.raises(MissingPackageError, match=r"pip install '\.\[train\]'"), packages_explained():
         train(request)
-    explanation = failure_of(caught.value)
-    assert explanation is not None
-    assert "pip install '.[train]'" in explanation.message
     assert not (tmp_path / "run").exists()
 
 

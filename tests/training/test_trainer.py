@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Mapping
+from functools import partial
 from pathlib import Path
 from unittest.mock import patch
 
@@ -10,16 +11,17 @@ import pytest
 import torch
 
 from jukebox_deploy.errors import CheckpointError, ConfigError, TrainingError
-from jukebox_deploy.models.builders import build_vqvae
+from jukebox_deploy.models.builders import build_prior, build_vqvae
 from jukebox_deploy.models.losses import Bandwidths, LossSettings
 from jukebox_deploy.training import trainer as trainer_module
 from jukebox_deploy.training.checkpoint import read_snapshot, write_snapshot
 from jukebox_deploy.training.loss_scale import LossScale
-from jukebox_deploy.training.objective import VQVAEObjective
+from jukebox_deploy.training.objective import PriorObjective, VQVAEObjective
 from jukebox_deploy.training.precision import TrainingPrecision
-from jukebox_deploy.training.settings import OptimiserSettings
+from jukebox_deploy.training.settings import OptimiserSettings, Part
 from jukebox_deploy.training.trainer import StepReport, Trainer
-from tests.training.small_runs import VQVAE, audio_batch, code_batch, prior_trainer, vqvae_trainer
+from jukebox_deploy.training.workers import Workers
+from tests.training.small_runs import PRIOR, VQVAE, audio_batch, code_batch, prior_trainer, settings, vqvae_trainer
 
 MAKERS = [vqvae_trainer, prior_trainer]
 
@@ -200,6 +202,16 @@ def test_the_averaged_weights_lag_behind() -> None:
     average = trainer.averaged().weights["core.token_embedding.weight"]
     assert torch.linalg.vector_norm(average - start) < torch.linalg.vector_norm(last - start)
     assert not torch.equal(average, start)
+
+
+def test_only_the_first_process_gets_the_tensors_of_a_snapshot() -> None:
+    make = partial(code_batch, size=4)
+    objective = PriorObjective(build_prior(PRIOR), PRIOR)
+    second = Trainer(objective, settings(Part.PRIOR), make, Workers(rank=1)).snapshot()
+    first = prior_trainer().snapshot()
+    assert second.tensors == {group: {} for group in first.tensors}
+    assert second.numbers == first.numbers
+    assert first.tensors["moments"]
 
 
 def test_a_checkpoint_of_another_model_is_refused() -> None:

@@ -1,1 +1,1 @@
-"""The parts of `train_job`: the two kinds of model, their data, their bundles, what they show on the way."""
+"""Parts of `train_job`: what a run is asked to do, the models that it trains, their bundles, and reports."""

@@ -1,4 +1,4 @@
-"""Checkpoint bundles of what was trained, and of parts that were trained apart."""
+"""Checkpoint bundles of trained parts, and the combination of several into one."""
 
 from __future__ import annotations
 
@@ -31,10 +31,20 @@ def write_trained_bundle(
     began_with: Mapping[str, Any] | None = None,
     advice: SamplingAdvice = NO_ADVICE,
 ) -> CheckpointBundle:
-    """Write weights by component; a bundle that a run had left before at `out` is replaced when this one is whole.
+    """Write the bundle of a run; a bundle that is already at `out` is replaced once the new one is complete.
 
-    `began_with`: where the weights came from that were fine-tuned, see `component_source`. `advice`: that of the
-    model that was fine-tuned.
+    Args:
+        out: folder of the bundle.
+        config: configuration of the VQ-VAE and of the prior, if one was trained.
+        weights: tensors by name, by component.
+        record: the run.
+        vocabulary: lists of artists and genres that the prior was trained with.
+        began_with: origin of the weights that were fine-tuned, see `component_source`.
+        advice: recommended sampling settings of the model that was fine-tuned.
+
+    Raises:
+        CheckpointError: for tensors that do not fit the configuration.
+        JukeboxError: if there is no disk space or no permission.
     """
     components: dict[str, Callable[[], TensorSource]] = {
         name: partial(TensorTable, tensors) for name, tensors in weights.items()
@@ -46,25 +56,25 @@ def write_trained_bundle(
 
 
 def component_source(bundle: CheckpointBundle, component: str) -> Mapping[str, Any]:
-    """Where the weights of one component came from, also in a bundle that was joined of others."""
+    """Return the origin of a component's weights; in a joined bundle, that in the bundle which it was taken from."""
     source: Mapping[str, Any] = bundle.source.get("parts", {}).get(component, bundle.source)
     return source
 
 
 @dataclass(frozen=True)
 class CastTensors:
-    """Tensors in another dtype."""
+    """A source whose tensors are converted to another dtype."""
 
     source: TensorSource
     dtype: torch.dtype
 
     @cached_property
     def infos(self) -> Mapping[str, TensorInfo]:
-        """Shape and dtype of every tensor."""
+        """Shape and new dtype of every tensor, by name."""
         return {name: TensorInfo(info.shape, self.dtype) for name, info in self.source.infos.items()}
 
     def load(self, name: str) -> Tensor:
-        """One of the tensors."""
+        """Load and convert a tensor."""
         return self.source.load(name).to(self.dtype)
 
 
@@ -76,16 +86,21 @@ def join_bundles(
     *,
     later_wins: bool = False,
 ) -> CheckpointBundle:
-    """Put priors that were trained apart into one bundle with their VQ-VAE.
+    """Join priors that were trained separately, and their VQ-VAE, in one bundle.
 
-    `dtype`: of all tensors in the new bundle; default: as they are. `later_wins`: of two bundles with a prior
-    of the same level the later one gives it.
+    Args:
+        bundles: one or more bundles; those of priors have a copy of the VQ-VAE.
+        out: folder of the new bundle.
+        name: name of the model; default: that of the bundle with the VQ-VAE.
+        dtype: dtype of all tensors in the new bundle; default: unchanged.
+        later_wins: if two bundles have a prior of the same level, take the later one instead of raising an error.
 
     Raises:
-        CheckpointError: if the VQ-VAEs differ, or two bundles have the same prior.
-        SamplingError: if what a bundle says about sampling is damaged.
+        CheckpointError: if the VQ-VAEs or lists of names differ, or two bundles have a prior of the same level.
+        SamplingError: if the recommended sampling settings of a bundle are invalid.
+        JukeboxError: if `out` is not empty, or there is no disk space.
     """
-    # Bundles of priors carry their VQ-VAE as a copy; the one that was trained as such tells how it was made.
+    # A bundle without priors comes from the training of the VQ-VAE itself, so it has the record of how that was made.
     first = next((bundle for bundle in bundles if not bundle.config.priors), bundles[0])
     owners = {VQVAE_COMPONENT: first}
     for bundle in bundles:
@@ -93,7 +108,7 @@ def join_bundles(
         for component in bundle.components[1:]:
             if component in owners and not later_wins:
                 raise CheckpointError(
-                    f"{bundle.folder} and {owners[component].folder} both have {component}; leave one of them out."
+                    f"{bundle.folder} and {owners[component].folder} both have {component}; leave out one of them."
                 )
             owners[component] = bundle
     priors = {prior.level: prior for bundle in bundles for prior in bundle.config.priors}
@@ -112,6 +127,8 @@ def join_bundles(
 
 
 def _opener(bundle: CheckpointBundle, component: str, dtype: torch.dtype | None) -> Callable[[], TensorSource]:
+    """Return a function that opens the tensors of a component, converted to `dtype` if it is given."""
+
     def open_tensors() -> TensorSource:
         tensors = bundle.tensors(component)
         return tensors if dtype is None else CastTensors(tensors, dtype)
@@ -120,7 +137,7 @@ def _opener(bundle: CheckpointBundle, component: str, dtype: torch.dtype | None)
 
 
 def _require_same_vqvae(owner: CheckpointBundle, other: CheckpointBundle) -> None:
-    """The levels of the VQ-VAE whose codes the priors of `other` write and read must be those of `owner`."""
+    """Raise `CheckpointError` if the levels of the VQ-VAE that `other` uses are not the same as in `owner`."""
     mine, theirs = owner.tensors(VQVAE_COMPONENT), other.tensors(VQVAE_COMPONENT)
     levels = _levels_in_use(other)
     names = [name for name in mine.infos if int(name.split(".")[1]) in levels]
@@ -129,13 +146,16 @@ def _require_same_vqvae(owner: CheckpointBundle, other: CheckpointBundle) -> Non
     )
     if not same:
         raise CheckpointError(
-            f"{other.folder} and {owner.folder} have different VQ-VAEs: codes of one mean nothing to the other. "
+            f"{other.folder} and {owner.folder} have different VQ-VAEs, so the codes of one mean nothing to the other. "
             "Train all priors on the codes of one VQ-VAE."
         )
 
 
 def _levels_in_use(bundle: CheckpointBundle) -> set[int]:
-    """Levels share nothing, so those that no prior knows may differ; all of a VQ-VAE without priors."""
+    """Return the levels of the VQ-VAE whose codes the priors of a bundle use, or all levels if there are no priors.
+
+    Levels share no weights, so the other levels may differ between bundles.
+    """
     vqvae, priors = bundle.config.vqvae, bundle.config.priors
     if not priors:
         return set(range(vqvae.levels))
@@ -143,13 +163,13 @@ def _levels_in_use(bundle: CheckpointBundle) -> set[int]:
 
 
 def _common_vocabulary(bundles: Sequence[CheckpointBundle]) -> Vocabulary:
-    """The lists of all bundles; two that name the same rules must agree."""
+    """Return the lists of names of all bundles; raise `CheckpointError` if two bundles have different ones."""
     lists: dict[LabelRules, NameLists] = {}
     for bundle in bundles:
         for rules, names in bundle.vocabulary.lists.items():
             if lists.setdefault(rules, names) != names:
                 raise CheckpointError(
-                    f"{bundle.folder}: its lists of artists and genres ({rules}) differ from another bundle's. "
+                    f"{bundle.folder}: its lists of artists and genres ({rules}) differ from those of another bundle. "
                     "Train all priors with one --vocabulary."
                 )
     return Vocabulary(lists)

@@ -1,4 +1,4 @@
-"""Names that a prior is to learn, and released weights fitted to them."""
+"""Lists of the names in the labels of songs, and weights to begin fine-tuning with that follow such lists."""
 
 from __future__ import annotations
 
@@ -17,11 +17,11 @@ UNKNOWN = "unknown"
 """The name of id 0."""
 
 _TABLES = {"labels.artist.weight": "artists", "labels.genre.weight": "genres"}
-"""The tables with a row per name, and the list that the names are in."""
+"""Embedding tables with a row per name, and the list (an attribute of `NameLists`) that has the names."""
 
 
 def vocabulary_of(songs: Iterable[SongEntry], rules: LabelRules) -> Vocabulary:
-    """Lists of all names in the songs' labels, in alphabetical order; id 0 stands for all others."""
+    """Return lists of all names in the labels of songs, in alphabetical order from id 1; id 0 is "unknown"."""
     entries = list(songs)
     artists = {canonical(song.artist, rules) for song in entries}
     genres = {canonical(genre, rules) for song in entries for genre in song.genres}
@@ -36,7 +36,7 @@ def _numbered(names: set[str]) -> dict[str, int]:
 
 
 def fit_label_tables(prior: PriorConfig, vocabulary: Vocabulary) -> PriorConfig:
-    """The prior with tables that have a row for every name; they only grow."""
+    """Return the prior with label tables that have a row for every id of the vocabulary; tables never shrink."""
     if prior.labels is None or prior.labels.rules not in vocabulary.lists:
         return prior
     names = vocabulary.lists[prior.labels.rules]
@@ -50,37 +50,48 @@ def fit_label_tables(prior: PriorConfig, vocabulary: Vocabulary) -> PriorConfig:
     )
 
 
-def begin_with(
+def initial_weights(
     fresh: Mapping[str, Tensor], source: TensorSource, labels: LabelConfig | None, before: Vocabulary, now: Vocabulary
 ) -> dict[str, Tensor]:
-    """Weights to begin fine-tuning with: those of `source`, and fresh ones where it has none.
+    """Return the weights that fine-tuning begins with: those of `source`, and `fresh` ones where it has none.
 
-    Rows of artists and genres go by name: a name that both vocabularies know keeps its row, every other
-    one begins with that of the unknown name, id 0. Without an earlier vocabulary rows keep their ids.
+    Rows of artists and genres follow the names: a name in both vocabularies keeps its row, and any other name begins
+    with the row of the unknown name, id 0. Without an earlier vocabulary, rows keep their ids.
 
-    Raises `ConfigError` where a tensor has another shape.
+    Args:
+        fresh: newly initialised weights of the model to train, by name.
+        source: the bundle's weights.
+        labels: the labels of the model to train.
+        before: the vocabulary of the bundle.
+        now: the vocabulary of the run.
+
+    Raises:
+        ConfigError: for a tensor of another shape.
     """
     weights = {}
     for name, tensor in fresh.items():
         trained = source.load(name).to(tensor.dtype) if name in source.infos else None
         if trained is not None and name in _TABLES and labels is not None:
-            trained = _rows_by_name(tensor, trained, _list(before, labels, name), _list(now, labels, name))
+            ids = (_ids_of_table(vocabulary, labels, name) for vocabulary in (before, now))
+            trained = _rows_by_name(tensor, trained, *ids)
         if trained is not None and trained.shape != tensor.shape:
             raise ConfigError(
-                f"{name} of the bundle is {list(trained.shape)}, of the model that is trained {list(tensor.shape)}; "
-                "fine-tune the bundle's own model."
+                f"{name}: the bundle's tensor has the shape {list(trained.shape)}, the model to train needs "
+                f"{list(tensor.shape)}; fine-tune the bundle's own model."
             )
         weights[name] = tensor if trained is None else trained
     return weights
 
 
-def _list(vocabulary: Vocabulary, labels: LabelConfig, table: str) -> Mapping[str, int]:
+def _ids_of_table(vocabulary: Vocabulary, labels: LabelConfig, table: str) -> Mapping[str, int]:
+    """Return the ids by name for an embedding table; none if the vocabulary has no such list."""
     lists = vocabulary.lists.get(labels.rules, NameLists())
-    names: Mapping[str, int] = getattr(lists, _TABLES[table])
-    return names
+    ids: Mapping[str, int] = getattr(lists, _TABLES[table])
+    return ids
 
 
 def _rows_by_name(fresh: Tensor, trained: Tensor, before: Mapping[str, int], now: Mapping[str, int]) -> Tensor:
+    """Return an embedding table `[names now, width]` with the rows of `trained`, `[names before, width]`."""
     if not before or before == now:
         rows = fresh.clone()
         rows[: len(trained)] = trained[: len(rows)]

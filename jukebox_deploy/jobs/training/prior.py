@@ -1,7 +1,9 @@
-"""Training of the top prior and the upsamplers: windows of codes in, the next code out."""
+"""Training of the top prior and the upsamplers on windows of codes: their data, metrics, reports and bundle."""
 
 from __future__ import annotations
 
+import hashlib
+import json
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -9,25 +11,26 @@ from pathlib import Path
 import torch
 
 from jukebox_deploy.checkpoints.bundle import CheckpointBundle
-from jukebox_deploy.checkpoints.layout import VQVAE_COMPONENT, prior_component
+from jukebox_deploy.checkpoints.layout import VQVAE_COMPONENT, prior_component, without_weights
 from jukebox_deploy.config import JukeboxConfig, LabelRules
 from jukebox_deploy.contract import GraphSpec
 from jukebox_deploy.data.catalogue import Catalogue
 from jukebox_deploy.data.code_cache import CodeCache, CodedSongs
 from jukebox_deploy.data.windows import CodeWindows, WindowBatch, WindowSettings
 from jukebox_deploy.engines.eager.engine import EagerEngine, GraphFunction
-from jukebox_deploy.errors import ConfigError, DataError, LabelError, TrainingError
+from jukebox_deploy.errors import ConfigError, DataError, TrainingError
 from jukebox_deploy.export.graph_modules import graph_module
 from jukebox_deploy.graphs import declare_graphs
 from jukebox_deploy.jobs.evaluation.token_scoring import score_with_model
 from jukebox_deploy.jobs.sampling_advice import NO_ADVICE, bundle_advice
 from jukebox_deploy.jobs.song_codes import code_cache, encode_songs, weights_digest
 from jukebox_deploy.jobs.training.bundle import component_source, write_trained_bundle
-from jukebox_deploy.jobs.training.fine_tuning import begin_with, fit_label_tables, vocabulary_of
+from jukebox_deploy.jobs.training.fine_tuning import fit_label_tables, initial_weights, vocabulary_of
+from jukebox_deploy.jobs.training.left_out import first_warnings, left_out_warnings
 from jukebox_deploy.jobs.training.request import Songs, TrainingEvent, TrainingListener, TrainRequest, sample_indices
 from jukebox_deploy.jobs.training.samples import write_samples
 from jukebox_deploy.labels.vocabulary import Vocabulary
-from jukebox_deploy.labels.vocabulary_files import read_vocabulary
+from jukebox_deploy.labels.vocabulary_files import find_vocabulary, read_vocabulary
 from jukebox_deploy.models.builders import build_prior
 from jukebox_deploy.models.prior import Prior
 from jukebox_deploy.presets import preset
@@ -39,45 +42,49 @@ from jukebox_deploy.training.trainer import TrainedWeights, Trainer
 from jukebox_deploy.training.workers import Workers
 
 _ASSESSED_WINDOWS = 32
-"""Held-out windows whose bits are measured; the same ones whatever the batch and the number of processes."""
+"""Held-out windows that are scored; the same ones for every batch size and number of processes."""
 
 
 class PriorTraining:
-    """A `TrainingPart`."""
+    """A top prior or an upsampler as a `TrainingPart`."""
 
     examples = "codes"
 
     def __init__(self, request: TrainRequest, workers: Workers, listen: TrainingListener) -> None:
-        """Encodes the songs that are not encoded yet.
+        """Read the songs, and have the first process encode those that have no codes yet.
 
-        Raises `DataError`, `LabelError`, `ConfigError`, `SamplingError` for songs, labels and settings that do not fit.
+        Raises `DataError`, `LabelError`, `ConfigError` or `SamplingError` for songs, labels and settings that do not
+        fit.
         """
         self._request, self._workers = request, workers
         self._bundle = request.open_bundle()
         self._advice = bundle_advice(self._bundle) if request.fine_tune else NO_ADVICE
-        self._songs = Songs.read(request)
+        songs = Songs.read(request)
         base = _base_config(request, self._bundle)
         prior = base.prior(_level(request, base))
         self._vocabulary = Vocabulary()
         if prior.labels:
-            self._vocabulary = training_vocabulary(request, self._bundle, self._songs, prior.labels.rules)
+            self._vocabulary = training_vocabulary(request, self._bundle, songs, prior.labels.rules)
         self._prior = fit_label_tables(prior, self._vocabulary)
         self._config = replace(base, vqvae=self._bundle.config.vqvae, priors=(self._prior,))
         self._cache = self._open_cache()
-        self._encode(listen)
         self.example_length = self._prior.window
         settings = request.settings
-        self._windows = self._make_windows(
-            self._coded(self._songs.trained), settings.examples(workers.count), workers.rank, workers.count
-        )
-        self._held_out, self.warnings = self._held_out_windows()
+        trained, held_out = (self._encoded(side, listen) for side in (songs.trained, songs.held_out))
+        share = settings.examples(workers.count)
+        self._windows = self._make_windows(trained, share, workers.rank, workers.count)
+        held_out_windows, warnings = self._held_out_windows(held_out)
+        self._held_out = _assessed(held_out_windows)
+        self._shown = (held_out_windows or self._windows).songs
+        self.warnings = (*songs.warnings, *_warnings_about(self._windows), *warnings)
         self.record = RunRecord(
             settings,
             self._config,
-            len(self._songs.trained.songs),
-            self._songs.digest,
+            len(songs.trained.songs),
+            songs.digest,
             source=self._bundle.fingerprint(),
             fine_tuned=request.fine_tune,
+            vocabulary=_digest(self._vocabulary),
         )
 
     def trainer(self) -> Trainer:
@@ -87,17 +94,20 @@ class PriorTraining:
         model = build_prior(self._prior)
         if self._request.fine_tune:
             source = self._bundle.tensors(prior_component(self._prior.level))
-            names = (self._bundle.vocabulary, self._vocabulary)
-            model.load_state_dict(begin_with(model.state_dict(), source, self._prior.labels, *names))
+            vocabularies = (self._bundle.vocabulary, self._vocabulary)
+            model.load_state_dict(initial_weights(model.state_dict(), source, self._prior.labels, *vocabularies))
         objective = PriorObjective(model, self._prior)
         return Trainer(objective, settings, self._windows.batch, self._workers)
 
     def assess(self, trained: TrainedWeights) -> Mapping[str, float]:
-        """Bits per code and, if the prior learns lyrics, per lyric token; each process scores some of the windows."""
+        """Compute the bits per code and, if the prior predicts lyrics, per lyric token, of held-out windows.
+
+        The windows are divided among the processes.
+        """
         if not self._held_out:
             return {}
         own = self._held_out[self._workers.rank :: self._workers.count]
-        score = score_with_model(self._filled(trained), self._prior, own, lambda done, total: None)
+        score = score_with_model(self._trained_model(trained), self._prior, own, lambda done, total: None)
         lyrics = score.lyrics or TokenScore()
         counted = [score.music.bits, score.music.tokens, lyrics.bits, lyrics.tokens]
         sums = self._workers.sum(torch.tensor(counted, dtype=torch.float64, device=self._workers.device))
@@ -105,10 +115,9 @@ class PriorTraining:
         return {"bits": bits / tokens} | ({"lyric_bits": lyric_bits / lyric_tokens} if lyric_tokens else {})
 
     def show(self, trained: TrainedWeights, folder: Path) -> None:
-        """Sample a few windows with the labels of songs."""
-        songs = self._coded(self._songs.shown).songs
-        engine = self._engine(self._filled(trained), self._workers.device)
-        write_samples(folder, engine, self._vocabulary, songs, self._request.settings.seed)
+        """Write samples with the labels of songs, beside the songs themselves."""
+        engine = self._engine(self._trained_model(trained), self._workers.device)
+        write_samples(folder, engine, self._vocabulary, self._shown, self._request.settings.seed)
 
     def write_bundle(self, trained: TrainedWeights, out: Path) -> CheckpointBundle:
         """See `TrainingPart`."""
@@ -118,24 +127,25 @@ class PriorTraining:
         names = self._vocabulary
         return write_trained_bundle(out, self._config, weights, self.record, names, began_with, self._advice)
 
-    def _filled(self, trained: TrainedWeights) -> Prior:
-        """A prior with trained weights, on this process's device."""
-        model = build_prior(self._prior)
-        model.load_state_dict(dict(trained.weights))
+    def _trained_model(self, trained: TrainedWeights) -> Prior:
+        """Return a prior with the trained weights, on this process's device; on a CPU, it shares their memory."""
+        with without_weights():
+            model = build_prior(self._prior)
+        model.load_state_dict(dict(trained.weights), assign=True)
         return model.to(self._workers.device)
 
-    def _held_out_windows(self) -> tuple[Sequence[WindowBatch], tuple[str, ...]]:
-        """Some windows of the held-out songs, one in each batch, and warnings."""
-        if not self._songs.held_out.songs:
-            return (), self._songs.warnings
+    def _held_out_windows(self, songs: CodedSongs) -> tuple[CodeWindows | None, tuple[str, ...]]:
+        """Return the windows of the held-out songs, one in each batch, and warnings; `None` if there are no windows."""
+        if not songs.songs and not songs.skipped:
+            return None, ()
         try:
-            windows = self._make_windows(self._coded(self._songs.held_out), 1).evaluation_windows()
-        except DataError as error:  # for instance, all are too short
-            return (), (f"there are no held-out metrics: {error}",)
-        return [windows[index] for index in sample_indices(len(windows), _ASSESSED_WINDOWS).tolist()], ()
+            windows = self._make_windows(songs, 1)
+        except DataError as error:  # for instance, all songs are too short
+            return None, (f"there are no held-out metrics, and reports are about songs that are trained on. {error}",)
+        return windows, left_out_warnings(windows.skipped, "the held-out metrics and reports")
 
     def _engine(self, model: Prior | None = None, device: torch.device | None = None) -> EagerEngine:
-        """The VQ-VAE of the bundle, and the prior as it stands, behind the contract of engines."""
+        """Return an engine with the bundle's VQ-VAE and, if given, a prior; by default on the CPU."""
         place = device or torch.device("cpu")
         vqvae = self._bundle.load_vqvae().to(place)
         config = self._config if model is not None else replace(self._config, priors=())
@@ -151,46 +161,63 @@ class PriorTraining:
         folder = self._request.codes or self._request.out.with_name(f"{self._request.out.name}-codes")
         return code_cache(folder, weights_digest(self._bundle.tensors(VQVAE_COMPONENT)), self._config.vqvae)
 
-    def _encode(self, listen: TrainingListener) -> None:
-        """Have all songs encoded, by the first process."""
-        if self._workers.first:
-            engine = self._engine()
+    def _encoded(self, songs: Catalogue, listen: TrainingListener) -> CodedSongs:
+        """Return songs as codes; the first process encodes those that have none, while the others wait.
 
-            def tell(done: int, total: int) -> None:
-                listen(TrainingEvent("encoding songs", done, total))
+        Only the first process knows why songs could not be encoded.
+        """
+        if not self._workers.first:
+            self._workers.wait()
+            return self._cache.coded_songs(songs)
 
-            for songs in (self._songs.trained, self._songs.held_out):
-                encode_songs(songs, engine, self._cache, tell)
+        def report(done: int, total: int) -> None:
+            listen(TrainingEvent("encoding songs", done, total))
+
+        coded = encode_songs(songs, self._engine(), self._cache, report)
         self._workers.wait()
-
-    def _coded(self, songs: Catalogue) -> CodedSongs:
-        return self._cache.coded_songs(songs)
+        return coded
 
     def _make_windows(self, songs: CodedSongs, batch: int, rank: int = 0, workers: int = 1) -> CodeWindows:
         settings = WindowSettings(batch, self._request.settings.seed)
         return CodeWindows(songs, self._prior, self._config.vqvae, self._vocabulary, settings, rank, workers)
 
 
-def training_vocabulary(request: TrainRequest, bundle: CheckpointBundle, songs: Songs, rules: LabelRules) -> Vocabulary:
-    """The names that a prior is to know: those that were asked for, or that lie beside the songs, or in their labels.
+def _assessed(windows: CodeWindows | None) -> Sequence[WindowBatch]:
+    """Read the held-out windows to score, one in each batch; raise `DataError` if codes cannot be read."""
+    if windows is None:
+        return ()
+    batches = windows.evaluation_windows()
+    return [batches[index] for index in sample_indices(len(batches), _ASSESSED_WINDOWS).tolist()]
 
-    A bundle that is fine-tuned keeps its names unless others were asked for.
+
+def _warnings_about(windows: CodeWindows) -> tuple[str, ...]:
+    """Return warnings about songs that are left out of training, and about labels that the prior does not know."""
+    return (*left_out_warnings(windows.skipped, "training"), *first_warnings(windows.warnings, "labels"))
+
+
+def _digest(vocabulary: Vocabulary) -> str:
+    """Return a hash of the lists of artists and genres."""
+    return hashlib.sha256(json.dumps(vocabulary.to_json(), sort_keys=True).encode()).hexdigest()
+
+
+def training_vocabulary(request: TrainRequest, bundle: CheckpointBundle, songs: Songs, rules: LabelRules) -> Vocabulary:
+    """Return the lists of artists and genres that a prior is trained with.
+
+    These are the first that exist of: the lists of the request, those of the bundle to fine-tune, those in the folder
+    of songs, and lists of all names in the labels of the songs. Raises `LabelError` for lists that cannot be read.
     """
     if request.vocabulary is not None:
         return read_vocabulary(request.vocabulary)
     if request.fine_tune and bundle.vocabulary.lists:
         return bundle.vocabulary
-    try:
-        found = read_vocabulary(request.data)
-    except LabelError:
-        found = Vocabulary()
-    if rules in found.lists:
+    found = find_vocabulary(request.data)
+    if found is not None and rules in found.lists:
         return Vocabulary({rules: found.lists[rules]})
     return vocabulary_of((*songs.trained.songs, *songs.held_out.songs), rules)
 
 
 def _base_config(request: TrainRequest, bundle: CheckpointBundle) -> JukeboxConfig:
-    """The model: the bundle's when it is fine-tuned, otherwise a preset's."""
+    """Return the model: the bundle's if it is fine-tuned, otherwise the preset; raise `TrainingError` without one."""
     if request.fine_tune:
         return bundle.config
     if request.preset is None:
@@ -199,7 +226,7 @@ def _base_config(request: TrainRequest, bundle: CheckpointBundle) -> JukeboxConf
 
 
 def _level(request: TrainRequest, config: JukeboxConfig) -> int:
-    """The level that is trained; `ConfigError` for one that this part of the model is not at."""
+    """Return the level to train; raise `ConfigError` if it cannot be the level of such a prior."""
     if request.settings.part is Part.PRIOR:
         return config.top_level
     level = request.settings.level

@@ -1,4 +1,4 @@
-"""What a prior in training writes by itself: a stretch of a held-out song, told its labels and upper codes."""
+"""Samples from a prior in training, conditioned on the labels and upper codes of songs."""
 
 from __future__ import annotations
 
@@ -21,15 +21,28 @@ from jukebox_deploy.runtime.slot import WindowConditioning
 from jukebox_deploy.runtime.song import SongRequest
 from jukebox_deploy.runtime.windows import Window, WindowGeometry, plan_level
 
-_SONGS, _WINDOWS = 3, 2
+_SONGS = 3  # at most
+_WINDOWS = 2  # per sample
 
 
 def write_samples(
     folder: Path, engine: Engine, vocabulary: Vocabulary, songs: Sequence[CodedSong], seed: int = 0
 ) -> None:
-    """Sample two windows with the labels of the first few songs (an upsampler: over their upper codes).
+    """Sample two windows for each of the first few songs that are as long, and write the audio and a picture.
 
-    Each is written as sound, beside the song itself as its own codes of that level give it.
+    The samples have the labels of the songs and, from an upsampler, their upper codes. The song itself, decoded from
+    its own codes of that level, is written beside each. If no song is long enough, nothing is written.
+
+    Args:
+        folder: where to write the files.
+        engine: an engine with the prior, as its only one, and the VQ-VAE.
+        vocabulary: ids of artists and genres.
+        songs: songs that the prior can be trained on.
+        seed: seed of the samples.
+
+    Raises:
+        LabelError: for a song that the prior cannot be conditioned on.
+        SamplingError: when a logit is NaN or infinite.
     """
     (prior,) = engine.config.priors
     geometry = WindowGeometry.of(prior)
@@ -61,7 +74,7 @@ def write_samples(
 def _conditioned(
     conditioner: WindowConditioner, config: JukeboxConfig, vocabulary: Vocabulary, song: CodedSong
 ) -> Callable[[Window], WindowConditioning]:
-    """How the windows of a song are conditioned, as in training."""
+    """Return a function that conditions the windows of a song, as in training."""
     (prior,) = config.priors
     labels = song_labels(song, prior, config.vqvae, vocabulary).labels
     upper = song.codes(prior.level + 1) if prior.conditioner else np.zeros(0, np.int64)

@@ -1,4 +1,4 @@
-"""Sounds and pictures of a run in work, for the ear and the eye."""
+"""Audio files and spectrograms for the reports of a training run."""
 
 from __future__ import annotations
 
@@ -8,13 +8,16 @@ from pathlib import Path
 import numpy as np
 
 from jukebox_deploy.files import atomic_path
-from jukebox_deploy.runtime.spectrogram import write_spectrogram
+from jukebox_deploy.jobs.spectrogram import write_spectrogram
 
-_PEAK = 0.999  # louder sound is clipped in 16 bits
+_PEAK = 0.999  # samples of 1.0 and more would overflow in 16 bits
 
 
 def write_sounds(folder: Path, name: str, sounds: Mapping[str, np.ndarray], sample_rate: int) -> None:
-    """Write each sound `[samples]` as `NAME_TITLE.flac`, and all in one spectrogram `NAME.png`."""
+    """Write each sound `[samples]` as `NAME_TITLE.flac`, and the spectrograms of all in one picture, `NAME.png`.
+
+    Raises `JukeboxError` if there is no disk space or no permission.
+    """
     import soundfile
 
     for title, audio in sounds.items():

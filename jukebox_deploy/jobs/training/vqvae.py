@@ -1,7 +1,8 @@
-"""Training of the VQ-VAE: crops of songs in, reconstructions and codebooks out."""
+"""Training of the VQ-VAE on crops of songs: its data, metrics, reports and bundle."""
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import cast
@@ -17,11 +18,12 @@ from jukebox_deploy.data.catalogue import Catalogue
 from jukebox_deploy.data.crops import AudioCrops, CropSettings
 from jukebox_deploy.errors import ConfigError, TrainingError
 from jukebox_deploy.jobs.training.bundle import component_source, write_trained_bundle
+from jukebox_deploy.jobs.training.left_out import left_out_warnings
 from jukebox_deploy.jobs.training.request import Songs, TrainingListener, TrainRequest
 from jukebox_deploy.jobs.training.sounds import write_sounds
 from jukebox_deploy.models.bottleneck import Codebook, CodebookState, UpdateRule, restore_codebook
 from jukebox_deploy.models.builders import build_vqvae
-from jukebox_deploy.models.losses import Bandwidths, LossSettings, spectral_convergence
+from jukebox_deploy.models.losses import SPECTRAL, Bandwidths, LossSettings, spectral_convergence
 from jukebox_deploy.models.vqvae import VQVAE
 from jukebox_deploy.presets import preset
 from jukebox_deploy.runtime.song import whole_samples
@@ -33,24 +35,27 @@ from jukebox_deploy.training.settings import RunSettings
 from jukebox_deploy.training.trainer import TrainedWeights, Trainer
 from jukebox_deploy.training.workers import Workers
 
-_ASSESSED_CROPS, _ASSESSED_SECONDS = 16, 4.0
-_HEARD = 3  # of these crops
+_ASSESSED_CROPS, _ASSESSED_SECONDS = 16, 4.0  # seconds: at most
+_REPORTED_CROPS = 3  # of the assessed ones
+_SPECTRUM_SAMPLES = SPECTRAL.transform // 2 + 1  # the fewest that the spectral losses and metrics can be computed from
+_SECONDS = 393_216 / 44_100  # default length of an example: the paper's
 _REVIVAL_SHARE = 0.4
-"""Of the latents that a code has on average: a code that has more does not start anew, however small the batch."""
-_SECONDS = 393_216 / 44_100
-"""Of an example, unless the user says otherwise: the paper's."""
+"""Codes that get more than this share of the average number of latents per code are never restarted, however small the
+batch is."""
 
 
 class VQVAETraining:
-    """A `TrainingPart`."""
+    """The VQ-VAE as a `TrainingPart`."""
 
     examples = "samples"
 
     def __init__(self, request: TrainRequest, workers: Workers, listen: TrainingListener) -> None:
-        """Raises `DataError` for songs, `ConfigError` for settings that do not fit."""
+        """Read the songs and estimate the constants of the losses.
+
+        Raises `DataError` for songs, `ConfigError` or `TrainingError` for settings that do not fit.
+        """
         self._request, self._workers = request, workers
-        self._songs = Songs.read(request)
-        self.warnings = self._songs.warnings
+        songs = Songs.read(request)
         start = request.open_bundle() if request.fine_tune else None
         model = start.config if start else preset(_required(request.preset))
         self._config = JukeboxConfig(model.name, model.vqvae)
@@ -58,16 +63,17 @@ class VQVAETraining:
         settings = request.settings
         _require_levels(settings.loss, self._config)
         self._levels = _trained_levels(settings, self._config, start)
-        self.example_length = self._whole_codes(settings.seconds or _SECONDS)
-        self._crops = self._make_crops(
-            self._songs.trained, self.example_length, settings.examples(workers.count), workers.rank, workers.count
-        )
-        self._bandwidths = self._estimate()
+        self.example_length = _example_samples(settings, self._config)
+        share = settings.examples(workers.count)
+        self._crops = self._make_crops(songs.trained, self.example_length, share, workers.rank, workers.count)
+        self._bandwidths = self._estimate_bandwidths(songs.trained)
+        self._shown, self._has_held_out, warnings = self._read_shown_audio(songs)
+        self.warnings = (*songs.warnings, *left_out_warnings(self._crops.skipped, "training"), *warnings)
         self.record = RunRecord(
             settings,
             self._config,
-            len(self._songs.trained.songs),
-            self._songs.digest,
+            len(songs.trained.songs),
+            songs.digest,
             start.fingerprint() if start else None,
             self._bandwidths,
             fine_tuned=start is not None,
@@ -75,20 +81,19 @@ class VQVAETraining:
 
     def trainer(self) -> Trainer:
         """See `TrainingPart`."""
-        vqvae = self._first_weights()
+        vqvae = self._initial_model()
         settings = self._request.settings
         rule = UpdateRule(threshold=settings.revival_threshold, share=_REVIVAL_SHARE)
         objective = VQVAEObjective(vqvae, settings.loss, self._bandwidths, rule, self._workers, self._levels)
-        others = [
-            part for level in range(self._config.vqvae.levels) if level not in self._levels for part in _parts(level)
-        ]
-        trainer = Trainer(objective, settings, self._batch, self._workers, others)
+        others = [level for level in range(self._config.vqvae.levels) if level not in self._levels]
+        idle = [prefix for level in others for prefix in _parameter_prefixes(level)]
+        trainer = Trainer(objective, settings, self._batch, self._workers, idle)
         if self._start and not settings.anew:
-            trainer.state = pack_codebooks(dict(self._restored(vqvae)))
+            trainer.state = pack_codebooks(dict(self._restored_codebooks(vqvae)))
         return trainer
 
-    def _first_weights(self) -> VQVAE:
-        """What training begins with: fresh weights, a bundle's, or of each some levels."""
+    def _initial_model(self) -> VQVAE:
+        """Return the model before training: new weights, those of the bundle, or for each level one or the other."""
         torch.manual_seed(self._request.settings.seed)
         fresh = build_vqvae(self._config.vqvae)
         if self._start is None:
@@ -101,10 +106,13 @@ class VQVAETraining:
 
     @torch.no_grad()
     def assess(self, trained: TrainedWeights) -> Mapping[str, float]:
-        """SNR, spectral convergence and code use of each level; all processes compute the same."""
-        if not self._songs.held_out.songs:
+        """Compute signal-to-noise ratio, spectral convergence and code use of each level on held-out songs.
+
+        Every process computes all of it, with the same result.
+        """
+        if not self._has_held_out:
             return {}
-        audio, model = self._shown_audio(), self._filled(trained).to(self._workers.device)
+        audio, model = self._on_device(self._shown), self._trained_model(trained)
         metrics: dict[str, float] = {}
         for level in range(self._config.vqvae.levels):
             codes = model.encode(audio, level)
@@ -114,18 +122,18 @@ class VQVAETraining:
 
     @torch.no_grad()
     def show(self, trained: TrainedWeights, folder: Path) -> None:
-        """The first few crops, and their reconstructions by each level."""
-        audio, model = self._shown_audio()[:_HEARD], self._filled(trained).to(self._workers.device)
+        """Write the first few assessed crops and their reconstructions by each level."""
+        audio, model = self._on_device(self._shown[:_REPORTED_CROPS]), self._trained_model(trained)
         sounds = {"original": audio}
         for level in range(self._config.vqvae.levels):
             sounds[f"level {level}"] = model.decode(model.encode(audio, level), level)
         for crop in range(len(audio)):
-            heard = {name: sound[crop, 0].cpu().numpy() for name, sound in sounds.items()}
-            write_sounds(folder, f"crop_{crop}", heard, self._rate)
+            by_title = {title: sound[crop, 0].cpu().numpy() for title, sound in sounds.items()}
+            write_sounds(folder, f"crop_{crop}", by_title, self._rate)
 
     def write_bundle(self, trained: TrainedWeights, out: Path) -> CheckpointBundle:
         """See `TrainingPart`."""
-        weights = self._filled(trained).state_dict()
+        weights = {**trained.weights, **self._codebooks(trained)}
         began_with = component_source(self._start, VQVAE_COMPONENT) if self._start else None
         return write_trained_bundle(out, self._config, {VQVAE_COMPONENT: weights}, self.record, began_with=began_with)
 
@@ -133,54 +141,107 @@ class VQVAETraining:
     def _rate(self) -> int:
         return self._config.vqvae.sample_rate
 
+    @property
+    def _top_hop(self) -> int:
+        return _top_hop(self._config)
+
     def _batch(self, number: int) -> dict[str, np.ndarray]:
         return {"audio": self._crops.batch(number)}
 
-    def _shown_audio(self) -> Tensor:
-        """Crops of the songs that reports are about, `[B, 1, T]`, on this process's device."""
-        songs = self._songs.shown
-        length = self._whole_codes(min(_ASSESSED_SECONDS, min(song.seconds for song in songs.songs)))
-        crops = self._make_crops(songs, length, _ASSESSED_CROPS, 0, 1).batch(0)
-        return torch.from_numpy(crops).to(self._workers.device)
+    def _read_shown_audio(self, songs: Songs) -> tuple[Tensor, bool, tuple[str, ...]]:
+        """Return crops `[B, 1, T]` for metrics and reports, whether they are of held-out songs, and warnings.
+
+        They are read before training begins, so that songs that are too short or damaged cannot end the run after it.
+        """
+        crops = self._shown_crops(songs.held_out)
+        if crops is not None:
+            audio = torch.from_numpy(crops.batch(0))
+            return audio, True, left_out_warnings(crops.skipped, "the held-out metrics and reports")
+        of_trained = self._shown_crops(songs.trained)
+        assert of_trained is not None  # examples, which are long enough, are cut from these songs
+        return torch.from_numpy(of_trained.batch(0)), False, self._too_short(songs.held_out)
+
+    def _shown_crops(self, songs: Catalogue) -> AudioCrops | None:
+        """Return the crops for metrics and reports, as long as the shortest song allows, at most `_ASSESSED_SECONDS`.
+
+        Songs too short for spectral convergence are left out; the result is `None` if all of them are.
+        """
+        lengths = [song.samples_at(self._rate) // self._top_hop * self._top_hop for song in songs.songs]
+        usable = [length for length in lengths if length >= _SPECTRUM_SAMPLES]
+        if not usable:
+            return None
+        longest = whole_samples(_ASSESSED_SECONDS, self._config.vqvae)
+        return self._make_crops(songs, min(longest, *usable), _ASSESSED_CROPS, 0, 1)
+
+    def _too_short(self, held_out: Catalogue) -> tuple[str, ...]:
+        """Return a warning about held-out songs that are all too short; none if there are none at all."""
+        if not held_out.songs:
+            return ()
+        longest = max(song.seconds for song in held_out.songs)
+        least = _least_seconds(_SPECTRUM_SAMPLES, self._config)
+        return (
+            f"there are no held-out metrics, and reports are about songs that are trained on: the longest of the "
+            f"{len(held_out.songs)} held-out songs has {longest:.3f} s, and their spectra need {least:.3f} s.",
+        )
 
     def _make_crops(self, songs: Catalogue, length: int, batch: int, rank: int, workers: int) -> AudioCrops:
         run = self._request.settings
-        unit = self._config.vqvae.hop_length(self._config.vqvae.levels - 1) if run.aligned else 1
-        settings = CropSettings(self._rate, length, batch, run.seed, unit=unit)
+        settings = CropSettings(self._rate, length, batch, run.seed, unit=self._top_hop if run.aligned else 1)
         return AudioCrops(songs, settings, rank, workers)
 
-    def _whole_codes(self, seconds: float) -> int:
-        """Samples of a length, in whole top codes."""
-        samples = whole_samples(seconds, self._config.vqvae)
-        if samples == 0:
-            raise TrainingError(f"seconds: {seconds} are less than one code of the top level; give more.")
-        return samples
-
-    def _estimate(self) -> Bandwidths:
-        """From the first process's batches, so that all processes find the same."""
-        settings = self._request.settings
-        crops = self._make_crops(self._songs.trained, self.example_length, settings.examples(1), 0, 1)
+    def _estimate_bandwidths(self, songs: Catalogue) -> Bandwidths:
+        """Estimate the constants from the batches that a single process would get: the same in all processes."""
+        crops = self._make_crops(songs, self.example_length, self._request.settings.examples(1), 0, 1)
         batches = (torch.from_numpy(crops.batch(number)) for number in range(crops.batches_per_epoch))
         return estimate_bandwidths(batches, self._rate)
 
-    def _restored(self, vqvae: VQVAE) -> Iterator[tuple[int, CodebookState]]:
+    def _restored_codebooks(self, vqvae: VQVAE) -> Iterator[tuple[int, CodebookState]]:
+        """Yield the codebooks of a bundle by level, as states to continue training with."""
         samples = self.example_length * self._workers.count  # of one example per process (specification 2.5)
         for level in self._levels:
             codes = cast(Codebook, vqvae.codebooks[level]).codes
             hop = self._config.vqvae.hop_length(level)
             tokens = samples // hop
-            if tokens < len(codes):  # by so few all codes would seem unused: take those of the whole batch
+            if tokens < len(codes):  # so few tokens would make all codes seem unused; take those of the whole batch
                 tokens = self.example_length * self._request.settings.batch // hop
             yield level, restore_codebook(codes, tokens)
 
-    def _filled(self, trained: TrainedWeights) -> VQVAE:
-        """A VQ-VAE with trained weights and codebooks."""
-        codebooks: dict[str, Tensor] = {
-            f"codebooks.{level}.codes": trained.state[f"codes.{level}"] for level in self._levels
-        }
+    def _codebooks(self, trained: TrainedWeights) -> dict[str, Tensor]:
+        """Return the trained codebooks by their names in the model."""
+        return {f"codebooks.{level}.codes": trained.state[f"codes.{level}"] for level in self._levels}
+
+    def _trained_model(self, trained: TrainedWeights) -> VQVAE:
+        """Return a VQ-VAE with the trained weights and codebooks, on this process's device."""
         model = build_vqvae(self._config.vqvae)
-        model.load_state_dict({**trained.weights, **codebooks})
-        return model.eval()
+        model.load_state_dict({**trained.weights, **self._codebooks(trained)})
+        return model.eval().to(self._workers.device)
+
+    def _on_device(self, audio: Tensor) -> Tensor:
+        return audio.to(self._workers.device)
+
+
+def _top_hop(config: JukeboxConfig) -> int:
+    """Return the number of samples per top-level code."""
+    return config.vqvae.hop_length(config.vqvae.levels - 1)
+
+
+def _least_seconds(samples: int, config: JukeboxConfig) -> float:
+    """Return the shortest length, in milliseconds rounded up, whose whole top-level codes have that many samples."""
+    hop = _top_hop(config)
+    return math.ceil(1000 * math.ceil(samples / hop) * hop / config.vqvae.sample_rate) / 1000
+
+
+def _example_samples(settings: RunSettings, config: JukeboxConfig) -> int:
+    """Return the length of an example in samples; raise `TrainingError` if it is too short for the losses."""
+    seconds = _SECONDS if settings.seconds is None else settings.seconds
+    samples = whole_samples(seconds, config.vqvae)
+    needed = max(_SPECTRUM_SAMPLES, settings.loss.linf_samples if settings.loss.linf else 0)
+    if samples < needed:
+        raise TrainingError(
+            f"seconds: an example of {seconds:g} s has {samples} samples in whole top-level codes, but the losses need "
+            f"{needed}; give {_least_seconds(needed, config):.3f} s or more."
+        )
+    return samples
 
 
 def _metrics(audio: Tensor, output: Tensor, codes: Tensor, config: JukeboxConfig) -> dict[str, float]:
@@ -194,6 +255,7 @@ def _metrics(audio: Tensor, output: Tensor, codes: Tensor, config: JukeboxConfig
 
 
 def _require_levels(loss: LossSettings, config: JukeboxConfig) -> None:
+    """Raise `ConfigError` for weights of levels that the model lacks."""
     if len(loss.waveform) > config.vqvae.levels:
         raise ConfigError(
             f"waveform weight: there is no level {len(loss.waveform) - 1}; {config.name} has levels 0 to "
@@ -201,16 +263,19 @@ def _require_levels(loss: LossSettings, config: JukeboxConfig) -> None:
         )
 
 
-def _parts(level: int) -> tuple[str, str]:
-    """What the names of a level's parameters begin with."""
+def _parameter_prefixes(level: int) -> tuple[str, str]:
+    """Return how the names of a level's parameters begin."""
     return f"model.encoders.{level}.", f"model.decoders.{level}."
 
 
 def _trained_levels(settings: RunSettings, config: JukeboxConfig, start: CheckpointBundle | None) -> tuple[int, ...]:
-    """The levels that are trained; raises `ConfigError` for those that there are not, or that nothing stands beside."""
+    """Return the levels to train, in ascending order.
+
+    Raises `ConfigError` for levels that the model lacks, and if no bundle has the weights of the others.
+    """
     known = tuple(range(config.vqvae.levels))
-    if odd := [level for level in settings.levels if level not in known]:
-        raise ConfigError(f"levels: there is no level {odd[0]}; {config.name} has levels 0 to {known[-1]}.")
+    if unknown := [level for level in settings.levels if level not in known]:
+        raise ConfigError(f"levels: there is no level {unknown[0]}; {config.name} has levels 0 to {known[-1]}.")
     if settings.levels and start is None:
         raise ConfigError("levels: those that are not trained come from a checkpoint bundle; name it.")
     if settings.anew and not settings.levels:
@@ -219,6 +284,7 @@ def _trained_levels(settings: RunSettings, config: JukeboxConfig, start: Checkpo
 
 
 def _required(name: str | None) -> str:
+    """Return the name of the preset; raise `TrainingError` if none was given."""
     if name is None:
         raise TrainingError("name the model to train: a preset, or a bundle to fine-tune.")
     return name
