@@ -10,7 +10,7 @@ import click
 
 from jukebox_deploy.cli.options import PATH, OutFolder, threads_option
 from jukebox_deploy.cli.progress import progress_bars
-from jukebox_deploy.cli.tables import output_console, plain_table
+from jukebox_deploy.cli.tables import output_console, plain_table, print_table
 from jukebox_deploy.contract import Precision
 
 if TYPE_CHECKING:
@@ -91,6 +91,6 @@ def _print_song(console: Console, song: AlignedSong) -> None:
         table = plain_table("from", "to", "attention", "line", right={"from", "to", "attention"}, wrapped={"line"})
         for line in alignment.lines:
             table.add_row(f"{line.start:.2f}", f"{line.end:.2f}", f"{line.focus.share:.0%}", line.text)
-        console.print(table)
+        print_table(console, table)
     for path in song.to_json()["files"]:
         console.print(path, soft_wrap=True)

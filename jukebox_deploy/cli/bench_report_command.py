@@ -13,7 +13,7 @@ import click
 
 from jukebox_deploy.cli.lazy_group import HELP
 from jukebox_deploy.cli.options import FILE, OutFile, UsualFloat
-from jukebox_deploy.cli.tables import output_console, plain_table
+from jukebox_deploy.cli.tables import output_console, plain_table, print_table
 
 if TYPE_CHECKING:
     from rich.table import Table
@@ -122,7 +122,7 @@ def _print_comparison(comparison: Comparison) -> None:
     for drift in comparison.drifts:
         console.print(Text(printable(f"{title_of(drift.workload)}: {_drift(drift)}.")))
     if comparison.changes:
-        console.print(_changes_table(comparison.changes))
+        print_table(console, _changes_table(comparison.changes))
     for measured, where in ((comparison.only_before, "A"), (comparison.only_after, "B")):
         for work, variants in groupby(measured, key=lambda one: title_of(one.workload)):
             names = "; ".join(one.variant for one in variants)

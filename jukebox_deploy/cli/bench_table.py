@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 from jukebox_deploy.benchmarks.drawing.words import BACKEND, tail_of, title_of, unit_of, unsteady
 from jukebox_deploy.benchmarks.results import BenchmarkRun, Spread, VariantResult, WorkloadResult
 from jukebox_deploy.benchmarks.workload_groups import BASELINES, ratio_over, share_of_limit
-from jukebox_deploy.cli.tables import output_console, plain_table
+from jukebox_deploy.cli.tables import output_console, plain_table, print_table
 from jukebox_deploy.quantities import NOT_MEASURED, byte_size, number, percent, seconds
 
 if TYPE_CHECKING:
@@ -29,7 +29,7 @@ def print_run(run: BenchmarkRun) -> None:
         console.print(f"\n{title_of(result.workload)}", style="bold", markup=False)
         for line in _moved(result):
             console.print(line, style="dim", markup=False, soft_wrap=True)
-        console.print(_table(result))
+        print_table(console, _table(result))
         if warning := unsteady(result):
             console.print(f"Warning: {warning}", style="yellow", markup=False, soft_wrap=True)
     console.print(_LEGEND, soft_wrap=True)

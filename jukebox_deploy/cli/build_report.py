@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from jukebox_deploy.cli.tables import output_console, plain_table
+from jukebox_deploy.cli.tables import output_console, plain_table, print_table
 from jukebox_deploy.engines.bundle import EngineBundle
 from jukebox_deploy.engines.manifest import Target
 from jukebox_deploy.errors import EngineError
@@ -50,7 +50,7 @@ def report_graphs(bundle: EngineBundle, as_json: bool) -> None:
         size = mebibytes(graph["bytes"])
         table.add_row(graph["graph"], ", ".join(graph["files"]), size, "yes" if graph["ready"] else "")
     console = output_console(120, markup=False)
-    console.print(table)
+    print_table(console, table)
     whole = mebibytes(bundle.manifest.bytes_of(bundle.manifest.files))
     console.print(f"{bundle.folder} is for ONNX Runtime; graphs: {len(graphs)}, {whole} MiB in all.")
 
@@ -93,7 +93,7 @@ def _print_summaries(out: Path, summaries: Sequence[BuildSummary]) -> None:
             f"{summary.seconds:.1f}",
         )
     console = output_console(120, markup=False)
-    console.print(table)
+    print_table(console, table)
     for summary in summaries:
         for remark in (*summary.refused, *summary.warnings):
             console.print(f"{summary.graph}: {remark}")

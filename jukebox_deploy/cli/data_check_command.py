@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from jukebox_deploy.cli.options import PATH, metadata_option
-from jukebox_deploy.cli.tables import output_console, plain_table
+from jukebox_deploy.cli.tables import output_console, plain_table, print_table
 from jukebox_deploy.errors import DataError
 
 if TYPE_CHECKING:
@@ -99,4 +99,4 @@ def _print_table(console: Console, headings: tuple[str, str], rows: Sequence[tup
     table = plain_table(*headings, wrapped=headings)
     for row in rows:
         table.add_row(*(console.render_str(cell, markup=False, emoji=False, highlight=False) for cell in row))
-    console.print(table)
+    print_table(console, table)

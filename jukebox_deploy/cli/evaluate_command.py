@@ -10,7 +10,7 @@ import click
 from jukebox_deploy.cli.options import PATH, give_report, report_options, song_options, threads_option
 from jukebox_deploy.cli.progress import progress_bars
 from jukebox_deploy.cli.recorded_command import RecordedCommand, measurement_header
-from jukebox_deploy.cli.tables import output_console, plain_table
+from jukebox_deploy.cli.tables import output_console, plain_table, print_table
 
 if TYPE_CHECKING:
     from rich.table import Table
@@ -97,9 +97,9 @@ def _print_evaluation(evaluation: Evaluation) -> None:
     for note in evaluation.notes:
         console.print(note, style="dim", markup=False, soft_wrap=True)
     if evaluation.levels:
-        console.print(_sound_table(evaluation))
+        print_table(console, _sound_table(evaluation))
     for level in sorted({result.level for bundle in evaluation.bundles for result in bundle.priors}):
-        console.print(_prior_table(evaluation, level))
+        print_table(console, _prior_table(evaluation, level))
         for bundle in evaluation.bundles:
             if (result := bundle.prior(level)) and result.not_run:
                 console.print(f"{bundle.bundle}: not run: {result.not_run}", markup=False, soft_wrap=True)

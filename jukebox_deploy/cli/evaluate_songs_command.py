@@ -10,7 +10,7 @@ import click
 from jukebox_deploy.cli.options import FILE, PATH, give_report, report_options, threads_option
 from jukebox_deploy.cli.progress import progress_bars
 from jukebox_deploy.cli.recorded_command import RecordedCommand, measurement_header
-from jukebox_deploy.cli.tables import output_console, plain_table
+from jukebox_deploy.cli.tables import output_console, plain_table, print_table
 
 if TYPE_CHECKING:
     from rich.table import Table
@@ -123,7 +123,7 @@ def _print_judged(judged: tuple[SampleQuality, ...], pictures: list[Path]) -> No
             f"level {quality.level}: {len(quality.sampled)} samples of {quality.form.seconds:.2f} s, held against "
             f"{len(corpus)} clips of {len({clip.song for clip in corpus})} songs"
         )
-        console.print(_table(quality))
+        print_table(console, _table(quality))
         for note in quality.notes:
             console.print(f"{note}.", markup=False, soft_wrap=True)
     for path in pictures:

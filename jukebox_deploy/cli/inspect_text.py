@@ -7,7 +7,7 @@ from collections.abc import Iterable, Iterator, Sequence
 from typing import TYPE_CHECKING, Any
 
 from jukebox_deploy.cli.level_values import settings_options
-from jukebox_deploy.cli.tables import output_console, plain_table
+from jukebox_deploy.cli.tables import output_console, plain_table, print_table
 from jukebox_deploy.config_json import config_from_dict
 from jukebox_deploy.contract import SLOT_GRAPHS, LinearWeights
 from jukebox_deploy.engines.quantised_weights import describe_prior
@@ -40,7 +40,8 @@ def _print_engines(console: Console, description: Description) -> None:
     )
     console.print(f"hashes: {description['hashes']}; checkpoint {description['checkpoint']}")
     _print_sampling(console, description)
-    console.print(f"parity: {'the report is in the manifest' if description['parity'] else 'not compared'}")
+    for line in _parity(description["parity"]):
+        console.print(f"parity: {line}")
     for level, facts in description["quantised_weights"].items():
         console.print(describe_prior(level, facts))
     console.print("made with " + ", ".join(f"{name} {version}" for name, version in description["tools"].items()))
@@ -49,6 +50,20 @@ def _print_engines(console: Console, description: Description) -> None:
         console, ("graph", "file", "MiB with weights", "layers", "sizes", "GPUs"), rows, right=("MiB with weights",)
     )
     _print_builds(console, description["graphs"])
+
+
+def _parity(parity: Description | None) -> Iterator[str]:
+    """Yield what the manifest records of comparisons with PyTorch: by the export, and by `verify --record`."""
+    if not parity:
+        yield "not compared"
+        return
+    if set(parity) - {"verification"}:
+        yield "the export compared its graphs; the report is in the manifest"
+    if "verification" in parity:
+        outcomes = parity["verification"]["outcomes"]
+        counts = ", ".join(f"{count} {outcome}" for outcome, count in outcomes.items())
+        ran = parity["verification"].get("ran_engines", True)
+        yield f"verify recorded {counts}" + ("" if ran else "; nothing in the bundle ran, so it is not verified")
 
 
 def _print_sampling(console: Console, description: Description) -> None:
@@ -166,4 +181,4 @@ def _print_table(
     table = plain_table(*headings, right=right, wrapped=headings)
     for row in rows:
         table.add_row(*row)
-    console.print(table)
+    print_table(console, table)

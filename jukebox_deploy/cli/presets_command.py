@@ -8,7 +8,7 @@ from typing import Any
 
 import click
 
-from jukebox_deploy.cli.tables import output_console, plain_table
+from jukebox_deploy.cli.tables import output_console, plain_table, print_table
 from jukebox_deploy.config import JukeboxConfig, PriorConfig
 from jukebox_deploy.contract import Precision
 from jukebox_deploy.costs import (
@@ -88,7 +88,7 @@ def _print_table(configs: list[JukeboxConfig]) -> None:
         for prior in reversed(config.priors):
             table.add_row("", *_cells(config, prior))
         table.add_section()
-    output_console(120).print(table)
+    print_table(output_console(120), table)
 
 
 def _cells(config: JukeboxConfig, prior: PriorConfig) -> list[str]:

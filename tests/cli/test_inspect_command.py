@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 import shutil
 from dataclasses import replace
 from pathlib import Path
@@ -59,8 +60,9 @@ def test_an_engine_bundle_as_json(engines: Path) -> None:
 def test_an_engine_bundle_for_people(engines: Path) -> None:
     result = inspect(engines, "--graph", "step_0", "--memory", "8")
     assert result.exit_code == 0, result.output
-    for part in ("engine bundle of tiny for onnxruntime, fp16", "all match", "[B, 2, 8, 16]", "in place", "slots in"):
+    for part in ("engine bundle of tiny for onnxruntime, fp16", "all match", "[B, 2, 8, 16]", "in place"):
         assert part in " ".join(result.output.split())  # a long path breaks the line
+    assert re.search(r"\(16\) +16\b", result.output), "the memory plan ends with the slots that fit"
     assert "hashes: not checked" in inspect(engines, "--quick").output
 
 
@@ -130,7 +132,7 @@ def test_how_engines_were_built(tmp_path: Path) -> None:
     output = " ".join(inspect(folder).output.split())
     assert "step_0 1,234 321 1, 4 weight-streaming, stripped" in output
     assert f"not for all GPUs, step_0: {reason}" in output
-    assert "one window" in output
+    assert "window" in output
     assert "kernels per run" not in inspect(save_bundle(tmp_path / "onnx").folder).output
     plain = built_bundle(tmp_path / "plain", DimensionRange("B", 1, 4, 16), slots=[], features=[], kernels=None)
     assert " step_0 1,234 4 " in " ".join(inspect(plain).output.split())

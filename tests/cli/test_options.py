@@ -10,7 +10,7 @@ from click.testing import CliRunner
 
 from jukebox_deploy.cli.main import cli
 from jukebox_deploy.cli.options import UsualFloat, comma_separated, give_report, grouped, report_options
-from jukebox_deploy.cli.tables import output_console, plain_table
+from jukebox_deploy.cli.tables import output_console, plain_table, print_table
 
 
 @click.command()
@@ -62,6 +62,13 @@ def test_a_report_that_cannot_be_written_is_refused_before_the_work(tmp_path, mo
     assert result.stdout == ""
 
 
+@pytest.mark.parametrize("empty", ["", " ", ",", " , "])
+def test_an_empty_list_is_not_the_default(empty):
+    result = CliRunner().invoke(tell, ["--second", empty])
+    assert result.exit_code == 2
+    assert "an empty list; name something, or leave the option out" in " ".join(result.stderr.split())
+
+
 def test_a_folder_without_permission_is_named_before_the_work(tmp_path, monkeypatch):
     monkeypatch.setattr("os.access", lambda path, mode: False)  # the tests may run as root, who may write anywhere
     result = CliRunner().invoke(tell, ["--first", "x", "--out", str(tmp_path / "new" / "report.json")])
@@ -85,6 +92,18 @@ def test_a_table_in_a_pipe_keeps_its_columns_and_wraps_only_where_it_may(capsys)
     assert lines[3].split()[:2] == ["a-long-name", "many"]
     assert lines[3].endswith(" 1")
     assert lines[-1].split()[-1] == "on"
+
+
+@pytest.mark.parametrize("columns", [40, 80, 120])
+def test_a_table_keeps_its_numbers_on_a_narrow_terminal(columns, capsys):
+    numbers = ("layers", "caches in place", "engine MiB", "seconds")
+    table = plain_table("graph", *numbers, "remarks", right=numbers, wrapped={"remarks"})
+    table.add_row("vqvae_encode_0", "1,000", "144", "1234.5", "61.1", "words that may wrap where it is narrow")
+    console = output_console(columns)
+    print_table(console, table)
+    words = capsys.readouterr().out.split()
+    assert {"vqvae_encode_0", "1,000", "144", "1234.5", "61.1", "layers", "caches", "seconds"} <= set(words)
+    assert console.width == columns
 
 
 def test_a_console_without_markup_prints_brackets(capsys):
