@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import numpy as np
 import onnx_ir as ir
@@ -18,6 +19,9 @@ from torch import Tensor
 from jukebox_deploy.errors import ExportError
 from jukebox_deploy.export.quantisation import QuantisedWeight, WeightFormat
 from jukebox_deploy.files import atomic_path
+
+if TYPE_CHECKING:
+    import onnx
 
 ALIGNMENT = 4096
 """Alignment of tensors in bytes: a memory page, so that runtimes can memory-map them."""
@@ -82,14 +86,12 @@ class WeightFile:
 def weights_of_graphs(graphs: Iterable[Path]) -> WeightFile:
     """Return the weight file that saved graphs of one model share, with the tensors that they use.
 
-    Raises `ExportError` unless they use exactly one file.
+    Raises `ExportError` for a graph that cannot be read, and unless they use exactly one file.
     """
-    import onnx
-
     tensors: dict[str, StoredTensor] = {}
     files: set[Path] = set()
     for graph in graphs:
-        for initializer in onnx.load(graph, load_external_data=False).graph.initializer:
+        for initializer in _initializers(graph):
             place = {entry.key: entry.value for entry in initializer.external_data}
             if not place:
                 continue
@@ -100,6 +102,19 @@ def weights_of_graphs(graphs: Iterable[Path]) -> WeightFile:
     if len(files) != 1:
         raise ExportError(f"the graphs of a model share one weight file, found {sorted(f.name for f in files)}.")
     return WeightFile(files.pop(), tensors)
+
+
+def _initializers(graph: Path) -> Iterable[onnx.TensorProto]:
+    """Read the initialisers of a graph, without their values."""
+    import onnx
+    from google.protobuf.message import DecodeError  # type: ignore[import-untyped]
+
+    try:
+        return onnx.load(graph, load_external_data=False).graph.initializer
+    except (OSError, DecodeError) as error:
+        raise ExportError(
+            f"{graph} cannot be read as an ONNX graph ({error}). Copy the folder again, or export it again."
+        ) from error
 
 
 @dataclass(frozen=True)

@@ -20,6 +20,7 @@ import numpy as np
 from jukebox_deploy.contract import LinearWeights
 from jukebox_deploy.engines.bundle import EngineBundle, open_bundle, write_manifest
 from jukebox_deploy.engines.manifest import GraphEntry, GraphPart, Target
+from jukebox_deploy.engines.onnx_files import read_graph
 from jukebox_deploy.engines.onnxruntime.integer_blocks import block_size
 from jukebox_deploy.engines.onnxruntime.library import import_onnxruntime
 from jukebox_deploy.engines.onnxruntime.ready import ACCURACY_OF_INTEGERS, Maker, mark_ready, this_maker
@@ -123,15 +124,13 @@ def _build_piece(
     source: EngineBundle, entry: GraphEntry, piece: GraphPart, folder: Path, files: dict[str, _WeightFile], maker: Maker
 ) -> bool:
     """Write one graph file and its weights, and return whether it had anything to prepare."""
-    import onnx
-
     path = source.folder / piece.file
-    model = onnx.load(path, load_external_data=False)
+    model = read_graph(path)
     ready = any(node.op_type == "DequantizeLinear" for node in model.graph.node)
     with scratch_folder(folder) as scratch:
         if ready:
             path = _optimise(path, block_size(model), scratch)
-            model = onnx.load(path, load_external_data=False)
+            model = read_graph(path)
             mark_ready(model, maker)
         if entry.weights:
             _move_weights(model, path.parent, piece.file, entry.weights[0], folder, files)

@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any
 
 from jukebox_deploy.contract import GraphKind, GraphSpec
 from jukebox_deploy.engines.device import NoDeviceError, Provider
+from jukebox_deploy.engines.onnx_files import read_graph
 from jukebox_deploy.engines.onnxruntime.integer_blocks import block_size, gpu_block_size
 from jukebox_deploy.engines.onnxruntime.library import import_onnxruntime
 from jukebox_deploy.engines.onnxruntime.mapped_products import divide_products
@@ -153,17 +154,8 @@ class GraphFile:
 
     @classmethod
     def read(cls, spec: GraphSpec, path: Path) -> GraphFile:
-        """Read the file. Raises `EngineError` if it cannot be read, for instance because it was deleted meanwhile."""
-        import onnx
-        from google.protobuf.message import DecodeError  # type: ignore[import-untyped]
-
-        again = "Copy the folder again, or export it again, and leave it as it is while it is in use."
-        try:
-            return cls(spec, path, onnx.load(path, load_external_data=False))
-        except FileNotFoundError:
-            raise EngineError(f"{path} is missing, although it was there when the bundle was opened. {again}") from None
-        except (OSError, DecodeError) as error:
-            raise EngineError(f"{path} cannot be read as an ONNX graph ({error}). {again}") from error
+        """Read the file. Raises `EngineError` if it cannot be read."""
+        return cls(spec, path, read_graph(path))
 
     @property
     def weight_bytes(self) -> int:

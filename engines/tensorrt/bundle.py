@@ -153,9 +153,12 @@ def with_slots(spec: GraphSpec, slots: Sequence[int]) -> GraphSpec:
 
 
 def _narrowed(spec: GraphSpec, declared: DimensionRange, slots: Sequence[int]) -> DimensionRange:
-    """Return the range of slots for these profiles; a step runs all slots, a prefill may run any number of them."""
+    """Return the range of slots for these profiles; a step runs all slots, a prefill may run any number of them.
+
+    Both have one optimum, as in `declare_graphs`, because a bundle is opened only with tables that those declare.
+    """
     fewest = slots[0] if spec.kind is GraphKind.STEP else declared.minimum
-    return DimensionRange("B", fewest, min(max(declared.optimum, fewest), slots[-1]), slots[-1])
+    return DimensionRange("B", fewest, min(max(declared.optimum, slots[0]), slots[-1]), slots[-1])
 
 
 def _run(

@@ -107,7 +107,9 @@ def require_as_exported(bundle: EngineBundle, choices: Mapping[str, Any]) -> Non
     """Raise `EngineError` for export options that already exported graphs do not match."""
     manifest = bundle.manifest
     precision, weights = _arithmetic(choices)
-    other_weights = weights not in (None, manifest.linear_weights)  # of --weights, or of --precision int8
+    if precision is not None and weights is None:
+        weights = LinearWeights.AS_PRECISION  # what an export with this --precision alone would store
+    other_weights = weights not in (None, manifest.linear_weights)  # of --weights, or of --precision alone
     contradictions = {
         "precision": precision not in (None, manifest.precision) or (other_weights and not choices["weights"]),
         "weights": other_weights and choices["weights"] is not None,
@@ -119,7 +121,7 @@ def require_as_exported(bundle: EngineBundle, choices: Mapping[str, Any]) -> Non
     if chosen := [name for name, contradicts in contradictions.items() if contradicts]:
         raise EngineError(
             f"{bundle.folder} was exported already, in {manifest.precision} with weights as {manifest.linear_weights}: "
-            f"{_spelled(chosen)} can change nothing. Give the checkpoint bundle instead, or export again."
+            f"{_spelled(chosen)} can change nothing. Leave that out, build from the checkpoint bundle, or export again."
         )
 
 

@@ -54,8 +54,16 @@ class OutFile(click.Path):
 
 
 def comma_separated(context: click.Context, parameter: click.Parameter, value: str | None) -> tuple[str, ...]:
-    """Split a list, as a click callback: `a, b` -> `("a", "b")`; an empty tuple if the option is not given."""
-    return tuple(part.strip() for part in value.split(",") if part.strip()) if value else ()
+    """Split a list, as a click callback: `a, b` -> `("a", "b")`; an empty tuple if the option is not given.
+
+    An empty list, as from an unset shell variable, does not mean the default: it is a usage error.
+    """
+    if value is None:
+        return ()
+    parts = tuple(part.strip() for part in value.split(",") if part.strip())
+    if not parts:
+        raise click.BadParameter("an empty list; name something, or leave the option out.", context, parameter)
+    return parts
 
 
 _LARGEST = 1e15

@@ -20,6 +20,7 @@ from jukebox_deploy.engines.manifest import Target
 from jukebox_deploy.engines.tensorrt import build as tensorrt_build
 from jukebox_deploy.engines.tensorrt.capabilities import set_compute_capabilities
 from jukebox_deploy.engines.tensorrt.flavour import shared_logger
+from tests.engines import handmade_prior
 from tests.engines.handmade_graphs import save_bundle
 
 
@@ -179,6 +180,16 @@ def test_what_an_export_decided_stays_so(source: Path, tmp_path: Path, arguments
     assert f"{named} can change nothing" in message
 
 
+def test_a_precision_alone_is_one_without_quantised_weights(tmp_path: Path) -> None:
+    source = handmade_prior.save_integers(tmp_path / "onnx")
+    precision = ("--precision", str(source.manifest.precision))
+    arguments = (source.folder, "--target", "onnxruntime", *precision)
+    message = " ".join(refusal(build(*arguments)).split())
+    assert f"in {precision[1]} with weights as {source.manifest.linear_weights}: --precision can change" in message
+    result = build(*arguments, "--weights", str(source.manifest.linear_weights))
+    assert result.exit_code == 0, result.output
+
+
 def test_what_says_the_same_as_the_export_is_taken(source: Path, tmp_path: Path) -> None:
     pytest.importorskip("tensorrt_rtx")
     same = ("--precision", "fp16", "--weights", "precision", "--parts", "4GB")
@@ -193,6 +204,8 @@ def test_what_says_the_same_as_the_export_is_taken(source: Path, tmp_path: Path)
         (["--skip-refused"], "--skip-refused is for the GPUs that --compute lists"),
         (["--precision", "int8", "--weights", "int4"], "contradict each other"),
         (["--slots", "0,4"], "give numbers from 1 on"),
+        (["--slots", ""], "an empty list; name something, or leave the option out"),
+        (["--compute", ""], "an empty list; name something, or leave the option out"),
         (["--parts", "0"], "neither a number of parts nor a size like 4GB"),
         (["--parts", "0GB"], "neither a number of parts nor a size like 4GB"),
         (["--max-kl", "nan"], "nan is no usual number"),
@@ -201,7 +214,7 @@ def test_what_says_the_same_as_the_export_is_taken(source: Path, tmp_path: Path)
     ],
 )
 def test_choices_that_cannot_be(source: Path, tmp_path: Path, arguments: list[str], message: str) -> None:
-    assert message in refusal(build(source, "--out", tmp_path / "engines", *arguments))
+    assert message in " ".join(refusal(build(source, "--out", tmp_path / "engines", *arguments)).split())
 
 
 def test_choices_that_a_source_leaves_no_room_for(source: Path, tmp_path: Path) -> None:

@@ -26,6 +26,7 @@ from jukebox_deploy.engines.bundle import EngineBundle, open_bundle, write_manif
 from jukebox_deploy.engines.device import ALIGNMENT
 from jukebox_deploy.engines.manifest import GraphEntry, GraphPart, Target
 from jukebox_deploy.engines.onnxruntime.sessions import GraphFile, OnnxRuntimeOptions, open_session
+from jukebox_deploy.engines.tensorrt.bundle import with_slots
 from jukebox_deploy.engines.tensorrt.flavour import BuildEvents
 from jukebox_deploy.engines.tensorrt.graph import DTYPE_OF
 from jukebox_deploy.engines.tensorrt.runtime import Platform
@@ -466,12 +467,15 @@ def save_engines(
     graphs = {}
     for name, entry in source.manifest.graphs.items():
         slots = best_slots if entry.spec.states else ()
-        pieces = [GraphPart(piece.spec, f"{piece.spec.name}.engine") for piece in entry.pieces]
+        specs = [with_slots(piece.spec, slots) for piece in entry.pieces]
+        pieces = [GraphPart(spec, f"{spec.name}.engine") for spec in specs]
         for engine, piece in zip(pieces, entry.pieces, strict=True):
-            (folder / engine.file).write_bytes(engine_content(piece.spec, source.folder / piece.file, slots))
+            (folder / engine.file).write_bytes(engine_content(engine.spec, source.folder / piece.file, slots))
         made = {"parts": tuple(pieces), "file": ""} if entry.parts else {"file": pieces[0].file}
         facts = {**entry.options, "features": list(features), **source.manifest.source_facts(name)}
-        graphs[name] = GraphEntry(entry.spec, compute_capabilities=("8.6", "8.9"), options=facts, **made)
+        graphs[name] = GraphEntry(
+            with_slots(entry.spec, slots), compute_capabilities=("8.6", "8.9"), options=facts, **made
+        )
     tools = {**source.manifest.tools, str(target): VERSION}
     write_manifest(folder, replace(source.manifest, target=target, graphs=graphs, tools=tools))
     return open_bundle(folder)

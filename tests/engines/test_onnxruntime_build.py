@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 from dataclasses import replace
 
 import numpy as np
@@ -9,7 +10,7 @@ import onnx
 import pytest
 
 from jukebox_deploy.contract import GraphKind, LinearWeights, Role
-from jukebox_deploy.engines.bundle import open_bundle
+from jukebox_deploy.engines.bundle import open_bundle, write_manifest
 from jukebox_deploy.engines.onnxruntime import ready as onnxruntime_ready
 from jukebox_deploy.engines.onnxruntime.build import build_ready_bundle, is_ready
 from jukebox_deploy.engines.onnxruntime.engine import OnnxRuntimeEngine
@@ -146,3 +147,12 @@ def test_a_prefill_is_opened_when_it_is_needed(ready, monkeypatch):
     session.prefill(range(1))
     session.prefill(range(1))
     assert opened == [GraphKind.STEP, GraphKind.PREFILL]
+
+
+def test_a_sealed_graph_that_is_none_is_named(exported, tmp_path):
+    folder = shutil.copytree(exported.folder, tmp_path / "sealed")
+    (folder / "step_0.onnx").write_bytes(b"not a graph\xff" * 20)
+    write_manifest(folder, exported.manifest)
+    with pytest.raises(EngineError, match=r"step_0\.onnx cannot be read as an ONNX graph .* Copy the folder again"):
+        build_ready_bundle(open_bundle(folder), tmp_path / "ready")
+    assert not (tmp_path / "ready").exists()

@@ -4,21 +4,23 @@ from __future__ import annotations
 
 import signal
 from dataclasses import replace
+from itertools import combinations
 from pathlib import Path
 from typing import Any
 
 import pytest
 
 from jukebox_deploy.contract import DimensionRange, GraphKind, LinearWeights, Precision
-from jukebox_deploy.engines.bundle import open_bundle
-from jukebox_deploy.engines.manifest import Target
+from jukebox_deploy.engines.bundle import EngineBundle, open_bundle
+from jukebox_deploy.engines.manifest import GraphEntry, Target
 from jukebox_deploy.engines.tensorrt.build import BuildOptions, Feature
 from jukebox_deploy.engines.tensorrt.bundle import build_bundle, divide_capabilities, with_slots
 from jukebox_deploy.engines.tensorrt.capabilities import Arithmetic
 from jukebox_deploy.errors import EngineError, JukeboxError
-from jukebox_deploy.graphs import declare_graphs
+from jukebox_deploy.graphs import GraphOptions, declare_graphs
+from jukebox_deploy.jobs.opening.onnx_graphs import require_current_tables
 from jukebox_deploy.presets import preset
-from tests.engines.handmade_graphs import cache_spec, decode_spec, save_bundle
+from tests.engines.handmade_graphs import cache_spec, decode_spec, make_manifest, save_bundle
 
 
 @pytest.fixture
@@ -153,6 +155,24 @@ def test_slots_are_no_matter_of_sound_nor_of_what_is_made_window_by_window() -> 
         assert with_slots(graphs[name], (2, 4)) == graphs[name]
     sizes = {name: with_slots(graphs[name], (2, 4)).ranges[0] for name in ("step_0", "prefill_0")}
     assert sizes == {"step_0": DimensionRange("B", 2, 4, 4), "prefill_0": DimensionRange("B", 1, 4, 4)}
+
+
+SLOT_CHOICES = [slots for count in (1, 2, 3) for slots in combinations(range(1, 17), count)]
+
+
+@pytest.mark.parametrize("exported", [(1, 4, 16), (2, 8, 16), (1, 16, 16), (4, 4, 4), (1, 1, 1)])
+def test_engines_for_any_numbers_of_slots_can_be_opened(exported: tuple[int, int, int]) -> None:
+    """Whoever opens a bundle compares its tables with those that an export would declare."""
+    graphs = declare_graphs(preset("tiny"), GraphOptions(Precision.FP16, exported))
+    choices = [slots for slots in SLOT_CHOICES if exported[0] <= slots[0] and slots[-1] <= exported[2]]
+    assert choices
+    manifest = make_manifest([GraphEntry(spec, f"{name}.engine") for name, spec in graphs.items()])
+    for slots in choices:
+        entries = {name: replace(entry, spec=with_slots(entry.spec, slots)) for name, entry in manifest.graphs.items()}
+        require_current_tables(EngineBundle(Path("engines"), replace(manifest, graphs=entries)))
+        step, prefill = (entries[name].spec.range("B") for name in ("step_0", "prefill_0"))
+        assert (step.minimum, prefill.minimum, step.maximum) == (slots[0], 1, slots[-1])
+        assert slots[0] <= step.optimum == prefill.optimum <= slots[-1]
 
 
 def test_missing_weights_fail_in_the_parser_and_leave_nothing(rtx: Any, tmp_path: Path) -> None:

@@ -5,7 +5,7 @@ import pytest
 import torch
 
 from jukebox_deploy.errors import ExportError
-from jukebox_deploy.export.weights import ALIGNMENT, WeightFile, plain_tensors, write_weights
+from jukebox_deploy.export.weights import ALIGNMENT, WeightFile, plain_tensors, weights_of_graphs, write_weights
 
 
 def write(path: Path, dtypes: dict, loaders: dict) -> WeightFile:
@@ -51,3 +51,12 @@ def test_unknown_parameters_are_named(tmp_path: Path):
     written = write(tmp_path / "w", {}, {})
     with pytest.raises(ExportError, match=r"'core\.x'"):
         written.external_tensor("core.x")
+
+
+@pytest.mark.parametrize("content", [b"not a graph\xff" * 20, None])
+def test_a_graph_that_cannot_be_read_is_named(tmp_path: Path, content: bytes | None):
+    graph = tmp_path / "step_0.onnx"
+    if content is not None:
+        graph.write_bytes(content)
+    with pytest.raises(ExportError, match=r"step_0\.onnx .* Copy the folder again"):
+        weights_of_graphs([graph])
