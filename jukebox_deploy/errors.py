@@ -31,6 +31,10 @@ class ParityError(JukeboxError):
     """Two implementations of one graph that disagree beyond the tolerance."""
 
 
+class NotVerifiedError(JukeboxError):
+    """An engine bundle of which nothing could be run, so that it neither agrees nor disagrees with its checkpoint."""
+
+
 class EngineError(JukeboxError):
     """An engine or engine bundle that cannot be built, opened or run."""
 

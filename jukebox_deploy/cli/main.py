@@ -14,7 +14,7 @@ import click
 
 from jukebox_deploy import __version__
 from jukebox_deploy.cli.lazy_group import HELP, CommandEntry, LazyGroup
-from jukebox_deploy.errors import JukeboxError
+from jukebox_deploy.errors import JukeboxError, NotVerifiedError
 from jukebox_deploy.optional_packages import packages_explained
 
 COMMANDS: dict[str, CommandEntry] = {
@@ -37,6 +37,12 @@ COMMANDS: dict[str, CommandEntry] = {
     }.items()
 }
 """All commands by name, in the order in which a user typically needs them."""
+
+
+class NotVerified(click.ClickException):
+    """The error shown after a verification in which nothing of the bundle ran."""
+
+    exit_code = 3
 
 
 class Interrupted(click.ClickException):
@@ -73,6 +79,8 @@ _termination = _Termination()
 def failure_of(error: BaseException) -> click.ClickException | None:
     """Return the message for an expected error; `None` for bugs and for errors that click handles."""
     match error:
+        case NotVerifiedError():
+            return NotVerified(str(error))
         case JukeboxError():
             return click.ClickException(str(error))
         case KeyboardInterrupt():

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -10,7 +11,7 @@ import click
 
 from jukebox_deploy.cli.options import PATH, OutFile, comma_separated, give_report, report_options
 from jukebox_deploy.cli.progress import progress_line
-from jukebox_deploy.cli.tables import output_console, plain_table
+from jukebox_deploy.cli.tables import output_console, plain_table, print_table
 from jukebox_deploy.cli.tensorrt_options import chosen_tensorrt, tensorrt_options
 from jukebox_deploy.engines.device import Provider
 
@@ -45,6 +46,11 @@ PAGE_NAME = "verification.html"
     help="Steps in each of these comparisons, at most to the end of the window. [default: a block and one more]",
 )
 @click.option(
+    "--whole-windows",
+    is_flag=True,
+    help="Also step over a whole window of each prior, from its first position of music.",
+)
+@click.option(
     "--onnx",
     "exported",
     metavar="DIR",
@@ -66,8 +72,9 @@ PAGE_NAME = "verification.html"
 def command(bundle: Path, against: Path, out: Path | None, as_json: bool, **choices: Any) -> None:
     """Compare the engine bundle BUNDLE with the PyTorch model, from file hashes to decoded sound.
 
-    The exit code is 0 if everything agrees within the tolerances, and 1 if not; the report then says what differs,
-    and in which layer the difference starts.
+    The exit code is 0 if everything that ran agrees within the tolerances, and 1 if not; the report then says what
+    differs, and in which layer the difference starts. It is 3 if nothing in BUNDLE could run on this machine, even if
+    the graphs of --onnx agree.
     """
     from jukebox_deploy.checkpoints.bundle import CheckpointBundle
     from jukebox_deploy.engines.bundle import open_bundle
@@ -76,9 +83,12 @@ def command(bundle: Path, against: Path, out: Path | None, as_json: bool, **choi
 
     tensorrt = chosen_tensorrt(choices)
     request = VerifyRequest(
-        choices["graphs"], choices["windows"], choices["steps"], tensorrt=tensorrt, provider=choices["provider"]
+        **{name: choices[name] for name in ("graphs", "windows", "steps", "whole_windows", "provider")},
+        tensorrt=tensorrt,
     )
     opened = open_bundle(bundle)
+    if choices["record"]:
+        _require_writable(bundle)
     exported = choices["exported"] and open_bundle(choices["exported"])
     with progress_line("comparing") as say:
 
@@ -86,9 +96,19 @@ def command(bundle: Path, against: Path, out: Path | None, as_json: bool, **choi
             say(f"{check.graph}: {check.kind} {check.where}")
 
         report = verify_bundle(opened, CheckpointBundle.open(against), request, listener, exported)
-    _keep(opened, report, choices)
     give_report(report.to_json(), out, as_json, lambda: _print_report(report))
+    _keep(opened, report, choices)
     report.require()
+    report.require_engines()
+
+
+def _require_writable(folder: Path) -> None:
+    """Raise a usage error at once if `--record` could not write to the bundle."""
+    if not os.access(folder, os.W_OK | os.X_OK):
+        raise click.BadParameter(
+            f"{folder} cannot be written to; write the report elsewhere, with --out and --page.",
+            param_hint="--record",
+        )
 
 
 def _keep(bundle: EngineBundle, report: VerifyReport, choices: Mapping[str, Any]) -> None:
@@ -109,6 +129,6 @@ def _print_report(report: VerifyReport) -> None:
         table.add_row(check.graph, check.kind, check.where, *check.finding(), check.outcome)
     console = output_console()
     console.print(f"{report.bundle}: {len(report.files)} files, every hash matches; exported from this checkpoint.")
-    console.print(table)
+    print_table(console, table)
     counts = ", ".join(f"{count} {outcome}" for outcome, count in report.outcomes.items())
     console.print(f"{len(report.checks)} checks: {counts}.")

@@ -31,7 +31,8 @@ def _facts(report: VerifyReport) -> dict[str, str]:
     return {
         "made for": f"{report.target}, {report.precision}",
         "checkpoint": report.checkpoint,
-        "outcomes": ", ".join(f"{count} {outcome}" for outcome, count in report.outcomes.items()),
+        "outcomes": ", ".join(f"{count} {outcome}" for outcome, count in report.outcomes.items())
+        + ("" if report.ran_engines else "; nothing in the bundle ran, so it is not verified"),
         "files": f"{len(report.files)}, every hash as the manifest says",
         "versions": ", ".join(f"{tool} {version}" for tool, version in report.tools.items()),
     }

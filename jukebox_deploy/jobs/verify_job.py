@@ -8,7 +8,7 @@ with the bundle as it runs in use, is a separate rung.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import replace
 
 from jukebox_deploy.checkpoints.bundle import CheckpointBundle
@@ -22,6 +22,8 @@ from jukebox_deploy.jobs.verification.build import build_checks
 from jukebox_deploy.jobs.verification.ladder import Ladder, VerifyRequest
 from jukebox_deploy.jobs.verification.report import Check, CheckKind, VerifyReport, not_run
 from jukebox_deploy.tool_versions import tool_versions
+
+_WITH_ONNX = "With --onnx, the graphs that it was built from are checked instead."
 
 _TOOLS = ("jukebox-deploy", "torch", "onnxruntime", "onnxruntime-gpu", "tensorrt", "tensorrt-rtx")
 
@@ -48,7 +50,7 @@ def verify_bundle(
     require_same_model(bundle, checkpoint)
     specs = bundle.select(request.graphs)
     if exported is not None:
-        _require_source(bundle, exported)
+        _require_source(bundle, exported, specs)
     if request.provider != Provider.CPU and manifest.target is not Target.ONNXRUNTIME:
         raise EngineError(
             f"{bundle.folder} holds {manifest.target} engines, which run without ONNX Runtime: drop --provider."
@@ -68,12 +70,12 @@ def verify_bundle(
     )
 
 
-def _require_source(bundle: EngineBundle, exported: EngineBundle) -> None:
-    """Raise `EngineError` unless every engine was built from a graph of the exported bundle."""
+def _require_source(bundle: EngineBundle, exported: EngineBundle, names: Iterable[str]) -> None:
+    """Raise `EngineError` unless the engines of these graphs were built from graphs of the exported bundle."""
     if exported.manifest.target is not Target.ONNXRUNTIME or bundle.manifest.target is Target.ONNXRUNTIME:
         raise EngineError("--onnx takes an ONNX bundle, and only for verifying TensorRT engines.")
-    for name, entry in bundle.manifest.graphs.items():
-        if not exported.manifest.is_source_of(name, entry):
+    for name in names:
+        if not exported.manifest.is_source_of(name, bundle.manifest.graphs[name]):
             raise EngineError(
                 f"{bundle.folder}: the engine of {name} was not built from the graph in {exported.folder}."
             )
@@ -92,8 +94,8 @@ def _checks(
     except NoDeviceError as error:
         if bundle.manifest.target is Target.ONNXRUNTIME:
             raise  # the requested provider is not available
-        hint = "" if exported is not None else " With --onnx, the graphs that it was built from are checked instead."
-        yield from (not_run(name, CheckKind.ENGINE, f"{error}{hint}") for name in specs)
+        reason = str(error) if exported is not None else f"{str(error).rstrip('.')}. {_WITH_ONNX}"
+        yield from (not_run(name, CheckKind.ENGINE, reason) for name in specs)
         if exported is not None:
             ladder = Ladder(exported, checkpoint, replace(request, tensorrt=None))
             yield from ladder.climb({name: exported.graphs[name] for name in specs})

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import shutil
 from pathlib import Path
 
@@ -12,10 +13,12 @@ from click.testing import CliRunner
 from jukebox_deploy.checkpoints.random_bundle import write_random_bundle
 from jukebox_deploy.cli.main import cli
 from jukebox_deploy.engines.bundle import open_bundle
+from jukebox_deploy.engines.device import NoDeviceError
 from jukebox_deploy.engines.tensorrt.features import TensorRtOptions
 from jukebox_deploy.errors import EngineError
 from jukebox_deploy.jobs.verification import ladder as verify_ladder
 from tests.damaged_bundles import with_flipped_weight
+from tests.engines import fake_tensorrt
 
 GRAPHS = "vqvae_decode_2,prefill_1,step_1"
 
@@ -71,6 +74,75 @@ def test_the_report_can_be_kept_in_the_bundle_and_read_as_a_page(tiny_engine_bun
     assert recorded.parity["verification"]["outcomes"]["failed"] > 0
     assert recorded.parity["graphs"] == damaged.manifest.parity["graphs"]
     assert recorded.files == damaged.manifest.files
+
+
+class TestEnginesThatCannotRun:
+    """On a machine without a GPU, nothing in a bundle of engines is verified, whatever its graphs say."""
+
+    @pytest.fixture
+    @staticmethod
+    def engines(tiny_engine_bundle, tmp_path, monkeypatch):
+        def open_platform(target, options):
+            raise NoDeviceError("there is no GPU here. Install it: pip install cuda-bindings")
+
+        monkeypatch.setattr("jukebox_deploy.engines.tensorrt.engine.open_platform", open_platform)
+        return fake_tensorrt.save_engines(tiny_engine_bundle, tmp_path / "engines").folder
+
+    def test_the_exit_code_says_so(self, engines, tiny_checkpoint):
+        result = verify(engines, tiny_checkpoint.folder)
+        assert result.exit_code == 3
+        assert "3 checks: 0 passed, 0 failed, 3 not run." in result.stdout
+        assert "engines is not verified: nothing in it ran on this machine" in result.stderr
+
+    def test_also_where_the_graphs_agree(self, engines, tiny_engine_bundle, tiny_checkpoint):
+        result = verify(engines, tiny_checkpoint.folder, "--onnx", str(tiny_engine_bundle.folder), "--json")
+        assert result.exit_code == 3
+        report = json.loads(result.stdout)
+        assert report["outcomes"]["passed"] > 5
+        assert report["ran_engines"] is False
+
+    def test_a_difference_of_the_graphs_is_a_failure(self, tiny_engine_bundle, tiny_checkpoint, engines, tmp_path):
+        weight = "core.transformer.layers.0.mlp.expand.weight"
+        damaged = with_flipped_weight(tiny_engine_bundle, tmp_path / "damaged", "step_1", weight)
+        shutil.rmtree(engines)
+        fake_tensorrt.save_engines(damaged, engines)
+        result = verify(engines, tiny_checkpoint.folder, "--onnx", str(damaged.folder))
+        assert result.exit_code == 1
+        assert "disagrees with its checkpoint" in result.stderr
+
+    def test_what_was_recorded_is_not_taken_for_agreement(self, engines, tiny_checkpoint):
+        assert verify(engines, tiny_checkpoint.folder, "--record").exit_code == 3
+        shown = CliRunner().invoke(cli, ["inspect", str(engines)], catch_exceptions=False).stdout
+        assert (
+            "parity: verify recorded 0 passed, 0 failed, 3 not run; nothing in the bundle ran, so it is not verified"
+            in " ".join(shown.split())
+        )
+
+    def test_the_reason_and_the_hint_are_two_sentences(self, engines, tiny_checkpoint):
+        report = json.loads(verify(engines, tiny_checkpoint.folder, "--json").stdout)
+        assert "pip install cuda-bindings. With --onnx, the graphs" in report["checks"][0]["reason"]
+
+
+def test_a_bundle_that_cannot_be_written_is_named_before_the_comparison(
+    tiny_engine_bundle, tiny_checkpoint, monkeypatch
+):
+    # The tests may run as root, who may write anywhere.
+    monkeypatch.setattr("os.access", lambda path, mode: not mode & os.W_OK)
+    result = verify(tiny_engine_bundle.folder, tiny_checkpoint.folder, "--record")
+    assert result.exit_code == 2
+    assert "cannot be written to; write the report elsewhere" in " ".join(result.stderr.split())
+    assert result.stdout == ""
+
+
+def test_a_report_that_cannot_be_kept_is_printed(tiny_engine_bundle, tiny_checkpoint, monkeypatch):
+    def write_page(path, report):
+        raise PermissionError(13, "Permission denied", str(path))
+
+    monkeypatch.setattr("jukebox_deploy.cli.verify_page.write_page", write_page)
+    result = verify(tiny_engine_bundle.folder, tiny_checkpoint.folder, "--record")
+    assert result.exit_code == 1
+    assert "11 checks: 11 passed, 0 failed, 0 not run." in result.stdout
+    assert "Permission denied" in result.stderr
 
 
 def test_a_wrong_hash_is_refused(tiny_engine_bundle, tiny_checkpoint, tmp_path):

@@ -64,6 +64,16 @@ def test_songs_are_those_of_onnx_runtime(
     assert model.fingerprint.engine.startswith(f"{target} {fake_tensorrt.VERSION} a pretended GPU fp32 ")
 
 
+def test_engines_for_more_slots_than_the_export_was_tuned_for_are_opened(
+    tiny_engine_bundle: EngineBundle, tmp_path: Path, device: HostDevice
+) -> None:
+    assert tiny_engine_bundle.graphs["step_0"].range("B").optimum < 8
+    bundle = fake_tensorrt.save_engines(tiny_engine_bundle, tmp_path / "engines", best_slots=(8, 16))
+    with open_model(bundle.folder).engine:
+        pass
+    assert device.used == 0
+
+
 def test_songs_without_recorded_steps_are_the_same(
     tiny_engine_bundle: EngineBundle, tmp_path: Path, device: HostDevice
 ) -> None:

@@ -114,8 +114,9 @@ def test_logits_are_compared_as_probabilities_over_as_many_codes_as_asked_for(tm
     options = ExportRequest(GraphOptions(logits=True), ("step_0",), False, TensorRtCheck.NEVER, processes=1)
     export_bundle(checkpoint, tmp_path / "onnx", options)
     bundle = open_bundle(tmp_path / "onnx")
-    report = verify_bundle(bundle, checkpoint, VerifyRequest(steps=1000))
-    (check,) = [check for check in report.checks if check.kind is CheckKind.LOGITS]
+    report = verify_bundle(bundle, checkpoint, VerifyRequest(steps=1000, whole_windows=True))
+    check, whole = [check for check in report.checks if check.kind is CheckKind.LOGITS]
+    assert (whole.where, whole.outcome) == ("B=2, 48 steps from 0", Outcome.PASSED)
     assert check.where == "B=2, 35 steps from 12"  # to the end of the window
     assert check.limit == LIMITS[Precision.FP32].mean_kl
     assert 0 <= check.value < check.limit
@@ -226,6 +227,15 @@ class TestGraphsOfEngines:
         other = with_changed_manifest(tiny_engine_bundle, tmp_path / "other", graphs=graphs)
         with pytest.raises(EngineError, match=r"step_1 was not built from the graph in .*other"):
             verify_bundle(engines, tiny_checkpoint, exported=other)
+
+    def test_other_graphs_do_not_matter_to_engines_that_are_not_compared(
+        self, engines, tiny_engine_bundle, tiny_checkpoint, tmp_path
+    ):
+        entry = tiny_engine_bundle.manifest.graphs["step_1"]
+        graphs = tiny_engine_bundle.manifest.graphs | {"step_1": dataclasses.replace(entry, file="step_0.onnx")}
+        other = with_changed_manifest(tiny_engine_bundle, tmp_path / "other", graphs=graphs)
+        report = verify_bundle(engines, tiny_checkpoint, VerifyRequest(("condition_1",)), exported=other)
+        assert {check.graph for check in report.checks} == {"condition_1"}
 
     def test_graphs_need_no_others(self, tiny_engine_bundle, tiny_checkpoint):
         with pytest.raises(EngineError, match="only for verifying TensorRT engines"):

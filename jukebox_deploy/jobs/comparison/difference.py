@@ -1,12 +1,12 @@
 """Locating the first module of a model at which an ONNX graph differs from it.
 
 Weights in a graph have the same names as in the model, which shows the module each node belongs to. The result of a
-module in PyTorch is compared with the output of its last node in ONNX Runtime, in order.
+module in PyTorch is compared with the output of its last node, in order: in ONNX Runtime, or in an engine.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -26,6 +26,10 @@ Arrays = Mapping[str, np.ndarray]
 """Arrays by the name of a tensor or of a module."""
 
 
+RunPiece = Callable[[GraphFile, Sequence[str], Arrays], Sequence[np.ndarray]]
+"""Runs a graph on inputs, given by tensor name, and returns values of it, by their names in it."""
+
+
 @dataclass(frozen=True)
 class Difference:
     """The result of comparing all modules."""
@@ -43,13 +47,24 @@ class Difference:
         )
 
 
+def run_on_cpu(piece: GraphFile, names: Sequence[str], values: Arrays) -> Sequence[np.ndarray]:
+    """Run a graph on ONNX Runtime; see `RunPiece`."""
+    session = open_session(with_outputs(piece, names), OnnxRuntimeOptions(round_activations=False))
+    found: Sequence[np.ndarray] = session.run(names, {t.input_name: values[t.name] for t in piece.spec.inputs})
+    return found
+
+
 def find_difference(
-    pieces: Sequence[GraphFile], module: GraphModule, feeds: Arrays, precision: Precision
+    pieces: Sequence[GraphFile],
+    module: GraphModule,
+    feeds: Arrays,
+    precision: Precision,
+    run: RunPiece = run_on_cpu,
 ) -> Difference:
     """Compare a graph (whole, or its parts in order) with its module on the same inputs, given by tensor name."""
     expected = _results_of_modules(module, feeds)
     agreeing = 0
-    for name, found in _results_of_nodes(pieces, feeds):
+    for name, found in _results_of_nodes(pieces, feeds, run):
         if name not in expected or expected[name].size != found.size:
             continue  # the graph computes it in another layout
         (row,) = compare({name: expected[name]}, [(name, found.reshape(expected[name].shape))], precision)
@@ -91,15 +106,14 @@ def _tensor(array: np.ndarray) -> Tensor:
     return torch.from_numpy(array.copy())  # a module may write into it
 
 
-def _results_of_nodes(pieces: Sequence[GraphFile], feeds: Arrays) -> Iterator[tuple[str, np.ndarray]]:
+def _results_of_nodes(pieces: Sequence[GraphFile], feeds: Arrays, run: RunPiece) -> Iterator[tuple[str, np.ndarray]]:
     """Return the output of the last node of each module, in the order of the graph."""
     values = dict(feeds)
     for piece in pieces:
-        marked = _marked_values(piece.model)
+        marked = marked_values(piece.model)
         outputs = [t for t in piece.spec.outputs if t.role is Role.OUTPUT]
-        session = open_session(_with_outputs(piece, list(marked.values())), OnnxRuntimeOptions(round_activations=False))
         names = [*marked.values(), *(tensor.output_name for tensor in outputs)]
-        found = session.run(names, {tensor.input_name: values[tensor.name] for tensor in piece.spec.inputs})
+        found = run(piece, names, values)
         yield from zip(marked, (_single(array) for array in found), strict=False)
         values |= dict(zip((tensor.name for tensor in outputs), found[len(marked) :], strict=True))
 
@@ -108,7 +122,7 @@ def _single(array: np.ndarray) -> np.ndarray:
     return array.astype(np.float32)
 
 
-def _marked_values(model: onnx.ModelProto) -> dict[str, str]:
+def marked_values(model: onnx.ModelProto) -> dict[str, str]:
     """Return, by module, the output value of its last node."""
     owners = {tensor.name: _module_of(tensor.name) for tensor in model.graph.initializer}
     marked: dict[str, str] = {}
@@ -132,7 +146,7 @@ def _module_of(parameter: str) -> str | None:
     return next((parameter.removesuffix(end) for end in _PARAMETERS if parameter.endswith(end)), None)
 
 
-def _with_outputs(piece: GraphFile, names: Sequence[str]) -> GraphFile:
+def with_outputs(piece: GraphFile, names: Sequence[str]) -> GraphFile:
     """Add values to the outputs of a graph."""
     model = onnx.ModelProto()
     model.CopyFrom(piece.model)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import functools
 import gc
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 
 import numpy as np
 
@@ -14,8 +15,17 @@ from jukebox_deploy.engine import Engine
 from jukebox_deploy.export.feeds import random_feed
 from jukebox_deploy.export.validation import Statistics, TensorParity, compare
 from jukebox_deploy.jobs.comparison.arrays_on_disk import ArraysOnDisk
-from jukebox_deploy.jobs.comparison.graph_runs import run_graph
+from jukebox_deploy.jobs.comparison.graph_runs import FeedMaker, run_graph
 from jukebox_deploy.parameter_counts import system_parameters
+
+_FEW_ELEMENTS = 3
+"""Factor of the limit, in half precision, for the few elements that a step writes into a cache.
+
+The largest of so few is small now and then: with 72 sound layers in fp16, a row was off by 1.1 % for 1 of 25 seeds.
+"""
+
+Measure = Callable[[np.ndarray, np.ndarray], Statistics]
+"""Computes statistics of the errors of a tensor: expected and found elements."""
 
 _LARGE_SLOT = 32 << 20
 """Bytes of tensors per slot above which as few slots as possible are compared."""
@@ -71,7 +81,7 @@ def compare_graph(
     spec: GraphSpec,
     sizes: dict[str, int],
     seed: int,
-    measure: Callable[[np.ndarray, np.ndarray], Statistics] | None = None,
+    measure: Measure | None = None,
 ) -> list[TensorParity]:
     """Run a graph on both engines with the same random inputs and compare all outputs, in the graph's own precision.
 
@@ -83,6 +93,28 @@ def compare_graph(
 
     with ArraysOnDisk(run_graph(open_expected(), spec, sizes["B"], feed)) as expected:
         _let_go(found.config)
-        rows = compare(expected, run_graph(found, spec, sizes["B"], feed), spec.precision, measure)
+        rows = [
+            row
+            for name, array in run_graph(found, spec, sizes["B"], feed)
+            for row in _compare_output(spec, name, expected[name], array, feed, measure)
+        ]
     _let_go(found.config)
     return rows
+
+
+def _compare_output(
+    spec: GraphSpec, name: str, expected: np.ndarray, found: np.ndarray, feed: FeedMaker, measure: Measure | None
+) -> list[TensorParity]:
+    """Compare one output: all of it, or those elements of a cache that an engine wrote.
+
+    A step writes one position of a cache, whose values may be far smaller than the largest of a random cache.
+    """
+    (tensor,) = (tensor for tensor in spec.outputs if tensor.output_name == name)
+    if tensor.in_place and expected.shape == found.shape:
+        before = feed(tensor).reshape(expected.shape)
+        written = (expected != before) | (found != before)
+        if written.any():
+            rows = compare({name: expected[written]}, [(name, found[written])], spec.precision, measure)
+            factor = 1 if spec.precision is Precision.FP32 else _FEW_ELEMENTS
+            return [replace(row, tolerance=factor * row.tolerance) for row in rows]
+    return compare({name: expected}, [(name, found)], spec.precision, measure)

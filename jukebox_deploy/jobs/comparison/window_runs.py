@@ -30,6 +30,11 @@ class WindowStretch:
         """Return the stretch with this number of steps, at most to the end of the window."""
         return replace(self, steps=min(steps, prior.transformer.context - int(self.prefix.max())))
 
+    def whole_window(self, prior: PriorConfig) -> WindowStretch:
+        """Return the stretch over every position of music, with only the lyrics as its prefix."""
+        prefix = np.full_like(self.prefix, prior.lyric_prefix)
+        return replace(self, prefix=prefix, steps=prior.transformer.context - prior.lyric_prefix)
+
 
 @dataclass(frozen=True)
 class StretchPlace:

@@ -19,6 +19,7 @@ from jukebox_deploy.engines.bundle import EngineBundle
 from jukebox_deploy.engines.device import Provider
 from jukebox_deploy.engines.manifest import Target
 from jukebox_deploy.engines.onnxruntime.sessions import OnnxRuntimeOptions
+from jukebox_deploy.engines.tensorrt.engine import TensorRtEngine
 from jukebox_deploy.engines.tensorrt.features import TensorRtOptions
 from jukebox_deploy.export.feeds import random_feed
 from jukebox_deploy.export.validation import LIMITS, compare
@@ -68,6 +69,7 @@ class VerifyRequest:
     graphs: tuple[str, ...] = ()  # names; empty: all of the bundle
     windows: int = 1  # stretches per prior, spread over its window
     steps: int | None = None  # steps per stretch, at most to the window's end; `None`: across the next block boundary
+    whole_windows: bool = False  # also step over every position of a window of each prior
     seed: int = 0
     tensorrt: TensorRtOptions | None = None  # how engines for TensorRT are run
     provider: str = Provider.CPU  # execution provider of ONNX Runtime, for ONNX graphs
@@ -95,9 +97,10 @@ class Ladder:
         self.on_cpu = manifest.target is Target.ONNXRUNTIME and request.provider == Provider.CPU
         graphs = bundle if manifest.target is Target.ONNXRUNTIME else exported
         self.rounded = {} if graphs is None else rounded_weights(graphs)
-        self.origins = OriginFinder(checkpoint, graphs, self.rounded, graphs is bundle)
         onnxruntime = OnnxRuntimeOptions(request.provider, round_activations=not self.rounded)
         self.found = bundle_engine(bundle, onnxruntime, request.tensorrt)
+        platform = self.found.platform if isinstance(self.found, TensorRtEngine) else None
+        self.origins = OriginFinder(checkpoint, graphs, self.rounded, platform)
         # The model computes the conditioning of windows, whether or not the bundle has those graphs.
         tables = declare_graphs(manifest.config, GraphOptions(manifest.precision)) | bundle.graphs
         open_model = partial(eager_engine, checkpoint, tables, manifest.precision, rounded=self.rounded)
@@ -137,15 +140,20 @@ class Ladder:
         if reason := self._reason_not_to_run(spec):
             yield from (not_run(spec.name, kind, reason) for kind in (CheckKind.GIVEN_CODES, CheckKind.GREEDY_CODES))
             return
-        prior = self.config.prior(spec.level)
-        slots = slots_to_compare(spec, 2)
-        for index in range(self.request.windows):
-            place = StretchPlace(index, self.request.windows)
-            stretch = make_stretch(self.open_model(), prior, place, slots, self.request.seed + index)
-            if self.request.steps is not None:
-                stretch = stretch.with_steps(self.request.steps, prior)
+        for stretch in self._stretches(spec):
             yield from self._given_codes(spec, stretch)
             yield self._greedy_codes(spec, stretch)
+
+    def _stretches(self, spec: GraphSpec) -> Iterator[WindowStretch]:
+        prior, slots, request = self.config.prior(spec.level), slots_to_compare(spec, 2), self.request
+        for index in range(request.windows):
+            place = StretchPlace(index, request.windows)
+            stretch = make_stretch(self.open_model(), prior, place, slots, request.seed + index)
+            yield stretch if request.steps is None else stretch.with_steps(request.steps, prior)
+        if request.whole_windows:
+            place = StretchPlace(0, 1)
+            seed = request.seed + request.windows
+            yield make_stretch(self.open_model(), prior, place, slots, seed).whole_window(prior)
 
     def quantised_weights(self, spec: GraphSpec) -> Iterator[Check]:
         """Check how much quantised weights differ from the checkpoint's, and how they change probabilities of codes."""

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from enum import StrEnum
 from typing import Any
 
-from jukebox_deploy.errors import ParityError
+from jukebox_deploy.errors import NotVerifiedError, ParityError
 from jukebox_deploy.export.validation import TensorParity
 
 
@@ -33,6 +33,10 @@ class CheckKind(StrEnum):
     SOUND = "sound"  # the decoder's audio
     BUILD = "parse and build"  # by TensorRT, where its engines cannot run
     ENGINE = "engine"  # by itself, where it cannot run
+
+
+_OF_FILES = (CheckKind.QUANTISED_WEIGHTS, CheckKind.BUILD)
+"""Kinds of checks that run no graph."""
 
 
 @dataclass(frozen=True)
@@ -132,6 +136,15 @@ class VerifyReport:
         """The number of checks by outcome."""
         return {str(outcome): sum(check.outcome is outcome for check in self.checks) for outcome in Outcome}
 
+    @property
+    def ran_engines(self) -> bool:
+        """Whether a check ran any graph of the bundle itself, not of the ONNX bundle that it was built from."""
+        replaced = {check.graph for check in self.checks if check.kind is CheckKind.ENGINE}
+        return any(
+            check.outcome is not Outcome.NOT_RUN and check.kind not in _OF_FILES and check.graph not in replaced
+            for check in self.checks
+        )
+
     def require(self) -> None:
         """Raise a `ParityError` that lists every failed check, tensor by tensor."""
         failures = [check.describe_failure() for check in self.checks if check.failed]
@@ -139,6 +152,13 @@ class VerifyReport:
             lines = "\n".join(failures)
             raise ParityError(
                 f"{self.bundle} disagrees with its checkpoint in {len(failures)} of {len(self.checks)} checks:\n{lines}"
+            )
+
+    def require_engines(self) -> None:
+        """Raise a `NotVerifiedError` if no graph of the bundle itself ran."""
+        if not self.ran_engines:
+            raise NotVerifiedError(
+                f"{self.bundle} is not verified: nothing in it ran on this machine, for the reasons in the report."
             )
 
     def to_json(self) -> dict[str, Any]:
@@ -151,6 +171,7 @@ class VerifyReport:
             "files": dict(self.files),
             "tools": dict(self.tools),
             "outcomes": self.outcomes,
+            "ran_engines": self.ran_engines,
             "checks": [check.to_json() for check in self.checks],
         }
 
