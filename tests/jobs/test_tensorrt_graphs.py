@@ -100,10 +100,13 @@ def test_every_attention_order_in_every_arithmetic(
     assert len(build(checkpoint, tmp_path, precision, weights)) == 2
 
 
-@pytest.mark.slow
-@pytest.mark.parametrize("precision", list(Precision))
-def test_every_graph_of_tiny(tiny_checkpoint: CheckpointBundle, tmp_path: Path, precision: Precision) -> None:
-    built = build(tiny_checkpoint, tmp_path, precision, graphs=())
+@pytest.mark.parametrize(("precision", "weights"), [(Precision.FP16, AS_PRECISION), *OTHERS])
+def test_every_graph_of_tiny(
+    tiny_checkpoint: CheckpointBundle, tmp_path: Path, precision: Precision, weights: LinearWeights
+) -> None:
+    built = build(tiny_checkpoint, tmp_path, precision, weights, graphs=())
     decoders = [name for name in built if name.startswith(GraphKind.VQVAE_DECODE)]
     assert len(decoders) == 3
     assert all(built[name].compute_capabilities == ALL for name in decoders)
+    steps = [built[f"step_{level}"] for level in range(3)]
+    assert all(step.compute_capabilities == FEWER.get(weights, ALL[1:]) for step in steps)
