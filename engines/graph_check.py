@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from jukebox_deploy.contract import Dimension, GraphSpec, TensorSpec, dimension_symbol, numpy_dtype
+from jukebox_deploy.engines.onnx_files import read_graph
 from jukebox_deploy.errors import EngineError
 
 UPDATE_OPERATOR = "TensorScatter"
@@ -28,13 +29,7 @@ def check_graph_file(path: Path, spec: GraphSpec, weight_files: Collection[str] 
 
     `weight_files`: the files in the same folder that external weights may come from.
     """
-    import onnx
-    from google.protobuf.message import DecodeError  # type: ignore[import-untyped]
-
-    try:
-        model = onnx.load(path, load_external_data=False)
-    except (DecodeError, OSError) as error:
-        raise EngineError(f"{path} is not a readable ONNX file ({error}). Export again.") from error
+    model = read_graph(path)
     if violations := find_violations(model, spec, weight_files):
         listed = "\n".join(f"  - {violation}" for violation in violations)
         raise EngineError(f"{path.name} does not match the declaration of {spec.name}:\n{listed}\nExport it again.")

@@ -16,7 +16,7 @@ _AGAIN = "Copy the folder again, or export it again, and leave it as it is while
 def read_graph(path: Path) -> ModelProto:
     """Read a graph without its external weights.
 
-    Raises `EngineError` if it cannot be read, for instance because it was deleted after its bundle was opened.
+    Raises `EngineError` if it cannot be read, for instance because it was deleted while its bundle was open.
     """
     import onnx
     from google.protobuf.message import DecodeError  # type: ignore[import-untyped]
@@ -24,6 +24,6 @@ def read_graph(path: Path) -> ModelProto:
     try:
         return onnx.load(path, load_external_data=False)
     except FileNotFoundError:
-        raise EngineError(f"{path} is missing, although it was there when the bundle was opened. {_AGAIN}") from None
+        raise EngineError(f"{path} is missing. {_AGAIN}") from None
     except (OSError, DecodeError) as error:
         raise EngineError(f"{path} cannot be read as an ONNX graph ({error}). {_AGAIN}") from error

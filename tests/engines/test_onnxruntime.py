@@ -302,7 +302,7 @@ def test_a_file_that_was_removed_or_cut_meanwhile_is_named(bundle, tmp_path):
     engine = handmade_prior.onnx_engine(bundle.folder)
     gone = tmp_path / "gone.onnx"
     engine._files = {"vqvae_decode_0": gone}
-    with pytest.raises(EngineError, match=r"gone\.onnx is missing, although it was there .* Copy the folder again"):
+    with pytest.raises(EngineError, match=r"gone\.onnx is missing\. Copy the folder again"):
         engine.runner(GraphKind.VQVAE_DECODE, 0)
     gone.write_bytes((bundle.folder / "vqvae_decode_0.onnx").read_bytes()[:-7])
     with pytest.raises(EngineError, match=r"gone\.onnx cannot be read as an ONNX graph .* Copy the folder again"):
