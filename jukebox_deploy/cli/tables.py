@@ -25,13 +25,16 @@ def output_console(width: int = 140, *, markup: bool = True) -> Console:
 def print_table(console: Console, table: Table) -> None:
     """Print a table in full: on a narrow terminal, lines run over its edge rather than lose letters and numbers."""
     terminal = console.width
+
+    def cuts(width: int) -> int:
+        console.width = width
+        with console.capture() as printed:
+            console.print(table)
+        return printed.get().count(_CUT)
+
     try:
-        for width in range(terminal, _WIDEST, 10):
-            console.width = width
-            with console.capture() as printed:
-                console.print(table)
-            if _CUT not in printed.get():
-                break
+        own = cuts(_WIDEST)  # those in the text itself
+        console.width = next((width for width in range(terminal, _WIDEST, 10) if cuts(width) <= own), _WIDEST)
         console.print(table)
     finally:
         console.width = terminal

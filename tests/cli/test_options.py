@@ -106,6 +106,13 @@ def test_a_table_keeps_its_numbers_on_a_narrow_terminal(columns, capsys):
     assert console.width == columns
 
 
+def test_dots_in_a_cell_do_not_widen_a_table(capsys):
+    table = plain_table("name", "remarks", wrapped={"remarks"})
+    table.add_row("a", "checkpoint 0123456789ab…, " + "and many more words " * 5)
+    print_table(output_console(60), table)
+    assert max(len(line.rstrip()) for line in capsys.readouterr().out.splitlines()) <= 60
+
+
 def test_a_console_without_markup_prints_brackets(capsys):
     output_console(markup=False).print("[bold] 12")
     assert capsys.readouterr().out == "[bold] 12\n"
