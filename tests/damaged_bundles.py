@@ -11,6 +11,7 @@ from typing import Any
 import numpy as np
 import onnx
 
+from jukebox_deploy.contract import Precision, numpy_dtype
 from jukebox_deploy.engines.bundle import EngineBundle, open_bundle, write_manifest
 
 
@@ -35,11 +36,14 @@ def with_zeroed_weight(bundle: EngineBundle, folder: Path, graph: str, tensor: s
     return _with_changed_bytes(bundle, folder, graph, tensor, lambda weights: weights.fill(0))
 
 
-def with_scaled_weight(bundle: EngineBundle, folder: Path, graph: str, tensor: str, factor: float) -> EngineBundle:
-    """A copy in which a graph's float32 tensor is multiplied."""
+def with_scaled_weight(
+    bundle: EngineBundle, folder: Path, graph: str, tensor: str, factor: float, precision: Precision = Precision.FP32
+) -> EngineBundle:
+    """A copy in which a graph's tensor is multiplied; `precision`: of its elements."""
 
     def scale(weights: np.ndarray) -> None:
-        weights.view(np.float32)[:] *= np.float32(factor)
+        elements = weights.view(numpy_dtype(precision.dtype))
+        elements *= elements.dtype.type(factor)
 
     return _with_changed_bytes(bundle, folder, graph, tensor, scale)
 

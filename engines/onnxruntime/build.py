@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, BinaryIO
 
 import numpy as np
 
-from jukebox_deploy.contract import LinearWeights
+from jukebox_deploy.contract import LinearWeights, Precision
 from jukebox_deploy.engines.bundle import EngineBundle, open_bundle, write_manifest
 from jukebox_deploy.engines.manifest import GraphEntry, GraphPart, Target
 from jukebox_deploy.engines.onnx_files import read_graph
@@ -69,9 +69,10 @@ def is_ready(entry: GraphEntry) -> bool:
 
 
 def can_be_ready(source: EngineBundle) -> bool:
-    """Return whether an exported bundle has integer weights that have not been prepared yet."""
-    integers = source.manifest.linear_weights in (LinearWeights.INT8, LinearWeights.INT4)
-    return integers and not any(is_ready(entry) for entry in source.manifest.graphs.values())
+    """Return whether ONNX Runtime has fused products for a bundle's weights, which have not been prepared yet."""
+    manifest = source.manifest
+    fused = manifest.linear_weights in (LinearWeights.INT8, LinearWeights.INT4) and manifest.precision != Precision.BF16
+    return fused and not any(is_ready(entry) for entry in manifest.graphs.values())
 
 
 def _select(source: EngineBundle, graphs: Sequence[str]) -> list[str]:
@@ -82,7 +83,8 @@ def _select(source: EngineBundle, graphs: Sequence[str]) -> list[str]:
         raise EngineError(f"{source.folder} was made ready already; build from the graphs that were exported.")
     if not can_be_ready(source):
         raise EngineError(
-            f"{source.folder} has no integer weights, and ONNX Runtime opens others as they are: leave out --out."
+            f"{source.folder} has no integer weights in fp32 or fp16 arithmetic, and ONNX Runtime opens all others as "
+            "they are: leave out --out."
         )
     return list(source.select(graphs))
 

@@ -28,6 +28,7 @@ from jukebox_deploy.engines.onnxruntime.memory import (
     Memory,
     bound_dtype,
     failure,
+    run_on_arrays,
 )
 from jukebox_deploy.engines.onnxruntime.replay import Run, TurnedSteps, WatchedDeviceBuffer
 from jukebox_deploy.engines.onnxruntime.sessions import (
@@ -46,36 +47,19 @@ from jukebox_deploy.threads import map_in_threads, usable_cores
 class OnnxRuntimeRunner:
     """An open stateless graph."""
 
-    def __init__(self, spec: GraphSpec, session: Any, concurrent_calls: int, memory: Memory) -> None:
-        """`memory` allocates the outputs that ONNX Runtime cannot return as arrays."""
+    def __init__(self, spec: GraphSpec, session: Any, concurrent_calls: int) -> None:
         self.spec = spec
         self.concurrent_calls = concurrent_calls
         self._session = session
-        self._memory = memory
 
     def __call__(self, feeds: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
         """Run the graph: arrays by input name -> arrays by output name."""
-        sizes = check_feeds(self.spec, feeds)
+        check_feeds(self.spec, feeds)
+        names = [tensor.output_name for tensor in self.spec.outputs]
         try:
-            if any(tensor.dtype == "bfloat16" for tensor in self.spec.outputs):
-                return self._run_bound(feeds, sizes["B"])
-            names = [t.output_name for t in self.spec.outputs]
-            return dict(zip(names, self._session.run(names, dict(feeds)), strict=True))
+            return dict(zip(names, run_on_arrays(self._session, names, feeds), strict=True))
         except Exception as error:  # ONNX Runtime has many exception types
             raise failure(f"{self.spec.name}: ONNX Runtime cannot run it", error) from error
-
-    def _run_bound(self, feeds: Mapping[str, np.ndarray], rows: int) -> dict[str, np.ndarray]:
-        """Run the graph with outputs in our own buffers, because ONNX Runtime returns no bfloat16 arrays."""
-        binding = self._session.io_binding()
-        for name, array in feeds.items():
-            binding.bind_cpu_input(name, array)
-        buffers = {spec.output_name: self._memory.allocate(spec, rows) for spec in self.spec.outputs}
-        for spec in self.spec.outputs:
-            place = buffers[spec.output_name].address
-            shape = spec.shape({"B": rows})
-            binding.bind_output(spec.output_name, *self._memory.device, bound_dtype(spec), shape, place)
-        self._session.run_with_iobinding(binding)
-        return {name: np.stack([buffer.read(row) for row in range(rows)]) for name, buffer in buffers.items()}
 
 
 @dataclass(frozen=True)
@@ -180,7 +164,7 @@ class OnnxRuntimeSession(SlotSession):
         return self._current(spec.name, current).address + slot * spec.bytes({"B": 1})
 
     def _bind(self, bind: Any, name: str, spec: TensorSpec, slots: int, address: int) -> None:
-        bind(name, *self._memory.device, bound_dtype(spec), spec.shape({"B": slots}), address)
+        bind(name, *self._memory.device, bound_dtype(spec.dtype), spec.shape({"B": slots}), address)
 
     def _run_prefill(self, slots: range) -> None:
         key = (slots, self.current)
@@ -257,7 +241,7 @@ class OnnxRuntimeEngine:
         if spec.states:
             raise EngineError(f"{spec.name} has states; open it as a prior session.")
         _, calls = graph.threads(self._options)
-        return OnnxRuntimeRunner(spec, open_session(graph, self._options), calls, self._memory())
+        return OnnxRuntimeRunner(spec, open_session(graph, self._options), calls)
 
     def prior_session(self, level: int, slots: int) -> OnnxRuntimeSession:
         """Open the step of a prior; its prefill opens on first use."""

@@ -6,13 +6,16 @@ write there, and the buffers provide access to the values of each slot.
 
 from __future__ import annotations
 
+import ctypes
 import mmap
+from collections.abc import Mapping, Sequence
 from typing import Any, Protocol
 
 import numpy as np
 
 from jukebox_deploy.contract import Role, TensorSpec, numpy_dtype
 from jukebox_deploy.engines.device import OutOfDeviceMemoryError
+from jukebox_deploy.engines.onnxruntime.library import import_onnxruntime
 from jukebox_deploy.engines.slots import SlotBuffer
 from jukebox_deploy.errors import EngineError
 
@@ -134,13 +137,39 @@ def _stored(array: np.ndarray) -> np.ndarray:
     return array.view(np.uint16) if array.dtype.name == "bfloat16" else array
 
 
-def bound_dtype(spec: TensorSpec) -> Any:
-    """Return a tensor's element type in the form that bindings take: NumPy's dtype, or ONNX's number for bfloat16."""
-    if spec.dtype != "bfloat16":
-        return numpy_dtype(spec.dtype)
+def bound_dtype(name: str) -> Any:
+    """Return an element type in the form that bindings take: NumPy's dtype, or ONNX's number for bfloat16."""
+    if name != "bfloat16":
+        return numpy_dtype(name)
     import onnx
 
     return onnx.TensorProto.BFLOAT16
+
+
+def run_on_arrays(session: Any, names: Sequence[str], feeds: Mapping[str, np.ndarray]) -> list[np.ndarray]:
+    """Run a session on arrays in host memory (also bfloat16), by input name; return the outputs of these names."""
+    contiguous = {name: np.ascontiguousarray(array) for name, array in feeds.items()}  # the values share their memory
+    values = {name: _value_of(array) for name, array in contiguous.items()}
+    return [_array_of(value) for value in session.run_with_ort_values(names, values)]
+
+
+def _value_of(array: np.ndarray) -> Any:
+    """Return an `OrtValue` that shares the memory of an array."""
+    value = import_onnxruntime().OrtValue
+    if array.dtype.name != "bfloat16":
+        return value.ortvalue_from_numpy(array)
+    import onnx
+
+    return value.ortvalue_from_numpy_with_onnx_type(_stored(array), onnx.TensorProto.BFLOAT16)
+
+
+def _array_of(value: Any) -> np.ndarray:
+    """Return a copy of the elements of an `OrtValue` in host memory, where runs leave their outputs."""
+    if value.data_type() != "tensor(bfloat16)":
+        array: np.ndarray = value.numpy()
+        return array
+    stored = (ctypes.c_char * value.tensor_size_in_bytes()).from_address(value.data_ptr())
+    return np.frombuffer(bytearray(stored), numpy_dtype("bfloat16")).reshape(value.shape())
 
 
 def failure(what: str, error: Exception) -> EngineError:

@@ -11,9 +11,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from jukebox_deploy.contract import GraphKind, GraphSpec
+from jukebox_deploy.contract import GraphKind, GraphSpec, Precision
 from jukebox_deploy.engines.device import NoDeviceError, Provider
 from jukebox_deploy.engines.onnx_files import read_graph
+from jukebox_deploy.engines.onnxruntime.bf16 import compute_in_float32
 from jukebox_deploy.engines.onnxruntime.integer_blocks import block_size, gpu_block_size
 from jukebox_deploy.engines.onnxruntime.library import import_onnxruntime
 from jukebox_deploy.engines.onnxruntime.mapped_products import divide_products
@@ -205,6 +206,8 @@ def open_session(graph: GraphFile, options: OnnxRuntimeOptions, slots: int | Non
         require_maker(graph.path.name, maker, runtime, options.provider)
         set_accuracy(graph.model, _accuracy(options))
         session_options.graph_optimization_level = runtime.GraphOptimizationLevel.ORT_DISABLE_ALL  # done ahead of time
+    if graph.spec.precision is Precision.BF16 and options.provider == Provider.CPU:
+        compute_in_float32(graph.model)
     if mapped and step and slots == 1 and options.provider == Provider.CPU:
         divide_products(graph.model, threads)
     chosen = providers(runtime, options, graph.spec.kind)
@@ -253,10 +256,10 @@ def _session_options(runtime: Any, threads: int) -> Any:
 def _entries_of(graph: GraphFile, options: OnnxRuntimeOptions, mapped: bool) -> dict[str, str]:
     """Return the entries of the session options that concern a graph's weights."""
     on_gpu = options.provider != Provider.CPU
-    # The CUDA provider cannot multiply with fp8 weights. This makes it dequantise them once rather than at every step.
-    dequantise_once = {"session.disable_quant_qdq": "1"} if on_gpu and _has_fp8(graph.model) else {}
+    # No kernel multiplies with these weights. Without this, they are dequantised at every step rather than once.
+    dequantise = _has_fp8(graph.model) if on_gpu else graph.spec.precision is Precision.BF16
     return {
-        **dequantise_once,
+        **({"session.disable_quant_qdq": "1"} if dequantise else {}),
         # The model is passed in memory, because it may have been changed, so the folder of its weights must be given.
         "session.model_external_initializers_file_folder_path": str(graph.path.parent),
         "session.disable_prepacking": str(int(mapped)),

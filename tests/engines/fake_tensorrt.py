@@ -21,10 +21,11 @@ import numpy as np
 import onnx
 
 from jukebox_deploy.config_json import config_from_dict
-from jukebox_deploy.contract import GraphRecord, GraphSpec, dimension_symbol, numpy_dtype
+from jukebox_deploy.contract import ITEM_BYTES, GraphRecord, GraphSpec, dimension_symbol
 from jukebox_deploy.engines.bundle import EngineBundle, open_bundle, write_manifest
 from jukebox_deploy.engines.device import ALIGNMENT
 from jukebox_deploy.engines.manifest import GraphEntry, GraphPart, Target
+from jukebox_deploy.engines.onnxruntime.memory import bound_dtype
 from jukebox_deploy.engines.onnxruntime.sessions import GraphFile, OnnxRuntimeOptions, open_session
 from jukebox_deploy.engines.tensorrt.bundle import with_slots
 from jukebox_deploy.engines.tensorrt.flavour import BuildEvents
@@ -330,19 +331,19 @@ class IExecutionContext:
     def _places(self) -> dict[str, tuple[int, int]]:
         """Address and bytes of every tensor."""
         return {
-            name: (at, int(np.prod(self.get_tensor_shape(name), dtype=np.int64)) * self._dtype(name).itemsize)
+            name: (at, int(np.prod(self.get_tensor_shape(name), dtype=np.int64)) * ITEM_BYTES[self._dtype(name)])
             for name, at in self._addresses.items()
         }
 
-    def _dtype(self, name: str) -> np.dtype[Any]:
-        return numpy_dtype(DTYPE_OF[self._engine.get_tensor_dtype(name).name])
+    def _dtype(self, name: str) -> str:
+        return DTYPE_OF[self._engine.get_tensor_dtype(name).name]
 
     def _bind(self) -> Any:
         inputs, outputs = self._engine.names()
         binding = self._engine.session.io_binding()
         for names, bind in ((inputs, binding.bind_input), (outputs, binding.bind_output)):
             for name in names:
-                bind(name, "cpu", 0, self._dtype(name), self.get_tensor_shape(name), self._addresses[name])
+                bind(name, "cpu", 0, bound_dtype(self._dtype(name)), self.get_tensor_shape(name), self._addresses[name])
         return binding
 
     def _run(self, binding: Any, places: list[tuple[int, int]], spoil: int) -> None:

@@ -9,7 +9,7 @@ import numpy as np
 import onnx
 import pytest
 
-from jukebox_deploy.contract import GraphKind, LinearWeights, Role
+from jukebox_deploy.contract import GraphKind, LinearWeights, Precision, Role
 from jukebox_deploy.engines.bundle import open_bundle, write_manifest
 from jukebox_deploy.engines.onnxruntime import ready as onnxruntime_ready
 from jukebox_deploy.engines.onnxruntime.build import build_ready_bundle, is_ready
@@ -22,6 +22,7 @@ from jukebox_deploy.engines.onnxruntime.sessions import (
 )
 from jukebox_deploy.errors import EngineError, JukeboxError
 from jukebox_deploy.presets import preset
+from tests.damaged_bundles import with_changed_manifest
 from tests.engines import handmade_prior
 
 pytest.importorskip("onnxruntime")
@@ -126,9 +127,12 @@ def test_what_cannot_be_made_ready(exported, ready, tmp_path):
     floats = handmade_prior.save(tmp_path / "floats")
     with pytest.raises(EngineError, match="has no integer weights"):
         build_ready_bundle(floats, tmp_path / "none")
+    in_bf16 = with_changed_manifest(exported, tmp_path / "bf16", precision=Precision.BF16)
+    with pytest.raises(EngineError, match="has no integer weights in fp32 or fp16 arithmetic"):
+        build_ready_bundle(in_bf16, tmp_path / "none")
     with pytest.raises(JukeboxError, match="not empty"):
         build_ready_bundle(exported, exported.folder)
-    assert {path.name for path in tmp_path.iterdir()} == {"floats"}
+    assert {path.name for path in tmp_path.iterdir()} == {"floats", "bf16"}
 
 
 def test_a_prefill_is_opened_when_it_is_needed(ready, monkeypatch):

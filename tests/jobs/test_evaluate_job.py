@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from jukebox_deploy.checkpoints.bundle import CheckpointBundle
-from jukebox_deploy.contract import LinearWeights, Precision
+from jukebox_deploy.contract import Precision
 from jukebox_deploy.data.catalogue import songs_digest
 from jukebox_deploy.engines.bundle import EngineBundle, open_bundle
 from jukebox_deploy.engines.manifest import Target
@@ -134,33 +134,24 @@ def test_bundles_of_another_checkpoint_are_refused(material, tmp_path):
 
 
 def test_what_cannot_run_is_listed_with_its_reason(material, tmp_path):
-    step = material.onnx.manifest.graphs["step_0"]
-    half = tuple(replace(t, dtype="bfloat16") if t.name.startswith("key") else t for t in step.spec.tensors)
-    graphs = {**material.onnx.manifest.graphs, "step_0": replace(step, spec=replace(step.spec, tensors=half))}
-    bf16 = with_changed_manifest(material.onnx, tmp_path / "bf16", graphs=graphs)
-    as_int8 = with_changed_manifest(bf16, tmp_path / "int8", linear_weights=LinearWeights.INT8)
     few = {name: graph for name, graph in material.onnx.manifest.graphs.items() if name != "prefill_0"}
     partial = with_changed_manifest(material.onnx, tmp_path / "partial", graphs=few)
     rtx = with_changed_manifest(material.onnx, tmp_path / "rtx", target=Target.TENSORRT_RTX)
-    evaluation = material.evaluate(material.checkpoint.folder, as_int8.folder, partial.folder, rtx.folder)
+    evaluation = material.evaluate(material.checkpoint.folder, partial.folder, rtx.folder)
     results = [bundle.priors[0] for bundle in evaluation.bundles]
-    assert [result.score is None for result in results] == [False, True, True, True]
-    assert "bf16" in results[1].not_run
-    assert "needs prefill_0" in results[2].not_run
-    assert results[3].not_run  # no GPU, or no engines
-    assert [evaluation.cost(bundle, 0) for bundle in evaluation.bundles] == [0, None, None, None]
+    assert [result.score is None for result in results] == [False, True, True]
+    assert "needs prefill_0" in results[1].not_run
+    assert results[2].not_run  # no GPU, or no engines
+    assert [evaluation.cost(bundle, 0) for bundle in evaluation.bundles] == [0, None, None]
 
 
-def test_graphs_in_bf16_run_in_pytorch_where_their_checkpoint_is_at_hand(material, tmp_path):
+def test_graphs_in_bf16_are_evaluated_in_bf16(material, tmp_path):
     bf16 = export(material.checkpoint, tmp_path / "bf16", Precision.BF16)
-    bundle = material.evaluate(material.checkpoint.folder, bf16.folder).bundles[1]
-    assert (bundle.backend, bundle.precision, bundle.weights) == ("PyTorch", "bf16", "bf16")
-    in_fp32 = material.evaluate(material.checkpoint.folder).bundles[0]
+    in_fp32, bundle = material.evaluate(material.checkpoint.folder, bf16.folder).bundles
+    assert (bundle.backend, bundle.precision, bundle.weights) == ("onnxruntime", "bf16", "bf16")
     bits, expected = (b.priors[0].score.music.bits_per_token for b in (bundle, in_fp32))
     assert bits == pytest.approx(expected, rel=0.01)
     assert bits != pytest.approx(expected, rel=1e-6)
-    alone = material.evaluate(material.onnx.folder, bf16.folder).bundles[1]
-    assert (alone.backend, alone.priors[0].score) == ("onnxruntime", None)
 
 
 def test_engines_without_an_encoder_need_a_checkpoint_before_them(material, tmp_path):

@@ -27,10 +27,12 @@ from tests.export.small_models import unlabelled_config
 GRAPHS = ("condition_1", "prefill_1", "step_1")
 
 
-@pytest.fixture(scope="module")
-def half(tiny_checkpoint: CheckpointBundle, tmp_path_factory: pytest.TempPathFactory) -> EngineBundle:
+@pytest.fixture(scope="module", params=[Precision.FP16, Precision.BF16])
+def half(
+    tiny_checkpoint: CheckpointBundle, tmp_path_factory: pytest.TempPathFactory, request: pytest.FixtureRequest
+) -> EngineBundle:
     folder = tmp_path_factory.mktemp("half") / "onnx"
-    options = ExportRequest(GraphOptions(Precision.FP16), GRAPHS, False, TensorRtCheck.NEVER, processes=1)
+    options = ExportRequest(GraphOptions(request.param), GRAPHS, False, TensorRtCheck.NEVER, processes=1)
     export_bundle(tiny_checkpoint, folder, options)
     return open_bundle(folder)
 
@@ -43,6 +45,7 @@ def test_a_sound_bundle_in_half_precision_passes(half: EngineBundle, tiny_checkp
     verify_bundle(half, tiny_checkpoint).require()
 
 
+@pytest.mark.parametrize("half", [Precision.FP16], indirect=True)
 def test_a_lost_last_layer_is_found(half: EngineBundle, tiny_checkpoint: CheckpointBundle, tmp_path: Path) -> None:
     """No cache sees it, and codes may differ in half precision."""
     lost = "core.transformer.layers.2.mlp.contract.weight"
@@ -50,6 +53,14 @@ def test_a_lost_last_layer_is_found(half: EngineBundle, tiny_checkpoint: Checkpo
     assert CheckKind.RANDOM_INPUTS in failed_kinds(report)
     origins = {check.origin.partition(" (")[0] for check in report.checks if check.failed and check.origin}
     assert origins == {f"the difference starts in {lost.removesuffix('.weight')}"}
+
+
+def test_a_wrong_layer_is_named(half: EngineBundle, tiny_checkpoint: CheckpointBundle, tmp_path: Path) -> None:
+    wrong = "core.transformer.layers.1.mlp.contract.weight"
+    bundle = with_scaled_weight(half, tmp_path / "wrong", "step_1", wrong, 50.0, half.manifest.precision)
+    report = verify_bundle(bundle, tiny_checkpoint)
+    origins = {check.origin.partition(" (")[0] for check in report.checks if check.failed and check.origin}
+    assert origins == {f"the difference starts in {wrong.removesuffix('.weight')}"}
 
 
 def test_what_is_fp32_is_held_to_that(half: EngineBundle, tiny_checkpoint: CheckpointBundle, tmp_path: Path) -> None:
@@ -60,7 +71,8 @@ def test_what_is_fp32_is_held_to_that(half: EngineBundle, tiny_checkpoint: Check
 
 def test_a_graph_says_what_it_computes_in(half: EngineBundle) -> None:
     found = {name: spec.precision for name, spec in half.graphs.items()}
-    assert found == {"condition_1": Precision.FP32, "prefill_1": Precision.FP16, "step_1": Precision.FP16}
+    precision = half.manifest.precision
+    assert found == {"condition_1": Precision.FP32, "prefill_1": precision, "step_1": precision}
 
 
 @pytest.mark.parametrize(
@@ -81,6 +93,23 @@ def test_only_a_drawn_code_may_differ(precision: Precision, name: str, unequal: 
     assert row.holds is holds
 
 
+@pytest.fixture
+def pretended_gpu(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(
+        "jukebox_deploy.engines.tensorrt.engine.open_platform", lambda target, options: fake_tensorrt.platform(target)
+    )
+
+
+@pytest.mark.usefixtures("pretended_gpu")
+def test_sound_engines_in_half_precision_pass(
+    half: EngineBundle, tiny_checkpoint: CheckpointBundle, tmp_path: Path
+) -> None:
+    report = verify_bundle(fake_tensorrt.save_engines(half, tmp_path / "engines"), tiny_checkpoint, exported=half)
+    report.require()
+    assert report.outcomes == {"passed": 9, "failed": 0, "not run": 0}
+
+
+@pytest.mark.usefixtures("pretended_gpu")
 class TestQuantisedEngines:
     """On a GPU that is pretended, engines with quantised weights."""
 
@@ -99,14 +128,6 @@ class TestQuantisedEngines:
         )
         export_bundle(checkpoint, folder, options)
         return open_bundle(folder)
-
-    @pytest.fixture(autouse=True)
-    @staticmethod
-    def _gpu(monkeypatch: pytest.MonkeyPatch) -> None:
-        monkeypatch.setattr(
-            "jukebox_deploy.engines.tensorrt.engine.open_platform",
-            lambda target, options: fake_tensorrt.platform(target),
-        )
 
     def test_they_are_compared_beside_their_graphs(
         self, onnx: EngineBundle, checkpoint: CheckpointBundle, tmp_path: Path

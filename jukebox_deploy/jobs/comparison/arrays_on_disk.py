@@ -17,14 +17,16 @@ class ArraysOnDisk(Mapping[str, np.ndarray]):
     def __init__(self, arrays: Iterable[tuple[str, np.ndarray]]) -> None:
         """Write the arrays one at a time, as they are produced."""
         self._folder = tempfile.TemporaryDirectory(prefix="jukebox-arrays-")
-        self._files: dict[str, Path] = {}
+        self._files: dict[str, tuple[Path, np.dtype]] = {}
         for name, array in arrays:
-            self._files[name] = Path(self._folder.name) / f"{len(self._files)}.npy"
-            np.save(self._files[name], array)
+            path = Path(self._folder.name) / f"{len(self._files)}.npy"
+            np.save(path, array)
+            self._files[name] = path, array.dtype
 
     def __getitem__(self, name: str) -> np.ndarray:
-        array: np.ndarray = np.load(self._files[name])
-        return array
+        path, dtype = self._files[name]
+        array: np.ndarray = np.load(path)
+        return array.view(dtype)  # of bfloat16, the file format only knows that it has two bytes
 
     def __iter__(self) -> Iterator[str]:
         return iter(self._files)

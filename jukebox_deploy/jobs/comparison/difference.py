@@ -16,6 +16,8 @@ import torch
 from torch import Tensor, nn
 
 from jukebox_deploy.contract import Precision, Role
+from jukebox_deploy.engines.eager.tensors import to_tensor
+from jukebox_deploy.engines.onnxruntime.memory import run_on_arrays
 from jukebox_deploy.engines.onnxruntime.sessions import GraphFile, OnnxRuntimeOptions, open_session
 from jukebox_deploy.export.graph_modules import GraphModule
 from jukebox_deploy.export.validation import LIMITS, TensorParity, compare
@@ -50,8 +52,7 @@ class Difference:
 def run_on_cpu(piece: GraphFile, names: Sequence[str], values: Arrays) -> Sequence[np.ndarray]:
     """Run a graph on ONNX Runtime; see `RunPiece`."""
     session = open_session(with_outputs(piece, names), OnnxRuntimeOptions(round_activations=False))
-    found: Sequence[np.ndarray] = session.run(names, {t.input_name: values[t.name] for t in piece.spec.inputs})
-    return found
+    return run_on_arrays(session, names, {tensor.input_name: values[tensor.name] for tensor in piece.spec.inputs})
 
 
 def find_difference(
@@ -103,7 +104,7 @@ def _results_of_modules(module: GraphModule, feeds: Arrays) -> dict[str, np.ndar
 
 
 def _tensor(array: np.ndarray) -> Tensor:
-    return torch.from_numpy(array.copy())  # a module may write into it
+    return to_tensor(array.copy(), "cpu")  # a copy, because a module may write into it
 
 
 def _results_of_nodes(pieces: Sequence[GraphFile], feeds: Arrays, run: RunPiece) -> Iterator[tuple[str, np.ndarray]]:

@@ -53,13 +53,6 @@ def _let_go(config: JukeboxConfig) -> None:
         gc.collect()
 
 
-def reason_not_to_run(spec: GraphSpec) -> str:
-    """Return why ONNX Runtime cannot run a graph on a CPU; empty if it can."""
-    if any(tensor.dtype == Precision.BF16.dtype for tensor in spec.tensors):
-        return "ONNX Runtime multiplies no bf16 matrices on a CPU"
-    return ""
-
-
 def slots_to_compare(spec: GraphSpec, wanted: int) -> int:
     """Return the number of slots for a comparison: `wanted`, as far as graph and memory allow."""
     slots = spec.range("B")

@@ -9,9 +9,9 @@ from pathlib import Path
 from typing import Protocol
 
 from jukebox_deploy.checkpoints.bundle import CheckpointBundle
-from jukebox_deploy.checkpoints.layout import VQVAE_COMPONENT
+from jukebox_deploy.checkpoints.components import VQVAE_COMPONENT
 from jukebox_deploy.config import JukeboxConfig
-from jukebox_deploy.contract import GraphKind, LinearWeights, Precision
+from jukebox_deploy.contract import LinearWeights, Precision
 from jukebox_deploy.data.windows import WindowBatch
 from jukebox_deploy.engine import Engine
 from jukebox_deploy.engines.bundle import EngineBundle, is_engine_bundle, open_bundle
@@ -19,7 +19,6 @@ from jukebox_deploy.engines.manifest import Target
 from jukebox_deploy.engines.onnxruntime.sessions import OnnxRuntimeOptions
 from jukebox_deploy.errors import EngineError
 from jukebox_deploy.graphs import declare_graphs
-from jukebox_deploy.jobs.comparison.parity import reason_not_to_run
 from jukebox_deploy.jobs.evaluation.token_scoring import Listener, PriorScore, score_with_engine, score_with_model
 from jukebox_deploy.jobs.opening.bundle import bundle_engine
 from jukebox_deploy.jobs.opening.eager import eager_engine, pytorch_threads
@@ -73,18 +72,14 @@ class EvaluatedBundle(Protocol):
 def open_evaluated(folders: Sequence[Path], threads: int | None = None) -> tuple[EvaluatedBundle, ...]:
     """Open checkpoint bundles and engine bundles; `CheckpointError` or `EngineError` if one is neither.
 
-    If the first is a checkpoint, PyTorch runs graphs of the others that cannot run here, see `_Engines`. `threads`: CPU
-    threads; `None`: as many as speed it up.
+    `threads`: CPU threads; `None`: as many as speed it up.
     """
-    first, *others = (
-        open_bundle(folder) if is_engine_bundle(folder) else CheckpointBundle.open(folder) for folder in folders
-    )
-    if threads is not None and all(_runs_on_gpu(bundle) for bundle in (first, *others)):
+    bundles = [open_bundle(folder) if is_engine_bundle(folder) else CheckpointBundle.open(folder) for folder in folders]
+    if threads is not None and all(map(_runs_on_gpu, bundles)):
         raise EngineError("--threads: not supported by TensorRT engines, which run on a GPU; drop it.")
-    checkpoint = first if isinstance(first, CheckpointBundle) else None
     return tuple(
-        _Checkpoint(bundle, threads) if isinstance(bundle, CheckpointBundle) else _Engines(bundle, checkpoint, threads)
-        for bundle in (first, *others)
+        _Checkpoint(bundle, threads) if isinstance(bundle, CheckpointBundle) else _Engines(bundle, threads)
+        for bundle in bundles
     )
 
 
@@ -133,14 +128,9 @@ class _Checkpoint:
 
 @dataclass(frozen=True)
 class _Engines:
-    """An `EvaluatedBundle`, on what it was made for.
-
-    Graphs that ONNX Runtime cannot run on a CPU, those in bf16, run in PyTorch instead: as the modules they were traced
-    from, with the weights of `checkpoint`.
-    """
+    """An `EvaluatedBundle`, on what it was made for."""
 
     bundle: EngineBundle
-    checkpoint_bundle: CheckpointBundle | None = None
     threads: int | None = None
 
     @property
@@ -165,7 +155,7 @@ class _Engines:
 
     @property
     def backend(self) -> str:
-        return "PyTorch" if self._runs_as_modules else str(self.bundle.manifest.target)
+        return str(self.bundle.manifest.target)
 
     @property
     def precision(self) -> str:
@@ -180,27 +170,5 @@ class _Engines:
     def engine(self) -> Engine:
         return bundle_engine(self.bundle, OnnxRuntimeOptions(threads=self.threads))
 
-    @cached_property
-    def _refusal(self) -> str:
-        """Return why steps cannot run on their target; empty if they can."""
-        if self.bundle.manifest.target is not Target.ONNXRUNTIME:
-            return ""
-        steps = (spec for spec in self.bundle.graphs.values() if spec.kind is GraphKind.STEP)
-        return next(filter(None, map(reason_not_to_run, steps)), "")
-
-    @property
-    def _runs_as_modules(self) -> bool:
-        as_precision = self.bundle.manifest.linear_weights is LinearWeights.AS_PRECISION
-        return bool(self._refusal) and self.checkpoint_bundle is not None and as_precision
-
     def score(self, level: int, windows: Sequence[WindowBatch], listen: Listener) -> PriorScore:
-        return score_with_engine(self._scoring_engine(), self.config.prior(level), windows, listen)
-
-    def _scoring_engine(self) -> Engine:
-        if self._runs_as_modules:
-            assert self.checkpoint_bundle is not None
-            precision = self.bundle.manifest.precision
-            return eager_engine(self.checkpoint_bundle, self.bundle.graphs, precision, threads=self.threads)
-        if self._refusal:
-            raise EngineError(f"{self._refusal}.")
-        return self.engine
+        return score_with_engine(self.engine, self.config.prior(level), windows, listen)

@@ -29,7 +29,6 @@ from jukebox_deploy.jobs.comparison.error_statistics import error_statistics
 from jukebox_deploy.jobs.comparison.graph_runs import run_graph
 from jukebox_deploy.jobs.comparison.parity import (
     compare_graph,
-    reason_not_to_run,
     reference,
     sizes_to_compare,
     slots_to_compare,
@@ -94,7 +93,6 @@ class Ladder:
         self.checkpoint = checkpoint
         self.bundle = bundle
         self.request = request
-        self.on_cpu = manifest.target is Target.ONNXRUNTIME and request.provider == Provider.CPU
         graphs = bundle if manifest.target is Target.ONNXRUNTIME else exported
         self.rounded = {} if graphs is None else rounded_weights(graphs)
         onnxruntime = OnnxRuntimeOptions(request.provider, round_activations=not self.rounded)
@@ -188,9 +186,8 @@ class Ladder:
     def _reason_not_to_open(self, spec: GraphSpec) -> str:
         """A step and a prefill are opened together."""
         needed = [graph_name(kind, spec.level) for kind in SLOT_GRAPHS] if spec.states else []
-        if missing := [name for name in needed if name not in self.found.graphs]:
-            return f"the bundle has no {missing[0]}"
-        return reason_not_to_run(spec) if self.on_cpu else ""
+        missing = [name for name in needed if name not in self.found.graphs]
+        return f"the bundle has no {missing[0]}" if missing else ""
 
     def _given_codes(self, spec: GraphSpec, stretch: WindowStretch) -> Iterator[Check]:
         prior = self.config.prior(spec.level)

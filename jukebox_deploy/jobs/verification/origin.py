@@ -23,7 +23,6 @@ from jukebox_deploy.jobs.comparison.difference import (
     run_on_cpu,
 )
 from jukebox_deploy.jobs.comparison.marked_engines import MarkedEngines
-from jukebox_deploy.jobs.comparison.parity import reason_not_to_run
 from jukebox_deploy.jobs.opening.eager import load_model
 from jukebox_deploy.jobs.verification.weights import RoundedWeights
 
@@ -40,7 +39,7 @@ class OriginFinder:
 
     def origin(self, spec: GraphSpec, feeds: Mapping[str, np.ndarray], rows: Sequence[TensorParity] = ()) -> str:
         """Describe where a difference starts. `feeds`: inputs by name that showed it; `rows`: compared tensors."""
-        if self.graphs is None or reason_not_to_run(spec):
+        if self.graphs is None:
             return first_difference(rows)
         find = self._search(self.graphs, spec, feeds)
         try:
