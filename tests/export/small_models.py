@@ -9,7 +9,7 @@ import torch
 
 from jukebox_deploy.attention_patterns import AttentionOrder, AttentionPattern
 from jukebox_deploy.checkpoints.bundle import BundleContents, CheckpointBundle, write_bundle
-from jukebox_deploy.checkpoints.layout import component_configs
+from jukebox_deploy.checkpoints.components import component_configs
 from jukebox_deploy.checkpoints.tensors import TensorTable
 from jukebox_deploy.config import (
     JukeboxConfig,
@@ -46,10 +46,12 @@ def separate_lyrics_config() -> JukeboxConfig:
     return JukeboxConfig("separate", VQVAE, (prior,))
 
 
-def unlabelled_config(order: AttentionOrder = AttentionOrder.FACTORED, depth: int = 3) -> JukeboxConfig:
+def unlabelled_config(
+    order: AttentionOrder = AttentionOrder.FACTORED, depth: int = 3, width: int = 32
+) -> JukeboxConfig:
     """A prior without labels or upper codes; cross and prime patterns get the lyrics that they attend to."""
     plain = TransformerConfig(
-        48, width=32, depth=depth, heads=2, order=order, blocks=6, encoder_tokens=10, prime_tokens=8
+        48, width=width, depth=depth, heads=2, order=order, blocks=6, encoder_tokens=10, prime_tokens=8
     )
     lyrics = None
     if AttentionPattern.CROSS in plain.patterns:
