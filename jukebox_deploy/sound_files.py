@@ -16,11 +16,15 @@ if TYPE_CHECKING:
     import soundfile
 
 _BLOCK = 1 << 18  # frames
+_UNKNOWN_LENGTH = 2**63 - 1  # libsndfile's value for an unknown number of frames, as of a FLAC stream
 
 
 @contextmanager
 def open_sound(path: Path) -> Iterator[soundfile.SoundFile]:
-    """Open a sound file for reading; raise `AudioError` if opening it or any read in the block fails."""
+    """Open a sound file for reading.
+
+    Raises `AudioError` if opening it or any read in the block fails, or if its header does not give its length.
+    """
     import soundfile
 
     if not path.is_file():
@@ -33,6 +37,8 @@ def open_sound(path: Path) -> Iterator[soundfile.SoundFile]:
         reason = getattr(error, "error_string", error)  # the message of a LibsndfileError repeats the path
         raise AudioError(f"{path} is not a sound file that can be read (WAV, FLAC, OGG, MP3): {reason}") from error
     with file:
+        if file.frames == _UNKNOWN_LENGTH:
+            raise AudioError(f"{path}: its header does not say how long it is; convert the file again")
         try:
             yield file
         except soundfile.LibsndfileError as error:

@@ -30,7 +30,6 @@ _PROBES, _PROBE_SECONDS = 8, 0.25
 _THREADS = 4  # reading mostly waits for the disk
 _SHORTEST_SECONDS = 0.05  # less is too short for the VQ-VAE's spectral losses
 _FLOATING = ("FLOAT", "DOUBLE")  # libsndfile's names of floating-point formats
-_UNKNOWN_LENGTH = 2**63 - 1  # libsndfile's value for an unknown number of frames, as of a FLAC stream
 _NOT_FINITE = "samples that are not finite (NaN or infinity)"
 
 
@@ -183,8 +182,6 @@ def _examine(
 
 def _reason_to_skip(file: soundfile.SoundFile, filters: CatalogueFilters) -> str | None:
     """Return why a file is not used, or `None`; the cheapest checks come first."""
-    if file.frames == _UNKNOWN_LENGTH:
-        return "its header does not say how long it is; convert the file again"
     seconds = file.frames / file.samplerate
     if file.frames == 0:
         return "empty, it holds no samples"

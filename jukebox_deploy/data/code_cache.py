@@ -20,9 +20,9 @@ import numpy.typing as npt
 
 from jukebox_deploy.data.audio_files import Audio, read_song
 from jukebox_deploy.data.catalogue import Catalogue, SkippedFile, SongEntry
-from jukebox_deploy.data.prefetch import prefetched
 from jukebox_deploy.errors import AudioError, DataError
 from jukebox_deploy.files import atomic_path, remove_leftovers
+from jukebox_deploy.threads import map_in_threads
 
 FORMAT_VERSION = 1
 _LARGEST_CODE = np.iinfo(np.uint16).max
@@ -161,7 +161,7 @@ def encode_catalogue(
         if coded := cache.find(song, verify=True):
             songs[song] = coded
     missing = [song for song in catalogue.songs if song not in songs]
-    with closing(prefetched(lambda i: _read(missing[i], cache), 0, len(missing), ahead=1, threads=1)) as sounds:
+    with closing(map_in_threads(lambda song: _read(song, cache), missing, threads=1, ahead=1)) as sounds:
         for song, sound in zip(missing, sounds, strict=True):
             if isinstance(sound, SkippedFile):
                 skipped.append(sound)

@@ -1,4 +1,4 @@
-"""Coverage of songs by windows of one length, which may be shifted."""
+"""Even selection: the windows of one length that cover songs, and a few of many items."""
 
 from __future__ import annotations
 
@@ -48,3 +48,9 @@ class Coverage:
             low, high = max(start - self._window // 2, 0), min(start + self._window // 2, last)
             start = low + int(uniform * (high - low + 1))
         return Place(song, start * self._unit)
+
+
+def spread_indices(total: int, count: int) -> list[int]:
+    """Return up to `count` different indices from 0 to `total - 1`, evenly spread and in order."""
+    indices: list[int] = np.unique(np.linspace(0, total - 1, min(count, total)).round().astype(np.int64)).tolist()
+    return indices

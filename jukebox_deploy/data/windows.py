@@ -5,9 +5,8 @@ A batch is a pure function of seed, step and process, so no state has to be save
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
-from typing import overload
 
 import numpy as np
 import numpy.typing as npt
@@ -15,7 +14,7 @@ import numpy.typing as npt
 from jukebox_deploy.config import LabelConfig, LabelRules, PriorConfig, VQVAEConfig
 from jukebox_deploy.data.catalogue import SkippedFile
 from jukebox_deploy.data.code_cache import CodedSong, CodedSongs
-from jukebox_deploy.data.coverage import Coverage, Place
+from jukebox_deploy.data.coverage import Coverage, Place, spread_indices
 from jukebox_deploy.data.dice import Dice, Stream
 from jukebox_deploy.data.order import ExampleOrder
 from jukebox_deploy.errors import DataError, LabelError
@@ -100,25 +99,19 @@ class CodeWindows:
             [self._coverage.place(int(index), one.uniform()) for index, one in zip(indices, dice, strict=True)]
         )
 
-    def evaluation_windows(self) -> Sequence[WindowBatch]:
-        """Return batches of consecutive windows of every song, which are read on access.
+    def evaluation_windows(self, count: int) -> list[tuple[CodedSong, WindowBatch]]:
+        """Read up to `count` of the consecutive windows of all songs, evenly spread: each a batch of 1, with its song.
 
-        The last batch may be smaller. All processes get the same batches.
+        The windows depend on neither seed nor process. Raises `DataError` if codes cannot be read.
         """
-        places, size = self._evaluation_places(), self._settings.batch
-        return _LazyBatches(self._stacked, [places[first : first + size] for first in range(0, len(places), size)])
-
-    def songs_of_evaluation_windows(self) -> list[CodedSong]:
-        """Return the song of each of the windows of `evaluation_windows`, in their order."""
-        return [self._songs[place.song][0] for place in self._evaluation_places()]
-
-    def _evaluation_places(self) -> list[Place]:
         window = self._prior.window
-        return [
+        places = [
             Place(number, start)
             for number, (song, _) in enumerate(self._songs)
             for start in range(0, song.lengths[self._prior.level] - window + 1, window)
         ]
+        chosen = [places[index] for index in spread_indices(len(places), count)]
+        return [(self._songs[place.song][0], self._stacked([place])) for place in chosen]
 
     def _stacked(self, places: Sequence[Place]) -> WindowBatch:
         rows = [self._window(place) for place in places]
@@ -133,27 +126,6 @@ class CodeWindows:
             arrays["upper_codes"] = song.codes(prior.level + 1, place.start // factor, end // factor)
         hop = self._vqvae.hop_length(prior.level)
         return arrays | window_labels(prior, self._vqvae.sample_rate, hop, labels, place.start).arrays()
-
-
-class _LazyBatches(Sequence[WindowBatch]):
-    """Batches of windows that are read on access."""
-
-    def __init__(self, read: Callable[[Sequence[Place]], WindowBatch], places: Sequence[Sequence[Place]]) -> None:
-        self._read, self._places = read, places
-
-    def __len__(self) -> int:
-        return len(self._places)
-
-    @overload
-    def __getitem__(self, index: int) -> WindowBatch: ...
-
-    @overload
-    def __getitem__(self, index: slice) -> Sequence[WindowBatch]: ...
-
-    def __getitem__(self, index: int | slice) -> WindowBatch | Sequence[WindowBatch]:
-        if isinstance(index, slice):
-            return _LazyBatches(self._read, self._places[index])
-        return self._read(self._places[index])
 
 
 def song_labels(song: CodedSong, prior: PriorConfig, vqvae: VQVAEConfig, vocabulary: Vocabulary) -> LabelledSong:

@@ -244,13 +244,8 @@ def _score_to_json(score: TokenScore) -> dict[str, Any]:
     return {"bits_per_token": score.bits_per_token, "top1": score.top1, "tokens": score.tokens}
 
 
-def _finite(data: dict[str, Any]) -> dict[str, Any]:
-    """Return the data with `None` in place of infinities and NaN, which JSON lacks."""
-    return {
-        name: _finite(value)
-        if isinstance(value, dict)
-        else None
-        if isinstance(value, float) and not math.isfinite(value)
-        else value
-        for name, value in data.items()
-    }
+def _finite(value: Any) -> Any:
+    """Return plain data with `None` in place of infinities and NaN, which JSON lacks."""
+    if isinstance(value, dict):
+        return {name: _finite(item) for name, item in value.items()}
+    return None if isinstance(value, float) and not math.isfinite(value) else value

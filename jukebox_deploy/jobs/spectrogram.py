@@ -49,7 +49,6 @@ def write_spectrogram(
     Raises `AudioError` if there is nothing to draw. The figure is made without pyplot, which would need a display
     backend and leave global state behind.
     """
-    from matplotlib.backends.backend_agg import FigureCanvasAgg
     from matplotlib.figure import Figure
 
     if not songs or any(len(audio) == 0 for audio in songs.values()):
@@ -57,7 +56,6 @@ def write_spectrogram(
     style = style or PictureStyle()
     width, height = style.panel_inches
     figure = Figure(figsize=(width, height * len(songs)), dpi=style.dpi, layout="constrained")
-    FigureCanvasAgg(figure)
     for axes, (title, audio) in zip(figure.subplots(len(songs), squeeze=False)[:, 0], songs.items(), strict=True):
         image = axes.imshow(
             log_magnitudes(audio, style.fft_length),

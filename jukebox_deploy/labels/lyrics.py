@@ -5,7 +5,7 @@ from __future__ import annotations
 import string
 import unicodedata
 from collections import Counter
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import accumulate
 from typing import Any, Self
@@ -18,7 +18,7 @@ from jukebox_deploy.errors import LabelError
 from jukebox_deploy.listing import listed
 
 PADDING = 0
-"""The token that pads short lyrics at the front; it decodes to no character."""
+"""The token that pads short lyrics at the front; it stands for no character."""
 
 _LISTED = 20  # maximum number of characters that a warning lists
 
@@ -101,14 +101,6 @@ class LyricAlphabet:
             return tuple(tokens[character] for character in text)
         except KeyError as error:
             raise LabelError(f"Lyrics: the model does not know the character {error}. Clean the text first.") from None
-
-    def decode(self, tokens: Iterable[int]) -> str:
-        """Return the text of tokens without padding; raise `LabelError` for a token outside the alphabet."""
-        printed = ("", *self.characters)
-        numbers = [int(token) for token in tokens]
-        if outside := [number for number in numbers if not 0 <= number < len(printed)]:
-            raise LabelError(f"Lyrics: token {outside[0]} is not one of 0 to {len(printed) - 1}.")
-        return "".join(printed[number] for number in numbers)
 
     def _clean_character(self, character: str) -> str:
         if character.isascii():

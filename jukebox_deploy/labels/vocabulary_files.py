@@ -42,7 +42,7 @@ def find_vocabulary(path: Path) -> Vocabulary | None:
     """
     folder = path.parent if path.name in _HUGGING_FACE_FILES else path
     for candidate in (folder / part for part in _OPENAI_FOLDERS):
-        if any((candidate / _openai_file(rules, "artist")).is_file() for rules in LabelRules):
+        if any(path.is_file() for rules in LabelRules for path in _openai_files(candidate, rules)):
             return read_openai_folder(candidate)
     if any((folder / name).is_file() for name in _HUGGING_FACE_FILES):
         return read_hugging_face_folder(folder)
@@ -53,7 +53,7 @@ def read_openai_folder(folder: Path) -> Vocabulary:
     """Read `v2_artist_ids.txt` and so on; a whole rule set may be missing, but not only one of its two lists."""
     lists = {}
     for rules in LabelRules:
-        paths = [folder / _openai_file(rules, kind) for kind in ("artist", "genre")]
+        paths = _openai_files(folder, rules)
         if any(path.is_file() for path in paths):
             lists[rules] = NameLists(*(read_openai_list(path) for path in paths))
     return Vocabulary(lists)
@@ -88,8 +88,9 @@ def read_hugging_face_folder(folder: Path) -> Vocabulary:
     return Vocabulary({rules: names for rules, names in lists.items() if names.artists or names.genres})
 
 
-def _openai_file(rules: LabelRules, kind: str) -> str:
-    return f"{rules.value}_{kind}_ids.txt"
+def _openai_files(folder: Path, rules: LabelRules) -> list[Path]:
+    """Return the paths of the two lists of a rule set."""
+    return [folder / f"{rules.value}_{kind}_ids.txt" for kind in ("artist", "genre")]
 
 
 def _part(data: dict[str, Any], kind: str, path: Path) -> dict[str, int]:

@@ -91,8 +91,7 @@ class CachePattern(ABC):
 
     def _select_row(self, cache: Tensor, rows: int, row: Tensor | None) -> Tensor:
         """Divide each head's cache into `rows` equal sections; return the one with index `row` `[B, H]`."""
-        if row is None:
-            return cache
+        assert row is not None
         slots, heads, length, width = cache.shape
         return cache.reshape(slots * heads * rows, length // rows, width)[row]
 

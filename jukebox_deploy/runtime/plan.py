@@ -95,8 +95,10 @@ def _lyrics_warnings(
     """Warn of lyrics that no window of the song takes into account."""
     if request.lyrics.strip() and not any(other.lyrics for other in config.priors):
         return (f"The model {config.name} takes no lyrics; they are ignored.",)
+    if prior.lyrics is None or not song.lyric_tokens:
+        return ()
     lost = np.count_nonzero(~_seen_characters(config, prior, request, song, windows))
-    if prior.lyrics is None or not lost:
+    if not lost:
         return ()
     return (
         f"{lost} of the {len(song.lyric_tokens)} characters of the lyrics are seen by no window: each sees "

@@ -29,7 +29,7 @@ from jukebox_deploy.runtime.plan import LevelPlan, plan_song
 from jukebox_deploy.runtime.slot import WindowConditioning
 from jukebox_deploy.runtime.song import SongLengths, SongRequest
 from jukebox_deploy.runtime.sources import SongSource, SourceReader
-from jukebox_deploy.runtime.store import Fingerprint, SongRecord, SongStore, read_record
+from jukebox_deploy.runtime.store import Fingerprint, SongRecord, SongStore, holds_song, read_record
 from jukebox_deploy.runtime.windows import Window
 
 
@@ -134,7 +134,7 @@ class SongSampler:
 
     def _check_source(self, job: SongJob, reader: SourceReader) -> SongSource | None:
         """Check a new song and return its source; return `None` for a song to resume."""
-        if SongStore(job.folder).begun:
+        if holds_song(job.folder):
             if self._options.resume:
                 return None
             raise SamplingError(f"{job.folder} already holds a song; resume it, or choose another folder.")

@@ -144,6 +144,6 @@ class SongLengths:
 
 def whole_samples(seconds: float, vqvae: VQVAEConfig) -> int:
     """Convert a length to samples, rounded down to whole top-level codes (specification 12.4); may be 0."""
-    hop = vqvae.hop_length(vqvae.levels - 1)
+    hop = vqvae.hop_lengths[-1]
     # The tolerance keeps n codes, converted to seconds, n codes in spite of float rounding.
     return int(seconds * vqvae.sample_rate / hop + 1e-6) * hop

@@ -52,6 +52,8 @@ class SourceReader:
 
     def open(self, request: SongRequest) -> SongSource:
         """Read or encode the given codes of a song; raise `SamplingError` or `AudioError` if it cannot be sampled."""
+        if request.source_seconds is not None:
+            self._whole_samples("--prompt-seconds", request.source_seconds)  # only to refuse too little
         if request.mode in FROM_CODES:
             read_record_of(Path(request.source or ""), self._engine.config.name, self._checkpoint)
         given = self._given[request.mode](request)
@@ -62,14 +64,16 @@ class SourceReader:
 
     def _samples(self, request: SongRequest, top_codes: np.ndarray) -> int:
         """Return the length of the song in samples, a whole number of top-level codes."""
-        hop, rate = self._vqvae.hop_lengths[-1], self._vqvae.sample_rate
         if request.seconds is None:
-            return len(top_codes) * hop
-        samples = whole_samples(request.seconds, self._vqvae)
+            return len(top_codes) * self._vqvae.hop_lengths[-1]
+        return self._whole_samples("--seconds", request.seconds)
+
+    def _whole_samples(self, option: str, seconds: float) -> int:
+        """Convert a length as `whole_samples` does; raise `SamplingError` if it is less than one top-level code."""
+        samples = whole_samples(seconds, self._vqvae)
         if samples == 0:
-            raise SamplingError(
-                f"--seconds {request.seconds} is less than one top-level code ({hop / rate:.4f} s); give more."
-            )
+            code = self._vqvae.hop_lengths[-1] / self._vqvae.sample_rate
+            raise SamplingError(f"{option} {seconds} is less than one top-level code ({code:.4f} s); give more.")
         return samples
 
     def _nothing(self, request: SongRequest) -> list[np.ndarray]:

@@ -82,34 +82,25 @@ class SongStore:
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        """Unlock the folder."""
-        self.close()
-
-    def close(self) -> None:
         """Unlock the folder, and remove it if no song was begun in it and it is empty."""
         if self._lock is None:
             return
         lock, self._lock = self._lock, None
         if _WINDOWS:  # it removes no file that is open
             os.close(lock)
-        if not self.begun:
+        if not holds_song(self.folder):
             with suppress(OSError):  # the folder contains other files, or another run has opened the lock meanwhile
                 (self.folder / ".lock").unlink(missing_ok=True)
                 self.folder.rmdir()
         if not _WINDOWS:  # only now, so that no other run locks a file that is then removed
             os.close(lock)
 
-    @property
-    def begun(self) -> bool:
-        """Whether the folder holds a song."""
-        return (self.folder / _RECORD).is_file()
-
     def begin(self, record: SongRecord, given: Sequence[np.ndarray]) -> None:
         """Begin a song with the given codes, level 0 first.
 
         `song.json` is written last, so that a run killed in between leaves no song behind.
         """
-        if self.begun:
+        if holds_song(self.folder):
             raise SamplingError(f"{self.folder} already holds a song; resume it, or choose another folder.")
         for level, codes in enumerate(given):
             self.commit(level, codes)
@@ -149,16 +140,21 @@ def codes_path(folder: Path, level: int) -> Path:
     return folder / f"codes_{level}.npy"
 
 
+def holds_song(folder: Path) -> bool:
+    """Return whether a song was begun in a folder."""
+    return (folder / _RECORD).is_file()
+
+
 def find_songs(folder: Path) -> tuple[Path, ...]:
     """Return the folder if it is a song folder, else all song folders below it, sorted; empty if there are none."""
-    if (folder / _RECORD).is_file():
+    if holds_song(folder):
         return (folder,)
     return tuple(sorted(path.parent for path in folder.rglob(_RECORD)))
 
 
 def read_record(folder: Path) -> SongRecord:
     """Read `song.json`; raise `SamplingError` if it is missing, damaged or of another format version."""
-    if not (folder / _RECORD).is_file():
+    if not holds_song(folder):
         raise SamplingError(
             f"{folder}: there is no such song folder."
             if not folder.is_dir()

@@ -21,7 +21,7 @@ class RunLog:
         self._board = board
 
     def append(self, step: int, numbers: Numbers) -> None:
-        """Add a row; the first row determines the columns."""
+        """Add a row; all rows of a table must have the same columns."""
         row = {"step": step, **numbers}
         with self._path.open("a", encoding="utf-8", newline="") as file:
             writer = csv.DictWriter(file, row, lineterminator="\n")

@@ -54,7 +54,7 @@ class CodeUse:
 
     @property
     def entropy_bits(self) -> float:
-        """The same entropy in bits per code: of these very codes, and the lower, the fewer they are."""
+        """The entropy of these codes in bits per code; counted from few codes, it is lower than that of many."""
         return self.entropy_nats / math.log(2)
 
     @property

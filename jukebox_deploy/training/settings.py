@@ -45,14 +45,18 @@ class OptimiserSettings:
 
     def __post_init__(self) -> None:
         for name in ("learning_rate", "epsilon"):
-            if not getattr(self, name) > 0:
-                raise ConfigError(f"{name.replace('_', ' ')}: expected a number above 0, found {getattr(self, name)}.")
+            if not 0 < getattr(self, name) < math.inf:
+                raise ConfigError(
+                    f"{name.replace('_', ' ')}: expected a finite number above 0, found {getattr(self, name)}."
+                )
         for name in ("beta1", "beta2"):
             if not 0 <= getattr(self, name) < 1:
                 raise ConfigError(f"{name}: expected 0 or more and below 1, found {getattr(self, name)}.")
         for name in ("weight_decay", "clip", "ignore_norm", "warm_up", "anneal"):
-            if getattr(self, name) < 0:
-                raise ConfigError(f"{name.replace('_', ' ')}: expected 0 or more, found {getattr(self, name)}.")
+            if not 0 <= getattr(self, name) < math.inf:
+                raise ConfigError(
+                    f"{name.replace('_', ' ')}: expected a finite number, 0 or more, found {getattr(self, name)}."
+                )
 
 
 @dataclass(frozen=True)
@@ -92,8 +96,14 @@ class RunSettings:
             )
         if self.compiled and self.sharding is Sharding.SHARDED:
             raise ConfigError("compile: weights must not be sharded; give --sharding replicated, or do not compile.")
-        if self.revival_threshold < 0:
-            raise ConfigError(f"revival threshold: expected 0 or more, found {self.revival_threshold}.")
+        if not 0 <= self.seed < 2**64:
+            raise ConfigError(f"seed: expected an integer from 0 to 2^64 - 1, found {self.seed}.")
+        if self.average_decay is not None and not 0 <= self.average_decay < 1:
+            raise ConfigError(f"average decay: expected 0 or more and below 1, found {self.average_decay}.")
+        if not 0 <= self.revival_threshold < math.inf:
+            raise ConfigError(
+                f"revival threshold: expected a finite number, 0 or more, found {self.revival_threshold}."
+            )
         if not 0 < self.train_fraction <= 1:
             raise ConfigError(f"train fraction: expected above 0 and at most 1, found {self.train_fraction}.")
 
@@ -139,7 +149,7 @@ class Cadence:
     tensorboard: bool = False  # whether to log to TensorBoard as well
 
     def __post_init__(self) -> None:
-        if self.checkpoint_minutes <= 0 or self.keep < 1 or self.log_steps < 1 or self.report_steps < 0:
+        if not self.checkpoint_minutes > 0 or self.keep < 1 or self.log_steps < 1 or self.report_steps < 0:
             raise ConfigError(
                 "checkpoint minutes, checkpoints to keep and log steps must be positive, report steps 0 or more."
             )

@@ -18,8 +18,8 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from jukebox_deploy.data.prefetch import prefetched
 from jukebox_deploy.errors import TrainingError
+from jukebox_deploy.threads import map_in_threads
 from jukebox_deploy.training.checkpoint import Snapshot
 from jukebox_deploy.training.compilation import compile_objective, compiled_passes
 from jukebox_deploy.training.loss_scale import LossScale
@@ -36,6 +36,7 @@ from jukebox_deploy.training.workers import Workers
 BatchMaker = Callable[[int], Mapping[str, np.ndarray]]
 """Makes the arrays of the batch with a given number; a pure function that is called from several threads."""
 
+_BATCH_THREADS, _BATCHES_AHEAD = 2, 4
 _SEED_STRIDE = 1_000_003  # between the seeds of runs, so that runs with consecutive seeds do not share any
 
 
@@ -122,9 +123,10 @@ class Trainer:
             batches.close()
 
     def batches(self) -> Generator[Mapping[str, np.ndarray]]:
-        """Yield the pieces of the remaining steps' batches, prefetched by threads; close it to end the threads."""
+        """Yield the pieces of the remaining steps' batches, made ahead by threads; close it to end the threads."""
         pieces = self.settings.accumulate
-        return prefetched(self._make_batch, self.step * pieces, self.settings.steps * pieces)
+        numbers = range(self.step * pieces, self.settings.steps * pieces)
+        return map_in_threads(self._make_batch, numbers, threads=_BATCH_THREADS, ahead=_BATCHES_AHEAD)
 
     def snapshot(self) -> Snapshot:
         """Return the current state of the run; all processes must call it, but only the first one gets the tensors."""
@@ -191,7 +193,7 @@ class Trainer:
         return outcome
 
     def _seed(self, step: int) -> int:
-        return self.settings.seed * _SEED_STRIDE + step
+        return (self.settings.seed * _SEED_STRIDE + step) % 2**64  # as large as PyTorch's generators take
 
     def _update(self, rate: float, norm: GradientNorm) -> None:
         for group in self._optimiser.param_groups:

@@ -5,13 +5,8 @@ Source: specification section 18.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
-
 import torch
 from torch import Tensor, nn
-
-from jukebox_deploy.errors import ConfigError
 
 
 def default_decay(batch: int) -> float:
@@ -27,8 +22,6 @@ class WeightAverage:
 
     def __init__(self, module: nn.Module, decay: float) -> None:
         """Begin with the current weights; `decay` is the share of the average that a training step keeps."""
-        if not 0 <= decay < 1:
-            raise ConfigError(f"weight average: expected a decay from 0 to below 1, found {decay}.")
         self.decay = decay
         self._module = module
         self._averages = {name: p.detach().clone() for name, p in module.named_parameters() if p.requires_grad}
@@ -47,23 +40,3 @@ class WeightAverage:
         decay = min(self.decay, (1 + step) / (10 + step))
         weights: list[Tensor] = [self._module.get_parameter(name) for name in self._averages]
         torch._foreach_lerp_(list(self._averages.values()), weights, 1 - decay)
-
-    def copy_to(self, module: nn.Module) -> None:
-        """Write the averages to a module with the same parameters."""
-        _write(module, self._averages)
-
-    @contextmanager
-    def in_place(self) -> Iterator[None]:
-        """Replace the module's weights by the averages for the duration of the block."""
-        weights = {name: self._module.get_parameter(name).detach().clone() for name in self._averages}
-        try:
-            self.copy_to(self._module)
-            yield
-        finally:
-            _write(self._module, weights)
-
-
-@torch.no_grad()
-def _write(module: nn.Module, tensors: Mapping[str, Tensor]) -> None:
-    for name, tensor in tensors.items():
-        module.get_parameter(name).copy_(tensor)

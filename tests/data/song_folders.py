@@ -40,6 +40,15 @@ def cut_off(path: Path, share: float = 0.6) -> Path:
     return path
 
 
+def streamed(path: Path) -> Path:
+    """Remove the number of samples from a FLAC file's header, as when an encoder writes to a pipe."""
+    content = bytearray(path.read_bytes())
+    content[21] &= 0xF0  # the number has 36 bits of the first block, which begins at byte 8
+    content[22:26] = bytes(4)
+    path.write_bytes(content)
+    return path
+
+
 def write_table(folder: Path, rows: Sequence[Mapping[str, Any]], name: str = "metadata.jsonl") -> Path:
     """Write a table of songs as JSON lines."""
     path = folder / name

@@ -152,21 +152,19 @@ def test_an_epoch_has_windows_of_every_song_by_its_length(songs):
     assert sum(start >= SECOND_SONG for start in starts) == 5
 
 
-@pytest.mark.parametrize("batch", [1, 4, 100])
-def test_held_out_windows_follow_one_another(songs, batch):
-    batches = windows_of(songs, LYRICS_ENCODED, WindowSettings(batch, 5)).evaluation_windows()
-    expected = [24 * i for i in range(7)] + [SECOND_SONG + 24 * i for i in range(4)] + [0]
-    assert [int(row["codes"][0]) for each in batches for row in rows_of(each)] == expected
-    assert len(batches) == -(-12 // batch)
-    assert all(len(each["codes"]) == batch for each in batches[:-1])
-    assert_same(batches[-1], list(batches)[-1])
-    with pytest.raises(IndexError):
-        batches[len(batches)]
-
-
-def test_held_out_windows_are_told_their_songs(songs):
+@pytest.mark.parametrize("count", [12, 100])
+def test_held_out_windows_follow_one_another(songs, count):
+    windows = windows_of(songs, LYRICS_ENCODED).evaluation_windows(count)
     first, second, third = songs.songs
-    assert windows_of(songs, LYRICS_ENCODED).songs_of_evaluation_windows() == [*[first] * 7, *[second] * 4, third]
+    assert [song for song, _ in windows] == [*[first] * 7, *[second] * 4, third]
+    expected = [24 * i for i in range(7)] + [SECOND_SONG + 24 * i for i in range(4)] + [0]
+    assert [batch["codes"][:, 0].tolist() for _, batch in windows] == [[code] for code in expected]
+
+
+def test_a_few_held_out_windows_are_spread_over_the_songs(songs):
+    windows = windows_of(songs, LYRICS_ENCODED).evaluation_windows(3)
+    assert [song for song, _ in windows] == [songs.songs[0], songs.songs[0], songs.songs[2]]
+    assert [int(batch["codes"][0, 0]) for _, batch in windows] == [0, 24 * 6, 0]
 
 
 def test_names_that_the_model_does_not_know_are_told_once(songs):
@@ -217,7 +215,7 @@ def test_songs_that_the_prior_cannot_learn_from_are_listed(tmp_path):
     }
     assert [song.entry.name for song in windows.songs] == ["2.wav"]
     assert windows.batches_per_epoch == 4
-    assert len(list(windows.evaluation_windows())) == 3
+    assert len(windows.evaluation_windows(100)) == 12
 
 
 def test_it_is_an_error_if_no_song_is_left(tmp_path):

@@ -10,7 +10,7 @@ import pytest
 
 from jukebox_deploy.config import LabelConfig, LabelRules, TimingConfig
 from jukebox_deploy.data.catalogue import CatalogueFilters, SkippedFile
-from jukebox_deploy.errors import DataError, LabelError, TrainingError
+from jukebox_deploy.errors import ConfigError, DataError, LabelError, TrainingError
 from jukebox_deploy.jobs.evaluation.token_scoring import score_with_model
 from jukebox_deploy.jobs.train_job import train
 from jukebox_deploy.jobs.training import vqvae as train_vqvae
@@ -237,6 +237,8 @@ def test_damaged_lists_beside_the_songs_are_not_passed_over(bundle: Path, tmp_pa
 def test_a_run_that_cannot_begin_encodes_no_songs(bundle: Path, tmp_path: Path) -> None:
     write_songs(tmp_path / "songs")
     request = fine_tuning(Part.PRIOR, tmp_path, bundle)
+    with pytest.raises(ConfigError, match="3 examples cannot be divided"):
+        train(replace(request, settings=replace(request.settings, batch=3, accumulate=2)))
     request.out.mkdir()
     (request.out / "thesis.txt").write_text("mine")
     with pytest.raises(TrainingError, match="has other things in it"):

@@ -10,6 +10,7 @@ import soundfile
 
 from jukebox_deploy.errors import AudioError
 from jukebox_deploy.runtime.audio import SampleFormat, read_prompt, writing_wav
+from tests.data.song_folders import streamed, write_sound
 
 RATE, HOP = 44_100, 128
 
@@ -101,6 +102,13 @@ def test_useless_prompts_are_refused(make, message: str, tmp_path: Path) -> None
     with pytest.raises(AudioError, match=message) as raised:
         read_prompt(path, RATE, HOP)
     assert str(path) in str(raised.value)
+
+
+@pytest.mark.parametrize("seconds", [None, 0.5, 2.0])
+def test_a_prompt_of_unknown_length_is_refused(seconds: float | None, tmp_path: Path) -> None:
+    path = streamed(write_sound(tmp_path / "prompt.flac", tone(1.0, RATE), RATE))
+    with pytest.raises(AudioError, match="its header does not say how long it is; convert the file again"):
+        read_prompt(path, RATE, HOP, seconds)
 
 
 def _write_wav(path: Path, chunks: list[np.ndarray]) -> None:

@@ -383,6 +383,18 @@ def test_top_codes_too_few_to_upsample(lowest: int, remedy: str, tmp_path: Path)
         sample(FakeEngine(MODEL), [job], SamplingOptions(lowest_level=lowest))
 
 
+@pytest.mark.parametrize("mode", [Mode.PRIMED, Mode.CONTINUE, Mode.UPSAMPLE])
+def test_less_than_one_code_of_a_source_is_not_the_same_as_no_source(mode: Mode, prompt: Path, tmp_path: Path) -> None:
+    first = SongJob(SongRequest(seconds=0.6), tmp_path / "first")
+    sample(FakeEngine(MODEL), [first])
+    source = prompt if mode is Mode.PRIMED else first.folder
+    seconds = None if mode is Mode.UPSAMPLE else 0.8
+    job = SongJob(SongRequest(mode, seconds, source=str(source), source_seconds=0.01), tmp_path / "second")
+    with pytest.raises(SamplingError, match=r"--prompt-seconds 0.01 is less than one top-level code \(0.0200 s\)"):
+        sample(FakeEngine(MODEL), [job])
+    assert not job.folder.exists()
+
+
 @pytest.mark.parametrize("mode", [Mode.CONTINUE, Mode.UPSAMPLE])
 def test_codes_of_another_checkpoint_are_refused_and_those_of_another_engine_are_not(
     mode: Mode, tmp_path: Path

@@ -10,7 +10,7 @@ import pytest
 from jukebox_deploy.errors import SamplingError
 from jukebox_deploy.runtime import store as store_module
 from jukebox_deploy.runtime.song import LevelSettings, Mode, SongLengths, SongRequest
-from jukebox_deploy.runtime.store import Fingerprint, SongRecord, SongStore, read_codes, read_record
+from jukebox_deploy.runtime.store import Fingerprint, SongRecord, SongStore, holds_song, read_codes, read_record
 
 RECORD = SongRecord(
     "tiny",
@@ -56,8 +56,8 @@ def test_a_folder_is_locked_while_it_is_open_and_free_after(folder: Path) -> Non
             pass
         with pytest.raises(SamplingError, match="another run"), SongStore(folder):
             pass
-    with SongStore(folder) as store:
-        assert store.begun
+    with SongStore(folder):
+        assert holds_song(folder)
 
 
 @pytest.mark.parametrize("windows", [False, True])
@@ -92,8 +92,8 @@ def test_a_run_that_finds_the_folder_locked_leaves_the_lock(tmp_path: Path) -> N
 
 
 def test_a_folder_without_a_song_is_not_left_behind(tmp_path: Path) -> None:
-    with SongStore(tmp_path / "song") as store:
-        assert not store.begun
+    with SongStore(tmp_path / "song"):
+        assert not holds_song(tmp_path / "song")
     assert not (tmp_path / "song").exists()
 
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import replace
 
 import numpy as np
@@ -43,27 +43,14 @@ PRIOR = PriorConfig(
 SAMPLES = 2560
 """Of an example; the spectral losses need more than 1024, the worst samples 2048."""
 
+Batches = Callable[[int, int], Mapping[str, np.ndarray]]
+"""Makes the batch of a number, with so many examples."""
+
 
 def settings(part: Part, **changes: object) -> RunSettings:
     """Settings of a short run."""
     base = RunSettings(part, steps=6, batch=4, optimiser=OptimiserSettings(learning_rate=1e-2, warm_up=2))
     return replace(base, **changes)  # type: ignore[arg-type]  # any field
-
-
-def vqvae_trainer(**changes: object) -> Trainer:
-    """A trainer of a small VQ-VAE."""
-    torch.manual_seed(0)
-    objective = VQVAEObjective(build_vqvae(VQVAE), LossSettings(), Bandwidths(0.3, 0.1, 10.0), UpdateRule())
-    run = settings(Part.VQVAE, **changes)
-    return Trainer(objective, run, lambda number: audio_batch(number, run.examples(1)), Workers())
-
-
-def prior_trainer(**changes: object) -> Trainer:
-    """A trainer of a small prior with lyrics and labels."""
-    torch.manual_seed(0)
-    run = settings(Part.PRIOR, **changes)
-    objective = PriorObjective(build_prior(PRIOR), PRIOR)
-    return Trainer(objective, run, lambda number: code_batch(number, run.examples(1)), Workers())
 
 
 def audio_batch(number: int, size: int) -> Mapping[str, np.ndarray]:
@@ -86,3 +73,19 @@ def code_batch(number: int, size: int) -> Mapping[str, np.ndarray]:
         "relative_bins": bins,
         "lyric_tokens": rng.integers(0, 79, (size, 8)),
     }
+
+
+def vqvae_trainer(batch: Batches = audio_batch, **changes: object) -> Trainer:
+    """A trainer of a small VQ-VAE."""
+    torch.manual_seed(0)
+    objective = VQVAEObjective(build_vqvae(VQVAE), LossSettings(), Bandwidths(0.3, 0.1, 10.0), UpdateRule())
+    run = settings(Part.VQVAE, **changes)
+    return Trainer(objective, run, lambda number: batch(number, run.examples(1)), Workers())
+
+
+def prior_trainer(batch: Batches = code_batch, **changes: object) -> Trainer:
+    """A trainer of a small prior with lyrics and labels."""
+    torch.manual_seed(0)
+    run = settings(Part.PRIOR, **changes)
+    objective = PriorObjective(build_prior(PRIOR), PRIOR)
+    return Trainer(objective, run, lambda number: batch(number, run.examples(1)), Workers())

@@ -21,7 +21,16 @@ from jukebox_deploy.training.precision import TrainingPrecision
 from jukebox_deploy.training.settings import OptimiserSettings, Part
 from jukebox_deploy.training.trainer import StepReport, Trainer
 from jukebox_deploy.training.workers import Workers
-from tests.training.small_runs import PRIOR, VQVAE, audio_batch, code_batch, prior_trainer, settings, vqvae_trainer
+from tests.training.small_runs import (
+    PRIOR,
+    VQVAE,
+    Batches,
+    audio_batch,
+    code_batch,
+    prior_trainer,
+    settings,
+    vqvae_trainer,
+)
 
 MAKERS = [vqvae_trainer, prior_trainer]
 
@@ -32,6 +41,11 @@ def losses(trainer: Trainer, count: int | None = None) -> list[float]:
     reports: list[StepReport] = list(steps) if count is None else [next(steps) for _ in range(count)]
     steps.close()
     return [float(report.total) for report in reports]
+
+
+def nan_in(spoilt: int) -> Batches:
+    """Batches of audio, of which one is NaN."""
+    return lambda number, size: {"audio": audio_batch(number, size)["audio"] * (np.nan if number == spoilt else 1)}
 
 
 @pytest.mark.parametrize("make", MAKERS)
@@ -52,14 +66,11 @@ def test_a_run_that_goes_on_from_a_checkpoint_is_the_uninterrupted_one_bit_for_b
 
 
 def test_a_step_tells_how_long_it_waited_for_examples() -> None:
-    prompt, late = prior_trainer(), prior_trainer()
-    make = late._make_batch
-
-    def make_late(number: int) -> Mapping[str, np.ndarray]:
+    def late_batch(number: int, size: int) -> Mapping[str, np.ndarray]:
         time.sleep(1)
-        return make(number)
+        return code_batch(number, size)
 
-    late._make_batch = make_late
+    prompt, late = prior_trainer(), prior_trainer(late_batch)
     # Two threads make six batches in three seconds; all that the steps do meanwhile takes less than one.
     assert sum(report.waited for report in late.steps()) > 2
     assert sum(report.waited for report in prompt.steps()) < 1
@@ -73,14 +84,12 @@ def test_it_learns(make: Callable[..., Trainer]) -> None:
 
 
 @pytest.mark.parametrize(("make", "batch"), [(vqvae_trainer, audio_batch), (prior_trainer, code_batch)])
-def test_a_batch_in_pieces_is_the_whole_batch(
-    make: Callable[..., Trainer], batch: Callable[[int, int], Mapping[str, np.ndarray]]
-) -> None:
+def test_a_batch_in_pieces_is_the_whole_batch(make: Callable[..., Trainer], batch: Batches) -> None:
+    def piece(number: int, size: int) -> Mapping[str, np.ndarray]:
+        return {name: array[number % 4 : number % 4 + size] for name, array in batch(number // 4, 4).items()}
+
     # With seed 0, a latent lies midway between two codes: there rounding decides, and so does the number of threads.
-    whole, pieces = make(steps=3, seed=1), make(steps=3, seed=1, accumulate=4)
-    pieces._make_batch = lambda number: {
-        name: array[number % 4 : number % 4 + 1] for name, array in batch(number // 4, 4).items()
-    }
+    whole, pieces = make(steps=3, seed=1), make(piece, steps=3, seed=1, accumulate=4)
     for one, two in zip(whole.steps(), pieces.steps(), strict=True):
         assert two.gradient_norm == pytest.approx(one.gradient_norm, rel=1e-4)
         assert float(two.total) == pytest.approx(float(one.total), rel=1e-4)
@@ -105,17 +114,14 @@ def test_a_step_that_fails_half_way_changes_nothing() -> None:
 
 @pytest.mark.parametrize("piece", range(4))
 def test_no_piece_of_a_batch_may_be_nan(piece: int) -> None:
-    trainer = vqvae_trainer(accumulate=4)
-    make = trainer._make_batch
-    trainer._make_batch = lambda number: {"audio": make(number)["audio"] * (np.nan if number == 4 + piece else 1)}
+    trainer = vqvae_trainer(nan_in(4 + piece), accumulate=4)
     with pytest.raises(TrainingError, match=r"step 2: the loss is nan"):
         losses(trainer)
     assert trainer.step == 1
 
 
 def test_a_loss_that_is_not_a_number_stops_the_run_and_names_the_step() -> None:
-    trainer = vqvae_trainer()
-    trainer._make_batch = lambda number: {"audio": audio_batch(number, 4)["audio"] * (np.nan if number == 2 else 1)}
+    trainer = vqvae_trainer(nan_in(2))
     with pytest.raises(TrainingError, match=r"step 3: the loss is nan"):
         losses(trainer)
     assert trainer.step == 2
@@ -166,6 +172,11 @@ def test_frozen_parts_stay_and_others_move() -> None:
     assert moved
     assert not any("transformer" in name for name in moved)
     assert trainer.averaged().weights.keys() == {name.removeprefix("model.") for name in before}
+
+
+@pytest.mark.parametrize("seed", [2**63, 2**64 - 1])
+def test_seeds_may_be_as_large_as_settings_allow(seed: int) -> None:
+    assert np.isfinite(losses(vqvae_trainer(seed=seed), 2)).all()
 
 
 def test_freezing_what_is_not_there_or_everything_is_refused() -> None:

@@ -13,6 +13,7 @@ from jukebox_deploy.errors import ConfigError
 from jukebox_deploy.labels.rows import SongLabels, WindowLabels, window_labels
 from jukebox_deploy.models.prior import Prior
 from jukebox_deploy.runtime.windows import WindowGeometry, window_starts
+from jukebox_deploy.training.objective import PriorObjective
 
 ShowWindows = Callable[[float, int], None]
 """Called with the number of windows done and the total."""
@@ -100,10 +101,7 @@ def _window_attention(
 ) -> torch.Tensor:
     """Compute the attention weights `[H, window, lyric tokens]` of one window."""
     device = prior.core.position_embedding.device
-    arrays = {name: torch.from_numpy(array)[None].to(device) for name, array in labels.arrays().items()}
-    lyric_tokens = arrays.pop("lyric_tokens")
-    start, conditioning = prior.condition(arrays) if config.labels else (None, None)
-    tokens = torch.from_numpy(codes.astype(np.int64))[None].to(device) + config.code_shift
-    if config.lyric_prefix:
-        tokens = torch.cat([lyric_tokens, tokens], dim=1)
-    return prior.lyric_attention(tokens, start, conditioning, lyric_tokens, layer)[0]
+    arrays = {"codes": codes.astype(np.int64), **labels.arrays()}
+    batch = {name: torch.from_numpy(array)[None].to(device) for name, array in arrays.items()}
+    window = PriorObjective(prior, config).whole_windows(batch)
+    return prior.lyric_attention(window.tokens, window.start, window.conditioning, batch["lyric_tokens"], layer)[0]

@@ -24,13 +24,11 @@ def write_alignment_picture(path: Path, attention: np.ndarray, alignment: SongAl
 
     `attention` is `[codes, characters]`.
     """
-    from matplotlib.backends.backend_agg import FigureCanvasAgg
     from matplotlib.colors import PowerNorm
     from matplotlib.figure import Figure
 
     labels = _line_labels(alignment)
     figure = Figure(figsize=(12, 3 + 0.16 * len(labels)), dpi=120, layout="constrained")
-    FigureCanvasAgg(figure)
     axes = figure.subplots()
     image = axes.imshow(
         _columns(attention).T,

@@ -10,10 +10,10 @@ from jukebox_deploy.config import JukeboxConfig
 from jukebox_deploy.data.audio_files import Audio, read_stretch
 from jukebox_deploy.data.catalogue import Catalogue, read_catalogue
 from jukebox_deploy.data.code_cache import CodedSongs
+from jukebox_deploy.data.coverage import spread_indices
 from jukebox_deploy.data.windows import CodeWindows, WindowBatch, WindowSettings
 from jukebox_deploy.errors import DataError
 from jukebox_deploy.jobs.evaluation.code_frequencies import FrequencyScore, score_by_frequency
-from jukebox_deploy.jobs.training.request import sample_indices
 from jukebox_deploy.labels.vocabulary import Vocabulary
 
 PIECE_SECONDS = 5.0
@@ -87,15 +87,13 @@ def evaluation_windows(
     """
     prior = config.prior(level)
     source = CodeWindows(songs, prior, config.vqvae, vocabulary, WindowSettings(batch=1, seed=0))
-    windows = source.evaluation_windows()
+    windows = source.evaluation_windows(count)
     left_out = tuple(f"{song.name} is left out: {song.reason}" for song in source.skipped)
-    indices = sample_indices(len(windows), count).tolist()
-    chosen, song_of_window = [windows[index] for index in indices], source.songs_of_evaluation_windows()
-    codes = [(song_of_window[index], batch["codes"][0]) for index, batch in zip(indices, chosen, strict=True)]
+    codes = [(song, batch["codes"][0]) for song, batch in windows]
     by_frequency = score_by_frequency(level, songs.songs, codes, config.vqvae.codebook_size)
-    return PriorWindows(chosen, (*left_out, *source.warnings), by_frequency)
+    return PriorWindows([batch for _, batch in windows], (*left_out, *source.warnings), by_frequency)
 
 
 def some_songs(songs: Catalogue, count: int) -> Catalogue:
     """Return up to `count` of the songs, spread evenly."""
-    return replace(songs, songs=tuple(songs.songs[int(index)] for index in sample_indices(len(songs.songs), count)))
+    return replace(songs, songs=tuple(songs.songs[index] for index in spread_indices(len(songs.songs), count)))

@@ -6,7 +6,7 @@ The sampled songs can be compared with the corpus, see `jukebox-deploy evaluate-
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -41,8 +41,4 @@ def corpus_requests(catalogue: Catalogue, seconds: float, place: float = 0.3) ->
 
 def write_requests(requests: Sequence[dict[str, Any]], path: Path) -> None:
     """Write requests as JSON lines, for `jukebox-deploy sample --requests`; the file is written atomically."""
-    write_text_atomic(path, "".join(_lines(requests)))
-
-
-def _lines(requests: Iterable[dict[str, Any]]) -> Iterable[str]:
-    return (json.dumps(request, ensure_ascii=False) + "\n" for request in requests)
+    write_text_atomic(path, "".join(json.dumps(request, ensure_ascii=False) + "\n" for request in requests))

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from jukebox_deploy.runtime.song import FROM_CODES, SongRequest
-from jukebox_deploy.runtime.store import SongStore, read_record
+from jukebox_deploy.runtime.store import holds_song, read_record
 
 TAKEN_OVER = ("artist", "genre", "lyrics", "total_seconds", "offset_seconds")
 """The inherited fields of a request: those that condition the model on a song."""
@@ -24,7 +24,7 @@ def with_labels_of_source(request: SongRequest, given: Container[str], folder: P
     """
     if request.mode not in FROM_CODES:
         return request
-    begun = SongStore(folder).begun
+    begun = holds_song(folder)
     there = read_record(folder if begun else Path(request.source or "")).request
     taken: dict[str, Any] = {name: getattr(there, name) for name in TAKEN_OVER if name not in given}
     end = taken.get("offset_seconds", request.offset_seconds) + (request.seconds or 0.0)

@@ -7,9 +7,8 @@ from dataclasses import dataclass
 from typing import Self
 
 import numpy as np
-import numpy.typing as npt
 
-Numbers = npt.NDArray[np.float64]
+from jukebox_deploy.jobs.samples.sound_features import Numbers
 
 SHRINKAGE = 0.3
 """Shrinkage of the within-label covariance towards a sphere: there are not many more clips than features."""

@@ -143,7 +143,7 @@ def _reconstruct(folder: Path, request: PageRequest, engine: Engine) -> Reconstr
 
     vqvae = request.checkpoint.config.vqvae
     song = compose(request.corpus_seed, 0, request.corpus_grid, request.corpus_arrangement)
-    hop = vqvae.hop_length(vqvae.levels - 1)
+    hop = vqvae.hop_lengths[-1]
     begin = round(_begin_of(song, SectionKind.REFRAIN) * vqvae.sample_rate)
     length = round(request.seconds * vqvae.sample_rate) // hop * hop
     original: Audio = perform(song, vqvae.sample_rate)[begin : begin + length]

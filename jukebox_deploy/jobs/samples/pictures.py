@@ -7,12 +7,12 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from jukebox_deploy.data.coverage import spread_indices
 from jukebox_deploy.files import atomic_path
 from jukebox_deploy.jobs.samples.quality import SampleQuality
 from jukebox_deploy.jobs.samples.recognition import Recognition
 from jukebox_deploy.jobs.samples.song_clips import Clip, ClipFormat
 from jukebox_deploy.jobs.spectrogram import log_magnitudes
-from jukebox_deploy.jobs.training.request import sample_indices
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -22,15 +22,13 @@ _ROWS = 4  # number of samples shown
 
 def write_sample_picture(path: Path, quality: SampleQuality) -> None:
     """Draw an evaluation as PNG: some samples with a corpus clip each, and confusion matrices."""
-    from matplotlib.backends.backend_agg import FigureCanvasAgg
     from matplotlib.figure import Figure
 
-    shown = [quality.sampled[index] for index in sample_indices(len(quality.sampled), _ROWS)]
+    shown = [quality.sampled[index] for index in spread_indices(len(quality.sampled), _ROWS)]
     pairs = [(sample, nearest_clip(sample, quality.corpus)) for sample in shown]
     matrices = quality.recognitions
     rows = len(pairs) + bool(matrices)
     figure = Figure(figsize=(12, 2.2 * len(pairs) + (5 if matrices else 0)), layout="constrained")
-    FigureCanvasAgg(figure)
     grid = figure.add_gridspec(rows, 2, height_ratios=[2.2] * len(pairs) + [5.0] * bool(matrices))
     for row, (sample, clip) in enumerate(pairs):
         _draw_sound(figure.add_subplot(grid[row, 0]), f"sample {sample.song}", sample, quality.form)

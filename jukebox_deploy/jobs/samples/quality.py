@@ -16,10 +16,10 @@ from jukebox_deploy.data.catalogue import Catalogue, read_catalogue, songs_diges
 from jukebox_deploy.engine import Engine
 from jukebox_deploy.errors import EngineError, SamplingError
 from jukebox_deploy.jobs.evaluation.reconstruction import reconstructed
-from jukebox_deploy.jobs.samples.recognition import HeardClips, Numbers, Recognition, recognise
+from jukebox_deploy.jobs.samples.recognition import HeardClips, Recognition, recognise
 from jukebox_deploy.jobs.samples.scale_shares import ScaleShares, compare_scale_shares
 from jukebox_deploy.jobs.samples.song_clips import Clip, ClipFormat, corpus_clips, sampled_clips, sampled_levels
-from jukebox_deploy.jobs.samples.sound_features import band_levels, pitch_class_energies
+from jukebox_deploy.jobs.samples.sound_features import Numbers, band_levels, pitch_class_energies
 from jukebox_deploy.threads import map_in_threads
 
 CORPUS_CLIPS = 600
@@ -104,7 +104,7 @@ def judge_samples(
 
 def _hop(codec: Engine | None) -> int:
     """Return the spacing in samples of clip starts, which lie where codes of all levels begin."""
-    return 1 if codec is None else codec.config.vqvae.hop_length(codec.config.vqvae.levels - 1)
+    return 1 if codec is None else codec.config.vqvae.hop_lengths[-1]
 
 
 _Reader = Callable[[Clip, ClipFormat], Audio]

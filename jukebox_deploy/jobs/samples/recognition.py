@@ -6,17 +6,14 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
-import numpy.typing as npt
 
 from jukebox_deploy.errors import DataError
 from jukebox_deploy.jobs.samples.chance import expected_share, permutation_p_value
 from jukebox_deploy.jobs.samples.discriminant import LinearDiscriminant, predict_held_out
 from jukebox_deploy.jobs.samples.song_clips import Clip
-from jukebox_deploy.jobs.samples.sound_features import pitch_class_levels
+from jukebox_deploy.jobs.samples.sound_features import Numbers, pitch_class_levels
 
 _FOLDS = 5
-
-Numbers = npt.NDArray[np.float64]
 
 
 @dataclass(frozen=True, eq=False)

@@ -12,15 +12,12 @@ from dataclasses import dataclass
 from typing import Self
 
 import numpy as np
-import numpy.typing as npt
 
 from jukebox_deploy.data.dice import Dice, Stream
 from jukebox_deploy.data.synthesis.genres import GENRES, Genre
 from jukebox_deploy.data.synthesis.scales import OCTAVE
 from jukebox_deploy.jobs.samples.song_clips import ClipFormat
-from jukebox_deploy.jobs.samples.sound_features import pitch_class_energies
-
-Numbers = npt.NDArray[np.float64]
+from jukebox_deploy.jobs.samples.sound_features import Numbers, pitch_class_energies
 
 _NOISES, _RANDOM_ENERGIES = 32, 4096
 _CERTAINTY = 1.96  # standard errors on either side of a mean, for 95 % confidence

@@ -13,9 +13,9 @@ import numpy as np
 from jukebox_deploy.config import LabelRules
 from jukebox_deploy.data.audio_files import Audio, read_stretch
 from jukebox_deploy.data.catalogue import Catalogue
+from jukebox_deploy.data.coverage import spread_indices
 from jukebox_deploy.errors import AudioError, DataError, SamplingError
 from jukebox_deploy.jobs.samples.sound_features import SHORTEST_SECONDS
-from jukebox_deploy.jobs.training.request import sample_indices
 from jukebox_deploy.labels.vocabulary import canonical
 from jukebox_deploy.runtime.store import Fingerprint, find_songs, read_record
 from jukebox_deploy.sound_files import open_sound
@@ -120,7 +120,7 @@ def corpus_clips(catalogue: Catalogue, form: ClipFormat, count: int, hop: int = 
             "samples; give a corpus with two or more."
         )
     clips = []
-    for number in sample_indices(len(fitting), count).tolist():
+    for number in spread_indices(len(fitting), count):
         song, samples = fitting[number]
         genre = song.genres[0] if song.genres else ""
         pieces = min(-(-count // len(fitting)), samples // form.length)

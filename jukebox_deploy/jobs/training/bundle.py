@@ -12,7 +12,7 @@ import torch
 from torch import Tensor
 
 from jukebox_deploy.checkpoints.bundle import BundleContents, CheckpointBundle, write_bundle
-from jukebox_deploy.checkpoints.layout import VQVAE_COMPONENT, prior_component
+from jukebox_deploy.checkpoints.components import VQVAE_COMPONENT, prior_component
 from jukebox_deploy.checkpoints.tensors import TensorInfo, TensorSource, TensorTable
 from jukebox_deploy.config import JukeboxConfig, LabelRules
 from jukebox_deploy.errors import CheckpointError

@@ -10,7 +10,6 @@ from torch import Tensor
 from jukebox_deploy.checkpoints.tensors import TensorSource
 from jukebox_deploy.config import LabelConfig, LabelRules, PriorConfig
 from jukebox_deploy.data.catalogue import SongEntry
-from jukebox_deploy.errors import ConfigError
 from jukebox_deploy.labels.vocabulary import NameLists, Vocabulary, canonical
 
 UNKNOWN = "unknown"
@@ -53,33 +52,23 @@ def fit_label_tables(prior: PriorConfig, vocabulary: Vocabulary) -> PriorConfig:
 def initial_weights(
     fresh: Mapping[str, Tensor], source: TensorSource, labels: LabelConfig | None, before: Vocabulary, now: Vocabulary
 ) -> dict[str, Tensor]:
-    """Return the weights that fine-tuning begins with: those of `source`, and `fresh` ones where it has none.
+    """Return the weights that fine-tuning begins with: those of `source`, with label tables for the names of the run.
 
-    Rows of artists and genres follow the names: a name in both vocabularies keeps its row, and any other name begins
-    with the row of the unknown name, id 0. Without an earlier vocabulary, rows keep their ids.
+    A name in both vocabularies keeps its row, and any other name begins with the row of the unknown name, id 0. Without
+    an earlier vocabulary, rows keep their ids.
 
     Args:
-        fresh: newly initialised weights of the model to train, by name.
+        fresh: newly initialised weights by name, as in `source` except for larger label tables.
         source: the bundle's weights.
         labels: the labels of the model to train.
         before: the vocabulary of the bundle.
         now: the vocabulary of the run.
-
-    Raises:
-        ConfigError: for a tensor of another shape.
     """
-    weights = {}
-    for name, tensor in fresh.items():
-        trained = source.load(name).to(tensor.dtype) if name in source.infos else None
-        if trained is not None and name in _TABLES and labels is not None:
+    weights = {name: source.load(name).to(tensor.dtype) for name, tensor in fresh.items()}
+    if labels is not None:
+        for name in _TABLES:
             ids = (_ids_of_table(vocabulary, labels, name) for vocabulary in (before, now))
-            trained = _rows_by_name(tensor, trained, *ids)
-        if trained is not None and trained.shape != tensor.shape:
-            raise ConfigError(
-                f"{name}: the bundle's tensor has the shape {list(trained.shape)}, the model to train needs "
-                f"{list(tensor.shape)}; fine-tune the bundle's own model."
-            )
-        weights[name] = tensor if trained is None else trained
+            weights[name] = _rows_by_name(fresh[name], weights[name], *ids)
     return weights
 
 

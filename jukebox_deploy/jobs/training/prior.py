@@ -4,21 +4,22 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
 
 import torch
 
 from jukebox_deploy.checkpoints.bundle import CheckpointBundle
-from jukebox_deploy.checkpoints.layout import VQVAE_COMPONENT, prior_component, without_weights
+from jukebox_deploy.checkpoints.components import VQVAE_COMPONENT, prior_component
+from jukebox_deploy.checkpoints.layout import without_weights
 from jukebox_deploy.config import JukeboxConfig, LabelRules
 from jukebox_deploy.contract import GraphSpec
 from jukebox_deploy.data.catalogue import Catalogue
 from jukebox_deploy.data.code_cache import CodeCache, CodedSongs
-from jukebox_deploy.data.windows import CodeWindows, WindowBatch, WindowSettings
+from jukebox_deploy.data.windows import CodeWindows, WindowSettings
 from jukebox_deploy.engines.eager.engine import EagerEngine, GraphFunction
-from jukebox_deploy.errors import ConfigError, DataError, TrainingError
+from jukebox_deploy.errors import ConfigError, DataError
 from jukebox_deploy.export.graph_modules import graph_module
 from jukebox_deploy.graphs import declare_graphs
 from jukebox_deploy.jobs.evaluation.token_scoring import score_with_model
@@ -27,13 +28,12 @@ from jukebox_deploy.jobs.song_codes import code_cache, encode_songs, weights_dig
 from jukebox_deploy.jobs.training.bundle import component_source, write_trained_bundle
 from jukebox_deploy.jobs.training.fine_tuning import fit_label_tables, initial_weights, vocabulary_of
 from jukebox_deploy.jobs.training.left_out import first_warnings, left_out_warnings
-from jukebox_deploy.jobs.training.request import Songs, TrainingEvent, TrainingListener, TrainRequest, sample_indices
+from jukebox_deploy.jobs.training.request import Songs, TrainingEvent, TrainingListener, TrainRequest
 from jukebox_deploy.jobs.training.samples import write_samples
 from jukebox_deploy.labels.vocabulary import Vocabulary
 from jukebox_deploy.labels.vocabulary_files import find_vocabulary, read_vocabulary
 from jukebox_deploy.models.builders import build_prior
 from jukebox_deploy.models.prior import Prior
-from jukebox_deploy.presets import preset
 from jukebox_deploy.training.metrics import TokenScore
 from jukebox_deploy.training.objective import PriorObjective
 from jukebox_deploy.training.run_folder import RunRecord
@@ -60,7 +60,7 @@ class PriorTraining:
         self._bundle = request.open_bundle()
         self._advice = bundle_advice(self._bundle) if request.fine_tune else NO_ADVICE
         songs = Songs.read(request)
-        base = _base_config(request, self._bundle)
+        base = request.model(self._bundle if request.fine_tune else None)
         prior = base.prior(_level(request, base))
         self._vocabulary = Vocabulary()
         if prior.labels:
@@ -70,11 +70,12 @@ class PriorTraining:
         self._cache = self._open_cache()
         self.example_length = self._prior.window
         settings = request.settings
+        share = settings.examples(workers.count)  # refuses batches that cannot be divided, before songs are encoded
         trained, held_out = (self._encoded(side, listen) for side in (songs.trained, songs.held_out))
-        share = settings.examples(workers.count)
         self._windows = self._make_windows(trained, share, workers.rank, workers.count)
         held_out_windows, warnings = self._held_out_windows(held_out)
-        self._held_out = _assessed(held_out_windows)
+        found = held_out_windows.evaluation_windows(_ASSESSED_WINDOWS) if held_out_windows else []
+        self._held_out = [batch for _, batch in found]
         self._shown = (held_out_windows or self._windows).songs
         self.warnings = (*songs.warnings, *_warnings_about(self._windows), *warnings)
         self.record = RunRecord(
@@ -135,7 +136,7 @@ class PriorTraining:
         return model.to(self._workers.device)
 
     def _held_out_windows(self, songs: CodedSongs) -> tuple[CodeWindows | None, tuple[str, ...]]:
-        """Return the windows of the held-out songs, one in each batch, and warnings; `None` if there are no windows."""
+        """Return the windows of the held-out songs, and warnings; `None` if there are no windows."""
         if not songs.songs and not songs.skipped:
             return None, ()
         try:
@@ -182,14 +183,6 @@ class PriorTraining:
         return CodeWindows(songs, self._prior, self._config.vqvae, self._vocabulary, settings, rank, workers)
 
 
-def _assessed(windows: CodeWindows | None) -> Sequence[WindowBatch]:
-    """Read the held-out windows to score, one in each batch; raise `DataError` if codes cannot be read."""
-    if windows is None:
-        return ()
-    batches = windows.evaluation_windows()
-    return [batches[index] for index in sample_indices(len(batches), _ASSESSED_WINDOWS).tolist()]
-
-
 def _warnings_about(windows: CodeWindows) -> tuple[str, ...]:
     """Return warnings about songs that are left out of training, and about labels that the prior does not know."""
     return (*left_out_warnings(windows.skipped, "training"), *first_warnings(windows.warnings, "labels"))
@@ -214,15 +207,6 @@ def training_vocabulary(request: TrainRequest, bundle: CheckpointBundle, songs: 
     if found is not None and rules in found.lists:
         return Vocabulary({rules: found.lists[rules]})
     return vocabulary_of((*songs.trained.songs, *songs.held_out.songs), rules)
-
-
-def _base_config(request: TrainRequest, bundle: CheckpointBundle) -> JukeboxConfig:
-    """Return the model: the bundle's if it is fine-tuned, otherwise the preset; raise `TrainingError` without one."""
-    if request.fine_tune:
-        return bundle.config
-    if request.preset is None:
-        raise TrainingError("name the model to train: a preset, or a bundle to fine-tune.")
-    return preset(request.preset)
 
 
 def _level(request: TrainRequest, config: JukeboxConfig) -> int:

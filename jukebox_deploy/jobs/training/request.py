@@ -7,12 +7,12 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Protocol
 
-import numpy as np
-
 from jukebox_deploy.checkpoints.bundle import CheckpointBundle
+from jukebox_deploy.config import JukeboxConfig
 from jukebox_deploy.data.catalogue import Catalogue, CatalogueFilters, read_catalogue, songs_digest
 from jukebox_deploy.errors import DataError, TrainingError
 from jukebox_deploy.jobs.training.left_out import left_out_warnings, reasons
+from jukebox_deploy.presets import preset
 from jukebox_deploy.training.run_folder import RunRecord
 from jukebox_deploy.training.settings import Cadence, RunSettings
 from jukebox_deploy.training.trainer import TrainedWeights, Trainer
@@ -42,6 +42,17 @@ class TrainRequest:
                 "bundle: a prior is trained on the codes of a VQ-VAE; name the checkpoint bundle that has it."
             )
         return CheckpointBundle.open(self.bundle)
+
+    def model(self, fine_tuned: CheckpointBundle | None) -> JukeboxConfig:
+        """Return the model to train: that of the bundle to fine-tune, else the preset.
+
+        Raises `TrainingError` if neither is given.
+        """
+        if fine_tuned is not None:
+            return fine_tuned.config
+        if self.preset is None:
+            raise TrainingError("name the model to train: a preset, or a bundle to fine-tune.")
+        return preset(self.preset)
 
 
 @dataclass(frozen=True)
@@ -111,8 +122,3 @@ class TrainingEvent:
 
 
 TrainingListener = Callable[[TrainingEvent], None]
-
-
-def sample_indices(total: int, count: int) -> np.ndarray:
-    """Return up to `count` different indices from 0 to `total - 1`, evenly spread and in order, int64."""
-    return np.unique(np.linspace(0, total - 1, min(count, total)).round().astype(int))

@@ -15,7 +15,7 @@ from jukebox_deploy.engine import Engine
 from jukebox_deploy.jobs.training.sounds import write_sounds
 from jukebox_deploy.labels.vocabulary import Vocabulary
 from jukebox_deploy.runtime.conditioning import WindowConditioner
-from jukebox_deploy.runtime.decode import decode_codes
+from jukebox_deploy.runtime.decode import Decoder
 from jukebox_deploy.runtime.level import LevelSampler, SongLevel
 from jukebox_deploy.runtime.slot import WindowConditioning
 from jukebox_deploy.runtime.song import SongRequest
@@ -50,15 +50,16 @@ def write_samples(
     chosen = [song for song in songs if song.lengths[prior.level] >= total][:_SONGS]
     if not chosen:
         return
+    conditioner, decoder = WindowConditioner(engine, prior), Decoder(engine, prior.level)
     sampled: dict[int, np.ndarray] = {}
     levels = [
         SongLevel(
             number,
             SongRequest(seconds=song.samples / engine.config.vqvae.sample_rate, seed=seed, song=number),
             total,
-            plan_level(geometry, total, 0),
+            plan_level(geometry, total),
             np.zeros(0, np.int64),
-            _conditioned(WindowConditioner(engine, prior), engine.config, vocabulary, song),
+            _conditioned(conditioner, engine.config, vocabulary, song),
             partial(sampled.__setitem__, number),
         )
         for number, song in enumerate(chosen)
@@ -67,7 +68,7 @@ def write_samples(
         pass
     for number, song in enumerate(chosen):
         codes = {"song": song.codes(prior.level, 0, total), "sampled": sampled[number]}
-        sounds = {title: np.concatenate(list(decode_codes(engine, prior.level, c))) for title, c in codes.items()}
+        sounds = {title: np.concatenate(list(decoder(c))) for title, c in codes.items()}
         write_sounds(folder, f"song_{number}", sounds, engine.config.vqvae.sample_rate)
 
 

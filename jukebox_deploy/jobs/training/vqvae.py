@@ -12,7 +12,7 @@ import torch
 from torch import Tensor
 
 from jukebox_deploy.checkpoints.bundle import CheckpointBundle
-from jukebox_deploy.checkpoints.layout import VQVAE_COMPONENT
+from jukebox_deploy.checkpoints.components import VQVAE_COMPONENT
 from jukebox_deploy.config import JukeboxConfig
 from jukebox_deploy.data.catalogue import Catalogue
 from jukebox_deploy.data.crops import AudioCrops, CropSettings
@@ -25,7 +25,6 @@ from jukebox_deploy.models.bottleneck import Codebook, CodebookState, UpdateRule
 from jukebox_deploy.models.builders import build_vqvae
 from jukebox_deploy.models.losses import SPECTRAL, Bandwidths, LossSettings, spectral_convergence
 from jukebox_deploy.models.vqvae import VQVAE
-from jukebox_deploy.presets import preset
 from jukebox_deploy.runtime.song import whole_samples
 from jukebox_deploy.training.bandwidths import estimate_bandwidths
 from jukebox_deploy.training.metrics import code_counts, code_use, error_energy
@@ -57,7 +56,7 @@ class VQVAETraining:
         self._request, self._workers = request, workers
         songs = Songs.read(request)
         start = request.open_bundle() if request.fine_tune else None
-        model = start.config if start else preset(_required(request.preset))
+        model = request.model(start)
         self._config = JukeboxConfig(model.name, model.vqvae)
         self._start = start
         settings = request.settings
@@ -86,7 +85,7 @@ class VQVAETraining:
         rule = UpdateRule(threshold=settings.revival_threshold, share=_REVIVAL_SHARE)
         objective = VQVAEObjective(vqvae, settings.loss, self._bandwidths, rule, self._workers, self._levels)
         others = [level for level in range(self._config.vqvae.levels) if level not in self._levels]
-        idle = [prefix for level in others for prefix in _parameter_prefixes(level)]
+        idle = [f"model.{part}.{level}." for level in others for part in ("encoders", "decoders")]
         trainer = Trainer(objective, settings, self._batch, self._workers, idle)
         if self._start and not settings.anew:
             trainer.state = pack_codebooks(dict(self._restored_codebooks(vqvae)))
@@ -143,7 +142,7 @@ class VQVAETraining:
 
     @property
     def _top_hop(self) -> int:
-        return _top_hop(self._config)
+        return self._config.vqvae.hop_lengths[-1]
 
     def _batch(self, number: int) -> dict[str, np.ndarray]:
         return {"audio": self._crops.batch(number)}
@@ -220,14 +219,9 @@ class VQVAETraining:
         return audio.to(self._workers.device)
 
 
-def _top_hop(config: JukeboxConfig) -> int:
-    """Return the number of samples per top-level code."""
-    return config.vqvae.hop_length(config.vqvae.levels - 1)
-
-
 def _least_seconds(samples: int, config: JukeboxConfig) -> float:
     """Return the shortest length, in milliseconds rounded up, whose whole top-level codes have that many samples."""
-    hop = _top_hop(config)
+    hop = config.vqvae.hop_lengths[-1]
     return math.ceil(1000 * math.ceil(samples / hop) * hop / config.vqvae.sample_rate) / 1000
 
 
@@ -263,11 +257,6 @@ def _require_levels(loss: LossSettings, config: JukeboxConfig) -> None:
         )
 
 
-def _parameter_prefixes(level: int) -> tuple[str, str]:
-    """Return how the names of a level's parameters begin."""
-    return f"model.encoders.{level}.", f"model.decoders.{level}."
-
-
 def _trained_levels(settings: RunSettings, config: JukeboxConfig, start: CheckpointBundle | None) -> tuple[int, ...]:
     """Return the levels to train, in ascending order.
 
@@ -281,10 +270,3 @@ def _trained_levels(settings: RunSettings, config: JukeboxConfig, start: Checkpo
     if settings.anew and not settings.levels:
         raise ConfigError("anew: name the levels that begin anew; without a bundle all do.")
     return tuple(sorted(set(settings.levels))) or known
-
-
-def _required(name: str | None) -> str:
-    """Return the name of the preset; raise `TrainingError` if none was given."""
-    if name is None:
-        raise TrainingError("name the model to train: a preset, or a bundle to fine-tune.")
-    return name
