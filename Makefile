@@ -38,8 +38,11 @@ test: lint ## Check style and types, and run the tests
 test-all: lint ## The same with the slow tests
 	$(PYTEST) -m "not gpu"
 
+# Asks the driver for a GPU before gigabytes are installed.
 gpu-test: ## Run the tests that need an NVIDIA GPU, and a short benchmark on it, in an environment of their own
-	$(MAKE) VENV=$(GPU_VENV) EXTRAS=$(GPU_EXTRAS) gpu-test-run
+	@if test -n "$(PYTHON)" && ! $(PYTHON) -c 'import ctypes, sys; sys.exit(ctypes.CDLL("libcuda.so.1").cuInit(0) != 0)' 2>/dev/null; then \
+		echo "No NVIDIA GPU with a driver was found, so nothing was installed, and no test in tests/gpu and no benchmark was run."; \
+	else $(MAKE) VENV=$(GPU_VENV) EXTRAS=$(GPU_EXTRAS) gpu-test-run; fi
 
 gpu-test-run: $(VENV)/developer.stamp
 	$(BIN)/python -m pytest -q -rs --show-capture=no -m gpu --gpu-results benchmarks/results tests/gpu

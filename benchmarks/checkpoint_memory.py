@@ -20,7 +20,7 @@ from pathlib import Path
 from typing import Any
 
 from jukebox_deploy.benchmarks.process_memory import memory_field, output_of
-from jukebox_deploy.benchmarks.scripts import new_record, result_file, script_parser
+from jukebox_deploy.benchmarks.scripts import in_sentences, new_record, result_file, script_parser
 from jukebox_deploy.config import JukeboxConfig
 from jukebox_deploy.files import write_json_atomic
 from jukebox_deploy.presets import preset
@@ -113,6 +113,7 @@ def _as_zip(files: Sequence[Path], out: Path) -> list[Path]:
     return [out / path.name for path in files]
 
 
+@in_sentences
 def main(arguments: Sequence[str] | None = None) -> None:
     """Run the script; the docstring of the module describes it."""
     words = list(sys.argv[1:] if arguments is None else arguments)

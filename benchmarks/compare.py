@@ -73,7 +73,7 @@ class Drift:
     baseline: str
     before: Spread  # units per second
     after: Spread
-    shared: bool  # whether all variants got faster, or all slower, by more than `THRESHOLD`
+    shared: bool  # whether all variants got faster, or all slower, by more than the threshold
 
     @property
     def ratio(self) -> float:
@@ -137,7 +137,7 @@ def compare(before: BenchmarkRun, after: BenchmarkRun, threshold: float = THRESH
     pairs: list[_Pair] = []
     drifts: list[Drift] = []
     for first, second in _common_work(before, after):
-        work_pairs, drift = _compare_work(first, second)
+        work_pairs, drift = _compare_work(first, second, threshold)
         pairs += work_pairs
         drifts += [drift] if drift else []
     corrected = holm([rank_sum_p(pair.before, pair.after) for pair in pairs])
@@ -191,7 +191,7 @@ def _common_work(before: BenchmarkRun, after: BenchmarkRun) -> Iterator[tuple[Wo
                 yield first.workload, common
 
 
-def _compare_work(workload: Workload, common: _Common) -> tuple[list[_Pair], Drift | None]:
+def _compare_work(workload: Workload, common: _Common, threshold: float) -> tuple[list[_Pair], Drift | None]:
     """Return the pairs to compare, and the drift of the baseline.
 
     Values are ratios over the first of `BASELINES` that both runs measured. Without such a baseline, or without any
@@ -206,13 +206,13 @@ def _compare_work(workload: Workload, common: _Common) -> tuple[list[_Pair], Dri
         _Pair(workload, pair, over[0].name, before, after) for pair, (before, after) in zip(others, ratios, strict=True)
     ]
     before, after = (variant.speed for variant in over)
-    return pairs, Drift(workload, over[0].name, before, after, _moved_alike(common))
+    return pairs, Drift(workload, over[0].name, before, after, _moved_alike(common, threshold))
 
 
-def _moved_alike(common: _Common) -> bool:
-    """Return whether all variants got faster, or all slower, by more than `THRESHOLD`."""
+def _moved_alike(common: _Common, threshold: float) -> bool:
+    """Return whether all variants got faster, or all slower, by more than the threshold."""
     ratios = [after.speed.median / before.speed.median for before, after in common]
-    return min(ratios) > 1.0 + THRESHOLD or max(ratios) < 1.0 / (1.0 + THRESHOLD)
+    return min(ratios) > 1.0 + threshold or max(ratios) < 1.0 / (1.0 + threshold)
 
 
 def _too_few_rounds(pairs: Sequence[_Pair]) -> list[str]:

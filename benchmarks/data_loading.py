@@ -18,7 +18,7 @@ from itertools import islice
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from jukebox_deploy.benchmarks.scripts import new_record, script_parser
+from jukebox_deploy.benchmarks.scripts import in_sentences, new_record, script_parser
 from jukebox_deploy.files import write_json_atomic
 
 if TYPE_CHECKING:  # this module imports PyTorch
@@ -96,6 +96,7 @@ def _seconds(batches: Iterator[object], count: int) -> float:
     return time.monotonic() - begun
 
 
+@in_sentences
 def main(arguments: Sequence[str] | None = None) -> None:
     """Run the script; the docstring of the module describes it."""
     words = list(sys.argv[1:] if arguments is None else arguments)

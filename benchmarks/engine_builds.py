@@ -21,7 +21,7 @@ from typing import Any
 
 from jukebox_deploy.benchmarks.preset_bundles import uncalibrated
 from jukebox_deploy.benchmarks.process_memory import memory_field, run_watched
-from jukebox_deploy.benchmarks.scripts import new_record, result_file, script_parser
+from jukebox_deploy.benchmarks.scripts import in_sentences, new_record, result_file, script_parser
 from jukebox_deploy.config import JukeboxConfig
 from jukebox_deploy.config_json import config_from_dict, config_to_dict
 from jukebox_deploy.contract import ITEM_BYTES, GraphKind, LinearWeights, Precision, graph_name
@@ -176,6 +176,7 @@ def _parser() -> argparse.ArgumentParser:
     return parser
 
 
+@in_sentences
 def main(arguments: Sequence[str] | None = None) -> None:
     """Run the script; the docstring of the module describes it."""
     words = list(sys.argv[1:] if arguments is None else arguments)

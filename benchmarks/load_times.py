@@ -19,7 +19,7 @@ from pathlib import Path
 from statistics import median
 from typing import Any
 
-from jukebox_deploy.benchmarks.scripts import new_record, script_parser
+from jukebox_deploy.benchmarks.scripts import in_sentences, new_record, script_parser
 from jukebox_deploy.config_json import config_from_dict, config_to_dict
 from jukebox_deploy.files import write_json_atomic
 
@@ -128,6 +128,7 @@ def _parser() -> argparse.ArgumentParser:
     return parser
 
 
+@in_sentences
 def main(arguments: Sequence[str] | None = None) -> None:
     """Run the script; the docstring of the module describes it."""
     words = list(sys.argv[1:] if arguments is None else arguments)

@@ -11,6 +11,7 @@ from typing import Any
 import numpy as np
 
 from jukebox_deploy.benchmarks.gpu import gpu_name
+from jukebox_deploy.engines.device import Provider
 from jukebox_deploy.engines.installed_gpus import Gpu, installed_gpus
 from jukebox_deploy.provenance import Computer, describe_computer
 from jukebox_deploy.threads import usable_cores
@@ -39,12 +40,12 @@ class Machine(Computer):
         return asdict(self)
 
 
-def describe_this_machine(device: str = "cpu") -> Machine:
+def describe_this_machine(device: Provider = Provider.CPU) -> Machine:
     """Describe this machine, with the versions of all packages that are recorded (`provenance.PACKAGES`).
 
-    `device`: where the work is done, "cpu" or "cuda". Raises `NoDeviceError` for "cuda" without a visible GPU.
+    `device`: where the work is done, one of `PYTORCH_PROVIDERS`. Raises `NoDeviceError` for a GPU if none is visible.
     """
-    return describe_machine(None, None if device == "cpu" else gpu_name())
+    return describe_machine(None, None if device == Provider.CPU else gpu_name())
 
 
 def describe_machine(packages: dict[str, str] | None = None, gpu: str | None = None) -> Machine:

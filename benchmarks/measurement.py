@@ -23,6 +23,7 @@ from jukebox_deploy.benchmarks.results import (
 from jukebox_deploy.benchmarks.rounds import Clock, Task, Timing, time_in_turns
 from jukebox_deploy.benchmarks.variant_memory import MemoryRequest, peak_memory
 from jukebox_deploy.benchmarks.variants import Subjects, Variant, choose_baselines
+from jukebox_deploy.engines.device import Provider
 from jukebox_deploy.errors import ConfigError
 
 Listener = Callable[[str], None]
@@ -44,8 +45,8 @@ class Instruments:
 
     @staticmethod
     def of(device: str) -> Instruments:
-        """Return the instruments for a device, "cpu" or "cuda"."""
-        return Instruments() if device == "cpu" else Instruments(probe=gpu_bandwidth)
+        """Return the instruments for a device, one of `PYTORCH_PROVIDERS`."""
+        return Instruments() if device == Provider.CPU else Instruments(probe=gpu_bandwidth)
 
 
 def measure(
@@ -184,12 +185,12 @@ class _StageRun:
         self, workload: Workload, opened: _OpenVariant, timing: Timing, limit: MemoryLimit | None
     ) -> VariantResult:
         variant = opened.variant
-        units = workload.units_per_round * timing.passes
+        units = workload.units_per_pass * timing.passes
         return VariantResult(
             backend=variant.backend,
             precision=str(variant.precision),
             weights=variant.weight_format,
-            threads=opened.threads if self.plan.device == "cpu" else None,
+            threads=opened.threads if self.plan.device == Provider.CPU else None,
             units_per_second=tuple(units / seconds for seconds in timing.rounds),
             latency=Latency.of(timing.calls),
             load_seconds=opened.load_seconds,

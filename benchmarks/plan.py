@@ -25,6 +25,7 @@ from jukebox_deploy.config import JukeboxConfig, PriorConfig
 from jukebox_deploy.contract import GraphKind, GraphSpec, find_graph, graph_levels
 from jukebox_deploy.costs import tokens_per_second
 from jukebox_deploy.engine import Engine
+from jukebox_deploy.engines.device import Provider
 from jukebox_deploy.engines.slots import require_slots
 from jukebox_deploy.errors import ConfigError, EngineError
 from jukebox_deploy.graphs import GraphOptions, declare_graphs
@@ -59,7 +60,7 @@ class BenchmarkPlan:
     only_baselines: bool = False  # the engine bundles only provide declarations and are not run
     mapped: bool = False  # also measure engines with memory-mapped weights
     memory: bool = False  # also measure the peak memory of each variant, in a separate process
-    device: str = "cpu"  # of every variant: "cpu" or "cuda"
+    device: Provider = Provider.CPU  # of every variant; one of `PYTORCH_PROVIDERS`
 
     def __post_init__(self) -> None:
         if self.rounds < MIN_ROUNDS:
@@ -78,7 +79,7 @@ class BenchmarkPlan:
                 "or choose a baseline."
             )
         cpu_only = {"--threads": self.threads is not None, "--mapped": self.mapped, "--memory": self.memory}
-        if self.device != "cpu" and (given := [option for option, is_given in cpu_only.items() if is_given]):
+        if self.device != Provider.CPU and (given := [option for option, is_given in cpu_only.items() if is_given]):
             raise ConfigError(f"{', '.join(given)}: works only with --device cpu, not with --device {self.device}.")
 
     @property
@@ -235,7 +236,7 @@ class _Planner:
         rate = tokens_per_second(self._config.vqvae, level)
         codes = max(1, round(self._plan.seconds * rate))
         task = DecodeTask if kind is WorkloadKind.DECODE else EncodeTask
-        work = Workload(kind, self._config.name, level, units_per_round=codes / rate)
+        work = Workload(kind, self._config.name, level, units_per_pass=codes / rate)
 
         def open_graph(engine: Engine) -> object:
             opened = OpenedGraphs(engine)
@@ -249,7 +250,7 @@ class _Planner:
         seconds, folder = self._plan.seconds, self._scratch / "songs"
         songs = self._plan.songs or slots
         work = Workload(
-            WorkloadKind.SONG, self._config.name, 0, slots, units_per_round=songs * seconds, songs=self._plan.songs
+            WorkloadKind.SONG, self._config.name, 0, slots, units_per_pass=songs * seconds, songs=self._plan.songs
         )
         return Stage(
             (WorkloadKind.SONG,),

@@ -79,7 +79,8 @@ def prepare_bundles(
     from jukebox_deploy.checkpoints.random_bundle import write_random_bundle
 
     check_plan(config, plan)
-    checkpoint = workdir / f"checkpoint-{config.name}-{_digest(config_to_dict(config), _SEED)}"
+    made_from = (config_to_dict(config), _SEED, _source_digest(_CHECKPOINT_SOURCES))
+    checkpoint = workdir / f"checkpoint-{config.name}-{_digest(*made_from)}"
     if not checkpoint.exists():
         listener(f"writing random weights of {config.name}")
         write_random_bundle(config, checkpoint, _SEED)
@@ -105,14 +106,15 @@ def uncalibrated(weights: LinearWeights, quality: bool = False) -> QuantisationR
     return QuantisationRequest(weights, calibration=Calibration.NONE, max_kl=limit, judge_quality=quality)
 
 
+_PACKAGE = Path(jukebox_deploy.__file__).parent
+_CHECKPOINT_SOURCES = ("checkpoints/random_bundle.py",)
 _EXPORT_SOURCES = ("export/*.py", "jobs/*export*.py", "models/*.py")
 
 
 @cache
-def _exporter_digest() -> str:
-    """Return a hash of the source code that exports graphs, so that a change of it makes new bundles."""
-    package = Path(jukebox_deploy.__file__).parent
-    sources = sorted(path for pattern in _EXPORT_SOURCES for path in package.glob(pattern))
+def _source_digest(patterns: tuple[str, ...]) -> str:
+    """Return a hash of the source code that makes a bundle, so that a change of it makes a new one."""
+    sources = sorted(path for pattern in patterns for path in _PACKAGE.glob(pattern))
     return hashlib.sha256(b"".join(path.read_bytes() for path in sources)).hexdigest()
 
 
@@ -137,7 +139,7 @@ def _prepare_engine(
     )
     tables = declare_graphs(config, request.declared_options)
     declarations = [tables[name].to_json() for name in request.graphs]
-    digest = _digest(declarations, checkpoint.name, _exporter_digest(), quantisation.judge_quality)
+    digest = _digest(declarations, checkpoint.name, _source_digest(_EXPORT_SOURCES), quantisation.judge_quality)
     out = checkpoint.parent / f"onnx-{config.name}-{quantisation.weights}-{digest}"
     if not is_engine_bundle(out):
         listener(f"exporting {config.name}, weight format {quantisation.weights}")

@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import os
 import resource
+import signal
 import subprocess
 import tempfile
 import time
 from collections.abc import Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import IO
@@ -53,7 +55,7 @@ def output_of(command: Sequence[str], failed: str) -> str:
 
 
 def run_watched(command: Sequence[str], what: str) -> WatchedRun:
-    """Run a command and watch its time and memory.
+    """Run a command and watch its time and memory. On Ctrl-C, all its processes are killed.
 
     Raises `EngineError` if it fails; the message begins with `what` and ends with the last line of the command's error
     output, or the signal that killed it.
@@ -66,7 +68,9 @@ def run_watched(command: Sequence[str], what: str) -> WatchedRun:
                 peak = max(peak, tree_bytes(process.pid))
                 time.sleep(_POLL_SECONDS)
         except BaseException:
-            process.kill()
+            for one in _tree(process.pid):
+                with suppress(ProcessLookupError):
+                    os.kill(one, signal.SIGKILL)
             process.wait()
             raise
         seconds = time.perf_counter() - begun
@@ -95,6 +99,11 @@ def _children_seconds() -> float:
 
 def tree_bytes(process: int) -> int:
     """Return the resident bytes of a process and all its descendants; a process that has ended counts as 0."""
+    return sum(map(_resident_bytes, _tree(process)))
+
+
+def _tree(process: int) -> list[int]:
+    """Return a process and all its descendants, parents first."""
     children: dict[int, list[int]] = {}
     for path in Path("/proc").glob("[0-9]*/stat"):
         try:
@@ -102,11 +111,9 @@ def tree_bytes(process: int) -> int:
         except OSError:  # the process has ended meanwhile
             continue
         children.setdefault(parent, []).append(int(path.parent.name))
-    found, waiting = 0, [process]
-    while waiting:
-        current = waiting.pop()
-        found += _resident_bytes(current)
-        waiting += children.get(current, [])
+    found = [process]
+    for parent in found:  # which grows meanwhile
+        found += children.get(parent, [])
     return found
 
 

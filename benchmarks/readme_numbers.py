@@ -31,9 +31,8 @@ from jukebox_deploy.benchmarks.results import (
     WorkloadKind,
     WorkloadResult,
 )
-from jukebox_deploy.benchmarks.scripts import script_parser
+from jukebox_deploy.benchmarks.scripts import in_sentences, script_parser
 from jukebox_deploy.benchmarks.workload_groups import distinct, headlines, is_engine, ratio_over, share_of_limit
-from jukebox_deploy.errors import JukeboxError
 from jukebox_deploy.markdown import table
 from jukebox_deploy.quantities import number, percent, times
 
@@ -137,15 +136,13 @@ SPEED_BLOCK = Block(
 )
 
 
+@in_sentences
 def main(arguments: Sequence[str] | None = None, repository: Path = _REPOSITORY) -> None:
     """Run the script; the docstring of the module describes it."""
     parser = script_parser(_MODULE, __doc__)
     parser.add_argument("--check", action="store_true", help="write nothing; exit with 1 if a document is out of date")
     check = parser.parse_args(arguments).check
-    try:
-        stale = fill(repository, _blocks(repository), check=check)
-    except (JukeboxError, OSError) as error:
-        sys.exit(str(error))
+    stale = fill(repository, _blocks(repository), check=check)
     if check and stale:
         sys.exit(f"{', '.join(stale)}: the numbers differ from those of the result files; run this without --check.")
 

@@ -21,6 +21,7 @@ from jukebox_deploy.errors import ConfigError, JukeboxError
 from jukebox_deploy.files import write_json_atomic
 
 FORMAT = "jukebox-deploy benchmark 1"
+_RENAMED = {"units_per_round": "units_per_pass"}  # keys of older files
 
 CALLS_FOR_PERCENTILES = 500
 """Number of timed calls from which on the 99th percentile is shown; with fewer, the slowest call is shown instead."""
@@ -65,7 +66,7 @@ class Workload:
     level: int
     slots: int = 1
     position: int | None = None  # in the window, of the first timed step or prefilled code
-    units_per_round: float = 0.0  # codes, windows or seconds of audio per pass; a round is one or more passes
+    units_per_pass: float = 0.0  # codes, windows or seconds of audio per pass; a round is one or more passes
     width: int | None = None  # of the prior; `None` for the VQ-VAE and for songs
     depth: int | None = None  # in layers; `None` as for `width`
     context: int | None = None  # in tokens; `None` as for `width`
@@ -264,4 +265,4 @@ class BenchmarkRun:
     @staticmethod
     def load(path: Path) -> BenchmarkRun:
         """Read a run. Raises `JukeboxError` for a file that is missing, damaged or of another format."""
-        return read_record_file(BenchmarkRun, path, FORMAT, JukeboxError, "run the benchmark again")
+        return read_record_file(BenchmarkRun, path, FORMAT, JukeboxError, "run the benchmark again", _RENAMED)

@@ -7,10 +7,17 @@ from __future__ import annotations
 
 import argparse
 import datetime
+import functools
 import shlex
-from collections.abc import Sequence
+import sys
+from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, ParamSpec
+
+from jukebox_deploy.errors import JukeboxError
+from jukebox_deploy.optional_packages import packages_explained
+
+_Arguments = ParamSpec("_Arguments")
 
 
 def script_parser(module: str, text: str | None) -> argparse.ArgumentParser:
@@ -18,6 +25,20 @@ def script_parser(module: str, text: str | None) -> argparse.ArgumentParser:
     return argparse.ArgumentParser(
         prog=f"python -m {module}", description=text, formatter_class=argparse.RawDescriptionHelpFormatter
     )
+
+
+def in_sentences(main: Callable[_Arguments, None]) -> Callable[_Arguments, None]:
+    """Return the main function of a script, changed so that an expected error exits with 1 and its sentence."""
+
+    @functools.wraps(main)
+    def run(*args: _Arguments.args, **kwargs: _Arguments.kwargs) -> None:
+        try:
+            with packages_explained():
+                main(*args, **kwargs)
+        except (JukeboxError, OSError) as error:
+            sys.exit(str(error))
+
+    return run
 
 
 def result_file(name: str) -> Path:

@@ -26,7 +26,7 @@ from typing import Any
 import numpy as np
 
 from jukebox_deploy.benchmarks.process_memory import memory_field
-from jukebox_deploy.benchmarks.scripts import new_record, result_file, script_parser
+from jukebox_deploy.benchmarks.scripts import in_sentences, new_record, result_file, script_parser
 from jukebox_deploy.config import JukeboxConfig
 from jukebox_deploy.errors import TrainingError
 from jukebox_deploy.files import write_json_atomic
@@ -148,6 +148,7 @@ def _parser() -> argparse.ArgumentParser:
     return parser
 
 
+@in_sentences
 def main(arguments: Sequence[str] | None = None) -> None:
     """Run the script; the docstring of the module describes it."""
     words = list(sys.argv[1:] if arguments is None else arguments)

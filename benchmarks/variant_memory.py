@@ -14,6 +14,7 @@ from pathlib import Path
 from jukebox_deploy.benchmarks.plan import BenchmarkPlan, plan_stages
 from jukebox_deploy.benchmarks.process_memory import memory_field, output_of
 from jukebox_deploy.benchmarks.results import Backend, WorkloadKind
+from jukebox_deploy.benchmarks.scripts import in_sentences
 from jukebox_deploy.benchmarks.variants import open_subjects
 from jukebox_deploy.config_json import config_from_dict, config_to_dict
 
@@ -75,5 +76,11 @@ def run_alone(request: MemoryRequest) -> int:
         return memory_field("VmHWM")
 
 
+@in_sentences
+def main(request: str) -> None:
+    """Print the peak memory that `run_alone` returns for a request in JSON."""
+    print(run_alone(config_from_dict(MemoryRequest, json.loads(request), "request")))
+
+
 if __name__ == "__main__":
-    print(run_alone(config_from_dict(MemoryRequest, json.loads(sys.argv[1]), "request")))
+    main(sys.argv[1])

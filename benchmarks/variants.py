@@ -21,6 +21,7 @@ from jukebox_deploy.contract import GraphKind, GraphSpec, LinearWeights, Precisi
 from jukebox_deploy.costs import WeightStorage, linear_weight_bytes, step_bytes, weight_bytes
 from jukebox_deploy.engine import Engine
 from jukebox_deploy.engines.bundle import EngineBundle, open_bundle
+from jukebox_deploy.engines.device import Provider
 from jukebox_deploy.engines.eager.engine import EagerEngine, GraphFunction
 from jukebox_deploy.engines.eager.replay import TorchRecording
 from jukebox_deploy.engines.manifest import Target
@@ -40,11 +41,11 @@ if TYPE_CHECKING:
 _CACHE_WORKLOADS = (WorkloadKind.STEP, WorkloadKind.PREFILL)
 _EAGER_ENGINES = (Backend.EAGER_STATIC, Backend.EAGER_RECORDED, Backend.TORCH_COMPILE)  # run by `EagerEngine`
 _OTHER_STEPS = (Backend.EAGER_RECORDED, Backend.TORCH_COMPILE)  # differ from eager-static in their steps only
-_ONLY_DEVICE = {Backend.EAGER_RECORDED: "cuda", Backend.HUGGING_FACE: "cpu"}
+_ONLY_DEVICE = {Backend.EAGER_RECORDED: Provider.CUDA, Backend.HUGGING_FACE: Provider.CPU}
 
 
-def baselines_of(device: str) -> tuple[Backend, ...]:
-    """Return the baselines that run on a device, "cpu" or "cuda"."""
+def baselines_of(device: Provider) -> tuple[Backend, ...]:
+    """Return the baselines that run on a device, one of `PYTORCH_PROVIDERS`."""
     return tuple(backend for backend in BASELINES if _ONLY_DEVICE.get(backend, device) == device)
 
 
@@ -85,10 +86,10 @@ class Subjects:
         self,
         bundles: Sequence[EngineBundle],
         checkpoint: CheckpointBundle | None,
-        device: str = "cpu",
+        device: Provider = Provider.CPU,
         tensorrt: TensorRtOptions | None = None,
     ) -> None:
-        """`device`: of all variants, "cpu" or "cuda"; `tensorrt`: options for engines of TensorRT and TensorRT-RTX.
+        """`device`: of all variants; `tensorrt`: options for engines of TensorRT and TensorRT-RTX.
 
         Raises `EngineError` for a bundle of another checkpoint. Raises `ConfigError` if there is no bundle, if one does
         not run on the device, or if `tensorrt` is given and no bundle has such engines.
@@ -96,7 +97,7 @@ class Subjects:
         if not bundles:
             raise ConfigError("no engine bundle is given; give at least one.")
         for bundle in bundles:
-            if bundle.manifest.target is not Target.ONNXRUNTIME and device == "cpu":
+            if bundle.manifest.target is not Target.ONNXRUNTIME and device == Provider.CPU:
                 raise ConfigError(
                     f"{bundle.folder} holds {bundle.manifest.target} engines, which run on a GPU; add --device cuda, "
                     "so that the baselines run on the GPU too."
@@ -178,13 +179,14 @@ class Subjects:
         if variant.is_engine:
             from jukebox_deploy.jobs.opening.bundle import bundle_engine
 
-            on_cpu = self.device == "cpu"
+            on_cpu = self.device == Provider.CPU
             options = OnnxRuntimeOptions(self.device, threads if on_cpu else None, map_weights=variant.mapped)
             tensorrt = None if bundle.manifest.target is Target.ONNXRUNTIME else self._tensorrt
             return bundle_engine(bundle, options, tensorrt)
         opener = partial(self._function, threads=threads, compiled=variant.backend is Backend.TORCH_COMPILE)
         if variant.backend in _EAGER_ENGINES:
-            recorder = Recorder(TorchRecording) if self.device == "cuda" and variant.backend in _OTHER_STEPS else None
+            records = self.device == Provider.CUDA and variant.backend in _OTHER_STEPS
+            recorder = Recorder(TorchRecording) if records else None
             return EagerEngine(self.config, bundle.graphs, opener, self.device, recorder)
         return SequentialEngine(
             self.config, bundle.graphs, opener, partial(_SEQUENTIAL[variant.backend], self), threads, self.device
@@ -235,10 +237,10 @@ _SEQUENTIAL: dict[Backend, Callable[[Subjects, int], SequentialPrior]] = {
 def open_subjects(
     bundles: Sequence[Path],
     checkpoint: Path | None,
-    device: str = "cpu",
+    device: Provider = Provider.CPU,
     tensorrt: TensorRtOptions | None = None,
 ) -> Subjects:
-    """Open engine bundles and their checkpoint bundle, to be run on a device, "cpu" or "cuda".
+    """Open engine bundles and their checkpoint bundle, to be run on a device, one of `PYTORCH_PROVIDERS`.
 
     Raises `EngineError` for a bundle that is damaged or of another checkpoint, and what `Subjects` raises.
     """

@@ -125,7 +125,7 @@ def axis_value(workload: Workload, axis: Axis) -> float | None:
     """
     value: float | None
     if axis is Axis.LENGTH:
-        value = workload.units_per_round / workload.songs_or_slots if workload.kind in _AUDIO else None
+        value = workload.units_per_pass / workload.songs_or_slots if workload.kind in _AUDIO else None
     else:
         value = getattr(workload, axis)
     return value if value or axis is Axis.POSITION else None

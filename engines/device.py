@@ -28,6 +28,10 @@ class Provider(StrEnum):
     TENSORRT_RTX = "tensorrt-rtx"
 
 
+PYTORCH_PROVIDERS = (Provider.CPU, Provider.CUDA)
+"""The providers whose devices PyTorch models run on."""
+
+
 class NoDeviceError(EngineError):
     """This machine cannot run engines: it has no GPU, no driver, or not the Python package for it."""
 

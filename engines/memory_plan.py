@@ -3,16 +3,28 @@
 The numbers are derived from the declarations of the graphs, so they are those that sessions allocate: caches once,
 other states twice (they are double-buffered), everything else once, and the tensors between the parts of a cut graph.
 The graphs that compute the conditioning of a window also stay open, and process one window at a time. Every graph has
-its own copy of its weights in memory, also where files share them on disk.
+its own copy of its weights in memory, also where files share them on disk. The graphs of the VQ-VAE are open before and
+after those of priors, so they have totals of their own.
+
+What CUDA takes on a GPU (its context and the code of kernels) is not counted: it depends on the driver and the GPU.
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 
 from jukebox_deploy.config import JukeboxConfig
-from jukebox_deploy.contract import GraphKind, GraphSpec, Precision, Role, TensorSpec, find_graph, graph_levels
+from jukebox_deploy.contract import (
+    VQVAE_GRAPHS,
+    GraphKind,
+    GraphSpec,
+    Precision,
+    Role,
+    TensorSpec,
+    find_graph,
+    graph_levels,
+)
 from jukebox_deploy.costs import WeightStorage, prefill_weight_bytes, weight_bytes
 from jukebox_deploy.engines.bundle import EngineBundle
 from jukebox_deploy.engines.manifest import GraphEntry, Manifest, Target
@@ -40,6 +52,13 @@ class PriorMemory:
         """Bytes that each slot takes."""
         return self.caches_per_slot + self.window_per_slot + self.hand_over_per_slot
 
+    @property
+    def slot_counts(self) -> tuple[int, ...]:
+        """The fewest slots, the powers of two above, and the most slots."""
+        powers = (2**exponent for exponent in range(self.most_slots.bit_length()))
+        between = (number for number in powers if self.fewest_slots < number < self.most_slots)
+        return tuple(sorted({self.fewest_slots, *between, self.most_slots}))
+
     def total(self, slots: int) -> int:
         """Return the bytes for a number of slots; activations are left out if they are not known."""
         return self.weights + (self.activations or 0) + self.one_window + slots * self.per_slot
@@ -50,6 +69,32 @@ class PriorMemory:
         return room if room >= self.fewest_slots else 0
 
 
+@dataclass(frozen=True)
+class VQVAEMemory:
+    """Bytes that a graph of the VQ-VAE takes, besides the audio and the codes of one chunk."""
+
+    graph: str
+    weights: int
+    activations: int | None  # working memory of the engine at its largest shapes; `None` if not recorded
+
+    @property
+    def total(self) -> int:
+        """All bytes; activations are left out if they are not known."""
+        return self.weights + (self.activations or 0)
+
+
+def plan_vqvae(bundle: EngineBundle) -> list[VQVAEMemory]:
+    """Plan the memory of the graphs of the VQ-VAE in an engine bundle, each by itself.
+
+    Raises `EngineError` for an ONNX file that cannot be read.
+    """
+    return [
+        VQVAEMemory(entry.spec.name, _loaded_weights(bundle, [entry]), _activations([entry]))
+        for entry in bundle.manifest.graphs.values()
+        if entry.spec.kind in VQVAE_GRAPHS
+    ]
+
+
 def plan_bundle(bundle: EngineBundle) -> list[PriorMemory]:
     """Plan the memory of the priors of an engine bundle, level 0 first, with the weights that its graphs load.
 
@@ -58,8 +103,9 @@ def plan_bundle(bundle: EngineBundle) -> list[PriorMemory]:
     manifest = bundle.manifest
     specs = {name: entry.spec for name, entry in manifest.graphs.items()}
     plans = (
-        _plan(specs, level, manifest.precision, _loaded_weights(bundle, level), _activations(manifest, level))
+        _plan(specs, level, manifest.precision, _loaded_weights(bundle, opened), _activations(opened))
         for level in graph_levels(specs, GraphKind.STEP)
+        for opened in [_opened(manifest, level)]
     )
     return [replace(plan, hand_over_per_slot=_hand_over(manifest, plan.level)) for plan in plans]
 
@@ -109,9 +155,9 @@ def _opened(manifest: Manifest, level: int) -> list[GraphEntry]:
     return [entry for entry in manifest.graphs.values() if entry.spec.model_level == level]
 
 
-def _loaded_weights(bundle: EngineBundle, level: int) -> int:
-    """Return the bytes of the files of the graphs, and of the weights that each ONNX graph loads from other files."""
-    pieces = [piece for entry in _opened(bundle.manifest, level) for piece in entry.pieces]
+def _loaded_weights(bundle: EngineBundle, opened: Sequence[GraphEntry]) -> int:
+    """Return the bytes of the files of graphs, and of the weights that each ONNX graph loads from other files."""
+    pieces = [piece for entry in opened for piece in entry.pieces]
     own = bundle.manifest.bytes_of(piece.file for piece in pieces)
     if bundle.manifest.target is not Target.ONNXRUNTIME:  # engines contain their weights
         return own
@@ -123,13 +169,13 @@ def _hand_over(manifest: Manifest, level: int) -> int:
     return sum(tensor.bytes({"B": 1}) for entry in _opened(manifest, level) for tensor in entry.between)
 
 
-def _activations(manifest: Manifest, level: int) -> int | None:
+def _activations(opened: Sequence[GraphEntry]) -> int | None:
     """Return the bytes of working memory: step and prefill use the same memory in turn, all other graphs their own."""
     in_turn: list[int] = []
     others: list[int] = []
-    for entry in _opened(manifest, level):
+    for entry in opened:
         size = entry.options.get("activation_bytes")
         if type(size) is not int:
             return None
         (in_turn if entry.spec.states else others).append(size)
-    return max(in_turn) + sum(others)
+    return max(in_turn, default=0) + sum(others)

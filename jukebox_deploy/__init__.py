@@ -23,6 +23,7 @@ if TYPE_CHECKING:  # the table below, for type checkers and editors
     from jukebox_deploy.engines.tensorrt.build import BuildOptions as BuildOptions
     from jukebox_deploy.engines.tensorrt.build import BuildSummary as BuildSummary
     from jukebox_deploy.engines.tensorrt.build import Feature as Feature
+    from jukebox_deploy.engines.tensorrt.bundle import BuildProgress as BuildProgress
     from jukebox_deploy.engines.tensorrt.bundle import build_bundle as build_bundle
     from jukebox_deploy.engines.tensorrt.features import TensorRtOptions as TensorRtOptions
     from jukebox_deploy.errors import JukeboxError as JukeboxError
@@ -73,7 +74,7 @@ _HOMES = {
     "engines.bundle": ("EngineBundle", "open_bundle"),
     "engines.manifest": ("Target",),
     "engines.tensorrt.build": ("BuildOptions", "BuildSummary", "Feature"),
-    "engines.tensorrt.bundle": ("build_bundle",),
+    "engines.tensorrt.bundle": ("BuildProgress", "build_bundle"),
     "engines.tensorrt.features": ("TensorRtOptions",),
     "errors": ("JukeboxError", "MissingPackageError"),
     "export.cutting": ("Cutting",),

@@ -10,6 +10,7 @@ import typing
 from collections.abc import Mapping, Sequence
 from enum import StrEnum
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any, TypeVar
 
 from jukebox_deploy.errors import ConfigError, JukeboxError
@@ -52,14 +53,24 @@ def config_from_dict(kind: type[_Config], data: Any, where: str = "config") -> _
 
 
 def read_record_file(
-    kind: type[_Config], path: Path, expected: str | int, error: type[JukeboxError], advice: str
+    kind: type[_Config],
+    path: Path,
+    expected: str | int,
+    error: type[JukeboxError],
+    advice: str,
+    renamed: Mapping[str, str] = MappingProxyType({}),
 ) -> _Config:
     """Read a JSON file whose key `format` has the expected value.
 
-    Raises `error` for a file that is missing, damaged or of another format; `advice` ends the message about the format.
+    `renamed`: keys of older files, in objects at any depth, and their names of today. Raises `error` for a file that is
+    missing, damaged or of another format; `advice` ends the message about the format.
     """
+
+    def named_as_today(item: dict[str, Any]) -> dict[str, Any]:
+        return {renamed.get(key, key): value for key, value in item.items()}
+
     try:
-        data = json.loads(path.read_text(encoding="utf-8"))
+        data = json.loads(path.read_text(encoding="utf-8"), object_hook=named_as_today)
     except (OSError, ValueError) as cause:
         raise error(f"{path} is not a readable JSON document: {cause}") from cause
     found = data.get("format") if isinstance(data, dict) else None

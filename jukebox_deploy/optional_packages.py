@@ -19,8 +19,7 @@ OPTIONAL_PACKAGES = {
     "onnx_ir": "export",
     "onnxscript": "export",
     "polygraphy": "export",
-    "safetensors": "export",
-    "scipy": "train",
+    "scipy": "synthesis",
     "tensorboard": "train",
 }
 """The extra that installs each optional package, by the name that is imported."""

@@ -113,6 +113,11 @@ def test_every_imported_package_is_asked_for():
     assert {name: module for name, module in missing.items() if name not in optional} == {}
 
 
+def test_a_machine_that_only_makes_a_corpus_gets_scipy_and_no_pytorch():
+    asked = requirements()
+    assert asked["synthesis"] - asked[""] == {"scipy"} <= asked["train"]
+
+
 def test_the_extras_hold_the_optional_packages():
     asked = requirements()
     assert {name for name, extra in OPTIONAL_PACKAGES.items() if published_as(name) not in asked[extra]} == set()

@@ -106,7 +106,7 @@ def training_table(repository: Path) -> str:
     headings = ("part", ">steps", ">batch", ">learning rate", "precision", ">seed", ">songs", ">minutes")
     seconds = times.get("seconds", {})
     rows = [row for name, last in parts.items() for row in _training_rows(name, runs_of(last), seconds.get(name, ()))]
-    machine = f"\n\nTime was taken on {escaped(times['machine'])}." if "machine" in times else ""
+    machine = f"\n\nThe times were measured on {escaped(times['machine'])}." if "machine" in times else ""
     return table(headings, rows) + machine
 
 
@@ -158,16 +158,16 @@ def priors_table(data: Data) -> str:
     frequencies = {known["level"]: known for known in data.get("by_frequency", ())}
     headings = (
         "prior",
-        "run by",
+        "backend",
         ">bits per code",
-        ">more bits",
-        ">by frequency alone",
-        ">likeliest code is right",
+        ">increase",
+        ">bits from frequencies alone",
+        ">top-1 accuracy",
     )
     rows = [
         (
             f"level {prior['level']}",
-            escaped(_run_by(bundle)),
+            escaped(_backend(bundle)),
             f"{prior['bits_per_token']:.3f}",
             _cost(prior),
             f"{frequencies[prior['level']]['bits_per_token']:.3f}" if prior["level"] in frequencies else "",
@@ -186,8 +186,8 @@ def _counted(frequencies: Collection[Data]) -> Iterator[str]:
         songs = next(iter(frequencies))["counted_songs"]
         counts = ", ".join(f"{known['counted_codes']:,} codes at level {known['level']}" for known in frequencies)
         yield (
-            f"By frequency alone: by how often each code occurs in the {songs - 1} other songs of {songs} that were "
-            f"encoded. All {songs} have {counts}."
+            "*Bits from frequencies alone* is what a prediction needs that knows only how often each code occurs in "
+            f"the other {songs - 1} of the {songs} encoded songs. All {songs} together have {counts}."
         )
 
 
@@ -197,7 +197,7 @@ def _cost(prior: Data) -> str:
     return f"**{text}**" if prior.get("costly") else text
 
 
-def _run_by(bundle: Data) -> str:
+def _backend(bundle: Data) -> str:
     """Return backend, precision and weight format of a bundle."""
     weights = bundle.get("weights", bundle["precision"])
     return f"{bundle['backend']} {bundle['precision']}" + (
@@ -210,9 +210,10 @@ def command_of(name: str) -> Callable[[Data], str]:
 
     def text(data: Data) -> str:
         if "command" in data:
-            text, command = f"How this was made, on {escaped(data['date'][:10])}:", printable(data["command"])
+            text, command = f"Measured on {escaped(data['date'][:10])} with:", printable(data["command"])
         else:
-            text, command = "How this was made; the result file is older than the record of commands:", RESULTS[name]
+            text = "Measured with this command (the result file predates the recording of commands):"
+            command = RESULTS[name]
         return f"{text}\n\n```sh\n{command}\n```"
 
     return text
@@ -220,7 +221,7 @@ def command_of(name: str) -> Callable[[Data], str]:
 
 def songs_table(data: Data) -> str:
     """Return the table of how well sampled songs match the requested artist, genre and scale."""
-    headings = (">level", "what", ">songs", ">found", ">95 %", ">chance", ">corpus")
+    headings = (">level", "measure", ">songs", ">result", ">95 % interval", ">chance", ">corpus")
     return table(headings, (row for level in data["levels"] for row in _match_rows(level)))
 
 
@@ -230,12 +231,12 @@ def _match_rows(level: Data) -> Iterator[tuple[str, ...]]:
     for heard in level["recognitions"]:
         interval = f"{percent(heard['interval']['low'])} to {percent(heard['interval']['high'])}"
         shares = (percent(heard["accuracy"]), interval, percent(heard["chance"]), percent(heard["corpus_accuracy"]))
-        yield (first, f"{heard['kind']} is heard", str(heard["samples"]), *shares)
+        yield (first, f"{heard['kind']} recognised", str(heard["samples"]), *shares)
     if (scale := level["scale"]) is not None:
         chance = f"{percent(scale['noise'])} to {percent(scale['random'])}"
         for what, key, by_chance, corpus in (
             ("energy on the genre's scale", "asked", chance, scale["corpus"]),
-            ("on those of other genres", "others", "", scale["corpus_others"]),
+            ("energy on the scales of other genres", "others", "", scale["corpus_others"]),
         ):
             share = scale[key]
             mean, error = share["mean"], share["error"]

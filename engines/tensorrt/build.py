@@ -152,12 +152,15 @@ def build_engine(
         activation_bytes=events.number("Total Activation Memory:"),
         seconds=time.perf_counter() - started,
         process_peak_bytes=_process_peak_bytes(),
-        warnings=(*_remarks(spec, options, launches), *(t for t in events.texts("WARNING") if _INT64_NOTE not in t)),
+        warnings=(
+            *_remarks(spec, options, launches, network),
+            *(t for t in events.texts("WARNING") if _INT64_NOTE not in t),
+        ),
         compute_capabilities=capabilities_of_engine(builder_config, options.compute_capabilities),
     )
 
 
-def _remarks(spec: GraphSpec, options: BuildOptions, launches: Launches | None) -> Iterator[str]:
+def _remarks(spec: GraphSpec, options: BuildOptions, launches: Launches | None, network: Any) -> Iterator[str]:
     """Yield warnings about choices that make steps slower."""
     if spec.kind is not GraphKind.STEP:
         return
@@ -167,10 +170,27 @@ def _remarks(spec: GraphSpec, options: BuildOptions, launches: Launches | None) 
             f"GPU, build without --feature {Feature.WEIGHT_STREAMING}."
         )
     if launches is not None and launches.written_weights:
+        one_slot = _is_for_one_slot(network, spec, options)
         yield (
             f"{launches.written_weights} kernels of every step only dequantise weights to memory, which takes longer "
-            "than reading float weights would. Export for more than one slot (--batch), or with --precision fp16."
+            f"than reading float weights would. Export {_way_out(launches.written_types, one_slot)}with float "
+            "weights (--weights precision)."
         )
+
+
+def _way_out(written_types: frozenset[str], one_slot: bool) -> str:
+    """Return how else to export so that a step does not write its quantised weights out, with `, or` after it."""
+    if not one_slot:
+        return "with --weights int8, or " if "Int4" in written_types else ""
+    return "" if "Int4" in written_types else "for more than one slot (--batch 1,4,16), or "
+
+
+def _is_for_one_slot(network: Any, spec: GraphSpec, options: BuildOptions) -> bool:
+    """Return whether the graph is, or a profile of its engine will be, fixed at one slot."""
+    inputs = zip(spec.inputs, _inputs(network), strict=True)
+    sizes = {parsed.shape[0] for tensor, parsed in inputs if tensor.dims[:1] == ("B",)}
+    profiles = [r.maximum for ranges in profile_ranges(spec, options.slots) for r in ranges if r.symbol == "B"]
+    return sizes == {1} or 1 in profiles
 
 
 def _create_builder(trt: Any, logger: Any, spec: GraphSpec, target: Target) -> Any:

@@ -19,14 +19,26 @@ from jukebox_deploy.engines.tensorrt.capabilities import (
     default_capabilities,
     find_refusals,
 )
-from jukebox_deploy.engines.tensorrt.flavour import Progress, flavour_version, load_flavour, no_progress
+from jukebox_deploy.engines.tensorrt.flavour import Progress, flavour_version, load_flavour
 from jukebox_deploy.errors import EngineError
 from jukebox_deploy.files import atomic_directory
 from jukebox_deploy.processes import map_in_processes
 from jukebox_deploy.threads import usable_cores
 
-GraphProgress = Callable[[str, str, int, int], None]
-"""Called after every finished step of a build: graph, phase, steps done, steps in total."""
+
+@dataclass(frozen=True)
+class BuildProgress:
+    """How far the build of a bundle is. TensorRT's phases take very different times, so a share is no time."""
+
+    built: int  # number of finished engines
+    engines: int  # number of engines in all
+    engine: str = ""  # name of the one in work; empty: none, or one in each of several processes
+    phase: str = ""  # what the builder does, in its own words
+    done: float = 0.0  # share of the steps of this phase, 0 to 1
+
+
+ProgressListener = Callable[[BuildProgress], None]
+"""Called at the beginning, during every step of an engine, and after every engine."""
 
 
 @dataclass(frozen=True)
@@ -51,23 +63,23 @@ def build_bundle(
     folder: Path,
     options: BuildOptions,
     graphs: Sequence[str] = (),
-    progress: GraphProgress | None = None,
+    progress: ProgressListener = lambda progress: None,
     processes: int = 1,
 ) -> tuple[EngineBundle, list[BuildSummary]]:
     """Build engines of an opened ONNX bundle (of the named graphs, or of all) into a new folder.
 
     The folder is written atomically. Raises `JukeboxError` if it is not empty, and `EngineError` for GPUs and numbers
-    of slots that a graph does not support. With several `processes` (see `processes_to_build`), `progress` is called
-    for finished engines, not for steps.
+    of slots that a graph does not support. With several `processes` (see `processes_to_build`), `progress` is not
+    called for the steps of an engine.
     """
     builds = [build for name in _select(source, graphs) for build in _plan(source, name, options)]
     load_flavour(options.target)
     with atomic_directory(folder) as part:
-        summaries = []
+        summaries: list[BuildSummary] = []
+        progress(BuildProgress(0, len(builds)))
         for build, summary in zip(builds, _run(builds, part, progress, processes), strict=True):
             summaries.append(replace(summary, refused=tuple(str(refusal) for refusal in build.refusals)))
-            if progress is not None and processes > 1:
-                progress(summary.graph, "built", len(summaries), len(builds))
+            progress(BuildProgress(len(summaries), len(builds)))
         _write_manifest(part, source, options, builds, summaries)
     return open_bundle(folder, verify_hashes=False), summaries
 
@@ -161,19 +173,20 @@ def _narrowed(spec: GraphSpec, declared: DimensionRange, slots: Sequence[int]) -
     return DimensionRange("B", fewest, min(max(declared.optimum, slots[0]), slots[-1]), slots[-1])
 
 
-def _run(
-    builds: Sequence[_Build], folder: Path, progress: GraphProgress | None, processes: int
-) -> Iterator[BuildSummary]:
+def _run(builds: Sequence[_Build], folder: Path, progress: ProgressListener, processes: int) -> Iterator[BuildSummary]:
     calls = [(build.onnx, build.spec, folder / build.file, build.options, build.weights) for build in builds]
     if processes > 1:
         yield from map_in_processes(build_engine, calls, processes)
         return
-    for build, call in zip(builds, calls, strict=True):
-        yield build_engine(*call, no_progress if progress is None else _of_graph(progress, build.spec.name))
+    for built, (build, call) in enumerate(zip(builds, calls, strict=True)):
+        yield build_engine(*call, _of_engine(progress, BuildProgress(built, len(builds), build.spec.name)))
 
 
-def _of_graph(progress: GraphProgress, graph: str) -> Progress:
-    return lambda phase, step, steps: progress(graph, phase, step, steps)
+def _of_engine(progress: ProgressListener, begun: BuildProgress) -> Progress:
+    def report(phase: str, step: int, steps: int) -> None:
+        progress(replace(begun, phase=phase, done=min(1.0, step / max(1, steps))))
+
+    return report
 
 
 _SMALL_WEIGHTS = 256 << 20

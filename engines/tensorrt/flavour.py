@@ -23,7 +23,7 @@ from jukebox_deploy.engines.tensorrt.listing import LISTING_BEGINS
 from jukebox_deploy.errors import EngineError
 
 Progress = Callable[[str, int, int], None]
-"""Called after every finished step of a build: phase, steps done, steps in total."""
+"""Called when a phase of a build begins, and after each of its steps: phase, steps done, steps in total."""
 
 
 def no_progress(phase: str, done: int, steps: int) -> None:
@@ -148,6 +148,8 @@ def progress_monitor(target: Target, events: BuildEvents, progress: Progress) ->
 
         def phase_start(self, phase_name: str, parent_phase: str | None, num_steps: int) -> None:
             self.steps[phase_name] = num_steps
+            with events.guarded():
+                progress(phase_name, 0, num_steps)
 
         def phase_finish(self, phase_name: str) -> None:
             self.steps.pop(phase_name, None)

@@ -22,7 +22,7 @@ _LAYER = re.compile(
 )
 _COMPILED_GRAPH = re.compile(r"_myl(\d+)_\d+$")  # the number of the profile's compiled graph
 _NO_KERNELS = ("signal", "wait", "shape_call")
-_QUANTISED = re.compile(r"Datatype: (?:Int8|Int4|FP8)\b")
+_QUANTISED = re.compile(r"Datatype: (Int8|Int4|FP8)\b")
 
 
 @dataclass(frozen=True)
@@ -31,12 +31,14 @@ class Launches:
 
     kernels: int
     written_weights: int  # kernels that only dequantise weights to memory, in every run
+    written_types: frozenset[str] = frozenset()  # data types of these weights, in any profile: "Int8", "Int4", "FP8"
 
 
 def read_launches(listing: str, profiles: int) -> Launches | None:
     """Count the kernels of a listing; `None` if it does not distinguish the profiles, or is not a listing."""
     kernels: Counter[str] = Counter()
     written: Counter[str] = Counter()
+    types: set[str] = set()
     for layer in _LAYER.finditer(listing):
         if layer["type"] in _NO_KERNELS:
             continue
@@ -44,7 +46,9 @@ def read_launches(listing: str, profiles: int) -> Launches | None:
         graph = compiled[1] if compiled and profiles > 1 else ""
         kernels[graph] += 1
         # Without inputs other than quantised weights, a kernel can only dequantise them for another one.
-        written[graph] += not layer["inputs"].strip() and _QUANTISED.search(layer["constants"]) is not None
+        quantised = [] if layer["inputs"].strip() else _QUANTISED.findall(layer["constants"])
+        written[graph] += bool(quantised)
+        types.update(quantised)
     if len(kernels) != max(1, profiles):
         return None
-    return Launches(max(kernels.values()), max(written.values()))
+    return Launches(max(kernels.values()), max(written.values()), frozenset(types))

@@ -10,8 +10,6 @@ There may be other files, such as recommended sampling settings (`sampling.json`
 
 from __future__ import annotations
 
-import hashlib
-import json
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -19,31 +17,33 @@ from typing import Any, Self, TypeVar
 
 from torch import nn
 
-from jukebox_deploy.checkpoints.layout import (
+from jukebox_deploy.checkpoints.bundle_folder import (
+    CONFIG_FILE,
+    FORMAT_VERSION,
+    VOCABULARY_FILE,
+    BundleFolder,
+    weights_file,
+)
+from jukebox_deploy.checkpoints.components import (
     VQVAE_COMPONENT,
     ComponentConfig,
     component_configs,
-    component_shapes,
     prior_component,
-    without_weights,
 )
+from jukebox_deploy.checkpoints.layout import component_shapes, without_weights
 from jukebox_deploy.checkpoints.matching import Mismatch
-from jukebox_deploy.checkpoints.reading import SafetensorsFile, check_file
+from jukebox_deploy.checkpoints.reading import SafetensorsFile
 from jukebox_deploy.checkpoints.safetensors_writer import write_safetensors
 from jukebox_deploy.checkpoints.tensors import TensorSource
 from jukebox_deploy.config import JukeboxConfig
-from jukebox_deploy.config_json import config_from_dict, config_to_dict
+from jukebox_deploy.config_json import config_to_dict
 from jukebox_deploy.contract import Precision
-from jukebox_deploy.errors import CheckpointError, ConfigError
-from jukebox_deploy.files import atomic_directory, sha256_of_file, write_json_atomic
+from jukebox_deploy.errors import CheckpointError
+from jukebox_deploy.files import atomic_directory, write_json_atomic
 from jukebox_deploy.labels.vocabulary import Vocabulary
 from jukebox_deploy.models.builders import build_prior, build_vqvae
 from jukebox_deploy.models.prior import Prior
 from jukebox_deploy.models.vqvae import VQVAE
-
-FORMAT_VERSION = 1
-CONFIG_FILE = "config.json"
-VOCABULARY_FILE = "vocabulary.json"
 
 _Module = TypeVar("_Module", bound=nn.Module)
 
@@ -77,7 +77,7 @@ def write_bundle(out: Path, contents: BundleContents) -> CheckpointBundle:
     with atomic_directory(out) as folder:
         for component, config in component_configs(contents.config).items():
             complaint = f"{out}: the tensors of {component} do not fit its configuration."
-            _write_component(_weights_file(folder, component), contents.components[component](), config, complaint)
+            _write_component(weights_file(folder, component), contents.components[component](), config, complaint)
         if contents.vocabulary.lists:
             write_json_atomic(folder / VOCABULARY_FILE, contents.vocabulary.to_json())
         for name, data in contents.beside.items():
@@ -87,13 +87,8 @@ def write_bundle(out: Path, contents: BundleContents) -> CheckpointBundle:
 
 
 @dataclass(frozen=True)
-class CheckpointBundle:
+class CheckpointBundle(BundleFolder):
     """A bundle on disk whose files have been checked to match its configuration."""
-
-    folder: Path
-    config: JukeboxConfig
-    source: Mapping[str, Any]
-    vocabulary: Vocabulary  # empty if none was given
 
     @classmethod
     def open(cls, folder: Path) -> Self:
@@ -101,31 +96,11 @@ class CheckpointBundle:
 
         No weights are read. Raises `CheckpointError`, or `LabelError` for invalid lists of names.
         """
-        folder = Path(folder)
-        if not folder.is_dir():
-            raise CheckpointError(
-                f"{folder}: {'not a' if folder.exists() else 'no such'} folder; give the folder of a checkpoint bundle."
-            )
-        if not (folder / CONFIG_FILE).is_file():
-            raise CheckpointError(
-                f"{folder}: no checkpoint bundle ({CONFIG_FILE} is missing); make one with `jukebox-deploy import`."
-            )
-        description = _read_object(folder / CONFIG_FILE)
-        config, vocabulary = _read_config(folder, description), _read_vocabulary(folder)
-        bundle = cls(folder, config, description.get("source", {}), vocabulary)
-        for component, part in component_configs(config).items():
+        bundle = cls.read(folder)
+        for component, part in component_configs(bundle.config).items():
             advice = f"does not fit {CONFIG_FILE}; import the checkpoint again."
             _check_tensors(f"{bundle.weights_file(component)}: {advice}", bundle.tensors(component), part)
         return bundle
-
-    @property
-    def components(self) -> tuple[str, ...]:
-        """Names of the components: the VQ-VAE, then the priors, level 0 first."""
-        return tuple(component_configs(self.config))
-
-    def weights_file(self, component: str) -> Path:
-        """Return the path of a component's safetensors file."""
-        return _weights_file(self.folder, component)
 
     def tensors(self, component: str) -> TensorSource:
         """Open the tensors of a component under our names, to be loaded one at a time."""
@@ -147,18 +122,6 @@ class CheckpointBundle:
             module = build_prior(config, precision)
         return self._filled(module, prior_component(level))
 
-    def fingerprint(self) -> str:
-        """Compute the SHA-256 of all files of the bundle, in hexadecimal; the files are read at each call."""
-        digest = hashlib.sha256()
-        for path in self._files():
-            digest.update(f"{path.name} {sha256_of_file(path)}\n".encode())
-        return digest.hexdigest()
-
-    def _files(self) -> list[Path]:
-        optional = self.folder / VOCABULARY_FILE
-        weights = [self.weights_file(component) for component in self.components]
-        return [self.folder / CONFIG_FILE, *([optional] if optional.exists() else []), *weights]
-
     def _filled(self, module: _Module, component: str) -> _Module:
         source = self.tensors(component)
         expected = module.state_dict()
@@ -175,42 +138,9 @@ def _write_component(path: Path, source: TensorSource, config: ComponentConfig, 
     write_safetensors(path, source)
 
 
-def _weights_file(folder: Path, component: str) -> Path:
-    return folder / f"{component}.safetensors"
-
-
 def _check_tensors(complaint: str, source: TensorSource, config: ComponentConfig) -> None:
     """Compare names and shapes with the configuration; raise a `CheckpointError` that lists the differences."""
     expected = component_shapes(config)
     found = {name: info.shape for name, info in source.infos.items()}
     if mismatch := Mismatch.between(found, {name: (name,) for name in expected}, expected):
         raise CheckpointError(f"{complaint}\n{mismatch}")
-
-
-def _read_config(folder: Path, description: dict[str, Any]) -> JukeboxConfig:
-    version = description.get("format_version")
-    if version != FORMAT_VERSION:
-        raise CheckpointError(
-            f"{folder}: a bundle of format {version!r}, but this version reads format {FORMAT_VERSION}; "
-            "import the checkpoint again with this version."
-        )
-    try:
-        return config_from_dict(JukeboxConfig, description.get("config"))
-    except ConfigError as error:
-        raise CheckpointError(f"{folder / CONFIG_FILE}: {error} Import the checkpoint again.") from error
-
-
-def _read_vocabulary(folder: Path) -> Vocabulary:
-    path = folder / VOCABULARY_FILE
-    return Vocabulary.from_json(_read_object(path), str(path)) if path.exists() else Vocabulary()
-
-
-def _read_object(path: Path) -> dict[str, Any]:
-    """Read a JSON object from a file; raise `CheckpointError` if it contains anything else."""
-    try:
-        data = json.loads(check_file(path).read_text(encoding="utf-8"))
-    except (UnicodeDecodeError, json.JSONDecodeError) as error:
-        raise CheckpointError(f"{path}: not JSON ({error}). Import the checkpoint again.") from error
-    if not isinstance(data, dict):
-        raise CheckpointError(f"{path}: expected an object, found {type(data).__name__}. Import the checkpoint again.")
-    return data

@@ -15,8 +15,9 @@ import torch
 from torch import Tensor
 
 from jukebox_deploy.checkpoints.bundle import CheckpointBundle
+from jukebox_deploy.checkpoints.components import component_configs
 from jukebox_deploy.checkpoints.huggingface import component_prefix
-from jukebox_deploy.checkpoints.layout import VQVAE_COMPONENT, component_configs, file_layout
+from jukebox_deploy.checkpoints.layout import file_layout
 from jukebox_deploy.checkpoints.names import HUGGING_FACE, OPENAI
 from jukebox_deploy.checkpoints.safetensors_writer import write_safetensors
 from jukebox_deploy.checkpoints.tensors import TensorInfo, TensorSource
@@ -93,7 +94,7 @@ class _Writer:
 
 
 def _openai_file(component: str) -> str:
-    return f"{component.replace('prior_', 'prior_level_') if component != VQVAE_COMPONENT else component}.pth.tar"
+    return f"{component.replace('prior_', 'prior_level_')}.pth.tar"
 
 
 def _huggingface_tensors(bundle: CheckpointBundle) -> dict[str, tuple[TensorSource, str]]:

@@ -18,7 +18,8 @@ from typing import Any
 from torch import Tensor
 
 from jukebox_deploy.checkpoints.bundle import BundleContents, CheckpointBundle, write_bundle
-from jukebox_deploy.checkpoints.layout import VQVAE_COMPONENT, Shapes, prior_component
+from jukebox_deploy.checkpoints.components import VQVAE_COMPONENT, prior_component
+from jukebox_deploy.checkpoints.layout import Shapes
 from jukebox_deploy.checkpoints.matching import (
     compare,
     explain_mismatch,
@@ -29,18 +30,18 @@ from jukebox_deploy.checkpoints.matching import (
     restrict,
 )
 from jukebox_deploy.checkpoints.names import HUGGING_FACE, FileNames
-from jukebox_deploy.checkpoints.reading import SafetensorsFile, check_file, read_torch_file, state_tensors
+from jukebox_deploy.checkpoints.reading import SafetensorsFile, read_torch_file, state_tensors
+from jukebox_deploy.checkpoints.safetensors_header import check_file
 from jukebox_deploy.checkpoints.tensors import RenamedTensors, TensorInfo, TensorSource, TensorTable
 from jukebox_deploy.config import JukeboxConfig
 from jukebox_deploy.errors import CheckpointError
 from jukebox_deploy.files import sha256_of_file
 from jukebox_deploy.labels.vocabulary import Vocabulary
-from jukebox_deploy.labels.vocabulary_files import read_hugging_face_folder
+from jukebox_deploy.labels.vocabulary_files import find_vocabulary
 from jukebox_deploy.presets import PRESETS
 
 _INDICES = ("model.safetensors.index.json", "pytorch_model.bin.index.json")
 _SINGLE_FILES = ("model.safetensors", "pytorch_model.bin")
-_TOKENIZER_FILES = ("artists.json", "genres.json", "vocab.json")
 _COMPONENT_PREFIX = re.compile(r"(vqvae|priors\.\d+)\.")
 
 
@@ -79,7 +80,7 @@ def import_huggingface(
         folder: the output of `JukeboxModel.save_pretrained`, or a copy of a published repository.
         out: the bundle's folder; must be new or empty.
         preset: name of a preset, or a configuration; `None` finds the preset that matches.
-        vocabulary: names of artists and genres; `None` reads the tokenizer's files, if they are in the folder.
+        vocabulary: names of artists and genres; `None` reads the lists in the folder, if there are any.
 
     Raises:
         CheckpointError: if files cannot be read, or do not match the preset.
@@ -92,7 +93,8 @@ def import_huggingface(
     places = _locate_tensors(folder, shards)
     groups = _split(folder, places)
     config = _recognise(folder, groups) if preset is None else resolve(preset)
-    config = restrict(config, _check(folder, groups, config))
+    _require_match(folder, groups, config)
+    config = restrict(config, groups)
     levels = config.vqvae.levels
     names = {
         component: _with_prefix(layout.names, component_prefix(component, levels))
@@ -104,7 +106,7 @@ def import_huggingface(
             config,
             components={component: partial(_open, folder, places, part) for component, part in names.items()},
             source={"format": "huggingface", "files": [_record(folder / name) for name in sorted(set(shards))]},
-            vocabulary=vocabulary or _read_vocabulary(folder),
+            vocabulary=vocabulary or find_vocabulary(folder) or Vocabulary(),
         ),
     )
 
@@ -198,8 +200,8 @@ def _recognise(folder: Path, groups: Mapping[str, Shapes]) -> JukeboxConfig:
     return PRESETS[one_system(candidates, str(folder))]
 
 
-def _check(folder: Path, groups: Mapping[str, Shapes], config: JukeboxConfig) -> list[str]:
-    """Return the names of the components; raise one `CheckpointError` with the problems of all of them."""
+def _require_match(folder: Path, groups: Mapping[str, Shapes], config: JukeboxConfig) -> None:
+    """Raise one `CheckpointError` with the problems of all components that do not match the configuration."""
     if problems := _problems(groups, config):
         raise CheckpointError(
             "\n".join(
@@ -207,7 +209,6 @@ def _check(folder: Path, groups: Mapping[str, Shapes], config: JukeboxConfig) ->
                 for component, nearest in problems.items()
             )
         )
-    return list(groups)
 
 
 def _problems(groups: Mapping[str, Shapes], config: JukeboxConfig) -> dict[str, str | None]:
@@ -216,11 +217,6 @@ def _problems(groups: Mapping[str, Shapes], config: JukeboxConfig) -> dict[str, 
     problems: dict[str, str | None] = {name: None for name in groups if name not in expected}
     problems |= {name: name for name in groups if name in expected and compare(groups[name], expected[name])}
     return problems
-
-
-def _read_vocabulary(folder: Path) -> Vocabulary:
-    present = any((folder / name).is_file() for name in _TOKENIZER_FILES)
-    return read_hugging_face_folder(folder) if present else Vocabulary()
 
 
 def _with_prefix(names: Mapping[str, tuple[str, ...]], prefix: str) -> FileNames:

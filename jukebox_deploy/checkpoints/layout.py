@@ -16,30 +16,12 @@ import torch
 from torch import nn
 from torch.overrides import TorchFunctionMode
 
+from jukebox_deploy.checkpoints.components import ComponentConfig
 from jukebox_deploy.checkpoints.names import Dialect, file_names
-from jukebox_deploy.config import JukeboxConfig, PriorConfig, VQVAEConfig
+from jukebox_deploy.config import VQVAEConfig
 from jukebox_deploy.models.builders import build_prior, build_vqvae
 
-ComponentConfig = VQVAEConfig | PriorConfig
 Shapes = Mapping[str, tuple[int, ...]]
-
-VQVAE_COMPONENT = "vqvae"
-
-
-def prior_component(level: int) -> str:
-    """Return the component name of a level's prior, which is also the stem of its file name."""
-    return f"prior_{level}"
-
-
-def component_name(level: int | None) -> str:
-    """Return the component name of the prior of a level, or of the VQ-VAE (`level` None)."""
-    return VQVAE_COMPONENT if level is None else prior_component(level)
-
-
-def component_configs(config: JukeboxConfig) -> dict[str, ComponentConfig]:
-    """Return the components of a model by name: the VQ-VAE, then the priors, level 0 first."""
-    priors = {prior_component(prior.level): prior for prior in config.priors}
-    return {VQVAE_COMPONENT: config.vqvae, **priors}
 
 
 def build_component(config: ComponentConfig) -> nn.Module:

@@ -6,13 +6,8 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Self
 
-from jukebox_deploy.checkpoints.layout import (
-    VQVAE_COMPONENT,
-    FileLayout,
-    Shapes,
-    component_configs,
-    file_layout,
-)
+from jukebox_deploy.checkpoints.components import component_configs, prior_component
+from jukebox_deploy.checkpoints.layout import FileLayout, Shapes, file_layout
 from jukebox_deploy.checkpoints.names import Dialect
 from jukebox_deploy.config import JukeboxConfig
 from jukebox_deploy.errors import CheckpointError
@@ -146,9 +141,7 @@ def resolve(choice: str | JukeboxConfig) -> JukeboxConfig:
 def restrict(config: JukeboxConfig, components: Iterable[str]) -> JukeboxConfig:
     """Return the configuration with only those priors that are among the components."""
     kept = set(components)
-    names = component_configs(config)
-    priors = tuple(prior for name, prior in names.items() if name in kept and name != VQVAE_COMPONENT)
-    return replace(config, priors=priors)  # type: ignore[arg-type]  # all but the VQ-VAE are priors
+    return replace(config, priors=tuple(prior for prior in config.priors if prior_component(prior.level) in kept))
 
 
 def one_system(candidates: Mapping[str, JukeboxConfig], label: str) -> str:

@@ -15,13 +15,8 @@ from typing import Any
 from torch import Tensor
 
 from jukebox_deploy.checkpoints.bundle import BundleContents, CheckpointBundle, write_bundle
-from jukebox_deploy.checkpoints.layout import (
-    VQVAE_COMPONENT,
-    FileLayout,
-    Shapes,
-    component_configs,
-    prior_component,
-)
+from jukebox_deploy.checkpoints.components import VQVAE_COMPONENT, component_configs, prior_component
+from jukebox_deploy.checkpoints.layout import FileLayout, Shapes
 from jukebox_deploy.checkpoints.matching import (
     explain_mismatch,
     explain_unknown,

@@ -15,8 +15,9 @@ import torch
 from torch import Tensor
 
 from jukebox_deploy.checkpoints.bundle import BundleContents, CheckpointBundle, write_bundle
+from jukebox_deploy.checkpoints.components import ComponentConfig, component_configs
 from jukebox_deploy.checkpoints.exporting import export_openai
-from jukebox_deploy.checkpoints.layout import ComponentConfig, component_configs, component_shapes
+from jukebox_deploy.checkpoints.layout import component_shapes
 from jukebox_deploy.checkpoints.matching import resolve
 from jukebox_deploy.checkpoints.tensors import TensorInfo
 from jukebox_deploy.config import JukeboxConfig

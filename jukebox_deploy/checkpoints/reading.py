@@ -15,14 +15,14 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from safetensors import SafetensorError, safe_open
+from safetensors import safe_open
 from torch import Tensor
 
+from jukebox_deploy.checkpoints.safetensors_header import check_file, read_header
 from jukebox_deploy.checkpoints.safetensors_writer import DTYPE_NAMES
 from jukebox_deploy.checkpoints.tensors import TensorInfo
 from jukebox_deploy.errors import CheckpointError
 
-_DTYPES = {name: dtype for dtype, name in DTYPE_NAMES.items()}
 _ZIP_MAGIC = b"PK\x03\x04"
 _NUMPY_CODES = {"f8": "d", "f4": "f", "f2": "e", "i8": "q", "i4": "i", "i2": "h", "i1": "b", "u1": "B", "b1": "?"}
 _GLOBAL = re.compile(r"GLOBAL (\S+) was not an allowed|whose module (\S+) is blocked")
@@ -90,20 +90,6 @@ def _refusal(path: Path, message: str) -> str:
     )
 
 
-def check_file(path: Path) -> Path:
-    """Return the path; raise `CheckpointError` if there is no readable, non-empty file."""
-    path = Path(path)
-    if not path.is_file():
-        raise CheckpointError(f"{path}: no such file." if not path.exists() else f"{path}: not a file.")
-    try:
-        with path.open("rb") as file:
-            if not file.read(1):
-                raise CheckpointError(f"{path}: the file is empty. Get it again.")
-    except OSError as error:
-        raise CheckpointError(f"{path}: cannot be read ({error.strerror}).") from error
-    return path
-
-
 def state_tensors(path: Path, state: Any) -> dict[str, Tensor]:
     """Check that `state` is a dictionary of names and plain floating-point tensors, and return it.
 
@@ -134,16 +120,10 @@ class SafetensorsFile:
 
     def __init__(self, path: Path, *, mapped: bool = True) -> None:
         """Open a file; raise `CheckpointError` if it is missing, truncated, damaged or of another kind."""
-        self.path = check_file(path)
-        backend = "mmap" if mapped else "pread"
-        try:
-            self._file = safe_open(self.path, framework="pt", backend=backend)
-            self._infos = {name: self._info(name) for name in self._file.keys()}  # noqa: SIM118  # not a mapping
-        except SafetensorError as error:
-            raise CheckpointError(
-                f"{path}: not a complete safetensors file: it is truncated, damaged or of another kind ({error}). "
-                "Get or make it again."
-            ) from error
+        self.path = Path(path)
+        headers = read_header(self.path)
+        self._infos = {name: TensorInfo(header.shape, getattr(torch, header.dtype)) for name, header in headers.items()}
+        self._file = safe_open(self.path, framework="pt", backend="mmap" if mapped else "pread")
 
     @property
     def infos(self) -> Mapping[str, TensorInfo]:
@@ -154,9 +134,3 @@ class SafetensorsFile:
         """Load one tensor; if the file is mapped, its memory is the file."""
         tensor: Tensor = self._file.get_tensor(name)
         return tensor
-
-    def _info(self, name: str) -> TensorInfo:
-        part = self._file.get_slice(name)
-        if (dtype := part.get_dtype()) not in _DTYPES:
-            raise CheckpointError(f"{self.path}: {name} has elements of type {dtype}, expected {list(_DTYPES)}.")
-        return TensorInfo(tuple(part.get_shape()), _DTYPES[dtype])

@@ -12,6 +12,7 @@ from jukebox_deploy.cli.options import PATH, OutFolder, threads_option
 from jukebox_deploy.cli.progress import progress_bars
 from jukebox_deploy.cli.tables import output_console, plain_table, print_table
 from jukebox_deploy.contract import Precision
+from jukebox_deploy.engines.device import PYTORCH_PROVIDERS, Provider
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -33,8 +34,8 @@ if TYPE_CHECKING:
 )
 @click.option(
     "--provider",
-    type=click.Choice(["cpu", "cuda"]),
-    default="cpu",
+    type=click.Choice([str(p) for p in PYTORCH_PROVIDERS]),
+    default=str(Provider.CPU),
     show_default=True,
     help="Device that PyTorch runs on.",
 )
@@ -65,7 +66,7 @@ def command(
     """
     from jukebox_deploy.jobs.align_job import AlignRequest, align_songs
 
-    request = AlignRequest(checkpoint, songs, out, Precision(precision), provider, threads)
+    request = AlignRequest(checkpoint, songs, out, Precision(precision), Provider(provider), threads)
     with progress_bars() as show:
         aligned = align_songs(request, show)
     if as_json:

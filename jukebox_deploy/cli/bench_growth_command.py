@@ -16,6 +16,7 @@ from jukebox_deploy.cli.bench_run_command import (
     stored_as,
     weights_option,
 )
+from jukebox_deploy.cli.lazy_group import HELP
 from jukebox_deploy.cli.options import PATH
 from jukebox_deploy.cli.progress import progress_line
 from jukebox_deploy.cli.recorded_command import RecordedCommand
@@ -23,7 +24,7 @@ from jukebox_deploy.cli.recorded_command import RecordedCommand
 _AXES = ("slots", "position", "context", "width", "depth", "length", "songs")
 
 
-@click.command(cls=RecordedCommand)
+@click.command(cls=RecordedCommand, context_settings=HELP)
 @click.argument("axis", type=click.Choice(_AXES))
 @click.option(
     "--preset", required=True, metavar="NAME", help="Preset to measure, with random weights: mid, upsampler, tiny, ..."

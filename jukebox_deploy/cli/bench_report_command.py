@@ -72,7 +72,7 @@ def _told_apart(files: Sequence[Path]) -> dict[str, Path]:
     default=3.0,
     show_default=True,
     metavar="PERCENT",
-    help="Treat medians that differ by less than this as unchanged.",
+    help="Treat medians that differ by no more than this as unchanged.",
 )
 @click.option(
     "--fail-on-slower",
@@ -85,8 +85,8 @@ def compare(before: Path, after: Path, threshold: float, fail_on_slower: bool, a
     """Show what got faster or slower from A.json to B.json, result files of `bench run`.
 
     Speeds are compared relative to a baseline that both runs measured, round by round, so that a change of the
-    baseline itself counts as a change of the machine. A result counts as changed if its medians differ by the threshold
-    and a rank test over its rounds is significant, given the number of results.
+    baseline itself counts as a change of the machine. A result counts as changed if its medians differ by more than
+    the threshold and a rank test over its rounds is significant, given the number of results.
     """
     from jukebox_deploy.benchmarks import compare as comparing
     from jukebox_deploy.benchmarks.results import BenchmarkRun

@@ -11,10 +11,12 @@ from typing import TYPE_CHECKING, Any, TypeVar
 
 import click
 
+from jukebox_deploy.cli.lazy_group import HELP
 from jukebox_deploy.cli.options import PATH, OutFile
 from jukebox_deploy.cli.progress import progress_line
 from jukebox_deploy.cli.recorded_command import RecordedCommand, words_of_command
 from jukebox_deploy.cli.tensorrt_options import TENSORRT_CHOICES, chosen_tensorrt, tensorrt_options
+from jukebox_deploy.engines.device import PYTORCH_PROVIDERS, Provider
 
 if TYPE_CHECKING:
     from jukebox_deploy.benchmarks.plan import BenchmarkPlan
@@ -87,8 +89,8 @@ def plan_options(command: Callable[..., None]) -> Callable[..., None]:
         click.option("--only-baselines", is_flag=True, help="Measure only the PyTorch baselines, no engines."),
         click.option(
             "--device",
-            type=click.Choice(["cpu", "cuda"]),
-            default="cpu",
+            type=click.Choice([str(p) for p in PYTORCH_PROVIDERS]),
+            default=str(Provider.CPU),
             show_default=True,
             help="Device for engines and baselines; TensorRT engines need cuda.",
         ),
@@ -108,7 +110,7 @@ def plan_options(command: Callable[..., None]) -> Callable[..., None]:
     return command
 
 
-@click.command(cls=RecordedCommand)
+@click.command(cls=RecordedCommand, context_settings=HELP)
 @click.argument("bundles", metavar="[ENGINE_BUNDLE]...", nargs=-1, type=PATH)
 @click.option(
     "--against", metavar="CHECKPOINT", type=PATH, help="Checkpoint bundle that the engines were exported from."
@@ -209,7 +211,7 @@ def plan_of(choices: dict[str, Any]) -> BenchmarkPlan:
 
     named = {"workloads": WorkloadKind, "baselines": Backend}
     members = {name: _members(kind, choices[name]) for name, kind in named.items() if choices.get(name) is not None}
-    return BenchmarkPlan(**{**choices, **members})
+    return BenchmarkPlan(**{**choices, **members, "device": Provider(choices["device"])})
 
 
 def _members(kind: type[_Name], names: Iterable[str]) -> tuple[_Name, ...]:
@@ -233,7 +235,7 @@ def prepare(
 
 
 def record(
-    results: Iterable[WorkloadResult], say: Callable[[str], None], device: str, out: Path | None
+    results: Iterable[WorkloadResult], say: Callable[[str], None], device: Provider, out: Path | None
 ) -> BenchmarkRun:
     """Describe the machine, then measure; `out` is rewritten as soon as a workload is finished."""
     from jukebox_deploy.benchmarks.machine import describe_this_machine

@@ -116,6 +116,7 @@ def require_as_exported(bundle: EngineBundle, choices: Mapping[str, Any]) -> Non
         "parts": choices["cutting"] is not None and not _is_cut_so(manifest, choices["cutting"]),
         "no-validate": not choices["validate"],
         "no-logits": not choices["logits"],
+        "no-measure-quality": not choices["measure_quality"],
         **{name: _is_given(choices[name]) for name in ("keep", "calibrate", "max_kl", "keep_onnx")},
     }
     if chosen := [name for name, contradicts in contradictions.items() if contradicts]:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -17,10 +17,11 @@ from jukebox_deploy.cli.build_choices import (
     require_use_of_graphs,
 )
 from jukebox_deploy.cli.build_report import report_checked, report_engines, report_graphs
+from jukebox_deploy.cli.building_progress import building_progress
 from jukebox_deploy.cli.export_options import export_options
 from jukebox_deploy.cli.folders import replacing
 from jukebox_deploy.cli.options import PATH, comma_separated
-from jukebox_deploy.cli.progress import progress_line
+from jukebox_deploy.cli.progress import ProgressDisplay, progress_line
 from jukebox_deploy.contract import Precision
 from jukebox_deploy.engines.bundle import EngineBundle, is_engine_bundle, open_bundle
 from jukebox_deploy.engines.manifest import Target
@@ -28,8 +29,6 @@ from jukebox_deploy.errors import EngineError
 
 if TYPE_CHECKING:
     from jukebox_deploy.engines.tensorrt.build import BuildSummary
-    from jukebox_deploy.engines.tensorrt.bundle import GraphProgress
-    from jukebox_deploy.jobs.export_job import ExportEvent
 
 _FEATURES = ("weight-streaming", "version-compatible", "refit", "stripped")
 
@@ -119,10 +118,10 @@ def command(source: Path, target: str, out: Path | None, force: bool, as_json: b
 
     out = _required(out, target)
     ours = replacing(out, force=force, is_ours=is_engine_bundle, inputs=[bundle.folder])
-    with ours, progress_line("reading") as say:
+    with ours, ProgressDisplay() as display, building_progress(display) as shown:
         at_once = choices["processes"] or processes_to_build(bundle, chosen)
         options = build_options(Target(target), choices)
-        _, summaries = build_bundle(bundle, out, options, chosen, _building(say), at_once)
+        _, summaries = build_bundle(bundle, out, options, chosen, shown.build, at_once)
     report_engines(out, Target(target), summaries, as_json)
 
 
@@ -137,25 +136,17 @@ def _build_checkpoint(
     request = export_request(target, choices)
     build = CheckpointBuild(request, build_options(target, choices), choices["keep_onnx"])
     summaries: list[BuildSummary] = []
-    with replacing(out, force=force, is_ours=is_engine_bundle, inputs=[source]), progress_line("reading") as say:
-
-        def exported(event: ExportEvent) -> None:
-            say(f"{event.graph}: {event.action} {event.detail}")
-
+    ours = replacing(out, force=force, is_ours=is_engine_bundle, inputs=[source])
+    with ours, ProgressDisplay() as display, building_progress(display) as shown:
         if target is Target.ONNXRUNTIME:
-            export_bundle(checkpoint, out, request, exported)
+            export_bundle(checkpoint, out, request, shown.export)
         else:
-            listener = BuildListener(exported, _building(say))
+            listener = BuildListener(shown.export, shown.build)
             _, summaries = build_from_checkpoint(checkpoint, out, build, choices["processes"], listener)
     if target is Target.ONNXRUNTIME:
         report_graphs(open_bundle(out, verify_hashes=False), as_json)
     else:
-        report_engines(out, target, summaries, as_json)
-
-
-def _building(say: Callable[[str], None]) -> GraphProgress:
-    """Return a callback that shows the phase and progress of each graph's build."""
-    return lambda graph, phase, done, steps: say(f"{graph}: {phase} {done}/{steps}")
+        report_engines(out, target, summaries, as_json, exported=True)
 
 
 def _make_ready(source: EngineBundle, graphs: tuple[str, ...], out: Path, force: bool) -> EngineBundle:

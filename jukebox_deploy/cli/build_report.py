@@ -70,15 +70,17 @@ def _graphs(bundle: EngineBundle) -> list[dict[str, Any]]:
     ]
 
 
-def report_engines(out: Path, target: Target, summaries: Sequence[BuildSummary], as_json: bool) -> None:
-    """Report newly built engines."""
+def report_engines(
+    out: Path, target: Target, summaries: Sequence[BuildSummary], as_json: bool, *, exported: bool = False
+) -> None:
+    """Report newly built engines; `exported`: their graphs were exported by the same command."""
     if as_json:
         _print_json(out, target, [asdict(summary) for summary in summaries])
     else:
-        _print_summaries(out, summaries)
+        _print_summaries(out, summaries, exported)
 
 
-def _print_summaries(out: Path, summaries: Sequence[BuildSummary]) -> None:
+def _print_summaries(out: Path, summaries: Sequence[BuildSummary], exported: bool) -> None:
     numbers = ("layers", "kernels", "caches in place", "profiles", "engine MiB", "activations MiB", "seconds")
     table = plain_table("graph", *numbers, right=numbers)
     for summary in summaries:
@@ -98,7 +100,9 @@ def _print_summaries(out: Path, summaries: Sequence[BuildSummary]) -> None:
         for remark in (*summary.refused, *summary.warnings):
             console.print(f"{summary.graph}: {remark}")
     peak = max((summary.process_peak_bytes or 0 for summary in summaries), default=0)
-    console.print(f"Peak memory of a building process: {byte_size(peak)}.")
+    # A process that exported the graphs before has had its peak perhaps then.
+    included = ", that of the export included where one process does both" if exported else ""
+    console.print(f"Peak memory of a building process: {byte_size(peak)}{included}.")
     console.print(f"{len(summaries)} engines in {out}; see them with: jukebox-deploy inspect {out}")
 
 

@@ -130,6 +130,8 @@ class Demo:
         return bundle
 
     def _build(self, bundle: EngineBundle) -> None:
+        from jukebox_deploy.cli.building_progress import building_progress
+        from jukebox_deploy.cli.progress import ProgressDisplay
         from jukebox_deploy.engines.manifest import Target
         from jukebox_deploy.engines.tensorrt.build import BuildOptions
         from jukebox_deploy.engines.tensorrt.bundle import build_bundle, processes_to_build
@@ -139,13 +141,9 @@ class Demo:
             if importlib.util.find_spec("tensorrt_rtx") is None:
                 self._say("Skipped: TensorRT-RTX is not installed. In a clone: pip install '.[tensorrt-rtx]'.")
                 return
-            with self._teller.console.status("building") as status:
+            with ProgressDisplay(self._teller.console) as display, building_progress(display) as shown:
                 options = BuildOptions(Target.TENSORRT_RTX)
-
-                def progress(graph: str, phase: str, done: int, of: int) -> None:
-                    status.update(f"{graph}: {phase} {done}/{of}")
-
-                _, summaries = build_bundle(bundle, out, options, (), progress, processes_to_build(bundle))
+                _, summaries = build_bundle(bundle, out, options, (), shown.build, processes_to_build(bundle))
             size = sum(summary.engine_bytes for summary in summaries)
             caches = sum(summary.caches_in_place for summary in summaries)
             self._say(f"{len(summaries)} engines, {byte_size(size)}; {caches} caches are updated in place.")

@@ -60,6 +60,12 @@ export_options = grouped(
         "[default: 0.01 for int8, 0.05 for int4 and fp8]",
     ),
     click.option(
+        "--measure-quality/--no-measure-quality",
+        default=True,
+        help="Measure how quantised weights change the probabilities of codes, and apply --max-kl. Without this, large "
+        "models are exported sooner, but whatever the weights have lost, and the manifest has no figure.",
+    ),
+    click.option(
         "--parts",
         "cutting",
         callback=_cutting,
@@ -89,7 +95,8 @@ def quantisation(choices: Mapping[str, Any]) -> QuantisationRequest:
         songs, calibrate = song_folders(Path(calibrate)), Calibration.SONGS
     weights = LinearWeights(choices["weights"] or LinearWeights.AS_PRECISION)
     calibration = None if calibrate is None else Calibration(calibrate)
-    return QuantisationRequest(weights, choices["keep"], calibration, songs, choices["max_kl"])
+    limit, judged = choices["max_kl"], choices["measure_quality"]
+    return QuantisationRequest(weights, choices["keep"], calibration, songs, limit, judged)
 
 
 def cutting(choices: Mapping[str, Any]) -> Cutting:

@@ -5,10 +5,11 @@ from __future__ import annotations
 import json
 import math
 from collections import Counter
+from collections.abc import Mapping
 from dataclasses import asdict
 from itertools import zip_longest
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING
 
 import click
 
@@ -17,11 +18,15 @@ from jukebox_deploy.cli.options import PATH, UsualFloat
 from jukebox_deploy.contract import Precision
 from jukebox_deploy.engines.bundle import MANIFEST_NAME, EngineBundle, is_engine_bundle, open_bundle
 from jukebox_deploy.engines.manifest import GraphEntry, Manifest
-from jukebox_deploy.engines.memory_plan import PriorMemory, plan_bundle, plan_config
+from jukebox_deploy.engines.memory_plan import PriorMemory, plan_bundle, plan_config, plan_vqvae
 from jukebox_deploy.engines.quantised_weights import quantised_weights
 from jukebox_deploy.errors import EngineError
 from jukebox_deploy.graph_cutting import layers_of_parts
 from jukebox_deploy.jobs.sampling_advice import bundle_advice, engine_advice
+from jukebox_deploy.optional_packages import OPTIONAL_PACKAGES
+
+if TYPE_CHECKING:
+    from jukebox_deploy.checkpoints.safetensors_header import TensorHeader
 
 
 @click.command()
@@ -37,7 +42,7 @@ from jukebox_deploy.jobs.sampling_advice import bundle_advice, engine_advice
     "--memory",
     type=UsualFloat(min=0, min_open=True),
     metavar="GB",
-    help="Show how many slots fit into this much memory; 1 GB is 10^9 bytes.",
+    help="Show how many slots fit into this much memory; 1 GB is 10^9 bytes. Leave room for what CUDA itself takes.",
 )
 @click.option("--quick", is_flag=True, help="Skip checking and computing hashes, which is slow for large files.")
 @click.option("--json", "as_json", is_flag=True, help="Print everything as JSON.")
@@ -45,7 +50,7 @@ def command(folder: Path, graphs: tuple[str, ...], memory: float | None, quick: 
     """Show the contents and memory needs of DIR, a bundle made by `import`, `export` or `build`.
 
     A slot is one of the songs that are sampled at the same time. Memory is given per prior, with its step and prefill
-    graphs loaded.
+    graphs loaded, and per graph of the VQ-VAE: one of these is open at a time.
     """
     limit = None if memory is None else round(memory * 1e9)
     if is_engine_bundle(folder):
@@ -102,6 +107,7 @@ def describe_engines(bundle: EngineBundle, quick: bool, limit: int | None) -> De
         "graphs": graphs,
         "parity": manifest.parity,
         "memory": [_describe_memory(plan, limit) for plan in plan_bundle(bundle)],
+        "vqvae_memory": [asdict(plan) | {"total": plan.total} for plan in plan_vqvae(bundle)],
     }
 
 
@@ -126,9 +132,9 @@ def _describe_parts(manifest: Manifest, entry: GraphEntry) -> list[Description]:
 
 def describe_checkpoint(folder: Path, quick: bool, limit: int | None) -> Description:
     """Describe a checkpoint bundle as plain data; memory is that of an export in fp32 and in fp16."""
-    from jukebox_deploy.checkpoints.bundle import CheckpointBundle
+    from jukebox_deploy.checkpoints.bundle_folder import BundleFolder
 
-    bundle = CheckpointBundle.open(folder)
+    bundle = BundleFolder.read(folder)
     plans = [plan for precision in (Precision.FP32, Precision.FP16) for plan in plan_config(bundle.config, precision)]
     return {
         "kind": "checkpoint bundle",
@@ -137,28 +143,45 @@ def describe_checkpoint(folder: Path, quick: bool, limit: int | None) -> Descrip
         "fingerprint": None if quick else bundle.fingerprint(),
         "source": dict(bundle.source),
         "sampling": bundle_advice(bundle).to_json(),
-        "components": {name: _describe_component(bundle.tensors(name).infos) for name in bundle.components},
+        "components": {name: _describe_component(bundle.headers(name)) for name in bundle.components},
+        "tensors": "all fit the configuration" if _is_compared(folder) else "not compared, which takes PyTorch",
         "vocabulary": {
             rules: {kind: len(names) for kind, names in lists.items()}
             for rules, lists in bundle.vocabulary.to_json().items()
         },
         "memory": [_describe_memory(plan, limit) for plan in plans],
+        "vqvae_memory": [],
     }
 
 
-def _describe_component(infos: Any) -> Description:
+def _is_compared(folder: Path) -> bool:
+    """Compare the names and shapes of a bundle's tensors with its configuration; `False` without PyTorch.
+
+    Raises `CheckpointError` if they do not fit.
+    """
+    try:
+        from jukebox_deploy.checkpoints.bundle import CheckpointBundle
+    except ModuleNotFoundError as error:
+        if error.name not in OPTIONAL_PACKAGES:
+            raise
+        return False
+    CheckpointBundle.open(folder)
+    return True
+
+
+def _describe_component(headers: Mapping[str, TensorHeader]) -> Description:
     parameters: Counter[str] = Counter()
-    for info in infos.values():
-        parameters[str(info.dtype).removeprefix("torch.")] += math.prod(info.shape)
+    for header in headers.values():
+        parameters[header.dtype] += math.prod(header.shape)
     return {
-        "tensors": len(infos),
+        "tensors": len(headers),
         "parameters": parameters.total(),
         "dtypes": dict(parameters),
-        "bytes": sum(info.bytes for info in infos.values()),
+        "bytes": sum(header.bytes for header in headers.values()),
     }
 
 
 def _describe_memory(plan: PriorMemory, limit: int | None) -> Description:
-    totals = {slots: plan.total(slots) for slots in (plan.fewest_slots, plan.most_slots)}
+    totals = {slots: plan.total(slots) for slots in plan.slot_counts}
     description = asdict(plan) | {"total": totals}
     return description if limit is None else description | {"memory": limit, "slots_that_fit": plan.slots_within(limit)}

@@ -30,7 +30,7 @@ def print_description(description: Description, tables: dict[str, Description]) 
         _print_checkpoint(console, description)
     for name, table in tables.items():
         _print_tensors(console, name, table)
-    _print_memory(console, description["memory"])
+    _print_memory(console, description["memory"], description["vqvae_memory"])
 
 
 def _print_engines(console: Console, description: Description) -> None:
@@ -124,7 +124,7 @@ def _ranges(table: Description) -> str:
 
 def _print_checkpoint(console: Console, description: Description) -> None:
     console.print(f"{description['folder']}: checkpoint bundle of {description['model']}")
-    console.print(f"fingerprint: {description['fingerprint'] or 'not computed'}")
+    console.print(f"fingerprint: {description['fingerprint'] or 'not computed'}; tensors: {description['tensors']}")
     _print_sampling(console, description)
     for rules, counts in description["vocabulary"].items():
         console.print(f"names ({rules}): " + ", ".join(f"{count} {kind}" for kind, count in counts.items()))
@@ -148,31 +148,59 @@ def _print_tensors(console: Console, name: str, table: Description) -> None:
     _print_table(console, (f"tensors of {name}", "dtype", "dimensions", "role"), rows)
 
 
-def _print_memory(console: Console, plans: list[Description]) -> None:
-    headings = ["prior", "precision", "weights GB", "caches MiB/slot", "window MiB/slot"]
-    cut = any(plan["hand_over_per_slot"] for plan in plans)
-    headings += [*(["between parts MiB/slot"] if cut else []), "one window MiB", "activations MiB"]
+def _print_memory(console: Console, plans: list[Description], vqvae: list[Description]) -> None:
+    """Print what the memory of a prior consists of, and how much there is in all by number of slots."""
+    if plans:
+        cut = any(plan["hand_over_per_slot"] for plan in plans)
+        between = ["between parts MiB/slot"] if cut else []
+        headings = ["prior", "precision", "weights GB", "caches MiB/slot", "window MiB/slot", *between]
+        headings += ["one window MiB", "activations MiB"]
+        _print_table(console, headings, [_memory_row(plan, cut) for plan in plans], right=headings[2:])
+        _print_totals(console, plans)
+    if vqvae:
+        headings = ["VQ-VAE", "weights GB", "activations MiB", "GB in all"]
+        rows = [
+            (plan["graph"], gigabytes(plan["weights"]), mebibytes(plan["activations"]), gigabytes(plan["total"]))
+            for plan in vqvae
+        ]
+        _print_table(console, headings, rows, right=headings[1:])
+    if plans or vqvae:
+        console.print(_not_counted([*plans, *vqvae]))
+
+
+def _memory_row(plan: Description, cut: bool) -> list[str]:
+    return [
+        str(plan["level"]),
+        plan["precision"],
+        gigabytes(plan["weights"]),
+        mebibytes(plan["caches_per_slot"]),
+        mebibytes(plan["window_per_slot"]),
+        *([mebibytes(plan["hand_over_per_slot"])] if cut else []),
+        mebibytes(plan["one_window"]),
+        mebibytes(plan["activations"]),
+    ]
+
+
+def _print_totals(console: Console, plans: list[Description]) -> None:
+    counts = sorted({slots for plan in plans for slots in plan["total"]})
+    headings = ["prior", "precision", *(f"GB with {slots} slot{'s' * (slots != 1)}" for slots in counts)]
     rows = []
     for plan in plans:
-        row = [
-            str(plan["level"]),
-            plan["precision"],
-            gigabytes(plan["weights"]),
-            mebibytes(plan["caches_per_slot"]),
-            mebibytes(plan["window_per_slot"]),
-            *([mebibytes(plan["hand_over_per_slot"])] if cut else []),
-            mebibytes(plan["one_window"]),
-            mebibytes(plan["activations"]),
-            # A fixed number of slots has a single total, shown in both columns.
-            *(f"{gigabytes(plan['total'][slots])} ({slots})" for slots in (plan["fewest_slots"], plan["most_slots"])),
-        ]
+        totals = (plan["total"].get(slots) for slots in counts)
+        row = [str(plan["level"]), plan["precision"], *("" if t is None else gigabytes(t) for t in totals)]
         rows.append([*row, str(plan["slots_that_fit"])] if "memory" in plan else row)
-    if not rows:
-        return
-    headings += ["GB (fewest)", "GB (most)"]
     if "memory" in plans[0]:
         headings.append(f"slots in {plans[0]['memory'] / 1e9:g} GB")
     _print_table(console, headings, rows, right=headings[2:])
+
+
+def _not_counted(plans: list[Description]) -> str:
+    unknown = any(plan["activations"] is None for plan in plans)
+    left_out = "activations where none are shown, because they are not known; " if unknown else ""
+    return (
+        f"Not counted: {left_out}on a GPU, what CUDA itself takes, which depends on the driver and the GPU. While the "
+        "VQ-VAE works, no prior is open."
+    )
 
 
 def _print_table(

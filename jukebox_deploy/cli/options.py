@@ -48,9 +48,17 @@ class OutFile(click.Path):
         folder = next(parent for parent in path.absolute().parents if parent.exists())
         if not folder.is_dir():
             self.fail(f"{path}: {folder} is a file, not a folder.", param, ctx)
-        if not os.access(folder, os.W_OK | os.X_OK):
-            self.fail(f"{path}: {folder} cannot be written to; choose another place.", param, ctx)
+        require_writable(folder, "choose another place")
         return path
+
+
+def require_writable(folder: Path, advice: str, option: str | None = None) -> None:
+    """Raise a usage error unless files can be written to a folder; `advice` says what to do instead.
+
+    `option`: the option that asks for it; not needed where click converts its value.
+    """
+    if not os.access(folder, os.W_OK | os.X_OK):
+        raise click.BadParameter(f"{folder} cannot be written to; {advice}.", param_hint=option)
 
 
 def comma_separated(context: click.Context, parameter: click.Parameter, value: str | None) -> tuple[str, ...]:

@@ -41,6 +41,7 @@ class Progress:
     note: str = ""
     speed: Callable[[float], str] = per_second  # formats units per second
     bar: str = ""  # activities with the same name here share a bar; default: `what`
+    timed: bool = False  # show the count and the time so far instead of a rate and the time left
 
     @property
     def finished(self) -> bool:
@@ -61,9 +62,14 @@ class Pace:
     first: float  # amount done at that time
 
     def describe(self, progress: Progress, now: float) -> tuple[str, ...]:
-        """Return rate and time left, or elapsed time at the end; nothing before there is a rate."""
+        """Return rate and time left, or elapsed time at the end; nothing before there is a rate.
+
+        For a timed activity, return the elapsed time only.
+        """
         before = self.first if progress.found is None else progress.found
         elapsed = now - self.begun
+        if progress.timed:
+            return (f"in {clock_time(elapsed)}" if progress.finished else f"{clock_time(elapsed)} so far",)
         if progress.total is None or elapsed <= 0 or progress.done <= before:
             return ()
         rate = (progress.done - before) / elapsed
@@ -98,9 +104,8 @@ class ProgressDisplay:
     ) -> None:
         """Stop drawing; bars without a total are removed."""
         if self._bars:
-            for bar, task in self._tasks.items():
-                if self._shown[bar].total is None:
-                    self._bars.remove_task(task)
+            for bar in [bar for bar in self._tasks if self._shown[bar].total is None]:
+                self.remove(bar)
             self._bars.stop()
 
     def show(self, progress: Progress) -> None:
@@ -111,10 +116,16 @@ class ProgressDisplay:
             self._paces[bar] = Pace(now, progress.done)
         self._shown[bar] = progress
         if self._bars:
-            self._draw(self._bars, bar, progress, self._text(bar, progress, now))
+            counted = progress.counted if progress.timed else ""
+            self._draw(self._bars, bar, progress, self._text(bar, progress, now, counted))
         elif self._is_due(progress, last, now):
             self._last_line = now
             self.say(self._text(bar, progress, now, progress.counted))
+
+    def remove(self, bar: str) -> None:
+        """Remove a bar, if it is there."""
+        if self._bars and bar in self._tasks:
+            self._bars.remove_task(self._tasks.pop(bar))
 
     def say(self, text: str) -> None:
         """Write a line, above the bars if there are any."""

@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import click
 
-from jukebox_deploy.cli.options import PATH, OutFile, comma_separated, give_report, report_options
+from jukebox_deploy.cli.options import PATH, OutFile, comma_separated, give_report, report_options, require_writable
 from jukebox_deploy.cli.progress import progress_line
 from jukebox_deploy.cli.tables import output_console, plain_table, print_table
 from jukebox_deploy.cli.tensorrt_options import chosen_tensorrt, tensorrt_options
@@ -88,7 +87,7 @@ def command(bundle: Path, against: Path, out: Path | None, as_json: bool, **choi
     )
     opened = open_bundle(bundle)
     if choices["record"]:
-        _require_writable(bundle)
+        require_writable(bundle, "write the report elsewhere, with --out and --page", "--record")
     exported = choices["exported"] and open_bundle(choices["exported"])
     with progress_line("comparing") as say:
 
@@ -100,15 +99,6 @@ def command(bundle: Path, against: Path, out: Path | None, as_json: bool, **choi
     _keep(opened, report, choices)
     report.require()
     report.require_engines()
-
-
-def _require_writable(folder: Path) -> None:
-    """Raise a usage error at once if `--record` could not write to the bundle."""
-    if not os.access(folder, os.W_OK | os.X_OK):
-        raise click.BadParameter(
-            f"{folder} cannot be written to; write the report elsewhere, with --out and --page.",
-            param_hint="--record",
-        )
 
 
 def _keep(bundle: EngineBundle, report: VerifyReport, choices: Mapping[str, Any]) -> None:

@@ -17,6 +17,7 @@ import torch
 from jukebox_deploy.checkpoints.bundle import CheckpointBundle
 from jukebox_deploy.config import PriorConfig
 from jukebox_deploy.contract import Precision
+from jukebox_deploy.engines.device import Provider
 from jukebox_deploy.errors import SamplingError
 from jukebox_deploy.jobs.alignment.attention import (
     ShowWindows,
@@ -47,7 +48,7 @@ class AlignRequest:
     songs: tuple[Path, ...]  # their folders
     out: Path | None = None  # output folder, for a single song; `None`: the song's folder
     precision: Precision = Precision.FP32
-    provider: str = "cpu"  # or "cuda"
+    provider: Provider = Provider.CPU  # one of `PYTORCH_PROVIDERS`
     threads: int | None = None  # on a CPU; `None`: PyTorch's default
 
     def __post_init__(self) -> None:
@@ -87,7 +88,7 @@ def align_songs(request: AlignRequest, listen: Listener = lambda what, done, tot
     fingerprint = checkpoint.fingerprint()
     listen("checking the checkpoint", 1, 1)
     songs = [_Song.read(folder, checkpoint, fingerprint) for folder in request.songs]
-    device = torch.device(request.provider)
+    device = torch.device(str(request.provider))
     with pytorch_threads(request.threads), exact_products(device):
         prior = load_model(checkpoint, config.level, request.precision)
         assert isinstance(prior, Prior)

@@ -11,7 +11,7 @@ from jukebox_deploy.checkpoints.bundle import CheckpointBundle
 from jukebox_deploy.engines.bundle import EngineBundle, open_bundle
 from jukebox_deploy.engines.tensorrt.build import BuildOptions, BuildSummary
 from jukebox_deploy.engines.tensorrt.bundle import (
-    GraphProgress,
+    BuildProgress,
     build_bundle,
     divide_capabilities,
     processes_to_build,
@@ -29,7 +29,7 @@ class BuildListener:
     """Callbacks for progress."""
 
     exported: Callable[[ExportEvent], None] = lambda event: None
-    building: GraphProgress | None = None
+    building: Callable[[BuildProgress], None] = lambda progress: None
 
 
 @dataclass(frozen=True)

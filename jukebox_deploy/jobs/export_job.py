@@ -13,10 +13,9 @@ from typing import Any
 import onnx_ir as ir
 
 from jukebox_deploy.checkpoints.bundle import CheckpointBundle
-from jukebox_deploy.checkpoints.layout import component_name
+from jukebox_deploy.checkpoints.components import component_name
 from jukebox_deploy.config import JukeboxConfig
 from jukebox_deploy.contract import SLOT_GRAPHS, GraphKind, GraphSpec, LinearWeights, graph_name
-from jukebox_deploy.engine import Engine
 from jukebox_deploy.engines import quantised_weights
 from jukebox_deploy.engines.bundle import write_manifest
 from jukebox_deploy.engines.graph_check import check_graph_file
@@ -32,7 +31,7 @@ from jukebox_deploy.export.validation import check_structure, require_parity
 from jukebox_deploy.export.weights import RawTensor, WeightFile, plain_tensors, weights_of_graphs, write_weights
 from jukebox_deploy.files import atomic_directory
 from jukebox_deploy.graphs import GraphOptions, declare_graphs
-from jukebox_deploy.jobs.comparison.parity import compare_graph, reason_not_to_run, reference, sizes_to_compare
+from jukebox_deploy.jobs.comparison.parity import compare_graph, reference, sizes_to_compare
 from jukebox_deploy.jobs.opening.eager import eager_engine
 from jukebox_deploy.jobs.quantised_export import QuantisationRequest, Quantiser
 from jukebox_deploy.jobs.sampling_advice import bundle_advice
@@ -216,9 +215,6 @@ class _Export:
         open_eager = reference(partial(eager_engine, self.checkpoint, found.graphs, precision, rounded=rounded), config)
         report: dict[str, Any] = {}
         for name, entry in entries.items():
-            if reason := reason_not_to_run(entry.spec):
-                report[name] = {"not_run": reason}
-                continue
             rows: list[dict[str, Any]] = []
             for sizes in sizes_to_compare(entry.spec):
                 parity = compare_graph(open_eager, found, entry.spec, sizes, self.request.seed)
@@ -234,18 +230,10 @@ class _Export:
         step = entries.get(graph_name(GraphKind.STEP, level))
         quality = None
         if step is not None and quantiser.request.judge_quality:
-            quality = quantiser.judge(self._as_it_runs(level, entries, folder), step.spec)
+            quality = quantiser.judge(self._engine(entries, folder), step.spec)  # in use, activations are rounded
             self.listener(ExportEvent("quality", step.spec.name, str(quality)))
         facts = quantiser.facts(level, self._rounded(level, entries, folder).get(level), quality)
         return {name: replace(entry, options={quantised_weights.KEY: facts}) for name, entry in entries.items()}
-
-    def _as_it_runs(self, level: int, entries: Entries, folder: Path) -> Engine:
-        """Open the graphs as they run in use: on ONNX Runtime with rounded activations, else in PyTorch."""
-        found = self._engine(entries, folder)
-        if not any(reason_not_to_run(entry.spec) for entry in entries.values()):
-            return found
-        rounded = self._rounded(level, entries, folder)
-        return eager_engine(self.checkpoint, found.graphs, self.request.options.precision, rounded=rounded)
 
 
 def _files(entries: Entries, folder: Path) -> dict[str, Path]:

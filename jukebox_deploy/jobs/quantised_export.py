@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import gc
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from enum import StrEnum
 from functools import cached_property
 from pathlib import Path
@@ -13,7 +13,8 @@ from typing import Any
 import torch
 
 from jukebox_deploy.checkpoints.bundle import CheckpointBundle
-from jukebox_deploy.checkpoints.layout import component_configs, component_name, component_shapes
+from jukebox_deploy.checkpoints.components import component_configs, component_name
+from jukebox_deploy.checkpoints.layout import component_shapes
 from jukebox_deploy.config import PriorConfig
 from jukebox_deploy.contract import GraphSpec, LinearWeights, Precision
 from jukebox_deploy.engine import Engine
@@ -86,19 +87,9 @@ class Quantiser:
     checkpoint: CheckpointBundle
     request: QuantisationRequest
     seed: int = 0
-    choices: Mapping[str, LinearChoice] = field(init=False)
 
     def __post_init__(self) -> None:
         """Raises `ExportError` for unknown layers to keep, and if no layer is left to quantise."""
-        priors = {
-            name: component_shapes(part)
-            for name, part in component_configs(self.checkpoint.config).items()
-            if isinstance(part, PriorConfig)
-        }
-        object.__setattr__(self, "choices", choose_layers(priors, self.form, self.request.keep))
-        self._require_something()
-
-    def _require_something(self) -> None:
         choices = self.choices.values()
         kept, unfit = sum(len(choice.kept) for choice in choices), sum(len(choice.unfit) for choice in choices)
         if kept + unfit and not any(choice.quantised for choice in choices):
@@ -107,6 +98,16 @@ class Quantiser:
                 f"--keep leaves {kept} in the precision, and {unfit} have no whole groups of inputs. Keep fewer, or "
                 "leave out --weights."
             )
+
+    @cached_property
+    def choices(self) -> Mapping[str, LinearChoice]:
+        """Which linear layers of each prior are quantised, by component."""
+        priors = {
+            name: component_shapes(part)
+            for name, part in component_configs(self.checkpoint.config).items()
+            if isinstance(part, PriorConfig)
+        }
+        return choose_layers(priors, self.form, self.request.keep)
 
     @cached_property
     def form(self) -> WeightFormat:

@@ -17,7 +17,7 @@ from typing import Any
 from jukebox_deploy.contract import LinearWeights
 from jukebox_deploy.engine import Engine
 from jukebox_deploy.engines.bundle import EngineBundle, open_bundle
-from jukebox_deploy.engines.device import NoDeviceError, Provider
+from jukebox_deploy.engines.device import PYTORCH_PROVIDERS, NoDeviceError, Provider
 from jukebox_deploy.engines.manifest import Target
 from jukebox_deploy.engines.onnxruntime.arithmetic import describe_arithmetic
 from jukebox_deploy.engines.onnxruntime.library import import_onnxruntime
@@ -54,7 +54,7 @@ class Backend(StrEnum):
 
 _PROVIDERS: dict[Backend, tuple[str | None, ...]] = {
     Backend.ONNXRUNTIME: tuple(Provider),
-    Backend.EAGER: (Provider.CPU, Provider.CUDA),
+    Backend.EAGER: PYTORCH_PROVIDERS,
     Backend.TENSORRT: (None,),
     Backend.TENSORRT_RTX: (None,),
 }

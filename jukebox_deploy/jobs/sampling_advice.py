@@ -20,7 +20,7 @@ from jukebox_deploy.errors import ConfigError, SamplingError
 from jukebox_deploy.runtime.song import FROM_CODES, LevelSettings, SongRequest
 
 if TYPE_CHECKING:
-    from jukebox_deploy.checkpoints.bundle import CheckpointBundle
+    from jukebox_deploy.checkpoints.bundle_folder import BundleFolder
 
 SAMPLING_FILE = "sampling.json"
 
@@ -83,8 +83,8 @@ def read_advice(folder: Path, levels: int) -> SamplingAdvice:
     return _from_json(data, levels, str(path))
 
 
-def bundle_advice(bundle: CheckpointBundle) -> SamplingAdvice:
-    """Read the advice of an opened checkpoint bundle; raises as `read_advice` does."""
+def bundle_advice(bundle: BundleFolder) -> SamplingAdvice:
+    """Read the advice of a checkpoint bundle; raises as `read_advice` does."""
     return read_advice(bundle.folder, bundle.config.vqvae.levels)
 
 

@@ -11,7 +11,7 @@ from pathlib import Path
 import torch
 
 from jukebox_deploy.checkpoints.bundle import CheckpointBundle
-from jukebox_deploy.checkpoints.layout import VQVAE_COMPONENT
+from jukebox_deploy.checkpoints.components import VQVAE_COMPONENT
 from jukebox_deploy.checkpoints.tensors import TensorSource
 from jukebox_deploy.config import VQVAEConfig
 from jukebox_deploy.data.catalogue import Catalogue, read_catalogue

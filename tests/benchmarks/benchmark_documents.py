@@ -42,7 +42,7 @@ def limit(step_bytes: int) -> MemoryLimit:
 def step(model: str = "small", **fields: Any) -> Workload:
     """A step with all sizes known."""
     sizes = {"slots": 1, "position": 512, "width": 64, "depth": 4, "context": 1024}
-    return Workload(WorkloadKind.STEP, model, 0, **{**sizes, "units_per_round": 32.0, **fields})
+    return Workload(WorkloadKind.STEP, model, 0, **{**sizes, "units_per_pass": 32.0, **fields})
 
 
 def step_result(workload: Workload, engine_speed: float, *, baselines: bool = False) -> WorkloadResult:
@@ -61,7 +61,7 @@ def step_result(workload: Workload, engine_speed: float, *, baselines: bool = Fa
 BASE = step_result(step(), 8.0, baselines=True)
 SLOTS = tuple(step_result(step(slots=slots), 8.0 * slots**0.5) for slots in (4, 16))
 WIDE = step_result(step("small-width-128", width=128), 2.0)
-_AUDIO = Workload(WorkloadKind.DECODE, "small", 0, units_per_round=10.0)
+_AUDIO = Workload(WorkloadKind.DECODE, "small", 0, units_per_pass=10.0)
 DECODE = WorkloadResult(_AUDIO, (variant(Backend.ONNXRUNTIME, 3.0), variant(Backend.EAGER, 1.5)))
 
 RUN = BenchmarkRun("jukebox-deploy bench run", "2026-01-02T00:00:00Z", MACHINE, (BASE, *SLOTS, DECODE))

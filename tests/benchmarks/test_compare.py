@@ -56,6 +56,8 @@ def test_a_machine_that_is_slower_slows_no_engine():
     assert change.ratio == pytest.approx(1.0)
     assert (drift.baseline, drift.shared) == ("eager fp32", True)
     assert drift.ratio == pytest.approx(0.31)
+    (drift,) = compare(before, busy, threshold=3.0).drifts  # a quarter as fast is less than that
+    assert not drift.shared
 
 
 def test_an_engine_that_is_slower_on_a_faster_machine_is_found():
@@ -114,7 +116,7 @@ def test_other_workloads_are_not_compared():
 
 def test_a_longer_round_of_the_same_work_is_compared():
     comparison = compare(
-        run_with(variant(Backend.EAGER, 1.0)), run_with(variant(Backend.EAGER, 1.0), units_per_round=640.0)
+        run_with(variant(Backend.EAGER, 1.0)), run_with(variant(Backend.EAGER, 1.0), units_per_pass=640.0)
     )
     assert len(comparison.changes) == 1
 

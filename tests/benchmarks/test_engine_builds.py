@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import shutil
+import subprocess
 import sys
 import time
 from pathlib import Path
@@ -75,6 +76,30 @@ def test_nothing_runs_on_after_an_interruption(monkeypatch: pytest.MonkeyPatch, 
     with pytest.raises(KeyboardInterrupt):
         run_watched(python(f"import time; time.sleep(1); open({str(tmp_path / 'late')!r}, 'w')"), "the test")
     assert not list(tmp_path.iterdir())
+
+
+def test_an_interruption_ends_the_processes_of_a_command_too(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    sleep = time.sleep
+    child = f"import time; open({str(tmp_path / 'begun')!r}, 'w'); time.sleep(3); open({str(tmp_path / 'late')!r}, 'w')"
+
+    def interrupt(seconds: float) -> None:
+        while not (tmp_path / "begun").exists():
+            sleep(0.05)
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(time, "sleep", interrupt)
+    with pytest.raises(KeyboardInterrupt):
+        run_watched(python(f"import subprocess, sys; subprocess.run([sys.executable, '-c', {child!r}])"), "the test")
+    sleep(4)
+    assert not (tmp_path / "late").exists()
+
+
+def test_what_cannot_be_measured_is_said_in_a_sentence(tmp_path: Path) -> None:
+    command = [sys.executable, "-m", engine_builds.__name__, "--preset", "tinny", "--work", str(tmp_path)]
+    done = subprocess.run(command, capture_output=True, text=True, check=False)
+    assert done.returncode == 1
+    assert "Traceback" not in done.stderr
+    assert "tinny" in done.stderr
 
 
 def test_weights_made_on_the_way_are_those_of_a_random_bundle(tmp_path: Path) -> None:

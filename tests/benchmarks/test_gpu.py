@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from itertools import count
+from typing import Any
 
 import pytest
 from click.testing import CliRunner
@@ -13,6 +14,7 @@ from jukebox_deploy.benchmarks.plan import BenchmarkPlan
 from jukebox_deploy.benchmarks.results import Backend, WorkloadKind
 from jukebox_deploy.benchmarks.variants import open_subjects
 from jukebox_deploy.cli.main import cli
+from jukebox_deploy.engines.device import Provider
 from jukebox_deploy.engines.tensorrt.features import TensorRtOptions
 from jukebox_deploy.errors import ConfigError
 from tests.engines import fake_tensorrt
@@ -29,7 +31,7 @@ def test_a_copy_reads_and_writes(monkeypatch):
 @pytest.mark.parametrize("odd", [{"threads": 2}, {"mapped": True}, {"memory": True}])
 def test_what_is_about_a_cpu_is_refused_on_a_gpu(odd):
     with pytest.raises(ConfigError, match=f"--{next(iter(odd))}: works only with --device cpu"):
-        BenchmarkPlan(device="cuda", **odd)
+        BenchmarkPlan(device=Provider.CUDA, **odd)
 
 
 def test_engines_are_not_measured_against_a_cpu(tiny_engine_bundle, tmp_path):
@@ -68,16 +70,17 @@ def test_engines_run_with_the_options_that_are_given(tiny_engine_bundle, tmp_pat
     """Kernels that were compiled while measuring are kept."""
     bundle = fake_tensorrt.save_engines(tiny_engine_bundle, tmp_path / "engines")
     options = TensorRtOptions(kernel_caches=tmp_path / "kernels")
-    subjects = open_subjects([bundle.folder], None, "cuda", options)
-    plan = BenchmarkPlan(workloads=(WorkloadKind.STEP,), level=0, slots=(2,), steps=4, baselines=(), device="cuda")
+    subjects = open_subjects([bundle.folder], None, Provider.CUDA, options)
+    sizes: dict[str, Any] = {"level": 0, "slots": (2,), "steps": 4}
+    plan = BenchmarkPlan((WorkloadKind.STEP,), **sizes, baselines=(), device=Provider.CUDA)
     list(measure(subjects, plan, instruments=Instruments(probe=lambda size: 1e9)))
     assert list((tmp_path / "kernels").iterdir())
 
 
 def test_engines_are_measured_on_a_gpu(tiny_engine_bundle, tmp_path, device):
     bundle = fake_tensorrt.save_engines(tiny_engine_bundle, tmp_path / "engines")
-    plan = BenchmarkPlan(level=0, slots=(2,), steps=4, baselines=(), device="cuda")
-    subjects = open_subjects([bundle.folder], None, "cuda")
+    plan = BenchmarkPlan(level=0, slots=(2,), steps=4, baselines=(), device=Provider.CUDA)
+    subjects = open_subjects([bundle.folder], None, Provider.CUDA)
     results = list(measure(subjects, plan, instruments=Instruments(probe=lambda size: 1e9)))
     for result in results:
         (variant,) = result.variants

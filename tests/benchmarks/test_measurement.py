@@ -15,6 +15,7 @@ from jukebox_deploy.benchmarks.results import Backend, WorkloadKind
 from jukebox_deploy.benchmarks.variants import Subjects, Variant, _reason_not_to_compile, choose_baselines
 from jukebox_deploy.contract import GraphSpec, LinearWeights, Precision
 from jukebox_deploy.costs import WeightStorage, step_bytes, weight_bytes
+from jukebox_deploy.engines.device import Provider
 from jukebox_deploy.errors import ConfigError, EngineError
 from jukebox_deploy.graphs import declare_graphs
 from jukebox_deploy.presets import preset
@@ -117,11 +118,11 @@ def run(plan: BenchmarkPlan = PLAN, probes: list[int] | None = None):
 def test_steps_are_counted_in_codes_of_all_slots() -> None:
     """Two slots, a step a second, or one in four."""
     (step, prefill), _, _ = run()
-    assert (step.workload.kind, step.workload.units_per_round) == (WorkloadKind.STEP, 20)
+    assert (step.workload.kind, step.workload.units_per_pass) == (WorkloadKind.STEP, 20)
     assert [variant.units_per_second for variant in step.variants] == [(2.0,) * 5, (0.5,) * 5]
     assert step.variants[0].ratio_over(step.variants[1]).median == 4
     assert step.variants[0].latency.p99 == 1
-    assert (prefill.workload.kind, prefill.workload.units_per_round) == (WorkloadKind.PREFILL, 2 * 2 * BLOCK)
+    assert (prefill.workload.kind, prefill.workload.units_per_pass) == (WorkloadKind.PREFILL, 2 * 2 * BLOCK)
     assert prefill.variants[0].units_per_second == (2.0 * BLOCK,) * 5
 
 
@@ -155,7 +156,7 @@ def test_short_passes_are_repeated_and_counted(monkeypatch) -> None:
     assert [v.units_per_second for v in step.variants] == [(2.0,) * 5, (0.5,) * 5]
     assert [v.calls_per_round for v in step.variants] == [30, 10]
     assert [v.calls_per_round for v in prefill.variants] == [26, 8]
-    assert step.workload.units_per_round == 20
+    assert step.workload.units_per_pass == 20
 
 
 def test_the_bandwidth_is_the_median_of_those_between_the_rounds() -> None:
@@ -248,7 +249,7 @@ def test_real_engines_do_every_workload_but_songs(tiny_engine_bundle, tiny_check
             assert np.all(np.isfinite(variant.units_per_second))
             assert 0 < variant.latency.p50 <= variant.latency.p99
             if result.workload.kind in (WorkloadKind.ENCODE, WorkloadKind.DECODE):  # a round is one call
-                assert variant.latency.p50 == pytest.approx(result.workload.units_per_round / variant.speed.median)
+                assert variant.latency.p50 == pytest.approx(result.workload.units_per_pass / variant.speed.median)
 
 
 def test_songs_are_made_anew_in_every_round(tiny_engine_bundle, tiny_checkpoint, tmp_path) -> None:
@@ -260,7 +261,7 @@ def test_songs_are_made_anew_in_every_round(tiny_engine_bundle, tiny_checkpoint,
     assert [variant.backend for variant in baselines] == [Backend.EAGER_STATIC, Backend.TORCH_COMPILE], left_out
     assert any("one position" in note for note in left_out)
     ((workload, make_task),) = stage.tasks
-    assert workload.units_per_round == 2.2
+    assert workload.units_per_pass == 2.2
     task = make_task(stage.open(subjects.open(subjects.engines[0], 1)))
     task.rewind()
     task.run(1)
@@ -287,9 +288,9 @@ def test_each_device_has_its_own_baselines(tiny_engine_bundle, tiny_checkpoint, 
     monkeypatch.setattr("jukebox_deploy.benchmarks.variants._reason_not_to_compile", {"cuda": None}.__getitem__)
     everywhere = (Backend.EAGER, Backend.EAGER_STATIC, Backend.TORCH_COMPILE)
     assert BenchmarkPlan().compared == (*everywhere, Backend.HUGGING_FACE)
-    on_gpu = BenchmarkPlan(device="cuda")
+    on_gpu = BenchmarkPlan(device=Provider.CUDA)
     assert on_gpu.compared == (Backend.EAGER, Backend.EAGER_STATIC, Backend.EAGER_RECORDED, Backend.TORCH_COMPILE)
-    subjects = Subjects([tiny_engine_bundle], tiny_checkpoint, "cuda")
+    subjects = Subjects([tiny_engine_bundle], tiny_checkpoint, Provider.CUDA)
     prior = subjects.config.prior(1)
     baselines, left_out = choose_baselines(subjects, tuple(Backend)[3:], WorkloadKind.STEP, prior, 1)
     assert [variant.backend for variant in baselines] == list(on_gpu.compared)

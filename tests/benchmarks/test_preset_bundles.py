@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import dataclasses
+from pathlib import Path
 
 import pytest
 
+from jukebox_deploy.benchmarks import preset_bundles
 from jukebox_deploy.benchmarks.plan import BenchmarkPlan
 from jukebox_deploy.benchmarks.preset_bundles import needed_graphs, prepare_bundles, system_to_measure
 from jukebox_deploy.benchmarks.results import WorkloadKind
@@ -87,6 +89,20 @@ def test_bundles_are_made_once(tmp_path) -> None:
     subjects = open_subjects(others, checkpoint)
     assert [variant.weight_format for variant in subjects.engines] == ["fp32", "int8"]
     assert subjects.first.graphs["step_0"].range("B").maximum == 32
+
+
+def test_other_code_that_makes_weights_makes_other_checkpoints(tmp_path, monkeypatch) -> None:
+    package = tmp_path / "package"
+    made: list[Path] = []
+    for text in ("seed = 0", "seed = 0", "seed = 1"):
+        (package / "checkpoints").mkdir(parents=True, exist_ok=True)
+        (package / "checkpoints" / "random_bundle.py").write_text(text)
+        monkeypatch.setattr(preset_bundles, "_PACKAGE", package)
+        preset_bundles._source_digest.cache_clear()
+        plan = BenchmarkPlan((STEP,), level=0, slots=(1,))
+        made.append(prepare_bundles(shallow(), plan, [], tmp_path / "work")[0])
+    preset_bundles._source_digest.cache_clear()
+    assert made[0] == made[1] != made[2]
 
 
 def test_quality_is_measured_only_if_asked_for(tmp_path) -> None:

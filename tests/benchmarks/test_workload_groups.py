@@ -25,7 +25,7 @@ from tests.benchmarks.benchmark_documents import BASE, DECODE, RUN, SLOTS, WIDE,
 
 
 def audio(kind: WorkloadKind, slots: int, seconds: float) -> WorkloadResult:
-    work = Workload(kind, "small", 0, slots, units_per_round=seconds)
+    work = Workload(kind, "small", 0, slots, units_per_pass=seconds)
     return WorkloadResult(work, (variant(Backend.ONNXRUNTIME, 2.0),))
 
 
@@ -91,7 +91,7 @@ def test_a_sweep_of_positions_begins_at_zero():
 
 def songs_of(count: int, seconds: float) -> WorkloadResult:
     """Four slots make songs of five seconds."""
-    work = Workload(WorkloadKind.SONG, "small", 0, 4, units_per_round=5.0 * count, songs=count)
+    work = Workload(WorkloadKind.SONG, "small", 0, 4, units_per_pass=5.0 * count, songs=count)
     return WorkloadResult(work, (variant(Backend.ONNXRUNTIME, 5.0 * count / seconds, spread=0.0),))
 
 
@@ -133,9 +133,9 @@ def test_growth_is_from_the_first_value_to_the_last():
 
 
 def test_the_number_of_tokens_in_a_round_does_not_matter_but_the_length_of_audio_does():
-    assert same_work(step(), step(units_per_round=64.0))
+    assert same_work(step(), step(units_per_pass=64.0))
     assert not same_work(step(), step(slots=2))
-    assert not same_work(DECODE.workload, replace(DECODE.workload, units_per_round=60.0))
+    assert not same_work(DECODE.workload, replace(DECODE.workload, units_per_pass=60.0))
 
 
 def test_one_result_stands_for_those_that_sweeps_connect():

@@ -6,7 +6,8 @@ import math
 
 import pytest
 
-from jukebox_deploy.checkpoints.layout import component_configs, component_shapes, file_layout
+from jukebox_deploy.checkpoints.components import component_configs
+from jukebox_deploy.checkpoints.layout import component_shapes, file_layout
 from jukebox_deploy.checkpoints.names import HUGGING_FACE, OPENAI, file_names
 from jukebox_deploy.presets import PRESETS, SMALL_VQVAE, preset
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 import sys
 from collections.abc import Sequence
 from pathlib import Path
@@ -44,6 +45,7 @@ def test_a_bundle(source: Path, tmp_path: Path) -> None:
     result = build(source, "--out", tmp_path / "engines", "--compute", "8.6,12.0")
     assert result.exit_code == 0, result.output
     assert "2 engines in" in result.output
+    assert re.search(r"Peak memory of a building process: [\d.]+ [MG]B\.", result.output)
     manifest = open_bundle(tmp_path / "engines").manifest
     assert {entry.compute_capabilities for entry in manifest.graphs.values()} == {("8.6", "12.0")}
 
@@ -101,6 +103,7 @@ def exported_graphs(checkpoint: CheckpointBundle, tmp_path: Path, *arguments: st
     result = build(checkpoint.folder, "--graphs", "step_0,condition_0", *folders, *arguments)
     assert result.exit_code == 0, result.output
     assert {path.name for path in tmp_path.iterdir()} == {"engines", "kept"}
+    assert ", that of the export included where one process does both." in " ".join(result.output.split())
     return open_bundle(tmp_path / "kept")
 
 
@@ -170,6 +173,7 @@ def test_what_a_gpu_cannot_run_is_said_before_the_export(tiny_checkpoint: Checkp
         (["--calibrate", "self"], "--calibrate"),
         (["--max-kl", "0"], "--max-kl"),
         (["--no-logits"], "--no-logits"),
+        (["--no-measure-quality"], "--no-measure-quality"),
         (["--parts", "2"], "--parts"),
         (["--no-validate"], "--no-validate"),
         (["--keep-onnx", "x"], "--keep-onnx"),

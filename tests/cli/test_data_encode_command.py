@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 from click.testing import CliRunner
 
-from jukebox_deploy.checkpoints.layout import VQVAE_COMPONENT
+from jukebox_deploy.checkpoints.components import VQVAE_COMPONENT
 from jukebox_deploy.cli.main import cli
 from jukebox_deploy.data.catalogue import read_catalogue
 from jukebox_deploy.data.code_cache import CodeCache

@@ -59,12 +59,24 @@ def test_integer_weights_and_what_they_cost(tiny_checkpoint: CheckpointBundle, t
     assert described["quantised_weights"]["0"]["quality"]["limit"] == 0.05
 
 
+def test_the_quality_of_weights_is_left_unmeasured_on_request(tiny_checkpoint: CheckpointBundle, tmp_path: Path):
+    out = tmp_path / "onnx"
+    arguments = ["--graphs", "step_0", "--weights", "int8", "--no-validate", "--tensorrt-check", "never", "--json"]
+    result = _run(str(tiny_checkpoint.folder), "--out", str(out), *arguments, "--no-measure-quality")
+    assert result.exit_code == 0, result.output
+    assert "measured" not in result.stderr
+    assert json.loads(result.stdout)["quantised_weights"]["0"]["quality"] is None
+    assert "quality not measured" in " ".join(CliRunner().invoke(inspect, [str(out)]).output.split())
+
+
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
         (["--keep", "layers.0"], "add --weights int8"),
         (["--max-kl", "0.1"], "add --weights int8"),
         (["--calibrate", "self"], "add --weights int8"),
+        (["--no-measure-quality"], "add --weights int8"),
+        (["--weights", "int8", "--no-measure-quality", "--max-kl", "0.1"], "a limit or no measurement"),
         (["--weights", "int4", "--calibrate", "nowhere"], "nor a folder with songs"),
         (["--weights", "int8", "--keep", "layers.7.mpl"], "Nearest are"),
     ],

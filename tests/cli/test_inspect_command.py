@@ -5,6 +5,8 @@ from __future__ import annotations
 import json
 import re
 import shutil
+import subprocess
+import sys
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -54,7 +56,12 @@ def test_an_engine_bundle_as_json(engines: Path) -> None:
     assert memory["caches_per_slot"] == 512
     assert memory["slots_that_fit"] == 0  # in a thousand bytes
     assert memory["total"]["16"] - memory["total"]["1"] == 15 * (512 + memory["window_per_slot"])
+    assert list(memory["total"]) == ["1", "2", "4", "8", "16"]
     assert described(engines, "--memory", "1")["memory"][0]["slots_that_fit"] == 16
+    (vqvae,) = description["vqvae_memory"]
+    sizes = [(engines / name).stat().st_size for name in description["graphs"]["vqvae_decode_0"]["weights"]]
+    size = (engines / "vqvae_decode_0.onnx").stat().st_size + sum(sizes)
+    assert vqvae == {"graph": "vqvae_decode_0", "weights": size, "activations": None, "total": size}
 
 
 def test_an_engine_bundle_for_people(engines: Path) -> None:
@@ -62,7 +69,8 @@ def test_an_engine_bundle_for_people(engines: Path) -> None:
     assert result.exit_code == 0, result.output
     for part in ("engine bundle of tiny for onnxruntime, fp16", "all match", "[B, 2, 8, 16]", "in place"):
         assert part in " ".join(result.output.split())  # a long path breaks the line
-    assert re.search(r"\(16\) +16\b", result.output), "the memory plan ends with the slots that fit"
+    assert re.search(r"0 +fp16( +0\.000){5} +16\b", result.output), "the totals end with the slots that fit"
+    assert "on a GPU, what CUDA itself takes" in " ".join(result.output.split())
     assert "hashes: not checked" in inspect(engines, "--quick").output
 
 
@@ -140,8 +148,8 @@ def test_how_engines_were_built(tmp_path: Path) -> None:
 
 def test_an_engine_of_one_number_of_slots(tmp_path: Path) -> None:
     folder = built_bundle(tmp_path / "engines", DimensionRange("B", 1, 1, 1))
-    (row,) = [line for line in inspect(folder, "--memory", "8").output.splitlines() if line.strip().startswith("0 ")]
-    assert row.split()[-5:] == ["0.000", "(1)", "0.000", "(1)", "1"]
+    rows = [line for line in inspect(folder, "--memory", "8").output.splitlines() if line.strip().startswith("0 ")]
+    assert rows[1].split() == ["0", "fp16", "0.000", "1"]
     assert list(described(folder)["memory"][0]["total"]) == ["1"]
 
 
@@ -169,6 +177,34 @@ def test_a_checkpoint_bundle(checkpoint: Path) -> None:
     assert len(description["fingerprint"]) == 64
     assert described(checkpoint, "--quick")["fingerprint"] is None
     assert "checkpoint bundle of tiny" in inspect(checkpoint, "--memory", "24").output
+
+
+WITHOUT_EXPORT = """
+import sys
+for package in ("torch", "onnx_ir", "onnxscript", "polygraphy"):
+    sys.modules[package] = None
+from jukebox_deploy.cli.main import main
+main()
+"""
+
+
+def test_a_checkpoint_bundle_is_shown_without_pytorch(checkpoint: Path) -> None:
+    command = [sys.executable, "-c", WITHOUT_EXPORT, "inspect", str(checkpoint), "--json"]
+    shown = json.loads(subprocess.check_output(command, text=True))
+    compared = described(checkpoint)
+    assert (compared.pop("tensors"), shown.pop("tensors")) == (
+        "all fit the configuration",
+        "not compared, which takes PyTorch",
+    )
+    assert shown == compared
+
+
+def test_a_checkpoint_bundle_with_other_tensors_is_refused(checkpoint: Path, tmp_path: Path) -> None:
+    other = shutil.copytree(checkpoint, tmp_path / "other")
+    shutil.copy(other / "prior_2.safetensors", other / "prior_0.safetensors")
+    result = inspect(other)
+    assert result.exit_code == 1
+    assert "prior_0.safetensors: does not fit config.json" in " ".join(result.output.split())
 
 
 def test_what_cannot_be_shown(engines: Path, tmp_path: Path) -> None:

@@ -167,7 +167,6 @@ class TestErrors:
         ["export", "BUNDLE", "--out", "GRAPHS"],
         ["build", "BUNDLE", "--out", "ENGINES"],
         ["verify", "GRAPHS", "--against", "BUNDLE"],
-        ["inspect", "BUNDLE"],
         ["train", "vqvae", "--data", "SONGS", "--preset", "tiny", "--steps", "1", "--out", "RUN"],
         ["evaluate", "BUNDLE", "--data", "SONGS"],
         ["align", "SONG", "--checkpoint", "BUNDLE"],

@@ -16,7 +16,7 @@ from jukebox_deploy.contract import DimensionRange, GraphKind, GraphSpec, Precis
 from jukebox_deploy.costs import allocated_cache_bytes
 from jukebox_deploy.engines.bundle import EngineBundle, open_bundle, write_manifest
 from jukebox_deploy.engines.manifest import FileRecord, GraphEntry, Manifest, Target
-from jukebox_deploy.engines.memory_plan import PriorMemory, plan_bundle, plan_config
+from jukebox_deploy.engines.memory_plan import PriorMemory, VQVAEMemory, plan_bundle, plan_config, plan_vqvae
 from jukebox_deploy.engines.onnxruntime.sessions import GraphFile
 from jukebox_deploy.engines.tensorrt.graph import TensorRtGraph
 from jukebox_deploy.presets import PRESETS, preset
@@ -73,6 +73,24 @@ def test_every_onnx_graph_loads_its_own_copy_of_shared_weights(tmp_path: Path) -
     files = sum((tmp_path / name).stat().st_size for name in ("step_0.onnx", "prefill_0.onnx"))
     (plan,) = plan_bundle(open_bundle(tmp_path))
     assert plan.weights == files + shared.nbytes + matrix.nbytes
+
+
+def test_graphs_of_the_vqvae_are_planned_by_themselves() -> None:
+    manifest = engines()
+    decode = replace(manifest.graphs["vqvae_decode_0"], options={"activation_bytes": 50})
+    manifest = replace(manifest, graphs={**manifest.graphs, "vqvae_decode_0": decode})
+    (plan,) = plan_vqvae(EngineBundle(Path("nowhere"), manifest))
+    assert plan == VQVAEMemory("vqvae_decode_0", weights=7, activations=50)
+    assert plan.total == 57
+
+
+@pytest.mark.parametrize(
+    ("fewest", "most", "counts"),
+    [(1, 16, (1, 2, 4, 8, 16)), (1, 1, (1,)), (3, 12, (3, 4, 8, 12)), (4, 8, (4, 8))],
+)
+def test_totals_are_for_powers_of_two_between_fewest_and_most(fewest: int, most: int, counts: tuple[int, ...]) -> None:
+    plan = PriorMemory(0, Precision.FP16, 1000, 60, 40, 100, most_slots=most, fewest_slots=fewest)
+    assert plan.slot_counts == counts
 
 
 def test_what_parts_hand_over_counts_and_is_what_the_runner_allocates(tmp_path: Path) -> None:

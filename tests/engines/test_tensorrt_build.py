@@ -7,6 +7,7 @@ import importlib
 import io
 from dataclasses import replace
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import ml_dtypes
@@ -20,6 +21,7 @@ from jukebox_deploy.engines.manifest import Target
 from jukebox_deploy.engines.tensorrt import build as tensorrt_build
 from jukebox_deploy.engines.tensorrt.build import BuildOptions, Feature, build_engine, profile_ranges
 from jukebox_deploy.engines.tensorrt.flavour import BuildEvents, load_flavour, stream_writer
+from jukebox_deploy.engines.tensorrt.listing import Launches
 from jukebox_deploy.errors import EngineError, JukeboxError
 from tests.engines.handmade_graphs import cache_model, cache_spec, decode_spec, make_model
 
@@ -238,9 +240,32 @@ def test_no_step_writes_its_weights_out(rtx: Any, tmp_path: Path, monkeypatch: A
     monkeypatch.setattr(tensorrt_build, "profile_ranges", lambda spec, slots: [spec.ranges])
     (warning,) = (apart := summary()).warnings
     assert warning.startswith("2 kernels of every step only dequantise weights to memory")
+    assert warning.endswith(
+        "Export for more than one slot (--batch 1,4,16), or with float weights (--weights precision)."
+    )
     assert together.kernels is not None
     assert apart.kernels is not None
     assert together.kernels < apart.kernels
+
+
+@pytest.mark.parametrize(
+    ("written", "one_slot", "advice"),
+    [
+        ("Int8", True, "for more than one slot (--batch 1,4,16), or with float weights"),
+        ("FP8", False, "with float weights"),
+        ("Int4", False, "with --weights int8, or with float weights"),
+        ("Int4", True, "with float weights"),
+    ],
+)
+def test_the_advice_on_written_weights_fits_the_graph(written: str, one_slot: bool, advice: str) -> None:
+    """A graph for several slots is not told to be one, and int8 only helps where products read it directly."""
+    spec = replace(products_spec(), ranges=(DimensionRange("B", 1, 4, 1 if one_slot else 16),))
+    network = SimpleNamespace(num_inputs=2, get_input=lambda index: SimpleNamespace(shape=(-1, 512)[: index + 1]))
+    launches = Launches(9, 2, frozenset({written}))
+    (warning,) = tensorrt_build._remarks(spec, BuildOptions(), launches, network)
+    assert warning.endswith(f"Export {advice} (--weights precision).")
+    fixed = SimpleNamespace(num_inputs=2, get_input=lambda index: SimpleNamespace(shape=(1, 512)[: index + 1]))
+    assert tensorrt_build._is_for_one_slot(fixed, spec, BuildOptions())
 
 
 def test_a_graph_may_fix_the_slots_that_its_table_names(rtx: Any, tmp_path: Path) -> None:

@@ -14,7 +14,7 @@ from jukebox_deploy.contract import DimensionRange, GraphKind, LinearWeights, Pr
 from jukebox_deploy.engines.bundle import EngineBundle, open_bundle
 from jukebox_deploy.engines.manifest import GraphEntry, Target
 from jukebox_deploy.engines.tensorrt.build import BuildOptions, Feature
-from jukebox_deploy.engines.tensorrt.bundle import build_bundle, divide_capabilities, with_slots
+from jukebox_deploy.engines.tensorrt.bundle import BuildProgress, build_bundle, divide_capabilities, with_slots
 from jukebox_deploy.engines.tensorrt.capabilities import Arithmetic
 from jukebox_deploy.errors import EngineError, JukeboxError
 from jukebox_deploy.graphs import GraphOptions, declare_graphs
@@ -31,9 +31,9 @@ def rtx() -> Any:
 def test_a_bundle_becomes_a_bundle(rtx: Any, tmp_path: Path) -> None:
     source = save_bundle(tmp_path / "onnx")
     source = replace(source, manifest=replace(source.manifest, sampling={"total_seconds": 60.0}))
-    seen: list[tuple[str, str, int, int]] = []
+    seen: list[BuildProgress] = []
     options = BuildOptions(compute_capabilities=("8.6", "12.0"))
-    bundle, summaries = build_bundle(source, tmp_path / "engines", options, progress=lambda *event: seen.append(event))
+    bundle, summaries = build_bundle(source, tmp_path / "engines", options, progress=seen.append)
     manifest = open_bundle(tmp_path / "engines").manifest
     assert manifest == bundle.manifest
     assert manifest.target is Target.TENSORRT_RTX
@@ -47,8 +47,11 @@ def test_a_bundle_becomes_a_bundle(rtx: Any, tmp_path: Path) -> None:
     assert step.options["onnx_sha256"] == [source.manifest.files["step_0.onnx"].sha256]
     assert step.options["weights_sha256"] == [source.manifest.files["step_0.weights"].sha256]
     assert step.options["activation_bytes"] == summaries[0].activation_bytes
-    assert {event[0] for event in seen} == {"step_0", "vqvae_decode_0"}
-    assert all(1 <= done <= steps for _, _, done, steps in seen)
+    assert [event for event in seen if not event.phase] == [BuildProgress(built, 2) for built in (0, 1, 2)]
+    in_work = {(event.built, event.engine) for event in seen if event.phase}
+    assert in_work == {(0, "step_0"), (1, "vqvae_decode_0")}
+    assert {event.engines for event in seen} == {2}
+    assert (min(event.done for event in seen), max(event.done for event in seen)) == (0.0, 1.0)
 
 
 def test_some_graphs_only(rtx: Any, tmp_path: Path) -> None:

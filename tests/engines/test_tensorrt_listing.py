@@ -34,7 +34,7 @@ def test_kernels_that_only_write_weights_out_are_counted() -> None:
         layer("__myl_Move_myl0_1", inputs="", constants=ROWS),
         layer("node_matmul_myl0_2", "gemm"),
     )
-    assert read_launches(text, 1) == Launches(kernels=3, written_weights=1)
+    assert read_launches(text, 1) == Launches(kernels=3, written_weights=1, written_types=frozenset({"Int8"}))
 
 
 def test_of_several_profiles_the_longest_counts() -> None:

@@ -16,7 +16,7 @@ import soundfile
 import torch
 
 from jukebox_deploy.checkpoints.bundle import BundleContents, CheckpointBundle, write_bundle
-from jukebox_deploy.checkpoints.layout import prior_component
+from jukebox_deploy.checkpoints.components import prior_component
 from jukebox_deploy.checkpoints.names import OPENAI, file_names
 from jukebox_deploy.checkpoints.tensors import TensorTable
 from jukebox_deploy.config import JukeboxConfig, PriorConfig

@@ -80,7 +80,7 @@ def test_positions_are_expected_to_cost_the_same(tmp_path):
 def test_songs_have_a_price_each(tmp_path):
     results = [
         WorkloadResult(
-            Workload(WorkloadKind.SONG, "tiny", 0, slots=4, songs=songs, units_per_round=2.0 * songs),
+            Workload(WorkloadKind.SONG, "tiny", 0, slots=4, songs=songs, units_per_pass=2.0 * songs),
             (variant(Backend.ONNXRUNTIME, 2.0),),
         )
         for songs in (1, 4)

@@ -131,7 +131,7 @@ def test_the_record_says_how_each_part_was_trained(repository: Path) -> None:
     text = card(repository)
     assert "| VQ-VAE | 4,000 | 8 | 0.0008 | bf16 | 1 | 193 | 25 |" in text
     assert "| top prior | 4,000 | 8 | 0.0008 | bf16 | 1 | 193 |  |" in text
-    assert "Time was taken on a processor." in text
+    assert "The times were measured on a processor." in text
 
 
 def test_the_commands_are_those_that_train_takes(repository: Path) -> None:
@@ -184,11 +184,11 @@ def test_results_become_tables(repository: Path) -> None:
     assert "| 2 | 12.3 dB | 0.200 | 500 of 512 | 300 |" in text
     assert "| level 0 | PyTorch fp32 | 4.500 | 0.00 % | 8.500 | 25 % |" in text
     assert "| level 0 | onnxruntime fp32, int4 weights | 4.590 | **2.00 %** | 8.500 | 24 % |" in text
-    assert "in the 23 other songs of 24 that were encoded. All 24 have 1,703,680 codes at level 0." in text
+    assert "in the other 23 of the 24 encoded songs. All 24 together have 1,703,680 codes at level 0." in text
     assert "level 1" not in text
-    assert "| 0 | artist is heard | 72 | 50 % | 40 % to 60 % | 17 % | 86 % |" in text
+    assert "| 0 | artist recognised | 72 | 50 % | 40 % to 60 % | 17 % | 86 % |" in text
     assert "| 0 | energy on the genre's scale | 72 | 75 % | 70 % to 80 % | 55 % to 59 % | 92 % |" in text
-    assert "| 0 | on those of other genres | 72 | 60 % |  |  | 63 % |" in text
+    assert "| 0 | energy on the scales of other genres | 72 | 60 % |  |  | 63 % |" in text
 
 
 def test_entropies_of_older_files_are_not_taken_for_what_frequencies_tell(repository: Path) -> None:
@@ -196,15 +196,15 @@ def test_entropies_of_older_files_are_not_taken_for_what_frequencies_tell(reposi
     write(repository, EVALUATION, {name: value for name, value in EVALUATED.items() if name != "by_frequency"})
     text = card(repository)
     assert "| level 0 | PyTorch fp32 | 4.500 | 0.00 % |  | 25 % |" in text
-    assert "By frequency alone" not in text
+    assert "frequencies alone* is" not in text
 
 
 def test_the_command_is_the_one_that_was_recorded(repository: Path) -> None:
     write(repository, EVALUATION, {"command": "jukebox-deploy evaluate x", "date": "2026-11-29T20:15:00Z", **EVALUATED})
     write(repository, SONGS, HEARD)
     text = card(repository)
-    assert "How this was made, on 2026-11-29:\n\n```sh\njukebox-deploy evaluate x\n```" in text
-    assert f"older than the record of commands:\n\n```sh\n{RESULTS[SONGS]}\n```" in text
+    assert "Measured on 2026-11-29 with:\n\n```sh\njukebox-deploy evaluate x\n```" in text
+    assert f"(the result file predates the recording of commands):\n\n```sh\n{RESULTS[SONGS]}\n```" in text
 
 
 def test_stated_commands_exist_and_are_those_of_the_stored_results() -> None:

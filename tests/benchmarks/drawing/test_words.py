@@ -28,7 +28,7 @@ def test_titles_leave_out_what_a_sweep_varies():
     assert words.title_of(work, Axis.WIDTH) == "Step of small, level 0, 4 slots, position 512 of 1,024"
     deep = step("small-depth-12", depth=12)
     assert words.title_of(deep, Axis.DEPTH) == "Step of small, level 0, 1 slot, position 512 of 1,024"
-    songs = Workload(WorkloadKind.SONG, "small", 0, 4, units_per_round=10.0, songs=5)
+    songs = Workload(WorkloadKind.SONG, "small", 0, 4, units_per_pass=10.0, songs=5)
     assert words.title_of(songs) == "Song of small, level 0, 4 slots, 5 songs, 2 s of audio"
     assert words.title_of(songs, Axis.SONGS) == "Song of small, level 0, 4 slots, 2 s of audio"
     assert words.title_of(DECODE.workload) == "VQ-VAE decode of small, level 0, 1 slot, 10 s of audio"
