@@ -6,15 +6,14 @@ PyTorch could do the same, but its installation takes gigabytes, and sampling do
 from __future__ import annotations
 
 import functools
-import gc
 import weakref
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
 from typing import Any
 
 import numpy as np
 
 from jukebox_deploy.engines.device import DeviceProperties, NoDeviceError, OutOfDeviceMemoryError
+from jukebox_deploy.engines.replay import no_collection
 from jukebox_deploy.errors import EngineError
 
 _DEVICE = 0  # the first device that CUDA_VISIBLE_DEVICES leaves visible
@@ -144,7 +143,7 @@ class CudaDevice:
             "cudaStreamBeginCapture", self.handle, self._cuda.cudaStreamCaptureMode.cudaStreamCaptureModeThreadLocal
         )
         try:
-            with _no_collection():
+            with no_collection():
                 work()
         except BaseException:
             error, graph = self._cuda.cudaStreamEndCapture(self.handle)
@@ -163,18 +162,6 @@ class CudaDevice:
         if self._destroy.alive:
             self.synchronize()
             self._destroy()
-
-
-@contextmanager
-def _no_collection() -> Iterator[None]:
-    """Disable garbage collection: a finaliser might wait for the stream, which is not allowed during a capture."""
-    was_on = gc.isenabled()
-    gc.disable()
-    try:
-        yield
-    finally:
-        if was_on:
-            gc.enable()
 
 
 def _require_device(cuda: Any) -> None:

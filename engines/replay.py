@@ -12,9 +12,10 @@ caches, so the repetition is harmless.
 
 from __future__ import annotations
 
+import gc
 import warnings
-from collections.abc import Callable, Sequence
-from contextlib import ExitStack
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from typing import Protocol
 
@@ -172,6 +173,18 @@ def _undo(turn: Turn, before: Sequence[np.ndarray]) -> None:
             watched.write(next(values))
         else:
             watched.wipe()
+
+
+@contextmanager
+def no_collection() -> Iterator[None]:
+    """Disable garbage collection during a capture, which a finaliser that waits or frees memory would invalidate."""
+    was_on = gc.isenabled()
+    gc.disable()
+    try:
+        yield
+    finally:
+        if was_on:
+            gc.enable()
 
 
 def largest_difference(expected: np.ndarray, found: np.ndarray) -> float:

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from jukebox_deploy.engines.eager.tensors import to_numpy, to_tensor
-from jukebox_deploy.engines.replay import Work
+from jukebox_deploy.engines.replay import Work, no_collection
 from jukebox_deploy.errors import EngineError
 
 if TYPE_CHECKING:
@@ -37,7 +37,7 @@ class TorchRecording:
         self._graph: torch.cuda.CUDAGraph | None = None
         try:
             graph = torch.cuda.CUDAGraph()
-            with _current_stream_kept(), torch.cuda.graph(graph, capture_error_mode=_OF_THIS_THREAD):
+            with _current_stream_kept(), torch.cuda.graph(graph, capture_error_mode=_OF_THIS_THREAD), no_collection():
                 work()
         except torch.OutOfMemoryError:
             raise

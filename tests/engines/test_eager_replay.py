@@ -9,6 +9,7 @@ from __future__ import annotations
 import gc
 import weakref
 from collections.abc import Callable, Iterator
+from contextlib import nullcontext
 from dataclasses import dataclass, field
 
 import numpy as np
@@ -170,6 +171,16 @@ def test_a_session_and_its_recording_go_when_nobody_holds_them() -> None:
         assert [reference() for reference in kept] == [None, None]
     finally:
         gc.enable()
+
+
+def test_nothing_is_collected_during_a_recording(monkeypatch: pytest.MonkeyPatch) -> None:
+    """What is left of other sessions would wait for the device, or free its memory: that ends a recording."""
+    monkeypatch.setattr(torch.cuda, "CUDAGraph", object)
+    monkeypatch.setattr(torch.cuda, "graph", lambda graph, capture_error_mode: nullcontext())
+    collected: list[bool] = []
+    TorchRecording(lambda: collected.append(gc.isenabled()))
+    assert collected == [False]
+    assert gc.isenabled()
 
 
 def test_a_recording_needs_a_gpu() -> None:

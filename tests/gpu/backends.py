@@ -63,6 +63,9 @@ class Case:
         )
 
 
+_UNKNOWING: dict[Target, NoDeviceError] = {}
+"""Flavours that do not know the GPU of this machine: no second model is built to find that out."""
+
 UPSAMPLER = ("condition_1", "prefill_1", "step_1")
 
 CASES: Mapping[str, Case] = {
@@ -98,11 +101,14 @@ class Material:
             load_flavour(target)
         except EngineError as error:
             raise NotHereError(str(error)) from error
-        if target in self._failed:
-            raise self._failed[target]
+        if known := _UNKNOWING.get(target) or self._failed.get(target):
+            raise known
         if target not in self._built:
             try:
                 self._built[target] = self._build(target)
+            except NoDeviceError as error:
+                _UNKNOWING[target] = error
+                raise
             except EngineError as error:
                 self._failed[target] = error
                 raise

@@ -149,7 +149,10 @@ def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter, config: p
 
 
 def write(folder: Path, run: BenchmarkRun, gpu: str) -> Path:
-    """Write what the suite found, and the benchmark if there was one."""
-    path = folder / f"{run.date[:10]}-{re.sub(r'[^a-z0-9]+', '-', gpu.lower()).strip('-')}.json"
+    """Write what the suite found, and the benchmark if there was one; a second run of a day gets a file of its own."""
+    name = re.sub(r"[^a-z0-9]+", "-", gpu.lower()).strip("-")
+    path = folder / f"{run.date[:10]}-{name}.json"
+    if path.exists() and BenchmarkRun.load(path).date != run.date:
+        path = folder / f"{run.date[:19].replace(':', '-')}-{name}.json"
     run.save(path)
     return path

@@ -20,7 +20,7 @@ from jukebox_deploy.contract import LinearWeights
 from jukebox_deploy.engine import Engine
 from jukebox_deploy.engines.bundle import open_bundle
 from jukebox_deploy.engines.cuda_device import CudaDevice
-from jukebox_deploy.engines.device import DeviceProperties
+from jukebox_deploy.engines.device import DeviceProperties, Provider
 from jukebox_deploy.engines.manifest import Target
 from jukebox_deploy.errors import EngineError
 from jukebox_deploy.jobs.opening.eager import eager_engine
@@ -145,7 +145,7 @@ def test_a_short_benchmark(gpu: DeviceProperties, tmp_path: Path, keep_run: Call
     """Steps and prefill of the preset `mid`, all that runs here in turn."""
     import torch
 
-    plan = BenchmarkPlan(baselines=None if torch.cuda.is_available() else (), device="cuda")
+    plan = BenchmarkPlan(baselines=None if torch.cuda.is_available() else (), device=Provider.CUDA)
     checkpoint, (onnx,) = prepare_bundles(
         system_to_measure("mid", plan), plan, [LinearWeights.AS_PRECISION], tmp_path / "bundles"
     )
@@ -156,8 +156,8 @@ def test_a_short_benchmark(gpu: DeviceProperties, tmp_path: Path, keep_run: Call
             pytest.skip("neither PyTorch nor an engine runs on the GPU here")
         plan, folders = replace(plan, only_baselines=True), [material.onnx.folder]  # which has the tables
     date = datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds").replace("+00:00", "Z")
-    results = tuple(measure(open_subjects(folders, checkpoint, "cuda"), plan))
-    keep_run(BenchmarkRun("make gpu-test", date, describe_this_machine("cuda"), results))
+    results = tuple(measure(open_subjects(folders, checkpoint, Provider.CUDA), plan))
+    keep_run(BenchmarkRun("make gpu-test", date, describe_this_machine(Provider.CUDA), results))
 
 
 def _runnable(material: Material) -> list[Path]:

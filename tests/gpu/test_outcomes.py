@@ -63,3 +63,10 @@ def test_the_file_is_a_benchmark_run_with_the_checks(tmp_path):
     assert path.name == "2026-11-29-nvidia-h200-141-gb.json"
     run = BenchmarkRun.load(path)
     assert (run.checks, run.machine) == (checks, MACHINE)
+
+
+def test_a_second_run_of_a_day_keeps_the_first(tmp_path):
+    first, second = (BenchmarkRun("make gpu-test", f"2026-11-29T{hour}:00:00Z", MACHINE) for hour in (12, 15))
+    paths = [conftest.write(tmp_path, run, "a GPU") for run in (first, first, second, second)]
+    assert [path.name for path in paths[1:3]] == ["2026-11-29-a-gpu.json", "2026-11-29T15-00-00-a-gpu.json"]
+    assert [BenchmarkRun.load(path).date for path in sorted(set(paths))] == [first.date, second.date]
