@@ -21,6 +21,7 @@ from jukebox_deploy.errors import JukeboxError
 
 _Result = TypeVar("_Result")
 _GRACE = 1.0  # seconds that a terminated process has to remove its unfinished files
+_GRACE_WITHOUT_PARENT = 10.0  # the same, if nobody waits for it
 
 
 def map_in_processes(
@@ -157,7 +158,7 @@ def _end_with_parent() -> None:
     assert parent is not None
     parent.join()
     os.kill(os.getpid(), signal.SIGTERM)
-    time.sleep(_GRACE)
+    time.sleep(_GRACE_WITHOUT_PARENT)
     os._exit(1)
 
 

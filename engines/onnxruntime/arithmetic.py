@@ -1,7 +1,8 @@
-"""Description of what decides how ONNX Runtime rounds on a CPU, besides the graphs themselves."""
+"""Description of what decides how ONNX Runtime rounds, besides the graphs themselves."""
 
 from __future__ import annotations
 
+import ctypes
 from pathlib import Path
 from typing import Any
 
@@ -16,7 +17,7 @@ _CHOOSE_KERNELS = (
 """Linux's names of the instructions by which ONNX Runtime chooses among kernels, whose sums differ in order."""
 
 
-def describe_arithmetic(runtime: Any) -> str:
+def describe_cpu_arithmetic(runtime: Any) -> str:
     """Return version, architecture and vector instructions: `1.30.0 x86_64 (avx avx2 fma)`.
 
     `runtime`: the `onnxruntime` module. The instructions are left out where the system does not list them.
@@ -25,6 +26,28 @@ def describe_arithmetic(runtime: Any) -> str:
     found = _instructions()
     listed = " ".join(name for name in _CHOOSE_KERNELS if name in found)
     return f"{maker.version} {maker.machine}" + (f" ({listed})" if listed else "")
+
+
+def describe_gpu_arithmetic(runtime: Any) -> str:
+    """Return the versions of ONNX Runtime and of the libraries of its products: `1.30.0, cuBLAS 130100, cuDNN 91900`.
+
+    Call it when the provider has started, which loads them. They are packages of their own, so they may change between
+    two runs. `runtime`: the `onnxruntime` module.
+    """
+    major = str(getattr(runtime, "cuda_version", "")).partition(".")[0]
+    blas = _version_of(f"libcublasLt.so.{major}", "cublasLtGetVersion")
+    dnn = _version_of("libcudnn.so.9", "cudnnGetVersion")
+    return f"{runtime.__version__}, cuBLAS {blas}, cuDNN {dnn}"
+
+
+def _version_of(file: str, function: str) -> str:
+    """Return the version that a library tells; `unknown` where there is no such library, as on Windows."""
+    try:
+        call = getattr(ctypes.CDLL(file), function)
+    except (OSError, AttributeError):
+        return "unknown"
+    call.restype = ctypes.c_size_t
+    return str(call())
 
 
 def _instructions() -> set[str]:

@@ -19,7 +19,7 @@ def import_onnxruntime() -> Any:
     except ModuleNotFoundError:
         raise EngineError(
             "ONNX Runtime is not installed. Install it with: pip install onnxruntime "
-            "(for NVIDIA GPUs: onnxruntime-gpu cuda-bindings)."
+            "(for NVIDIA GPUs: 'onnxruntime-gpu[cuda,cudnn]' cuda-bindings)."
         ) from None
     except ImportError as error:
         raise EngineError(f"ONNX Runtime is installed, but cannot be loaded: {error}. Install it again.") from error

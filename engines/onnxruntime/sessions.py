@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import functools
+import importlib.util
 import os
 import sys
 from collections.abc import Mapping
@@ -87,7 +88,7 @@ def providers(runtime: Any, options: OnnxRuntimeOptions, kind: GraphKind | None 
     name = GPU_PROVIDERS[options.provider]
     if name not in runtime.get_available_providers():
         how = (
-            "Run: pip uninstall -y onnxruntime, then pip install onnxruntime-gpu cuda-bindings."
+            "Run: pip uninstall -y onnxruntime, then pip install 'onnxruntime-gpu[cuda,cudnn]' cuda-bindings."
             if options.provider == Provider.CUDA
             else "Install a build of ONNX Runtime that has it, or build engines: jukebox-deploy build."
         )
@@ -107,8 +108,19 @@ def _load_libraries() -> None:
     """Load the libraries of CUDA and cuDNN that were installed as Python packages, once, before the GPU is used."""
     runtime = import_onnxruntime()
     if hasattr(runtime, "preload_dlls"):
-        with contextlib.redirect_stdout(sys.stderr):  # it prints the libraries that it does not find
+        for folder in _library_folders_elsewhere(runtime):
+            with contextlib.redirect_stdout(None):  # it prints the libraries that it does not find
+                runtime.preload_dlls(directory=str(folder))
+        with contextlib.redirect_stdout(sys.stderr):
             runtime.preload_dlls()
+
+
+def _library_folders_elsewhere(runtime: Any) -> list[Path]:
+    """Return the folders of NVIDIA's packages that are not installed beside ONNX Runtime, where it looks itself."""
+    packages = importlib.util.find_spec("nvidia")
+    places = [Path(place) for place in packages.submodule_search_locations or ()] if packages else []
+    beside = Path(runtime.__file__).parents[1] / "nvidia"
+    return [folder for place in places if place != beside for folder in sorted(place.glob("*/lib"))]
 
 
 def _require_provider(session: Any, options: OnnxRuntimeOptions) -> None:

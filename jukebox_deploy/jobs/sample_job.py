@@ -19,7 +19,7 @@ from jukebox_deploy.engine import Engine
 from jukebox_deploy.engines.bundle import EngineBundle, open_bundle
 from jukebox_deploy.engines.device import PYTORCH_PROVIDERS, NoDeviceError, Provider
 from jukebox_deploy.engines.manifest import Target
-from jukebox_deploy.engines.onnxruntime.arithmetic import describe_arithmetic
+from jukebox_deploy.engines.onnxruntime.arithmetic import describe_cpu_arithmetic, describe_gpu_arithmetic
 from jukebox_deploy.engines.onnxruntime.library import import_onnxruntime
 from jukebox_deploy.engines.onnxruntime.sessions import OnnxRuntimeOptions
 from jukebox_deploy.engines.tensorrt.features import TensorRtOptions
@@ -164,10 +164,16 @@ def _open_onnx(bundle: EngineBundle, choice: EngineChoice) -> tuple[Engine, str]
         choice.provider or Provider.CPU, choice.threads, map_weights=choice.map_weights, cuda_graph=choice.cuda_graph
     )
     mapped = f" mapped on {_threads(choice)}" if choice.map_weights else ""
+    engine = onnx_engine(bundle, options)
+    on = f"{options.provider} {_kernels_of_onnxruntime(options)}{mapped}"
+    return engine, f"onnxruntime {on} {bundle.manifest.precision} {_digest(bundle)}"
+
+
+def _kernels_of_onnxruntime(options: OnnxRuntimeOptions) -> str:
     runtime = import_onnxruntime()
-    kernels = describe_arithmetic(runtime) if options.provider == Provider.CPU else f"{runtime.__version__} {_gpu()}"
-    on = f"{options.provider} {kernels}{mapped}"
-    return onnx_engine(bundle, options), f"onnxruntime {on} {bundle.manifest.precision} {_digest(bundle)}"
+    if options.provider == Provider.CPU:
+        return describe_cpu_arithmetic(runtime)
+    return f"{describe_gpu_arithmetic(runtime)}, {_gpu()}"
 
 
 def _gpu() -> str:

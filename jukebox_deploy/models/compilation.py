@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import tempfile
+import warnings
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -77,7 +78,9 @@ def explained_compilation(error: type[JukeboxError], otherwise: str) -> Iterator
     Running out of memory raises `torch.OutOfMemoryError`, as it would without compiling.
     """
     try:
-        yield
+        with warnings.catch_warnings():
+            warnings.filterwarnings("ignore", message="TensorFloat32 tensor cores")  # fp32 products are not rounded
+            yield
     except OSError as failure:
         raise error(
             f"compiled kernels could not be kept ({failure}). Name a folder for them in {_KERNEL_FOLDER}, "

@@ -179,7 +179,7 @@ def test_steps_are_recorded_with_cuda_alone(provider):
 @pytest.mark.parametrize(
     ("provider", "said"),
     [
-        ("cuda", r"no CUDAExecutionProvider.*pip install onnxruntime-gpu"),
+        ("cuda", r"no CUDAExecutionProvider.*pip install 'onnxruntime-gpu"),
         ("tensorrt", r"no TensorrtExecutionProvider.*jukebox-deploy build"),
         ("tensorrt-rtx", r"no NvTensorRTRTXExecutionProvider.*jukebox-deploy build"),
     ],
@@ -201,6 +201,7 @@ class GpuRuntime:
 
     starts: tuple[str, ...]  # what sessions end up with
     told: list[tuple[list, object]] = field(default_factory=list)  # providers and options of each session
+    loaded: list[str | None] = field(default_factory=list)  # folders of CUDA's libraries; `None`: the usual ones
 
     def __getattr__(self, name):
         import onnxruntime
@@ -210,8 +211,8 @@ class GpuRuntime:
     def get_available_providers(self):
         return [*sessions.GPU_PROVIDERS.values(), "CPUExecutionProvider"]
 
-    def preload_dlls(self):
-        """There are none."""
+    def preload_dlls(self, directory=None):
+        self.loaded.append(directory)
 
     def InferenceSession(self, model, session_options, providers, enable_fallback):  # noqa: N802  # the runtime's name
         assert not enable_fallback
@@ -253,6 +254,20 @@ def test_products_are_not_rounded_by_libraries_that_are_loaded_afterwards(monkey
     monkeypatch.setattr(sessions, "_load_libraries", lambda: seen.append(os.environ.get("NVIDIA_TF32_OVERRIDE")))
     sessions.providers(GpuRuntime(()), OnnxRuntimeOptions(provider))
     assert seen == [expected]
+
+
+def test_libraries_are_found_in_another_folder_of_packages(monkeypatch, tmp_path):
+    """ONNX Runtime looks for those of NVIDIA's packages only beside itself."""
+    elsewhere = [tmp_path / "nvidia" / name / "lib" for name in ("cu13", "cudnn")]
+    for folder in elsewhere:
+        folder.mkdir(parents=True)
+    beside = Path(import_onnxruntime().__file__).parents[1] / "nvidia"
+    places = SimpleNamespace(submodule_search_locations=[str(beside), str(tmp_path / "nvidia")])
+    monkeypatch.setattr("importlib.util.find_spec", lambda name: places)
+    runtime = GpuRuntime(())
+    monkeypatch.setattr(sessions, "import_onnxruntime", lambda: runtime)
+    sessions._load_libraries.__wrapped__()
+    assert runtime.loaded == [*map(str, elsewhere), None]
 
 
 def test_a_provider_that_does_not_start_is_no_silent_cpu(monkeypatch, bundle):

@@ -1,4 +1,4 @@
-"""What a song's record says of the kernels of ONNX Runtime on a CPU."""
+"""What a song's record says of the kernels of ONNX Runtime."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ import pytest
 
 from jukebox_deploy.engines.onnxruntime import arithmetic
 
-RUNTIME = SimpleNamespace(__version__="1.30.0")
+RUNTIME = SimpleNamespace(__version__="1.30.0", cuda_version="13.0")
 
 
 @pytest.mark.parametrize(
@@ -29,4 +29,22 @@ def test_version_architecture_and_instructions(
     monkeypatch.setattr(arithmetic, "_CPU_INFO", tmp_path / "cpuinfo")
     if listed is not None:
         (tmp_path / "cpuinfo").write_text(listed)
-    assert arithmetic.describe_arithmetic(RUNTIME) == expected
+    assert arithmetic.describe_cpu_arithmetic(RUNTIME) == expected
+
+
+class Library:
+    """Stands for a library of CUDA that was loaded."""
+
+    def __init__(self, file: str) -> None:
+        versions = {"libcublasLt.so.13": ("cublasLtGetVersion", 130100), "libcudnn.so.9": ("cudnnGetVersion", 91900)}
+        if file not in versions:
+            raise OSError(f"{file}: cannot open shared object file")
+        function, version = versions[file]
+        setattr(self, function, type("Function", (), {"__call__": lambda call: version})())
+
+
+def test_versions_of_the_libraries_of_a_gpu(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("ctypes.CDLL", Library)
+    assert arithmetic.describe_gpu_arithmetic(RUNTIME) == "1.30.0, cuBLAS 130100, cuDNN 91900"
+    other = SimpleNamespace(__version__="1.30.0", cuda_version="14.1")
+    assert arithmetic.describe_gpu_arithmetic(other) == "1.30.0, cuBLAS unknown, cuDNN 91900"

@@ -10,9 +10,11 @@ from typing import Any
 import pytest
 
 from jukebox_deploy.checkpoints.bundle import CheckpointBundle
+from jukebox_deploy.contract import GraphSpec
 from jukebox_deploy.engines.bundle import EngineBundle, open_bundle, write_manifest
 from jukebox_deploy.engines.manifest import Target
 from jukebox_deploy.engines.onnxruntime.sessions import GraphFile
+from jukebox_deploy.engines.tensorrt.build import BuildOptions
 from jukebox_deploy.errors import EngineError
 from jukebox_deploy.export.feeds import random_feed
 from jukebox_deploy.jobs.comparison.difference import marked_values, run_on_cpu
@@ -22,6 +24,7 @@ from jukebox_deploy.jobs.verification.report import Check
 from jukebox_deploy.jobs.verify_job import verify_bundle
 from tests.damaged_bundles import with_flipped_weight
 from tests.engines import fake_tensorrt
+from tests.engines.host_device import HostDevice
 
 LAYER = "core.transformer.layers.1.mlp.expand"
 GRAPHS = ("prefill_1", "step_1")
@@ -112,6 +115,24 @@ def test_an_engine_that_cannot_be_built_again(
     origin = failed(engines, tiny_checkpoint, tiny_engine_bundle)[0].origin
     assert origin.startswith("the ONNX graph agrees with the model, so it is the engine that differs; the first tensor")
     assert origin.endswith(". The layer was not found: step_1: out of memory.")
+
+
+@pytest.mark.parametrize(("capability", "asked"), [("8.9", ("8.9",)), ("9.0", ())])
+def test_a_gpu_that_the_builder_has_no_name_for_is_not_asked_for(
+    tiny_engine_bundle: EngineBundle, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capability: str, asked: object
+) -> None:
+    """The flavour may still build for it, with what it builds for by default."""
+    found = []
+
+    def build(path: Path, spec: GraphSpec, engine: Path, options: BuildOptions, weights: object) -> None:
+        found.append(options.compute_capabilities)
+
+    monkeypatch.setattr(MODULE, build)
+    monkeypatch.setattr(MODULE.replace("build_engine", "known_capabilities"), lambda flavour: {"8.9": "SM89"})
+    piece = GraphFile.read(tiny_engine_bundle.graphs["step_1"], tiny_engine_bundle.paths["step_1"])
+    platform = fake_tensorrt.platform(Target.TENSORRT_RTX, HostDevice(compute_capability=capability))
+    MarkedEngines(platform, ()).build(piece, tmp_path)
+    assert found == [asked]
 
 
 @pytest.mark.parametrize("graph", ["step_1", "prefill_1", "vqvae_decode_2"])

@@ -7,6 +7,7 @@ import importlib
 import os
 import stat
 import tempfile
+import warnings
 import weakref
 from collections.abc import Callable
 from pathlib import Path
@@ -62,6 +63,13 @@ def test_weights_go_with_their_function() -> None:
     del module, function
     gc.collect()
     assert weight() is None
+
+
+def test_pytorchs_advice_to_round_products_is_not_shown(recwarn: pytest.WarningsRecorder) -> None:
+    with explained_compilation(EngineError, "do without"):
+        warnings.warn("TensorFloat32 tensor cores for float32 matrix multiplication available", stacklevel=1)
+        warnings.warn("another", stacklevel=1)
+    assert [str(warning.message) for warning in recwarn] == ["another"]
 
 
 def test_what_cannot_be_traced_as_a_whole_is_refused() -> None:

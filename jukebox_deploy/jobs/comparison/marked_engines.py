@@ -20,6 +20,7 @@ from jukebox_deploy.engines.device import DeviceArena
 from jukebox_deploy.engines.manifest import Target
 from jukebox_deploy.engines.onnxruntime.sessions import GraphFile
 from jukebox_deploy.engines.tensorrt.build import BuildOptions, build_engine
+from jukebox_deploy.engines.tensorrt.capabilities import known_capabilities
 from jukebox_deploy.engines.tensorrt.graph import Addresses, EnginePart, TensorRtGraph
 from jukebox_deploy.engines.tensorrt.runtime import Platform
 from jukebox_deploy.errors import EngineError
@@ -64,7 +65,8 @@ class MarkedEngines:
         except OSError as error:
             raise EngineError(f"{spec.name}: the weights cannot be linked: {error}.") from error
         gpu = self.platform.device.properties.compute_capability
-        options = BuildOptions(target, (gpu,) if target is Target.TENSORRT_RTX else ())
+        known = target is Target.TENSORRT_RTX and gpu in known_capabilities(self.platform.trt)
+        options = BuildOptions(target, (gpu,) if known else ())
         build_engine(path, spec, engine, options, self.weight_files)
         return engine
 
