@@ -164,6 +164,18 @@ class CudaDevice:
             self._destroy()
 
 
+def free_device_bytes() -> int | None:
+    """Return the bytes of the GPU's memory that no program uses; `None` without a GPU or CUDA's Python bindings."""
+    try:
+        device = CudaDevice()
+    except NoDeviceError:
+        return None
+    try:
+        return device.free_bytes()
+    finally:
+        device.close()
+
+
 def _require_device(cuda: Any) -> None:
     """Raise `NoDeviceError` unless there are a GPU and a sufficiently recent driver."""
     errors = cuda.cudaError_t

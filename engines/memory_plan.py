@@ -69,6 +69,23 @@ class PriorMemory:
         return room if room >= self.fewest_slots else 0
 
 
+def what_fits(plan: PriorMemory, slots: int, free: int) -> str:
+    """Say how many slots would fit into `free` bytes, given that `slots` of them did not."""
+    known = plan.activations is not None
+    fitting = min(plan.slots_within(free), slots - 1)  # whatever the plan says
+    if fitting >= plan.fewest_slots:
+        number = f"{fitting}" if known else f"at most {fitting}"
+        advice = f"Ask for fewer slots: {number} would fit."
+    elif plan.fewest_slots == 1:
+        advice = "Not even one slot fits."
+    else:
+        advice = f"The engines take at least {plan.fewest_slots} slots, which do not fit; build them for fewer."
+    return (
+        f"Level {plan.level} with {slots} slots takes {'about' if known else 'at least'} "
+        f"{plan.total(slots) / 2**30:.2f} GiB, and {free / 2**30:.2f} GiB were free. {advice}"
+    )
+
+
 @dataclass(frozen=True)
 class VQVAEMemory:
     """Bytes that a graph of the VQ-VAE takes, besides the audio and the codes of one chunk."""
@@ -103,7 +120,7 @@ def plan_bundle(bundle: EngineBundle) -> list[PriorMemory]:
     manifest = bundle.manifest
     specs = {name: entry.spec for name, entry in manifest.graphs.items()}
     plans = (
-        _plan(specs, level, manifest.precision, _loaded_weights(bundle, opened), _activations(opened))
+        plan_prior(specs, level, manifest.precision, _loaded_weights(bundle, opened), _activations(opened))
         for level in graph_levels(specs, GraphKind.STEP)
         for opened in [_opened(manifest, level)]
     )
@@ -115,15 +132,19 @@ def plan_config(config: JukeboxConfig, precision: Precision) -> list[PriorMemory
     specs = declare_graphs(config, GraphOptions(precision=precision))
     storage = WeightStorage.SINGLE if precision is Precision.FP32 else WeightStorage.HALF_LINEAR
     return [
-        _plan(specs, level, precision, weight_bytes(prior, storage) + prefill_weight_bytes(prior, storage), None)
+        plan_prior(specs, level, precision, weight_bytes(prior, storage) + prefill_weight_bytes(prior, storage))
         for level in graph_levels(specs, GraphKind.STEP)
         for prior in [config.prior(level)]
     ]
 
 
-def _plan(
-    specs: Mapping[str, GraphSpec], level: int, precision: Precision, weights: int, activations: int | None
+def plan_prior(
+    specs: Mapping[str, GraphSpec], level: int, precision: Precision, weights: int, activations: int | None = None
 ) -> PriorMemory:
+    """Plan the memory of a prior from the declarations of its graphs.
+
+    `weights`: bytes of the weights of all these graphs. `activations`: see `PriorMemory`.
+    """
     step = find_graph(specs, GraphKind.STEP, level)
     slots = step.range("B")
     caches = [tensor for tensor in step.states if tensor.in_place]

@@ -7,7 +7,8 @@ allocates nor copies any of these tensors.
 from __future__ import annotations
 
 import warnings
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from functools import cached_property, partial
 from pathlib import Path
@@ -18,7 +19,9 @@ import numpy as np
 
 from jukebox_deploy.config import JukeboxConfig
 from jukebox_deploy.contract import GraphKind, GraphSpec, Role, TensorSpec, check_feeds, find_graph
+from jukebox_deploy.engines.cuda_device import free_device_bytes
 from jukebox_deploy.engines.device import OutOfDeviceMemoryError, Provider
+from jukebox_deploy.engines.memory_plan import PriorMemory, plan_prior, what_fits
 from jukebox_deploy.engines.onnxruntime.library import import_onnxruntime
 from jukebox_deploy.engines.onnxruntime.memory import (
     BoundBuffer,
@@ -246,14 +249,33 @@ class OnnxRuntimeEngine:
     def prior_session(self, level: int, slots: int) -> OnnxRuntimeSession:
         """Open the step of a prior; its prefill opens on first use."""
         options = self._options
+        with self._explained(level, slots):
+            try:
+                return self._session(level, slots, options)
+            except EngineError as error:
+                if not options.records or options.cuda_graph or isinstance(error, OutOfDeviceMemoryError):
+                    raise
+                session = self._session(level, slots, replace(options, cuda_graph=False))
+                warnings.warn(f"{error} Steps run without CUDA graphs.", RuntimeWarning, stacklevel=2)
+                return session
+
+    @contextmanager
+    def _explained(self, level: int, slots: int) -> Iterator[None]:
+        """Add to an out-of-memory error of a GPU how many slots would have fitted, if its free memory is known."""
+        free = None if self._options.provider == Provider.CPU else free_device_bytes()
         try:
-            return self._session(level, slots, options)
-        except EngineError as error:
-            if not options.records or options.cuda_graph or isinstance(error, OutOfDeviceMemoryError):
+            yield
+        except OutOfDeviceMemoryError as error:
+            if free is None:
                 raise
-            session = self._session(level, slots, replace(options, cuda_graph=False))
-            warnings.warn(f"{error} Steps run without CUDA graphs.", RuntimeWarning, stacklevel=2)
-            return session
+            raise OutOfDeviceMemoryError(f"{error} {what_fits(self._plan(level), slots, free)}") from error
+
+    def _plan(self, level: int) -> PriorMemory:
+        """Plan the memory of a prior; the working memory of ONNX Runtime's kernels is not known."""
+        of_prior = [spec for spec in self.graphs.values() if spec.model_level == level]
+        weights = sum(file.weight_bytes for spec in of_prior for file in self._read(spec.kind, level)[1])
+        precision = find_graph(self.graphs, GraphKind.STEP, level).precision
+        return plan_prior(self.graphs, level, precision, weights)
 
     def _session(self, level: int, slots: int, options: OnnxRuntimeOptions) -> OnnxRuntimeSession:
         step, prefill = (self._graph(kind, level, slots, options) for kind in (GraphKind.STEP, GraphKind.PREFILL))

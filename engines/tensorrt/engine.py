@@ -18,7 +18,7 @@ from jukebox_deploy.contract import GraphKind, GraphSpec, TensorSpec, check_feed
 from jukebox_deploy.engines.bundle import EngineBundle
 from jukebox_deploy.engines.device import Device, DeviceArena, OutOfDeviceMemoryError
 from jukebox_deploy.engines.manifest import GraphPart
-from jukebox_deploy.engines.memory_plan import plan_bundle
+from jukebox_deploy.engines.memory_plan import plan_bundle, what_fits
 from jukebox_deploy.engines.slots import require_slots
 from jukebox_deploy.engines.tensorrt.features import TensorRtOptions, prepare_engine
 from jukebox_deploy.engines.tensorrt.graph import Addresses, EnginePart, TensorRtGraph
@@ -171,21 +171,8 @@ class TensorRtEngine:
         try:
             yield
         except OutOfDeviceMemoryError as error:
-            raise OutOfDeviceMemoryError(f"{error} {self._what_fits(level, slots, free)}") from error
-
-    def _what_fits(self, level: int, slots: int, free: int) -> str:
-        (plan,) = (plan for plan in plan_bundle(self._bundle) if plan.level == level)
-        fitting = min(plan.slots_within(free), slots - 1)  # `slots` did not fit, whatever the plan says
-        if fitting >= plan.fewest_slots:
-            advice = f"Ask for fewer slots: {fitting} would fit."
-        elif plan.fewest_slots == 1:
-            advice = "Not even one slot fits."
-        else:
-            advice = f"The engines take at least {plan.fewest_slots} slots, which do not fit; build them for fewer."
-        return (
-            f"Level {level} with {slots} slots takes about {plan.total(slots) / 2**30:.2f} GiB, and "
-            f"{free / 2**30:.2f} GiB were free. {advice}"
-        )
+            (plan,) = (plan for plan in plan_bundle(self._bundle) if plan.level == level)
+            raise OutOfDeviceMemoryError(f"{error} {what_fits(plan, slots, free)}") from error
 
     def __enter__(self) -> Self:
         return self

@@ -18,7 +18,7 @@ import numpy as np
 import pytest
 
 from jukebox_deploy.engines import cuda_device
-from jukebox_deploy.engines.cuda_device import CudaDevice, import_cuda
+from jukebox_deploy.engines.cuda_device import CudaDevice, free_device_bytes, import_cuda
 from jukebox_deploy.engines.device import DeviceArena, NoDeviceError, OutOfDeviceMemoryError
 from jukebox_deploy.errors import EngineError
 from tests.engines.host_device import HostDevice
@@ -105,6 +105,14 @@ def _there_is_a_gpu() -> Any:
 
     error, count = runtime.cudaGetDeviceCount()
     return nullcontext() if not error and count else None
+
+
+@pytest.mark.parametrize(("devices", "free"), [(1, 3), (0, None)])
+def test_free_memory_is_asked_for_in_passing(monkeypatch, devices, free):
+    cuda = FakeCuda(devices=devices)
+    monkeypatch.setattr("jukebox_deploy.engines.cuda_device.import_cuda", lambda: cuda)
+    assert free_device_bytes() == free
+    assert ("cudaStreamDestroy" in cuda.names()) == bool(devices)
 
 
 def test_missing_bindings_say_how_to_install_them(monkeypatch):

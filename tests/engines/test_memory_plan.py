@@ -16,7 +16,7 @@ from jukebox_deploy.contract import DimensionRange, GraphKind, GraphSpec, Precis
 from jukebox_deploy.costs import allocated_cache_bytes
 from jukebox_deploy.engines.bundle import EngineBundle, open_bundle, write_manifest
 from jukebox_deploy.engines.manifest import FileRecord, GraphEntry, Manifest, Target
-from jukebox_deploy.engines.memory_plan import PriorMemory, VQVAEMemory, plan_bundle, plan_config, plan_vqvae
+from jukebox_deploy.engines.memory_plan import PriorMemory, VQVAEMemory, plan_bundle, plan_config, plan_vqvae, what_fits
 from jukebox_deploy.engines.onnxruntime.sessions import GraphFile
 from jukebox_deploy.engines.tensorrt.graph import TensorRtGraph
 from jukebox_deploy.presets import PRESETS, preset
@@ -139,6 +139,21 @@ def test_what_fits() -> None:
 def test_fewer_slots_than_the_step_takes_do_not_count() -> None:
     plan = PriorMemory(0, Precision.FP16, 1000, 60, 40, 100, most_slots=8, fewest_slots=4)
     assert [plan.slots_within(memory) for memory in (0, 1400, 1499, 1500, 1600, 10_000)] == [0, 0, 0, 4, 5, 8]
+
+
+@pytest.mark.parametrize(
+    ("activations", "fewest", "free", "said"),
+    [
+        (60, 1, 1500, "about 0.00 GiB, and 0.00 GiB were free. Ask for fewer slots: 4 would fit."),
+        (60, 1, 10_000, "about 0.00 GiB, and 0.00 GiB were free. Ask for fewer slots: 5 would fit."),
+        (None, 1, 1500, "at least 0.00 GiB, and 0.00 GiB were free. Ask for fewer slots: at most 5 would fit."),
+        (60, 1, 0, "about 0.00 GiB, and 0.00 GiB were free. Not even one slot fits."),
+        (60, 4, 0, "about 0.00 GiB, and 0.00 GiB were free. The engines take at least 4 slots, which do not fit; "),
+    ],
+)
+def test_what_did_not_fit_says_what_would(activations: int | None, fewest: int, free: int, said: str) -> None:
+    plan = PriorMemory(0, Precision.FP16, 1000, 60, 40, activations, most_slots=8, fewest_slots=fewest)
+    assert what_fits(plan, 6, free).startswith(f"Level 0 with 6 slots takes {said}")
 
 
 @pytest.mark.parametrize("precision", [Precision.FP32, Precision.FP16])

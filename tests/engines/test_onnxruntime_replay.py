@@ -136,6 +136,26 @@ def test_memory_that_ran_out_is_no_reason_to_try_again(recording: Recording, mon
         recording.engine.prior_session(0, 1)
 
 
+@pytest.mark.parametrize(
+    ("slots", "advice"), [(2, "Ask for fewer slots: at most 2 would fit"), (0, "Not even one slot fits")]
+)
+def test_memory_that_ran_out_says_what_would_fit(
+    recording: Recording, monkeypatch: pytest.MonkeyPatch, slots: int, advice: str
+) -> None:
+    def fail(*arguments: object) -> None:
+        raise OutOfDeviceMemoryError("BFCArena: out of memory.")
+
+    free = recording.engine._plan(0).total(slots)
+    monkeypatch.setattr(recording.engine, "_session", fail)
+    monkeypatch.setattr(recording.engine, "_options", OnnxRuntimeOptions("cuda"))
+    monkeypatch.setattr("jukebox_deploy.engines.onnxruntime.engine.free_device_bytes", lambda: free)
+    said = (
+        rf"BFCArena: out of memory\. Level 0 with 3 slots takes at least 0\.00 GiB, and 0\.00 GiB were free\. {advice}"
+    )
+    with pytest.raises(OutOfDeviceMemoryError, match=said):
+        recording.engine.prior_session(0, 3)
+
+
 ROWS = TensorSpec("rows", "bfloat16", ("B", 4), Role.OUTPUT)
 
 

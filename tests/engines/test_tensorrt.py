@@ -231,7 +231,7 @@ class TestMemory:
         session = one.engine.prior_session(0, 1)
         found = machine(bundle, memory_bytes=3 * one.device.used)
         del session
-        with pytest.raises(EngineError, match=r"Level 0 with 4 slots takes about .* GiB.* [123] would fit"):
+        with pytest.raises(EngineError, match=r"Level 0 with 4 slots takes at least .* GiB.* at most [123] would fit"):
             found.engine.prior_session(0, 4)
         assert (found.device.used, found.settings.contexts) == (0, 0)
 
