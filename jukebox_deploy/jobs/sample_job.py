@@ -230,7 +230,8 @@ def _open_eager(bundle: EngineBundle, choice: EngineChoice) -> tuple[Engine, str
         recorder=Recorder(TorchRecording, required=choice.cuda_graph is True) if records else None,
         compiled=choice.compiled,
     )
-    on = torch.cuda.get_device_name() if provider == Provider.CUDA else f"on {_threads(choice)}"
+    cpu = f"on {_threads(choice)} {torch.backends.cpu.get_cpu_capability()}"
+    on = torch.cuda.get_device_name() if provider == Provider.CUDA else cpu
     compiled = " compiled" if choice.compiled else ""
     return engine, f"eager {provider} {on}{compiled} {precision} {torch.__version__}"
 

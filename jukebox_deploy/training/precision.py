@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-import platform
 from contextlib import AbstractContextManager, nullcontext
 from enum import StrEnum
 
 import torch
+
+from jukebox_deploy.models.bf16_products import has_bf16_instructions
 
 
 class TrainingPrecision(StrEnum):
@@ -17,18 +18,9 @@ class TrainingPrecision(StrEnum):
     FP16 = "fp16"  # with a loss scale
 
 
-_WITHOUT_BF16 = ("DEFAULT", "AVX2")
-"""PyTorch's names of x86 capabilities without vector instructions for bf16."""
-
-
 def is_emulated(precision: TrainingPrecision) -> bool:
     """Return whether this machine has no instructions for a precision, so that it is slower instead of faster."""
-    return (
-        precision is TrainingPrecision.BF16
-        and not torch.cuda.is_available()
-        and platform.machine().lower() in ("x86_64", "amd64")
-        and torch.backends.cpu.get_cpu_capability() in _WITHOUT_BF16
-    )
+    return precision is TrainingPrecision.BF16 and not torch.cuda.is_available() and not has_bf16_instructions()
 
 
 def autocast(precision: TrainingPrecision, device: torch.device) -> AbstractContextManager[object]:

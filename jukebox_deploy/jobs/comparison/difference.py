@@ -21,6 +21,7 @@ from jukebox_deploy.engines.onnxruntime.memory import run_on_arrays
 from jukebox_deploy.engines.onnxruntime.sessions import GraphFile, OnnxRuntimeOptions, open_session
 from jukebox_deploy.export.graph_modules import GraphModule
 from jukebox_deploy.export.validation import LIMITS, TensorParity, compare
+from jukebox_deploy.models.bf16_products import quick_bf16_products
 
 _PARAMETERS = (".weight", ".bias")
 
@@ -95,7 +96,7 @@ def _results_of_modules(module: GraphModule, feeds: Arrays) -> dict[str, np.ndar
     parts = dict(module.model.named_modules()).items()
     hooks = [part.register_forward_hook(keep(path)) for path, part in parts if list(part.parameters(recurse=False))]
     try:
-        with torch.inference_mode():
+        with torch.inference_mode(), quick_bf16_products(torch.device("cpu")):
             module(*(_tensor(feeds[tensor.name]) for tensor in module.spec.inputs))
     finally:
         for hook in hooks:

@@ -18,6 +18,7 @@ from jukebox_deploy.engines.threads import worthwhile_threads
 from jukebox_deploy.errors import EngineError
 from jukebox_deploy.export.graph_modules import graph_module
 from jukebox_deploy.export.weights import WeightFile
+from jukebox_deploy.models.bf16_products import quick_bf16_products
 from jukebox_deploy.models.compilation import compile_for_inference, explained_compilation
 from jukebox_deploy.models.prior import Prior
 from jukebox_deploy.models.vqvae import VQVAE
@@ -104,7 +105,17 @@ def require_device(provider: str) -> None:
 def graph_function(spec: GraphSpec, model: VQVAE | Prior, threads: int, compiled: bool = False) -> GraphFunction:
     """Return the function of a graph, run with `threads` of PyTorch's threads; `compiled` applies to steps only."""
     module = graph_module(spec, model)
-    return on_threads(_compiled_step(spec, module) if compiled and spec.kind is GraphKind.STEP else module, threads)
+    if compiled and spec.kind is GraphKind.STEP:
+        return on_threads(_compiled_step(spec, module), threads)
+    return on_threads(_with_quick_products(module) if spec.precision is Precision.BF16 else module, threads)
+
+
+def _with_quick_products(function: GraphFunction) -> GraphFunction:
+    def run(*tensors: Tensor) -> tuple[Tensor, ...]:
+        with quick_bf16_products(tensors[0].device):
+            return function(*tensors)
+
+    return run
 
 
 def _compiled_step(spec: GraphSpec, step: GraphFunction) -> GraphFunction:
