@@ -9,13 +9,13 @@ the system can drop their pages.
 from __future__ import annotations
 
 import argparse
+import dataclasses
 import json
 import shutil
 import sys
 import tempfile
 import time
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -28,7 +28,7 @@ from jukebox_deploy.presets import preset
 _MODULE = "jukebox_deploy.benchmarks.checkpoint_memory"
 
 
-@dataclass(frozen=True)
+@dataclasses.dataclass(frozen=True)
 class Case:
     """An import to measure."""
 
@@ -129,8 +129,8 @@ def main(arguments: Sequence[str] | None = None) -> None:
         print(json.dumps(measure_in_this_process(options.measure, options.inputs, options.out)))
         return
     config = preset(options.preset)
-    levels = range(config.vqvae.levels) if options.levels is None else options.levels
-    config = JukeboxConfig(config.name, config.vqvae, tuple(p for p in config.priors if p.level in levels))
+    if options.levels is not None:
+        config = dataclasses.replace(config, priors=tuple(config.prior(level) for level in sorted(set(options.levels))))
     with tempfile.TemporaryDirectory(dir=options.scratch, prefix="checkpoint-memory-") as scratch:
         results = run(config, Path(scratch), lambda line: print(line, file=sys.stderr, flush=True))
     write_json_atomic(options.out or result_file("checkpoint-import"), new_record(_MODULE, words, results))

@@ -136,7 +136,10 @@ def main(arguments: Sequence[str] | None = None) -> None:
         opening = config_from_dict(Opening, json.loads(words[1]), "opening")
         print(json.dumps(asdict(open_once(opening, float(words[2])))))
         return
-    options = _parser().parse_args(words)
+    parser = _parser()
+    options = parser.parse_args(words)
+    if options.rounds < 1:
+        parser.error(f"--rounds: expected 1 or more, found {options.rounds}")
     results = measure(_openings(options), options.rounds, open_in_process)
     write_json_atomic(options.out, new_record(_MODULE, words, results))
     for result in results:

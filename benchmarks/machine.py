@@ -41,22 +41,14 @@ class Machine(Computer):
 
 
 def describe_this_machine(device: Provider = Provider.CPU) -> Machine:
-    """Describe this machine, with the versions of all packages that are recorded (`provenance.PACKAGES`).
+    """Describe this machine and measure its memory bandwidth.
 
     `device`: where the work is done, one of `PYTORCH_PROVIDERS`. Raises `NoDeviceError` for a GPU if none is visible.
     """
-    return describe_machine(None, None if device == Provider.CPU else gpu_name())
-
-
-def describe_machine(packages: dict[str, str] | None = None, gpu: str | None = None) -> Machine:
-    """Describe this machine and measure its memory bandwidth.
-
-    `packages`: versions by name, by default as in `describe_computer`; `gpu`: name of the GPU that does the work.
-    """
     return Machine(
-        **vars(describe_computer(packages)),
+        **vars(describe_computer()),
         read_bytes_per_second=read_bandwidth(LARGE_READ),
-        gpu=gpu,
+        gpu=None if device == Provider.CPU else gpu_name(),
         gpus=installed_gpus(),
     )
 

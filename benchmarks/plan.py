@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -69,7 +70,7 @@ class BenchmarkPlan:
             raise ConfigError(f"{self.steps} steps cannot be timed; give 1 or more.")
         if self.songs is not None and self.songs < 1:
             raise ConfigError(f"{self.songs} songs cannot be timed; give 1 or more.")
-        if self.seconds <= 0:
+        if not 0 < self.seconds < math.inf:
             raise ConfigError(f"{self.seconds} seconds of audio cannot be timed; give more than 0.")
         if self.only_baselines and self.mapped:
             raise ConfigError("--only-baselines measures no engines, and --mapped is for engines; drop one of them.")
@@ -233,6 +234,7 @@ class _Planner:
 
     def _audio_stage(self, kind: WorkloadKind) -> Stage:
         level = self._plan.level or 0
+        graph = self._graph(GRAPHS[kind], level)
         rate = tokens_per_second(self._config.vqvae, level)
         codes = max(1, round(self._plan.seconds * rate))
         task = DecodeTask if kind is WorkloadKind.DECODE else EncodeTask
@@ -243,7 +245,7 @@ class _Planner:
             opened.runner(GRAPHS[kind], level)  # here, so that it counts as loading and not as part of the first call
             return task(opened, level, codes)
 
-        return Stage((kind,), None, self._graph(GRAPHS[kind], level), 1, open_graph, ((work, _as_task),))
+        return Stage((kind,), None, graph, 1, open_graph, ((work, _as_task),))
 
     def _song_stage(self, slots: int) -> Stage:
         self._require_whole_model()

@@ -12,7 +12,6 @@ from __future__ import annotations
 import json
 import sys
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import astuple, dataclass
 from pathlib import Path
 from urllib.parse import quote
 
@@ -20,7 +19,7 @@ from jukebox_deploy.benchmarks.documents.filled_blocks import Block, escaped, fi
 from jukebox_deploy.benchmarks.documents.growth_table import GROWTH_BLOCK
 from jukebox_deploy.benchmarks.documents.model_card import CARD_BLOCKS
 from jukebox_deploy.benchmarks.drawing.report import by_machine
-from jukebox_deploy.benchmarks.drawing.words import title_of, unit_of
+from jukebox_deploy.benchmarks.drawing.words import BACKEND, title_of, unit_of
 from jukebox_deploy.benchmarks.preset_bundles import UPSAMPLER
 from jukebox_deploy.benchmarks.results import (
     FORMAT,
@@ -40,32 +39,9 @@ NOTHING = "No measurement is recorded yet."
 
 _MODULE = "jukebox_deploy.benchmarks.readme_numbers"
 _REPOSITORY = Path(__file__).resolve().parent.parent
-_HEADINGS = (
-    "what",
-    "engine",
-    ">speed",
-    ">of limit",
-    ">over eager",
-    ">over eager-static",
-    ">over torch.compile",
-    ">over Hugging Face",
-    "measured",
-)
-
-
-@dataclass(frozen=True)
-class Row:
-    """A row of the table; cells without a measurement are empty."""
-
-    what: str
-    engine: str
-    speed: str
-    of_limit: str
-    over_eager: str
-    over_eager_static: str
-    over_torch_compile: str
-    over_hugging_face: str
-    measured: str  # the machine, and the date as a link to the result file
+_BASELINES = (Backend.EAGER, Backend.EAGER_STATIC, Backend.TORCH_COMPILE, Backend.HUGGING_FACE)
+_RATIOS = tuple(f">over {BACKEND[backend]}" for backend in _BASELINES)
+_HEADINGS = ("what", "engine", ">speed", ">of limit", *_RATIOS, "measured")
 
 
 def speed_table(results: Path, link: str, shown: Callable[[Workload], bool] = lambda workload: True) -> str:
@@ -75,7 +51,7 @@ def speed_table(results: Path, link: str, shown: Callable[[Workload], bool] = la
     """
     loaded = {path.name: BenchmarkRun.load(path) for path in sorted(results.glob("*.json")) if is_result(path)}
     runs = {name: run for name, run in loaded.items() if run.complete}
-    newest: dict[tuple[str, str, str], Row] = {}
+    newest: dict[tuple[str, str, str], tuple[str, ...]] = {}
     for machine in by_machine(runs):
         origins = {id(result): name for name, run in machine.runs.items() for result in run.results}
         for result in headlines(distinct(machine.results)):
@@ -85,12 +61,12 @@ def speed_table(results: Path, link: str, shown: Callable[[Workload], bool] = la
             day = f"[{escaped(runs[name].date[:10])}]({link}/{quote(name)})"
             measured = f"{escaped(machine.machine.name)}, {machine.machine.cores} cores, {day}"
             for row in _rows(result, measured):
-                newest[row.what, row.engine, machine.machine.name] = row
+                newest[row[0], row[1], machine.machine.name] = row
     if not newest:
         return NOTHING
     works = list(dict.fromkeys((what, machine) for what, _, machine in newest))  # rows of one workload stay together
     ordered = sorted(newest.items(), key=lambda item: works.index((item[0][0], item[0][2])))
-    return table(_HEADINGS, (astuple(row) for _, row in ordered))
+    return table(_HEADINGS, (row for _, row in ordered))
 
 
 def is_result(path: Path) -> bool:
@@ -102,19 +78,20 @@ def is_result(path: Path) -> bool:
     return isinstance(data, dict) and data.get("format") == FORMAT
 
 
-def _rows(result: WorkloadResult, measured: str) -> Iterator[Row]:
+def _rows(result: WorkloadResult, measured: str) -> Iterator[tuple[str, ...]]:
+    """Yield the cells of each engine below `_HEADINGS`; those without a measurement are empty.
+
+    `measured`: the machine, and the date as a link to the result file.
+    """
     for variant in filter(is_engine, result.variants):
         share = share_of_limit(result.workload, variant)
-        yield Row(
-            what=escaped(title_of(result.workload)),
-            engine=escaped(variant.name),
-            speed=f"{number(variant.speed.median)} {unit_of(result.workload.kind)}",
-            of_limit="" if share is None else percent(share),
-            over_eager=_ratio(result, variant, Backend.EAGER),
-            over_eager_static=_ratio(result, variant, Backend.EAGER_STATIC),
-            over_torch_compile=_ratio(result, variant, Backend.TORCH_COMPILE),
-            over_hugging_face=_ratio(result, variant, Backend.HUGGING_FACE),
-            measured=measured,
+        yield (
+            escaped(title_of(result.workload)),
+            escaped(variant.name),
+            f"{number(variant.speed.median)} {unit_of(result.workload.kind)}",
+            "" if share is None else percent(share),
+            *(_ratio(result, variant, backend) for backend in _BASELINES),
+            measured,
         )
 
 

@@ -152,7 +152,12 @@ def _parser() -> argparse.ArgumentParser:
 def main(arguments: Sequence[str] | None = None) -> None:
     """Run the script; the docstring of the module describes it."""
     words = list(sys.argv[1:] if arguments is None else arguments)
-    options = _parser().parse_args(words)
+    parser = _parser()
+    options = parser.parse_args(words)
+    cases = [case for name in options.presets for case in cases_of(preset(name), options.samples)]
+    chosen = [case for case in cases if all(word in case.name.split() for word in options.only)]
+    if not chosen:
+        parser.error(f"--only: no case has all of {' '.join(options.only)!r} in its name, such as {cases[0].name!r}")
     # Imported before the first fork, so that the memory of the libraries does not count as that of a step.
     import jukebox_deploy.training.memory
     import jukebox_deploy.training.trainer  # noqa: F401
@@ -161,11 +166,10 @@ def main(arguments: Sequence[str] | None = None) -> None:
     if threshold := os.environ.get(_THRESHOLD):
         record["command"] = f"{_THRESHOLD}={threshold} {record['command']}"
     get_result = compute if options.computed else measure
-    for case in (case for name in options.presets for case in cases_of(preset(name), options.samples)):
-        if all(word in case.name.split() for word in options.only):
-            record["results"].append(get_result(case))
-            print(f"{case.name}: {byte_size(record['results'][-1]['step_bytes'])}", file=sys.stderr, flush=True)
-            write_json_atomic(out, record)
+    for case in chosen:
+        record["results"].append(get_result(case))
+        print(f"{case.name}: {byte_size(record['results'][-1]['step_bytes'])}", file=sys.stderr, flush=True)
+        write_json_atomic(out, record)
 
 
 if __name__ == "__main__":

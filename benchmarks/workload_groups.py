@@ -132,7 +132,7 @@ def axis_value(workload: Workload, axis: Axis) -> float | None:
 
 
 def same_work(first: Workload, second: Workload) -> bool:
-    """Return whether two workloads are the same work, so that speeds can be compared; steps per round may differ."""
+    """Return whether two workloads are the same work, so that speeds can be compared; steps per pass may differ."""
     return _identity(first) == _identity(second)
 
 

@@ -40,15 +40,15 @@ class Computer:
     packages: dict[str, str]  # versions
 
 
-def describe_computer(packages: dict[str, str] | None = None) -> Computer:
-    """Describe this computer; `packages` are the versions of what is to run, by default those of `PACKAGES`."""
+def describe_computer() -> Computer:
+    """Describe this computer, with the versions of `PACKAGES`."""
     return Computer(
         processor=_processor(),
         cores=usable_cores(),
         memory_bytes=_memory_bytes(),
         system=platform.platform(),
         python=platform.python_version(),
-        packages=tool_versions(*PACKAGES) if packages is None else packages,
+        packages=tool_versions(*PACKAGES),
     )
 
 

@@ -13,7 +13,6 @@ def test_the_computer_is_described():
     assert computer.processor
     assert computer.cores >= 1
     assert computer.packages["numpy"]
-    assert describe_computer({"torch": "2.13.0"}).packages == {"torch": "2.13.0"}
     assert list(asdict(computer)) == ["processor", "cores", "memory_bytes", "system", "python", "packages"]
 
 

@@ -72,7 +72,7 @@ def command(
     if as_json:
         click.echo(json.dumps({"songs": [song.to_json() for song in aligned]}, indent=2))
         return
-    console = output_console(markup=False)
+    console = output_console()
     for song in aligned:
         _print_song(console, song)
 

@@ -8,7 +8,6 @@ from typing import Any
 import click
 
 from jukebox_deploy.cli.bench_run_command import (
-    numbers_from,
     plan_of,
     plan_options,
     publish,
@@ -16,15 +15,14 @@ from jukebox_deploy.cli.bench_run_command import (
     stored_as,
     weights_option,
 )
-from jukebox_deploy.cli.lazy_group import HELP
-from jukebox_deploy.cli.options import PATH
+from jukebox_deploy.cli.options import PATH, UsualFloat, numbers_from
 from jukebox_deploy.cli.progress import progress_line
 from jukebox_deploy.cli.recorded_command import RecordedCommand
 
 _AXES = ("slots", "position", "context", "width", "depth", "length", "songs")
 
 
-@click.command(cls=RecordedCommand, context_settings=HELP)
+@click.command(cls=RecordedCommand)
 @click.argument("axis", type=click.Choice(_AXES))
 @click.option(
     "--preset", required=True, metavar="NAME", help="Preset to measure, with random weights: mid, upsampler, tiny, ..."
@@ -42,11 +40,17 @@ _AXES = ("slots", "position", "context", "width", "depth", "length", "songs")
     metavar="N,N",
     help="Values of the axis to measure. [default: depends on the axis]",
 )
-@click.option("--slots", type=click.IntRange(min=1), default=1, show_default=True, help="Songs sampled at once.")
+@click.option(
+    "--slots",
+    type=click.IntRange(min=1),
+    default=1,
+    show_default=True,
+    help="Songs sampled at once, for all axes but `slots`.",
+)
 @weights_option
 @click.option(
     "--seconds",
-    type=click.FloatRange(min=0, min_open=True),
+    type=UsualFloat(min=0, min_open=True),
     default=2.0,
     show_default=True,
     help="Length of each song, for the axis `songs`.",

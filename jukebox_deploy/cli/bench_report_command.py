@@ -11,7 +11,6 @@ from typing import TYPE_CHECKING
 
 import click
 
-from jukebox_deploy.cli.lazy_group import HELP
 from jukebox_deploy.cli.options import FILE, OutFile, UsualFloat
 from jukebox_deploy.cli.tables import output_console, plain_table, print_table
 
@@ -21,7 +20,7 @@ if TYPE_CHECKING:
     from jukebox_deploy.benchmarks.compare import Change, Comparison, Drift
 
 
-@click.command(context_settings=HELP)
+@click.command()
 @click.argument("files", metavar="FILE...", nargs=-1, required=True, type=FILE)
 @click.option("--out", required=True, metavar="PAGE.html", type=OutFile(), help="Write the page to this file.")
 @click.option(
@@ -63,7 +62,7 @@ def _told_apart(files: Sequence[Path]) -> dict[str, Path]:
     return dict(zip(names, files, strict=True))
 
 
-@click.command(context_settings=HELP)
+@click.command()
 @click.argument("before", metavar="A.json", type=FILE)
 @click.argument("after", metavar="B.json", type=FILE)
 @click.option(
@@ -108,25 +107,23 @@ def compare(before: Path, after: Path, threshold: float, fail_on_slower: bool, a
 
 
 def _print_comparison(comparison: Comparison) -> None:
-    from rich.text import Text
-
     from jukebox_deploy.benchmarks.compare import Verdict
     from jukebox_deploy.benchmarks.drawing.markup import printable
     from jukebox_deploy.benchmarks.drawing.words import title_of
 
     console = output_console(160)
     for warning in comparison.warnings:
-        console.print(Text(f"Warning: the machines differ. {printable(warning)}.", style="yellow"))
+        console.print(f"Warning: the machines differ. {printable(warning)}.", style="yellow")
     for remark in comparison.remarks:
-        console.print(Text(f"Warning: {printable(remark)}.", style="yellow"))
+        console.print(f"Warning: {printable(remark)}.", style="yellow")
     for drift in comparison.drifts:
-        console.print(Text(printable(f"{title_of(drift.workload)}: {_drift(drift)}.")))
+        console.print(printable(f"{title_of(drift.workload)}: {_drift(drift)}."))
     if comparison.changes:
         print_table(console, _changes_table(comparison.changes))
     for measured, where in ((comparison.only_before, "A"), (comparison.only_after, "B")):
         for work, variants in groupby(measured, key=lambda one: title_of(one.workload)):
             names = "; ".join(one.variant for one in variants)
-            console.print(Text(printable(f"Only in {where}: {work}: {names}")))
+            console.print(printable(f"Only in {where}: {work}: {names}"))
     counts = {verdict: len(comparison.with_verdict(verdict)) for verdict in Verdict}
     console.print(", ".join(f"{count} {verdict}" for verdict, count in counts.items()) + _alone(comparison) + ".")
 
@@ -159,8 +156,8 @@ def _changes_table(changes: tuple[Change, ...]) -> Table:
     for change in sorted(changes, key=lambda c: c.ratio):
         unit = _unit(change)
         table.add_row(
-            Text(printable(title_of(change.workload))),
-            Text(printable(change.variant + _threads(change))),
+            printable(title_of(change.workload)),
+            printable(change.variant + _threads(change)),
             *(f"{number(s.median)} {unit}\n{quartiles(s)}" for s in (change.before, change.after)),
             f"{change.ratio:.3f}",
             Text(change.verdict, style={"faster": "green", "slower": "red"}.get(change.verdict, "dim")),

@@ -7,12 +7,11 @@ from collections.abc import Callable, Iterable
 from dataclasses import replace
 from enum import StrEnum
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, TypeVar
+from typing import TYPE_CHECKING, Any
 
 import click
 
-from jukebox_deploy.cli.lazy_group import HELP
-from jukebox_deploy.cli.options import PATH, OutFile
+from jukebox_deploy.cli.options import PATH, OutFile, UsualFloat, comma_separated, grouped, numbers_from
 from jukebox_deploy.cli.progress import progress_line
 from jukebox_deploy.cli.recorded_command import RecordedCommand, words_of_command
 from jukebox_deploy.cli.tensorrt_options import TENSORRT_CHOICES, chosen_tensorrt, tensorrt_options
@@ -23,36 +22,25 @@ if TYPE_CHECKING:
     from jukebox_deploy.benchmarks.results import BenchmarkRun, WorkloadResult
     from jukebox_deploy.contract import LinearWeights
 
-_Name = TypeVar("_Name", bound=StrEnum)
 _WORKLOADS = ("step", "prefill", "condition", "encode", "decode", "song")
 _BASELINES = ("eager", "eager-static", "eager-recorded", "torch-compile", "hugging-face")
 _WEIGHTS = ("fp32", "int8", "int4")
 
 
-def numbers_from(least: int) -> Callable[[click.Context, click.Parameter, str | None], tuple[int, ...]]:
-    """Return a click callback that parses a list of whole numbers: `1,4` -> `(1, 4)`."""
+def names_of(
+    known: tuple[str, ...], *, or_none: bool = False
+) -> Callable[[click.Context, click.Parameter, str | None], tuple[str, ...] | None]:
+    """Return a click callback that parses a list of known names; `None` if the option is not given.
 
-    def parse(context: click.Context, parameter: click.Parameter, value: str | None) -> tuple[int, ...]:
-        if value is None:
-            return ()
-        try:
-            numbers = tuple(int(part) for part in value.split(","))
-        except ValueError:
-            raise click.BadParameter(f"{value!r} is no list of numbers; write them like 1,4.") from None
-        if min(numbers) < least:
-            raise click.BadParameter(f"{value!r} has a number below {least}.")
-        return numbers
-
-    return parse
-
-
-def names_of(known: tuple[str, ...]) -> Callable[[click.Context, click.Parameter, str | None], tuple[str, ...] | None]:
-    """Return a click callback that parses a list of known names; `None` if the option is not given."""
+    `or_none`: whether the list may be empty.
+    """
 
     def parse(context: click.Context, parameter: click.Parameter, value: str | None) -> tuple[str, ...] | None:
         if value is None:
             return None
-        names = tuple(dict.fromkeys(part.strip() for part in value.split(",") if part.strip()))
+        if or_none and not value:
+            return ()
+        names = tuple(dict.fromkeys(comma_separated(context, parameter, value)))
         if unknown := [name for name in names if name not in known]:
             raise click.BadParameter(f"{', '.join(unknown)}: unknown; choose from {', '.join(known)}.")
         return names
@@ -71,46 +59,48 @@ weights_option = click.option(
 """How models with random weights are exported, for `bench run --preset` and `bench growth`."""
 
 
-def plan_options(command: Callable[..., None]) -> Callable[..., None]:
-    """Add the options that all measuring commands share."""
-    options = [
-        click.option("--level", type=click.IntRange(min=0), help="Measure only this level. [default: all priors]"),
-        click.option("--steps", type=click.IntRange(min=1), default=64, show_default=True, help="Steps per round."),
-        click.option("--rounds", type=click.IntRange(min=5), default=7, show_default=True, help="Rounds per variant."),
-        click.option("--threads", type=click.IntRange(min=1), help="CPU threads. [default: as many as speed it up]"),
-        click.option(
-            "--baselines",
-            callback=names_of(_BASELINES),
-            metavar="NAME,NAME",
-            help="Baselines to measure: eager (caches that grow, as in the original), eager-static (caches updated in "
-            "place), eager-recorded (the same with CUDA graphs), torch-compile (the same compiled, which takes a "
-            "minute or two), hugging-face (transformers). [default: all that run on the device]",
-        ),
-        click.option("--only-baselines", is_flag=True, help="Measure only the PyTorch baselines, no engines."),
-        click.option(
-            "--device",
-            type=click.Choice([str(p) for p in PYTORCH_PROVIDERS]),
-            default=str(Provider.CPU),
-            show_default=True,
-            help="Device for engines and baselines; TensorRT engines need cuda.",
-        ),
-        click.option(
-            "--mapped",
-            is_flag=True,
-            help="Also measure engines that use large weights memory-mapped (--map-weights of `sample`).",
-        ),
-        click.option(
-            "--memory", is_flag=True, help="Also measure the peak memory of each variant, in a process of its own."
-        ),
-        click.option("--out", type=OutFile(), help="Result file; rewritten after each workload."),
-        click.option("--json", "as_json", is_flag=True, help="Print the results as one line of JSON."),
-    ]
-    for option in reversed(options):
-        command = option(command)
-    return command
+plan_options = grouped(
+    click.option("--level", type=click.IntRange(min=0), help="Measure only this level. [default: all priors]"),
+    click.option(
+        "--steps",
+        type=click.IntRange(min=1),
+        default=64,
+        show_default=True,
+        help="Steps that are timed together; a round repeats them until it is long enough.",
+    ),
+    click.option("--rounds", type=click.IntRange(min=5), default=7, show_default=True, help="Rounds per variant."),
+    click.option("--threads", type=click.IntRange(min=1), help="CPU threads. [default: as many as speed it up]"),
+    click.option(
+        "--baselines",
+        callback=names_of(_BASELINES, or_none=True),
+        metavar="NAME,NAME",
+        help="Baselines to measure: eager (caches that grow, as in the original), eager-static (caches updated in "
+        "place), eager-recorded (the same with CUDA graphs), torch-compile (the same compiled, which takes a "
+        "minute or two), hugging-face (transformers). [default: all that run on the device]",
+    ),
+    click.option("--only-baselines", is_flag=True, help="Measure only the PyTorch baselines, no engines."),
+    click.option(
+        "--device",
+        type=click.Choice([str(p) for p in PYTORCH_PROVIDERS]),
+        default=str(Provider.CPU),
+        show_default=True,
+        help="Device for engines and baselines; TensorRT engines need cuda.",
+    ),
+    click.option(
+        "--mapped",
+        is_flag=True,
+        help="Also measure engines that use large weights memory-mapped (--map-weights of `sample`).",
+    ),
+    click.option(
+        "--memory", is_flag=True, help="Also measure the peak memory of each variant, in a process of its own."
+    ),
+    click.option("--out", type=OutFile(), help="Result file; rewritten after each workload."),
+    click.option("--json", "as_json", is_flag=True, help="Print the results as one line of JSON."),
+)
+"""The options that all measuring commands share."""
 
 
-@click.command(cls=RecordedCommand, context_settings=HELP)
+@click.command(cls=RecordedCommand)
 @click.argument("bundles", metavar="[ENGINE_BUNDLE]...", nargs=-1, type=PATH)
 @click.option(
     "--against", metavar="CHECKPOINT", type=PATH, help="Checkpoint bundle that the engines were exported from."
@@ -150,7 +140,7 @@ def plan_options(command: Callable[..., None]) -> Callable[..., None]:
 )
 @click.option(
     "--seconds",
-    type=click.FloatRange(min=0, min_open=True),
+    type=UsualFloat(min=0, min_open=True),
     default=10.0,
     show_default=True,
     help="Length of sound to encode, decode or sample, in seconds.",
@@ -180,6 +170,8 @@ def run(
         raise click.UsageError("--preset makes ONNX graphs; the options of engines for TensorRT need ENGINE_BUNDLEs.")
     plan = plan_of({name: choice for name, choice in choices.items() if name not in TENSORRT_CHOICES})
     _check_sources(bundles, against, preset, workdir)
+    if preset is None and weights != ("fp32",):
+        raise click.UsageError("--weights belongs to --preset; ENGINE_BUNDLEs have their own.")
     if quality and (preset is None or weights == ("fp32",)):
         raise click.UsageError("--quality is for the integer weights of a --preset: add --weights int8 or int4.")
     with progress_line("opening") as say:
@@ -209,13 +201,10 @@ def plan_of(choices: dict[str, Any]) -> BenchmarkPlan:
     from jukebox_deploy.benchmarks.plan import BenchmarkPlan
     from jukebox_deploy.benchmarks.results import Backend, WorkloadKind
 
-    named = {"workloads": WorkloadKind, "baselines": Backend}
-    members = {name: _members(kind, choices[name]) for name, kind in named.items() if choices.get(name) is not None}
+    named: dict[str, type[StrEnum]] = {"workloads": WorkloadKind, "baselines": Backend}
+    given = {name: kind for name, kind in named.items() if choices.get(name) is not None}
+    members = {name: tuple(map(kind, choices[name])) for name, kind in given.items()}
     return BenchmarkPlan(**{**choices, **members, "device": Provider(choices["device"])})
-
-
-def _members(kind: type[_Name], names: Iterable[str]) -> tuple[_Name, ...]:
-    return tuple(kind(name) for name in names)
 
 
 def stored_as(names: Iterable[str]) -> list[LinearWeights]:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from jukebox_deploy.benchmarks.drawing.words import BACKEND, tail_of, title_of, unit_of, unsteady
-from jukebox_deploy.benchmarks.results import BenchmarkRun, Spread, VariantResult, WorkloadResult
+from jukebox_deploy.benchmarks.results import CALLS_FOR_PERCENTILES, BenchmarkRun, Spread, VariantResult, WorkloadResult
 from jukebox_deploy.benchmarks.workload_groups import BASELINES, ratio_over, share_of_limit
 from jukebox_deploy.cli.tables import output_console, plain_table, print_table
 from jukebox_deploy.quantities import NOT_MEASURED, byte_size, number, percent, seconds
@@ -17,24 +17,25 @@ _LEGEND = (
     "Speeds are medians of the rounds, with least and quartiles in brackets; ratios are taken within each round. "
     "Memory's limit: speed as a share of what memory bandwidth alone would allow, given the bytes that a step must "
     "move and the bandwidth at which this machine read as many after each round. "
-    "Tail: the slowest call in a hundred (p99), or of fewer than 500 calls the slowest."
+    "Call: the median, with the 90th percentile and the tail in brackets. "
+    f"Tail: the slowest call in a hundred (p99), or the slowest of fewer than {CALLS_FOR_PERCENTILES} calls."
 )
 
 
 def print_run(run: BenchmarkRun) -> None:
     """Print a description of the machine, then a table for each workload."""
     console = output_console(200)
-    console.print(_card(run), markup=False, soft_wrap=True)
+    console.print(_card(run), soft_wrap=True)
     for result in run.results:
-        console.print(f"\n{title_of(result.workload)}", style="bold", markup=False)
+        console.print(f"\n{title_of(result.workload)}", style="bold")
         for line in _moved(result):
-            console.print(line, style="dim", markup=False, soft_wrap=True)
+            console.print(line, style="dim", soft_wrap=True)
         print_table(console, _table(result))
         if warning := unsteady(result):
-            console.print(f"Warning: {warning}", style="yellow", markup=False, soft_wrap=True)
+            console.print(f"Warning: {warning}", style="yellow", soft_wrap=True)
     console.print(_LEGEND, soft_wrap=True)
     for note in dict.fromkeys(note for result in run.results for v in result.variants for note in v.notes):
-        console.print(f"{note}.", style="dim", markup=False, soft_wrap=True)
+        console.print(f"{note}.", style="dim", soft_wrap=True)
 
 
 def _card(run: BenchmarkRun) -> str:

@@ -20,7 +20,7 @@ from jukebox_deploy.cli.build_report import report_checked, report_engines, repo
 from jukebox_deploy.cli.building_progress import building_progress
 from jukebox_deploy.cli.export_options import export_options
 from jukebox_deploy.cli.folders import replacing
-from jukebox_deploy.cli.options import PATH, comma_separated
+from jukebox_deploy.cli.options import PATH, comma_separated, numbers_from
 from jukebox_deploy.cli.progress import ProgressDisplay, progress_line
 from jukebox_deploy.contract import Precision
 from jukebox_deploy.engines.bundle import EngineBundle, is_engine_bundle, open_bundle
@@ -31,14 +31,6 @@ if TYPE_CHECKING:
     from jukebox_deploy.engines.tensorrt.build import BuildSummary
 
 _FEATURES = ("weight-streaming", "version-compatible", "refit", "stripped")
-
-
-def _numbers(context: click.Context, parameter: click.Parameter, value: str | None) -> tuple[int, ...]:
-    """Parse numbers of slots, such as `1,4,16`."""
-    parts = comma_separated(context, parameter, value)
-    if not all(part.isdecimal() and int(part) > 0 for part in parts):
-        raise click.BadParameter(f"{value!r}: give numbers from 1 on, like 1,4,16.")
-    return tuple(sorted({int(part) for part in parts}))
 
 
 @click.command()
@@ -67,7 +59,7 @@ def _numbers(context: click.Context, parameter: click.Parameter, value: str | No
 @export_options
 @click.option(
     "--slots",
-    callback=_numbers,
+    callback=numbers_from(1),
     metavar="1,4,16",
     help="Numbers of slots (songs sampled at once) that TensorRT optimises kernels for. [default: 1 to 16, optimised "
     "for 4]",

@@ -49,7 +49,7 @@ def report_graphs(bundle: EngineBundle, as_json: bool) -> None:
     for graph in graphs:
         size = mebibytes(graph["bytes"])
         table.add_row(graph["graph"], ", ".join(graph["files"]), size, "yes" if graph["ready"] else "")
-    console = output_console(120, markup=False)
+    console = output_console(120)
     print_table(console, table)
     whole = mebibytes(bundle.manifest.bytes_of(bundle.manifest.files))
     console.print(f"{bundle.folder} is for ONNX Runtime; graphs: {len(graphs)}, {whole} MiB in all.")
@@ -94,7 +94,7 @@ def _print_summaries(out: Path, summaries: Sequence[BuildSummary], exported: boo
             mebibytes(summary.activation_bytes),
             f"{summary.seconds:.1f}",
         )
-    console = output_console(120, markup=False)
+    console = output_console(120)
     print_table(console, table)
     for summary in summaries:
         for remark in (*summary.refused, *summary.warnings):

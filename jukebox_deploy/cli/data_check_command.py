@@ -4,14 +4,14 @@ from __future__ import annotations
 
 import json
 from collections import Counter
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import click
 
 from jukebox_deploy.cli.options import PATH, metadata_option
-from jukebox_deploy.cli.tables import output_console, plain_table, print_table
+from jukebox_deploy.cli.tables import output_console, print_rows
 from jukebox_deploy.errors import DataError
 
 if TYPE_CHECKING:
@@ -68,7 +68,7 @@ def _counts(names: Iterable[str]) -> dict[str, int]:
 
 
 def _print(catalogue: Catalogue) -> None:
-    console = output_console(120, markup=False)
+    console = output_console(120)
     counts = describe(catalogue)
     lines = [f"{catalogue.folder}: {counts['songs']} songs, {counts['seconds'] / 3600:.2f} hours of music"]
     if catalogue.songs:
@@ -85,18 +85,11 @@ def _print(catalogue: Catalogue) -> None:
             _print_names(console, heading, counts[kind])
     if catalogue.skipped:
         rows = [(skipped.name, skipped.reason) for skipped in catalogue.skipped]
-        _print_table(console, ("left out", "reason"), rows)
+        print_rows(console, ("left out", "reason"), rows)
 
 
 def _print_names(console: Console, heading: str, counts: dict[str, int]) -> None:
     rows = [(name or "(none)", str(count)) for name, count in list(counts.items())[:_SHOWN]]
     if len(counts) > _SHOWN:
         rows.append((f"… and {len(counts) - _SHOWN} more", ""))
-    _print_table(console, (heading, "songs"), rows)
-
-
-def _print_table(console: Console, headings: tuple[str, str], rows: Sequence[tuple[str, str]]) -> None:
-    table = plain_table(*headings, wrapped=headings)
-    for row in rows:
-        table.add_row(*(console.render_str(cell, markup=False, emoji=False, highlight=False) for cell in row))
-    print_table(console, table)
+    print_rows(console, (heading, "songs"), rows)

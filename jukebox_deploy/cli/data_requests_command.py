@@ -6,7 +6,7 @@ from pathlib import Path
 
 import click
 
-from jukebox_deploy.cli.options import PATH, OutFile, metadata_option
+from jukebox_deploy.cli.options import PATH, OutFile, UsualFloat, metadata_option
 
 
 @click.command()
@@ -18,10 +18,10 @@ from jukebox_deploy.cli.options import PATH, OutFile, metadata_option
     metavar="FILE",
     help="File of JSON lines to write, for `sample --requests`.",
 )
-@click.option("--seconds", type=click.FloatRange(0, min_open=True), required=True, help="Length of each sampled song.")
+@click.option("--seconds", type=UsualFloat(0, min_open=True), required=True, help="Length of each sampled song.")
 @click.option(
     "--place",
-    type=click.FloatRange(0, 1),
+    type=UsualFloat(0, 1),
     default=0.3,
     show_default=True,
     help="Where in the original song the sampled part lies: from 0 (beginning) to 1 (end).",

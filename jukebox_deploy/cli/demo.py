@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 import click
 
 from jukebox_deploy.cli.demo_stages import Demo
-from jukebox_deploy.cli.demo_telling import Teller
+from jukebox_deploy.cli.demo_telling import Teller, heading
 from jukebox_deploy.cli.main import in_sentences
 from jukebox_deploy.cli.options import PATH
 from jukebox_deploy.cli.tables import output_console
@@ -42,7 +42,7 @@ def demo(out: Path, bundle: Path | None, untrained: bool) -> None:
     with in_sentences():
         run = _open(out, Teller(console), None if untrained else bundle or _shipped(console))
         run.all_stages()
-    console.rule(f"[bold]Done in {time.monotonic() - begun:.0f} s", align="left")
+    heading(console, f"Done in {time.monotonic() - begun:.0f} s")
     run.show_next_steps()
 
 
@@ -53,7 +53,6 @@ def _shipped(console: Console) -> Path | None:
         console.print(
             f"{SHIPPED}: no trained model here. "
             "The preset `tiny` with random weights shows that everything works; it makes noise.",
-            markup=False,
             soft_wrap=True,
         )
     return folder

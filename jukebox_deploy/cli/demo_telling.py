@@ -27,22 +27,27 @@ class Teller:
     def stage(self, title: str, *command: object) -> Iterator[None]:
         """Print the heading of a stage and the command that does the same, then how long the stage took."""
         self._stages += 1
-        self.console.rule(f"[bold]{self._stages}. {title}", align="left")
+        heading(self.console, f"{self._stages}. {title}")
         if command:
             self.say_command(*command)
         begun = time.monotonic()
         yield
-        self.console.print(f"[green]{time.monotonic() - begun:.1f} s")
+        self.console.print(f"{time.monotonic() - begun:.1f} s", style="green")
 
     def say(self, text: str) -> None:
         """Print a paragraph verbatim."""
-        self.console.print(text, markup=False, soft_wrap=True)
+        self.console.print(text, soft_wrap=True)
 
     def say_command(self, *words: object) -> None:
         """Print a command of this program, ready to be copied into a shell."""
-        self.console.print(
-            f"$ {self._program} {shlex.join(map(str, words))}", style="dim", markup=False, soft_wrap=True
-        )
+        self.console.print(f"$ {self._program} {shlex.join(map(str, words))}", style="dim", soft_wrap=True)
+
+
+def heading(console: Console, title: str) -> None:
+    """Print a bold title in front of a line across the console."""
+    from rich.text import Text
+
+    console.rule(Text(title, style="bold"), align="left")
 
 
 def program() -> str:

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from jukebox_deploy.cli.options import PATH, give_report, report_options, song_options, threads_option
+from jukebox_deploy.cli.options import PATH, UsualFloat, give_report, report_options, song_options, threads_option
 from jukebox_deploy.cli.progress import progress_bars
 from jukebox_deploy.cli.recorded_command import RecordedCommand, measurement_header
 from jukebox_deploy.cli.tables import output_console, plain_table, print_table
@@ -57,7 +57,7 @@ if TYPE_CHECKING:
 )
 @click.option(
     "--seconds",
-    type=click.FloatRange(min=0, min_open=True),
+    type=UsualFloat(min=0, min_open=True),
     default=60.0,
     show_default=True,
     help="Seconds of sound per level of the VQ-VAE, spread over the songs.",
@@ -93,16 +93,16 @@ def command(bundles: tuple[Path, ...], against: Path | None, out: Path | None, a
 def _print_evaluation(evaluation: Evaluation) -> None:
     console = output_console()
     which = "held-out songs" if evaluation.data.held_out else "songs"
-    console.print(f"{evaluation.data.folder}: {evaluation.songs} {which}", markup=False, soft_wrap=True)
+    console.print(f"{evaluation.data.folder}: {evaluation.songs} {which}", soft_wrap=True)
     for note in evaluation.notes:
-        console.print(note, style="dim", markup=False, soft_wrap=True)
+        console.print(note, style="dim", soft_wrap=True)
     if evaluation.levels:
         print_table(console, _sound_table(evaluation))
     for level in sorted({result.level for bundle in evaluation.bundles for result in bundle.priors}):
         print_table(console, _prior_table(evaluation, level))
         for bundle in evaluation.bundles:
             if (result := bundle.prior(level)) and result.not_run:
-                console.print(f"{bundle.bundle}: not run: {result.not_run}", markup=False, soft_wrap=True)
+                console.print(f"{bundle.bundle}: not run: {result.not_run}", soft_wrap=True)
 
 
 def _sound_table(evaluation: Evaluation) -> Table:
@@ -119,7 +119,8 @@ def _sound_table(evaluation: Evaluation) -> Table:
 def _prior_table(evaluation: Evaluation, level: int) -> Table:
     results = [(bundle, result) for bundle in evaluation.bundles if (result := bundle.prior(level))]
     names, numbers = ("bundle", "runs on", "precision", "weights"), ("bits/token", "to the first", "top-1")
-    lyrics, title = "lyrics, bits/token", f"prior {level}, {results[0][1].windows} windows"
+    windows, lyrics = results[0][1].windows, "lyrics, bits/token"
+    title = f"prior {level}, {windows} window{'s' * (windows != 1)}"
     table = plain_table(*names, *numbers, lyrics, "", right={*numbers, lyrics}, wrapped={"bundle"}, title=title)
     for bundle, result in results:
         facts = (bundle.bundle, bundle.backend, bundle.precision, bundle.weights)

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from jukebox_deploy.cli.options import FILE, PATH, give_report, report_options, threads_option
+from jukebox_deploy.cli.options import PATH, OutFile, give_report, report_options, threads_option
 from jukebox_deploy.cli.progress import progress_bars
 from jukebox_deploy.cli.recorded_command import RecordedCommand, measurement_header
 from jukebox_deploy.cli.tables import output_console, plain_table, print_table
@@ -52,7 +52,7 @@ if TYPE_CHECKING:
 )
 @click.option(
     "--plot",
-    type=FILE,
+    type=OutFile(),
     metavar="FILE",
     help="Write a PNG with spectrograms of samples and corpus, and with confusion matrices; one file per level.",
 )
@@ -125,9 +125,9 @@ def _print_judged(judged: tuple[SampleQuality, ...], pictures: list[Path]) -> No
         )
         print_table(console, _table(quality))
         for note in quality.notes:
-            console.print(f"{note}.", markup=False, soft_wrap=True)
+            console.print(f"{note}.", soft_wrap=True)
     for path in pictures:
-        console.print(f"{path}: pictures", markup=False, soft_wrap=True)
+        console.print(f"{path}: pictures", soft_wrap=True)
 
 
 def _table(quality: SampleQuality) -> Table:

@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import shlex
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterator
 from typing import TYPE_CHECKING, Any
 
 from jukebox_deploy.cli.level_values import settings_options
-from jukebox_deploy.cli.tables import output_console, plain_table, print_table
+from jukebox_deploy.cli.tables import output_console, print_rows
 from jukebox_deploy.config_json import config_from_dict
 from jukebox_deploy.contract import SLOT_GRAPHS, LinearWeights
 from jukebox_deploy.engines.quantised_weights import describe_prior
@@ -23,7 +23,7 @@ Description = dict[str, Any]
 
 def print_description(description: Description, tables: dict[str, Description]) -> None:
     """Print a description, and the tensors of the graphs in `tables`."""
-    console = output_console(markup=False)
+    console = output_console()
     if description["kind"] == "engine bundle":
         _print_engines(console, description)
     else:
@@ -46,7 +46,7 @@ def _print_engines(console: Console, description: Description) -> None:
         console.print(describe_prior(level, facts))
     console.print("made with " + ", ".join(f"{name} {version}" for name, version in description["tools"].items()))
     rows = [row for name, graph in description["graphs"].items() for row in _graph_rows(name, graph)]
-    _print_table(
+    print_rows(
         console, ("graph", "file", "MiB with weights", "layers", "sizes", "GPUs"), rows, right=("MiB with weights",)
     )
     _print_builds(console, description["graphs"])
@@ -80,7 +80,7 @@ def _print_builds(console: Console, graphs: dict[str, Description]) -> None:
         return
     headings = ("engine", "network layers", "kernels per run", "tuned for slots", "features")
     rows = [(name, *_build_row(graph)) for name, graph in built.items()]
-    _print_table(console, headings, rows, right=headings[1:3])
+    print_rows(console, headings, rows, right=headings[1:3])
     names_of: dict[str, list[str]] = {}
     for name, graph in built.items():
         for reason in graph["options"].get("refused", []):
@@ -132,7 +132,7 @@ def _print_checkpoint(console: Console, description: Description) -> None:
         (name, f"{part['parameters']:,}", mebibytes(part["bytes"]), ", ".join(part["dtypes"]))
         for name, part in description["components"].items()
     ]
-    _print_table(console, ("part", "parameters", "MiB", "dtypes"), rows, right=("parameters", "MiB"))
+    print_rows(console, ("part", "parameters", "MiB", "dtypes"), rows, right=("parameters", "MiB"))
 
 
 def _print_tensors(console: Console, name: str, table: Description) -> None:
@@ -145,7 +145,7 @@ def _print_tensors(console: Console, name: str, table: Description) -> None:
         )
         for tensor in table["tensors"]
     ]
-    _print_table(console, (f"tensors of {name}", "dtype", "dimensions", "role"), rows)
+    print_rows(console, (f"tensors of {name}", "dtype", "dimensions", "role"), rows)
 
 
 def _print_memory(console: Console, plans: list[Description], vqvae: list[Description]) -> None:
@@ -155,7 +155,7 @@ def _print_memory(console: Console, plans: list[Description], vqvae: list[Descri
         between = ["between parts MiB/slot"] if cut else []
         headings = ["prior", "precision", "weights GB", "caches MiB/slot", "window MiB/slot", *between]
         headings += ["one window MiB", "activations MiB"]
-        _print_table(console, headings, [_memory_row(plan, cut) for plan in plans], right=headings[2:])
+        print_rows(console, headings, [_memory_row(plan, cut) for plan in plans], right=headings[2:])
         _print_totals(console, plans)
     if vqvae:
         headings = ["VQ-VAE", "weights GB", "activations MiB", "GB in all"]
@@ -163,7 +163,7 @@ def _print_memory(console: Console, plans: list[Description], vqvae: list[Descri
             (plan["graph"], gigabytes(plan["weights"]), mebibytes(plan["activations"]), gigabytes(plan["total"]))
             for plan in vqvae
         ]
-        _print_table(console, headings, rows, right=headings[1:])
+        print_rows(console, headings, rows, right=headings[1:])
     if plans or vqvae:
         console.print(_not_counted([*plans, *vqvae]))
 
@@ -191,7 +191,7 @@ def _print_totals(console: Console, plans: list[Description]) -> None:
         rows.append([*row, str(plan["slots_that_fit"])] if "memory" in plan else row)
     if "memory" in plans[0]:
         headings.append(f"slots in {plans[0]['memory'] / 1e9:g} GB")
-    _print_table(console, headings, rows, right=headings[2:])
+    print_rows(console, headings, rows, right=headings[2:])
 
 
 def _not_counted(plans: list[Description]) -> str:
@@ -201,12 +201,3 @@ def _not_counted(plans: list[Description]) -> str:
         f"Not counted: {left_out}on a GPU, what CUDA itself takes, which depends on the driver and the GPU. While the "
         "VQ-VAE works, no prior is open."
     )
-
-
-def _print_table(
-    console: Console, headings: Sequence[str], rows: Iterable[Sequence[str]], right: Sequence[str] = ()
-) -> None:
-    table = plain_table(*headings, right=right, wrapped=headings)
-    for row in rows:
-        table.add_row(*row)
-    print_table(console, table)

@@ -8,9 +8,6 @@ from typing import Any
 
 import click
 
-HELP = {"help_option_names": ["-h", "--help"]}
-"""Context settings for a command that can also be called without its group."""
-
 
 @dataclass(frozen=True)
 class CommandEntry:

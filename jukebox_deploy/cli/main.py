@@ -13,7 +13,7 @@ from typing import Any
 import click
 
 from jukebox_deploy import __version__
-from jukebox_deploy.cli.lazy_group import HELP, CommandEntry, LazyGroup
+from jukebox_deploy.cli.lazy_group import CommandEntry, LazyGroup
 from jukebox_deploy.errors import JukeboxError, NotVerifiedError
 from jukebox_deploy.optional_packages import packages_explained
 
@@ -90,6 +90,8 @@ def failure_of(error: BaseException) -> click.ClickException | None:
             )
         case OSError(errno=errno.ENOSPC):
             return click.ClickException(f"the disk is full{_of_file(error)}. Make room and run the same command again.")
+        case MemoryError():
+            return click.ClickException(f"the memory is too small{f': {error}' if str(error) else ''}.")
         case BrokenPipeError():
             return None
         case OSError():
@@ -128,7 +130,7 @@ class RootGroup(LazyGroup):
 @click.group(
     cls=RootGroup,
     entries=COMMANDS,
-    context_settings=HELP,
+    context_settings={"help_option_names": ["-h", "--help"]},
     epilog="jukebox-deploy COMMAND -h shows the options of a command.",
 )
 @click.version_option(__version__, prog_name="jukebox-deploy")

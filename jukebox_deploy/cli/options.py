@@ -74,6 +74,21 @@ def comma_separated(context: click.Context, parameter: click.Parameter, value: s
     return parts
 
 
+def numbers_from(least: int) -> Callable[[click.Context, click.Parameter, str | None], tuple[int, ...]]:
+    """Return a click callback that parses a list of whole numbers, sorted and each once: `4,1,4` -> `(1, 4)`.
+
+    Numbers below `least` and an empty list are usage errors; without the option, the tuple is empty.
+    """
+
+    def parse(context: click.Context, parameter: click.Parameter, value: str | None) -> tuple[int, ...]:
+        parts = comma_separated(context, parameter, value)
+        if not all(part.isdecimal() and int(part) >= least for part in parts):
+            raise click.BadParameter(f"{value!r}: give numbers from {least} on, separated by commas.")
+        return tuple(sorted(set(map(int, parts))))
+
+    return parse
+
+
 _LARGEST = 1e15
 
 

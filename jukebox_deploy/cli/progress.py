@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 LINE_SECONDS = 10.0
 """Seconds between two lines where there is no terminal."""
 
-_DRAWN_PER_SECOND = 4  # per second; seldom, so as not to disturb benchmarks
+_DRAWN_PER_SECOND = 4  # seldom, so as not to disturb benchmarks
 
 ShowCount = Callable[[str, float, float], None]
 """Called with the name of an activity, the amount done and the total."""
@@ -129,14 +129,14 @@ class ProgressDisplay:
 
     def say(self, text: str) -> None:
         """Write a line, above the bars if there are any."""
-        self._console.print(text, markup=False, highlight=False, soft_wrap=True)
+        self._console.print(text, markup=False, emoji=False, highlight=False, soft_wrap=True)
 
     def _is_due(self, progress: Progress, last: Progress | None, now: float) -> bool:
         """Whether to write a line: every few seconds, at the end, and when a bar with a total changes its activity."""
         other = last is not None and last.what != progress.what and progress.total is not None
         return other or progress.finished or now - self._last_line >= LINE_SECONDS
 
-    def _text(self, bar: str, progress: Progress, now: float, counted: str = "") -> str:
+    def _text(self, bar: str, progress: Progress, now: float, counted: str) -> str:
         parts = (counted, progress.note, *self._paces[bar].describe(progress, now))
         return ": ".join(filter(None, (progress.what, ", ".join(filter(None, parts)))))
 

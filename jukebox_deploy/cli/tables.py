@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import sys
 import textwrap
-from collections.abc import Collection
+from collections.abc import Collection, Iterable, Sequence
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
@@ -15,11 +15,15 @@ _CUT = "…"  # what rich puts in place of letters for which there is no room
 _WIDEST = 300  # columns
 
 
-def output_console(width: int = 140, *, markup: bool = True) -> Console:
-    """Return a console on standard output without highlighting; `width` columns wide where it is no terminal."""
+def output_console(width: int = 140) -> Console:
+    """Return a console on standard output, `width` columns wide where it is no terminal.
+
+    It prints text as it is: brackets and `:names:` in it, for instance in a path, are no markup and no emoji.
+    """
     from rich.console import Console
 
-    return Console(width=None if sys.stdout.isatty() else width, highlight=False, markup=markup)
+    columns = None if sys.stdout.isatty() else width
+    return Console(width=columns, highlight=False, markup=False, emoji=False)
 
 
 def print_table(console: Console, table: Table) -> None:
@@ -53,3 +57,13 @@ def plain_table(*headings: str, right: Collection[str] = (), wrapped: Collection
         short = textwrap.fill(heading, 8, break_long_words=False) if heading in right else heading
         table.add_column(short, justify="right" if heading in right else "left", no_wrap=heading not in wrapped)
     return table
+
+
+def print_rows(
+    console: Console, headings: Sequence[str], rows: Iterable[Sequence[str]], right: Collection[str] = ()
+) -> None:
+    """Print rows as a `plain_table` in which every cell may wrap."""
+    table = plain_table(*headings, right=right, wrapped=headings)
+    for row in rows:
+        table.add_row(*row)
+    print_table(console, table)

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from jukebox_deploy.cli.level_values import LevelValueType
-from jukebox_deploy.cli.options import PATH, comma_separated, grouped, song_options
+from jukebox_deploy.cli.options import PATH, comma_separated, grouped, numbers_from, song_options
 from jukebox_deploy.cli.progress import ProgressDisplay
 from jukebox_deploy.cli.training_progress import training_progress
 
@@ -130,7 +130,7 @@ _prior = grouped(
 @click.option("--bundle", type=PATH, metavar="BUNDLE", help="Fine-tune the VQ-VAE of this checkpoint bundle.")
 @click.option(
     "--levels",
-    callback=comma_separated,
+    callback=numbers_from(0),
     metavar="N,N",
     help="Train only these levels; the others stay as they are in BUNDLE. [default: all]",
 )
@@ -238,7 +238,7 @@ def _settings(part: Part, options: dict[str, Any]) -> RunSettings:
         part,
         **{name: options[name] for name in same},
         level=options.get("level"),
-        levels=_levels(options.get("levels", ())),
+        levels=options.get("levels", ()),
         anew=options.get("anew", False),
         seconds=options.get("seconds"),
         aligned=options.get("aligned", False),
@@ -250,12 +250,6 @@ def _settings(part: Part, options: dict[str, Any]) -> RunSettings:
         optimiser=_optimiser(part, options),
         loss=_loss(options.get("waveform_weight", ())),
     )
-
-
-def _levels(names: Sequence[str]) -> tuple[int, ...]:
-    if odd := [name for name in names if not name.isdecimal()]:
-        raise click.UsageError(f"--levels: {odd[0]!r} is no number of a level; write them like 0,1.")
-    return tuple(map(int, names))
 
 
 def _loss(waveform_weights: Sequence[LevelValue]) -> LossSettings:

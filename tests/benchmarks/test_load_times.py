@@ -52,6 +52,13 @@ def test_bundles_take_turns_and_the_first_round_is_not_counted():
     assert [result["median"]["total"] for result in results] == [median([4.0, 5.0]), median([3.0, 6.0])]
 
 
+@pytest.mark.parametrize("rounds", ["0", "-1"])
+def test_a_round_at_least_is_counted(tmp_path, capsys, rounds):
+    with pytest.raises(SystemExit, match="2"):
+        load_times.main([str(tmp_path), "--rounds", rounds, "--out", str(tmp_path / "load.json")])
+    assert f"--rounds: expected 1 or more, found {rounds}" in capsys.readouterr().err
+
+
 def test_a_run_from_the_command_line(tmp_path, monkeypatch, capsys):
     bundle = handmade_prior.save(tmp_path / "bundle")
     monkeypatch.setattr(load_times, "open_in_process", lambda opening: LoadTime(1.0, 1.0, 1.0, 1.0, 4.0, 4.0, 7))

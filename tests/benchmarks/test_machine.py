@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import json
 
+import numpy as np
 import pytest
 
 from jukebox_deploy.benchmarks import machine
-from jukebox_deploy.benchmarks.machine import describe_machine, read_bandwidth
+from jukebox_deploy.benchmarks.machine import describe_this_machine, read_bandwidth
 from jukebox_deploy.engines.installed_gpus import Gpu
 
 
@@ -30,8 +31,9 @@ def test_the_card_says_what_ran_where(monkeypatch):
     monkeypatch.setattr(machine, "LARGE_READ", 1 << 20)
     monkeypatch.setattr(machine, "_READ_AT_LEAST", 1 << 20)
     monkeypatch.setattr(machine, "installed_gpus", lambda: (Gpu("NVIDIA L4", 1 << 34, "8.9", "550.54"),))
-    card = json.loads(json.dumps(describe_machine({"torch": "2.13.0"}).to_json()))
-    assert card["packages"] == {"torch": "2.13.0"}
+    card = json.loads(json.dumps(describe_this_machine().to_json()))
+    assert card["packages"]["numpy"] == np.__version__
+    assert card["gpu"] is None
     assert [gpu["compute_capability"] for gpu in card["gpus"]] == ["8.9"]
     assert card["processor"]
     assert card["cores"] >= 1

@@ -6,7 +6,12 @@ import sys
 
 import pytest
 
-from jukebox_deploy.benchmarks.checkpoint_memory import Case, measure
+from jukebox_deploy.benchmarks.checkpoint_memory import Case, main, measure
+
+
+def test_a_level_that_the_model_lacks_is_a_sentence():
+    with pytest.raises(SystemExit, match="tiny has no prior for level 9"):
+        main(["--preset", "tiny", "--levels", "0", "9"])
 
 
 @pytest.mark.skipif(sys.platform != "linux", reason="reads /proc")

@@ -149,7 +149,7 @@ def test_quality_is_for_integer_weights_of_a_preset(arguments):
     assert "--weights int8" in result.output
 
 
-@pytest.mark.parametrize("slots", ["0", "1,-4", "some", "1,,2", ""])
+@pytest.mark.parametrize("slots", ["0", "1,-4", "some", "1.5", ""])
 def test_slots_are_positive_numbers(tiny_engine_bundle, tiny_checkpoint, slots):
     result = bench(tiny_engine_bundle, tiny_checkpoint, "--slots", slots)
     assert result.exit_code == 2
@@ -173,10 +173,24 @@ def test_more_slots_than_the_engine_was_made_for_are_refused(tiny_engine_bundle,
     assert "99 slots asked for" in result.output
 
 
-def test_a_level_that_is_not_there_is_refused(tiny_engine_bundle, tiny_checkpoint):
-    result = bench(tiny_engine_bundle, tiny_checkpoint, "--level", "3")
+@pytest.mark.parametrize(("workload", "graph"), [("step", "step_3"), ("decode", "vqvae_decode_3")])
+def test_a_level_that_is_not_there_is_refused(tiny_engine_bundle, tiny_checkpoint, workload, graph):
+    result = bench(tiny_engine_bundle, tiny_checkpoint, "--level", "3", "--workloads", workload)
     assert result.exit_code == 1
-    assert "step_3" in result.output
+    assert graph in result.output
+
+
+@pytest.mark.parametrize("option", ["--workloads", "--weights"])
+def test_an_empty_list_is_refused(option):
+    result = invoke("--preset", "tiny", "--workdir", "work", option, "")
+    assert result.exit_code == 2
+    assert "an empty list" in result.output
+
+
+def test_bundles_have_their_own_weights():
+    result = invoke("here", "--against", "there", "--weights", "int8")
+    assert result.exit_code == 2
+    assert "--weights belongs to --preset" in result.output
 
 
 def test_another_checkpoint_is_refused(tiny_engine_bundle, tmp_path):

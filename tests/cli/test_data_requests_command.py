@@ -29,6 +29,12 @@ def test_requests_are_songs_that_sample_can_make(tmp_path):
     assert (first.song, second.song, second.seed) == (0, 1, 3)
 
 
+def test_a_place_is_a_number(tmp_path):
+    result = run(tmp_path, "--seconds", 1, "--place", "nan", "--out", tmp_path / "requests.jsonl")
+    assert result.exit_code == 2
+    assert "nan is no usual number" in result.output
+
+
 def test_more_than_a_song_has(tmp_path):
     folder, out = songs(tmp_path), tmp_path / "requests.jsonl"
     result = run(folder, "--seconds", 3, "--out", out)

@@ -69,6 +69,13 @@ def test_several_levels_get_a_picture_each(songs, corpus, tmp_path):
     assert f"{tmp_path / 'plot_level_2.png'}: pictures" in result.stdout
 
 
+def test_a_picture_that_cannot_be_written_is_refused_before_the_work(tmp_path):
+    (tmp_path / "file").touch()
+    result = run(tmp_path / "songs", "--data", tmp_path / "corpus", "--plot", tmp_path / "file" / "plot.png")
+    assert result.exit_code == 2
+    assert "is a file, not a folder" in " ".join(result.stderr.split())
+
+
 def test_one_song_can_be_judged(songs, corpus):
     result = run(songs / "song_100", "--data", corpus, "--level", 0, "--clips", 24)
     assert result.exit_code == 0, result.output

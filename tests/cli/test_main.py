@@ -122,6 +122,12 @@ class TestErrors:
         assert result.exit_code == 1
         assert result.stderr == "Error: the disk is full: /music/song.wav. Make room and run the same command again.\n"
 
+    def test_too_little_memory(self, failing):
+        result = failing(MemoryError("Unable to allocate 2.5 TiB"))
+        assert result.exit_code == 1
+        assert result.stderr == "Error: the memory is too small: Unable to allocate 2.5 TiB.\n"
+        assert failing(MemoryError()).stderr == "Error: the memory is too small.\n"
+
     def test_another_error_of_the_system(self, failing):
         result = failing(PermissionError(errno.EACCES, "Permission denied", "/some/place/x"))
         assert result.exit_code == 1

@@ -9,7 +9,7 @@ import pytest
 from click.testing import CliRunner
 
 from jukebox_deploy.cli.main import cli
-from jukebox_deploy.cli.options import UsualFloat, comma_separated, give_report, grouped, report_options
+from jukebox_deploy.cli.options import UsualFloat, comma_separated, give_report, grouped, numbers_from, report_options
 from jukebox_deploy.cli.tables import output_console, plain_table, print_table
 
 
@@ -113,9 +113,32 @@ def test_dots_in_a_cell_do_not_widen_a_table(capsys):
     assert max(len(line.rstrip()) for line in capsys.readouterr().out.splitlines()) <= 60
 
 
-def test_a_console_without_markup_prints_brackets(capsys):
-    output_console(markup=False).print("[bold] 12")
-    assert capsys.readouterr().out == "[bold] 12\n"
+def test_names_that_look_like_markup_or_emoji_are_printed_as_they_are(capsys):
+    table, names = plain_table("name"), ["[bold] 12", "bundle[/b]", ":dog:"]
+    for name in names:
+        output_console().print(name)
+        table.add_row(name)
+    print_table(output_console(), table)
+    lines = [line.strip() for line in capsys.readouterr().out.splitlines() if line.strip()]
+    assert [line for line in lines if line in names] == names * 2
+
+
+@click.command()
+@click.option("--slots", callback=numbers_from(1))
+def count_slots(slots):
+    click.echo(slots)
+
+
+def test_numbers_are_sorted_and_each_counts_once():
+    assert CliRunner().invoke(count_slots, ["--slots", "16, 1,4,1"]).output == "(1, 4, 16)\n"
+    assert CliRunner().invoke(count_slots, []).output == "()\n"
+
+
+@pytest.mark.parametrize("numbers", ["0,4", "1,-4", "some", "1.5"])
+def test_other_numbers_are_refused(numbers):
+    result = CliRunner().invoke(count_slots, ["--slots", numbers])
+    assert result.exit_code == 2
+    assert f"'{numbers}': give numbers from 1 on, separated by commas" in " ".join(result.output.split())
 
 
 @click.command()
@@ -140,6 +163,10 @@ def test_other_numbers_are_taken():
     "command",
     [
         ["inspect", ".", "--memory"],
+        ["bench", "run", ".", "--against", ".", "--seconds"],
+        ["bench", "growth", "songs", "--preset", "tiny", "--workdir", ".", "--seconds"],
+        ["evaluate", ".", "--data", ".", "--seconds"],
+        ["data", "requests", ".", "--out", "requests", "--seconds"],
         ["sample", ".", "--out", "song", "--weight-budget"],
         ["export", ".", "--out", "graphs", "--weights", "int8", "--max-kl"],
     ],

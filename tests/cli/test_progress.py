@@ -34,6 +34,12 @@ def make_terminal(monkeypatch: pytest.MonkeyPatch) -> Terminal:
     return stream
 
 
+def test_a_line_is_written_as_it_is(capsys):
+    with ProgressDisplay() as display:
+        display.say("song: 6.00 s in [new]/:dog:/level_0.wav")
+    assert capsys.readouterr().err == "song: 6.00 s in [new]/:dog:/level_0.wav\n"
+
+
 class TestPace:
     @pytest.mark.parametrize(
         ("progress", "words"),

@@ -124,7 +124,7 @@ def test_levels_that_are_trained(seen: list[object]) -> None:
     assert seen[0].settings.anew  # type: ignore[attr-defined]  # a TrainRequest
     refused = CliRunner().invoke(cli, [*words, "--levels", "top"])
     assert refused.exit_code == 2
-    assert "'top' is no number of a level" in refused.output
+    assert "'top': give numbers from 0 on" in refused.output
 
 
 @pytest.mark.parametrize("threads", ["0", "-1"])

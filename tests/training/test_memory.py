@@ -12,7 +12,7 @@ import pytest
 import torch
 from _pytest.mark.structures import ParameterSet
 
-from jukebox_deploy.benchmarks.training_memory import Case, compute
+from jukebox_deploy.benchmarks.training_memory import Case, compute, main
 from jukebox_deploy.models.builders import build_prior
 from jukebox_deploy.training.memory import (
     StepOptions,
@@ -79,6 +79,12 @@ def test_predictions_are_what_was_measured(case: tuple[str, int | None, str, boo
 
 
 @pytest.mark.slow
+def test_words_that_no_case_has_are_refused(capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit, match="2"):
+        main(["--presets", "tiny", "--only", "prior", "9"])
+    assert "no case has all of 'prior 9' in its name, such as 'tiny VQ-VAE fp32'" in capsys.readouterr().err
+
+
 @pytest.mark.skipif(sys.platform != "linux", reason="reads /proc")
 def test_a_step_is_measured(tmp_path: Path) -> None:
     out = tmp_path / "result.json"
