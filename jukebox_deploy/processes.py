@@ -95,7 +95,8 @@ def _explained() -> Iterator[None]:
     except (EOFError, OSError) as error:  # OSError if it ended while sending
         raise JukeboxError(
             "a worker process ended unexpectedly: memory ran out, or the calling script does work when it is imported "
-            '(put it under `if __name__ == "__main__":`). To work in this process alone, use --processes 1.'
+            '(put it under `if __name__ == "__main__":`). To work in this process alone, use --processes 1 (in a '
+            "program: processes=1)."
         ) from error
 
 

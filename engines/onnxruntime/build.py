@@ -83,8 +83,8 @@ def _select(source: EngineBundle, graphs: Sequence[str]) -> list[str]:
         raise EngineError(f"{source.folder} was made ready already; build from the graphs that were exported.")
     if not can_be_ready(source):
         raise EngineError(
-            f"{source.folder} has no integer weights in fp32 or fp16 arithmetic, and ONNX Runtime opens all others as "
-            "they are: leave out --out."
+            f"nothing in {source.folder} can be prepared, which is for int8 and int4 weights in fp32 or fp16 "
+            "arithmetic. ONNX Runtime runs these graphs as they are: give the folder to `sample` itself."
         )
     return list(source.select(graphs))
 

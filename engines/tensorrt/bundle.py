@@ -20,6 +20,7 @@ from jukebox_deploy.engines.tensorrt.capabilities import (
     find_refusals,
 )
 from jukebox_deploy.engines.tensorrt.flavour import Progress, flavour_version, load_flavour
+from jukebox_deploy.engines.tensorrt.trial import try_build
 from jukebox_deploy.errors import EngineError
 from jukebox_deploy.files import atomic_directory
 from jukebox_deploy.processes import map_in_processes
@@ -74,6 +75,8 @@ def build_bundle(
     """
     builds = [build for name in _select(source, graphs) for build in _plan(source, name, options)]
     load_flavour(options.target)
+    if options.features:  # some need a GPU, which a builder says only at the end of a build
+        try_build(builds[0].options, builds[0].spec)
     with atomic_directory(folder) as part:
         summaries: list[BuildSummary] = []
         progress(BuildProgress(0, len(builds)))

@@ -95,7 +95,10 @@ def set_compute_capabilities(trt: Any, builder_config: Any, capabilities: Sequen
         raise EngineError(f"{target} builds for the GPU of this machine only: leave out the compute capabilities.")
     known = known_capabilities(trt)
     if unknown := [c for c in capabilities if c not in known]:
-        raise EngineError(f"{target} cannot build for compute capability {', '.join(unknown)}; it knows {list(known)}.")
+        raise EngineError(
+            f"{target} cannot build for compute capability {', '.join(unknown)}; it knows {', '.join(known)}. Leave "
+            "out the others; TensorRT (--target tensorrt) builds on such a GPU itself."
+        )
     builder_config.num_compute_capabilities = len(capabilities)
     for index, capability in enumerate(capabilities):
         builder_config.set_compute_capability(getattr(trt.ComputeCapability, known[capability]), index)

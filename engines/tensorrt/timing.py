@@ -30,7 +30,7 @@ class TimingCache:
         """
         if hasattr(trt, "IRuntimeCache"):  # only TensorRT-RTX has it
             raise EngineError(
-                f"{trt.__name__} times no kernels while it builds, so it has no timing cache: "
+                f"{trt.__name__.replace('_', '-')} times no kernels while it builds, so it has no timing cache: "
                 "leave --timing-caches out."
             )
         content = [trt.__name__, str(trt.__version__), choices, *(sha256_of_file(file) for file in files)]

@@ -61,7 +61,7 @@ def building_progress(display: ProgressDisplay, seconds: float = 1.0) -> Iterato
         while not over.wait(seconds):
             shown.tick()
 
-    shown.prepare("reading")
+    shown.prepare("preparing")
     thread = threading.Thread(target=tick, daemon=True)
     thread.start()
     try:

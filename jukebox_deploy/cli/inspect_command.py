@@ -58,7 +58,8 @@ def command(folder: Path, graphs: tuple[str, ...], memory: float | None, quick: 
     elif (folder / "config.json").is_file():
         description = describe_checkpoint(folder, quick, limit)
     else:
-        raise EngineError(f"{folder} is no bundle: it has neither {MANIFEST_NAME} nor config.json.")
+        found = f"has neither {MANIFEST_NAME} nor config.json" if folder.is_dir() else "there is no such folder"
+        raise EngineError(f"{folder} is no bundle: {found}.")
     tables = _tables(description)
     if unknown := [name for name in graphs if name not in tables]:
         raise EngineError(f"{folder} has no graphs {unknown}; it has {list(tables)}.")

@@ -137,7 +137,9 @@ class ProgressDisplay:
         return other or progress.finished or now - self._last_line >= LINE_SECONDS
 
     def _text(self, bar: str, progress: Progress, now: float, counted: str) -> str:
-        parts = (counted, progress.note, *self._paces[bar].describe(progress, now))
+        pace = self._paces[bar].describe(progress, now)
+        # In a narrow terminal the end is cut off: the time of a timed activity is what shows that it goes on.
+        parts = (counted, *pace, progress.note) if progress.timed else (counted, progress.note, *pace)
         return ": ".join(filter(None, (progress.what, ", ".join(filter(None, parts)))))
 
     def _draw(self, bars: Bars, bar: str, progress: Progress, text: str) -> None:

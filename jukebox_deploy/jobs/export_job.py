@@ -168,7 +168,8 @@ class _Export:
             gc.collect()
             for name in mine:
                 built = check_with_tensorrt(entries[name], folder, self.request.tensorrt)
-                self.listener(ExportEvent("tensorrt", name, built))
+                if self.request.tensorrt is not TensorRtCheck.NEVER:
+                    self.listener(ExportEvent("tensorrt", name, built))
                 report.setdefault(name, {})["tensorrt_rtx"] = built
         return entries
 

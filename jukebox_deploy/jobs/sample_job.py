@@ -60,6 +60,9 @@ _PROVIDERS: dict[Backend, tuple[str | None, ...]] = {
 }
 
 
+_FOR_TENSORRT = "options of engines for TensorRT (such as --kernel-caches and --weight-budget)"
+
+
 @dataclass(frozen=True)
 class EngineChoice:
     """How to run the graphs; whatever is `None` is left to the backend."""
@@ -109,11 +112,11 @@ class EngineChoice:
             "--cuda-graph": bool(self.cuda_graph) and not settled.may_record,
             "--no-cuda-graph": self.cuda_graph is False and not settled.may_record,
             "--compile": self.compiled and backend is not Backend.EAGER,
-            "options of engines for TensorRT": self.tensorrt is not None and not backend.is_tensorrt,
+            _FOR_TENSORRT: self.tensorrt is not None and not backend.is_tensorrt,
         }
         if odd := [name for name, is_odd in given.items() if is_odd]:
             on = f"{backend}" + (f" on {settled.provider}" if settled.provider else "")
-            raise EngineError(f"{', '.join(odd)}: not supported by {on}; drop it.")
+            raise EngineError(f"{', '.join(odd)}: not supported by {on}; drop {'it' if len(odd) == 1 else 'them'}.")
         return settled
 
 

@@ -241,7 +241,7 @@ def test_what_cannot_be_built_is_said_before_the_export(
     monkeypatch.setattr("jukebox_deploy.jobs.build_job.export_bundle", never)
     out = tmp_path / "engines"
     for arguments, message in (
-        (["--compute", "8.9,9.0"], "tensorrt-rtx cannot build for compute capability 9.0; it knows ['7.5', "),
+        (["--compute", "8.9,9.0"], "tensorrt-rtx cannot build for compute capability 9.0; it knows 7.5, 8.0, "),
         (["--timing-caches", str(tmp_path / "times")], "leave --timing-caches out"),
         (["--feature", "refit", "--compute", "8.6,8.9"], "--feature refit is for one GPU only, and --compute asks for"),
         (["--keep-onnx", str(out)], "is to be the folder of the engines"),

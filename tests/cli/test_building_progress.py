@@ -41,15 +41,15 @@ def test_a_line_says_which_engine_the_phase_and_the_time() -> None:
         shown.build(BuildProgress(8, 8))
         shown.tick()
     assert stream.getvalue().splitlines() == [
-        "building: 2 of 8 engines built, step_2_part_1, Computing profile costs 60%, 0:03:10 so far",
-        "building: 2 of 8 engines built, step_2_part_1, Computing profile costs 60%, 0:03:20 so far",
+        "building: 2 of 8 engines built, 0:03:10 so far, step_2_part_1, Computing profile costs 60%",
+        "building: 2 of 8 engines built, 0:03:20 so far, step_2_part_1, Computing profile costs 60%",
         "building: 8 of 8 engines built, in 0:04:10",
     ]
 
 
 def test_an_export_is_told_with_its_own_time() -> None:
     with watched() as (shown, clock, stream):
-        shown.prepare("reading")
+        shown.prepare("preparing")
         clock.now = 15.0
         shown.export(ExportEvent("trace", "step_2"))
         shown.build(BuildProgress(0, 1))
@@ -64,11 +64,11 @@ def test_an_export_is_told_with_its_own_time() -> None:
 def test_a_terminal_keeps_the_bar_of_the_engines_only(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("TERM", "xterm")
     with watched(terminal=True) as (shown, _, stream):
-        shown.prepare("reading")
+        shown.prepare("preparing")
         shown.build(BuildProgress(1, 4, "step_0"))
-    before, _, last = stream.getvalue().rpartition("building: 1 of 4 engines built, step_0")
+    before, _, last = stream.getvalue().rpartition("building: 1 of 4 engines built, 0:00:00 so far, step_0")
     assert "25%" in before.splitlines()[-1]
-    assert "reading" not in before.splitlines()[-1] + last
+    assert "preparing" not in before.splitlines()[-1] + last
 
 
 def test_time_passes_while_nothing_is_reported(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -79,7 +79,7 @@ def test_time_passes_while_nothing_is_reported(monkeypatch: pytest.MonkeyPatch) 
         deadline = time.monotonic() + 10
         while stream.getvalue().count("step_0") < 3 and time.monotonic() < deadline:
             time.sleep(0.01)
-    assert stream.getvalue().count("building: 0 of 1 engines built, step_0") >= 3
+    assert stream.getvalue().count("building: 0 of 1 engines built, 0:00:0") >= 3
 
 
 def test_a_build_tells_its_engines(tmp_path: Path) -> None:

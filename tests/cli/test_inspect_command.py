@@ -211,7 +211,7 @@ def test_what_cannot_be_shown(engines: Path, tmp_path: Path) -> None:
     (engines / "step_0.weights").write_bytes(b"x")
     for arguments, message in [
         ((tmp_path,), "is no bundle"),
-        ((tmp_path / "nowhere",), "is no bundle"),
+        ((tmp_path / "nowhere",), "there is no such folder"),
         ((engines,), "step_0.weights has 1 bytes"),
     ]:
         result = inspect(*arguments)

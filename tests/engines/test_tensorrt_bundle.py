@@ -12,6 +12,7 @@ import pytest
 
 from jukebox_deploy.contract import DimensionRange, GraphKind, LinearWeights, Precision
 from jukebox_deploy.engines.bundle import EngineBundle, open_bundle
+from jukebox_deploy.engines.cuda_device import free_device_bytes
 from jukebox_deploy.engines.manifest import GraphEntry, Target
 from jukebox_deploy.engines.tensorrt.build import BuildOptions, Feature
 from jukebox_deploy.engines.tensorrt.bundle import BuildProgress, build_bundle, divide_capabilities, with_slots
@@ -125,6 +126,17 @@ def test_weights_that_come_later_are_for_one_gpu(feature: Feature) -> None:
     assert divide_capabilities(cache_spec(), fp16, left_one)[0] == ("8.9",)
     # The other flavour has a word of its own for GPUs that are named.
     assert divide_capabilities(cache_spec(), fp16, replace(two, target=Target.TENSORRT))[0] == ("8.6", "8.9")
+
+
+def test_features_are_tried_before_anything_is_built(rtx: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Without a GPU a builder says at the end of a build that it cannot strip an engine of its weights."""
+    if free_device_bytes() is not None:
+        pytest.skip("there is a GPU")
+    monkeypatch.setattr("jukebox_deploy.engines.tensorrt.bundle.build_engine", None)
+    source = save_bundle(tmp_path / "onnx")
+    with pytest.raises(EngineError, match="Stripping and refitting of weights needs a GPU"):
+        build_bundle(source, tmp_path / "engines", BuildOptions(features=(Feature.STRIPPED,)))
+    assert not (tmp_path / "engines").exists()
 
 
 def test_a_graph_for_no_gpu_at_all_is_refused(tmp_path: Path) -> None:

@@ -106,7 +106,7 @@ def test_sound_engines_in_half_precision_pass(
 ) -> None:
     report = verify_bundle(fake_tensorrt.save_engines(half, tmp_path / "engines"), tiny_checkpoint, exported=half)
     report.require()
-    assert report.outcomes == {"passed": 9, "failed": 0, "not run": 0}
+    assert report.outcomes == {"passed": 8, "failed": 0, "reported": 1, "not run": 0}  # greedy codes have no limit
 
 
 @pytest.mark.usefixtures("pretended_gpu")

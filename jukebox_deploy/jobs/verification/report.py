@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from enum import StrEnum
@@ -17,6 +18,7 @@ class Outcome(StrEnum):
 
     PASSED = "passed"
     FAILED = "failed"
+    REPORTED = "reported"  # measured, without a limit
     NOT_RUN = "not run"
 
 
@@ -105,7 +107,8 @@ def check_of_error(graph: str, kind: CheckKind, where: str, measure: str, value:
 
 def check_of_share(graph: str, kind: CheckKind, where: str, measure: str, value: float, limit: float | None) -> Check:
     """Return the check of a number that must reach its limit, if it has one."""
-    return Check(graph, kind, where, _outcome(limit is None or value >= limit), measure, value, limit)
+    outcome = Outcome.REPORTED if limit is None else _outcome(value >= limit)
+    return Check(graph, kind, where, outcome, measure, value, limit)
 
 
 def check_of_tensors(graph: str, kind: CheckKind, where: str, rows: Sequence[TensorParity]) -> Check:
@@ -133,8 +136,9 @@ class VerifyReport:
 
     @property
     def outcomes(self) -> dict[str, int]:
-        """The number of checks by outcome."""
-        return {str(outcome): sum(check.outcome is outcome for check in self.checks) for outcome in Outcome}
+        """The number of checks by outcome; `reported` only if there are any."""
+        counts = Counter(check.outcome for check in self.checks)
+        return {str(outcome): counts[outcome] for outcome in Outcome if counts[outcome] or outcome != Outcome.REPORTED}
 
     @property
     def ran_engines(self) -> bool:
