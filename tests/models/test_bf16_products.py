@@ -32,7 +32,9 @@ class Noted(TorchFunctionMode):
 
 
 @pytest.mark.parametrize(
-    "product", [lambda x, w: x @ w, torch.matmul, Tensor.matmul, lambda x, w: F.linear(x, w.t())], ids=str
+    "product",
+    [lambda x, w: x @ w, torch.matmul, Tensor.matmul, lambda x, w: F.linear(x, w.t())],
+    ids=["@", "matmul", "Tensor.matmul", "linear"],
 )
 @pytest.mark.parametrize("inference", [False, True])
 def test_products_are_computed_in_float32_and_rounded(product: Callable[..., Tensor], inference: bool) -> None:
