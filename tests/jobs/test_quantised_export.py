@@ -254,10 +254,8 @@ def test_a_prior_whose_layers_all_stay_is_one_of_the_precision(tiny_checkpoint, 
     assert quantised_of(bundle.folder / "step_1.onnx") == []
     assert quantised_weights(bundle.manifest) == {}
     report = verify_bundle(bundle, tiny_checkpoint, VerifyRequest(steps=2))
-    assert {check.outcome for check in report.checks} == {
-        Outcome.PASSED,
-        Outcome.REPORTED,
-    }  # greedy codes have no limit in fp16
+    # Greedy codes have no limit in fp16.
+    assert {check.outcome for check in report.checks} == {Outcome.PASSED, Outcome.REPORTED}
 
 
 def test_a_graph_without_linear_layers_has_nothing_to_quantise(tiny_checkpoint, tmp_path):
