@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import fcntl
 import os
+import signal
 from pathlib import Path
 
 import pytest
@@ -20,6 +21,10 @@ from jukebox_deploy.labels.vocabulary import NameLists, Vocabulary
 TINY_VOCABULARY = Vocabulary(
     {LabelRules.NAMES: NameLists({"unknown": 0, "the tin foxes": 1, "glass harbour": 2}, {"unknown": 0, "folk": 1})}
 )
+
+
+if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:  # a shell starts programs in the background like this
+    signal.signal(signal.SIGINT, signal.default_int_handler)  # which tests of interrupted runs could not bear
 
 
 @pytest.fixture(scope="session")
