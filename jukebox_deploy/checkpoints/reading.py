@@ -18,7 +18,7 @@ import torch
 from safetensors import safe_open
 from torch import Tensor
 
-from jukebox_deploy.checkpoints.safetensors_header import check_file, read_header
+from jukebox_deploy.checkpoints.safetensors_header import check_file, explaining_damage, headers_of
 from jukebox_deploy.checkpoints.safetensors_writer import DTYPE_NAMES
 from jukebox_deploy.checkpoints.tensors import TensorInfo
 from jukebox_deploy.errors import CheckpointError
@@ -120,10 +120,11 @@ class SafetensorsFile:
 
     def __init__(self, path: Path, *, mapped: bool = True) -> None:
         """Open a file; raise `CheckpointError` if it is missing, truncated, damaged or of another kind."""
-        self.path = Path(path)
-        headers = read_header(self.path)
+        self.path = check_file(path)
+        with explaining_damage(self.path):
+            self._file = safe_open(self.path, framework="pt", backend="mmap" if mapped else "pread")
+            headers = headers_of(self.path, self._file)
         self._infos = {name: TensorInfo(header.shape, getattr(torch, header.dtype)) for name, header in headers.items()}
-        self._file = safe_open(self.path, framework="pt", backend="mmap" if mapped else "pread")
 
     @property
     def infos(self) -> Mapping[str, TensorInfo]:

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -42,14 +44,25 @@ def read_header(path: Path) -> dict[str, TensorHeader]:
 
     Raises `CheckpointError` for a file that is missing, truncated, damaged or of another kind.
     """
+    with explaining_damage(path), safe_open(check_file(path), framework="numpy") as file:
+        return headers_of(path, file)
+
+
+@contextmanager
+def explaining_damage(path: Path) -> Iterator[None]:
+    """Turn the library's error into a `CheckpointError`, for a file that is truncated, damaged or of another kind."""
     try:
-        with safe_open(check_file(path), framework="numpy") as file:
-            return {name: _tensor(path, name, file.get_slice(name)) for name in file.keys()}  # noqa: SIM118  # not a mapping
+        yield
     except SafetensorError as error:
         raise CheckpointError(
             f"{path}: not a complete safetensors file: it is truncated, damaged or of another kind ({error}). Get or "
             "make it again."
         ) from error
+
+
+def headers_of(path: Path, file: Any) -> dict[str, TensorHeader]:
+    """Return what tensors an opened file holds, by name. Raises `CheckpointError` for types that no model has."""
+    return {name: _tensor(path, name, file.get_slice(name)) for name in file.keys()}  # noqa: SIM118  # not a mapping
 
 
 def _tensor(path: Path, name: str, part: Any) -> TensorHeader:

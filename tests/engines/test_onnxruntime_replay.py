@@ -200,7 +200,7 @@ def test_a_run_that_fails_is_an_error_of_ours(folder: Path) -> None:
     def fail(*arguments: object) -> None:
         raise RuntimeError("CUDNN failure 4")
 
-    runner._session = type("Session", (), {"run_with_ort_values": fail})()
+    runner._session = type("Session", (), {"io_binding": fail})()
     with pytest.raises(EngineError, match="vqvae_decode_0: ONNX Runtime cannot run it: CUDNN failure 4"):
         runner({"codes": np.zeros((1, 4), np.int64)})
 
