@@ -22,7 +22,7 @@ from jukebox_deploy.errors import ExportError, ParityError, SamplingError
 from jukebox_deploy.graphs import GraphOptions, declare_graphs
 from jukebox_deploy.jobs import quantised_export
 from jukebox_deploy.jobs.comparison.forced_windows import sample_windows, song_windows, whole_blocks
-from jukebox_deploy.jobs.comparison.quality import compare_logits, logits_of
+from jukebox_deploy.jobs.comparison.quality import compare_logits, logits_of, times_rounding
 from jukebox_deploy.jobs.export_job import ExportEvent, ExportRequest, export_bundle
 from jukebox_deploy.jobs.opening.eager import eager_engine
 from jukebox_deploy.jobs.opening.onnx_graphs import onnx_engine
@@ -332,6 +332,16 @@ def test_quality_of_known_distributions():
     assert (quality.top1_agreement, quality.positions, quality.slots) == (0.5, 2, 1)
     assert compare_logits(logits, logits).mean_kl == pytest.approx(0.0, abs=1e-12)
     assert not compare_logits(logits, np.full_like(logits, np.nan)).mean_kl <= 1.0
+
+
+def test_errors_of_logits_beside_what_rounding_costs():
+    exact = np.random.default_rng(0).standard_normal((5, 2, 64)).astype(np.float32)
+    rounded = exact.astype(np.float16).astype(np.float32)
+    assert times_rounding(exact, rounded, exact) == 1.0
+    assert times_rounding(exact, rounded, rounded) == 0.0
+    assert times_rounding(exact, rounded, rounded + 4 * (rounded - exact)) == pytest.approx(4.0, rel=1e-3)
+    assert np.isnan(times_rounding(exact, rounded, np.full_like(exact, np.nan)))
+    assert times_rounding(exact, exact, exact) == 0.0
 
 
 class TestWindows:

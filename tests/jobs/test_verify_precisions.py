@@ -45,12 +45,11 @@ def test_a_sound_bundle_in_half_precision_passes(half: EngineBundle, tiny_checkp
     verify_bundle(half, tiny_checkpoint).require()
 
 
-@pytest.mark.parametrize("half", [Precision.FP16], indirect=True)
 def test_a_lost_last_layer_is_found(half: EngineBundle, tiny_checkpoint: CheckpointBundle, tmp_path: Path) -> None:
-    """No cache sees it, and codes may differ in half precision."""
+    """No cache sees it, codes may differ in half precision, and in bf16 no tensor exceeds its tolerance."""
     lost = "core.transformer.layers.2.mlp.contract.weight"
     report = verify_bundle(with_zeroed_weight(half, tmp_path / "lost", "step_1", lost), tiny_checkpoint)
-    assert CheckKind.RANDOM_INPUTS in failed_kinds(report)
+    assert CheckKind.ROUNDING in failed_kinds(report)
     origins = {check.origin.partition(" (")[0] for check in report.checks if check.failed and check.origin}
     assert origins == {f"the difference starts in {lost.removesuffix('.weight')}"}
 
@@ -106,7 +105,7 @@ def test_sound_engines_in_half_precision_pass(
 ) -> None:
     report = verify_bundle(fake_tensorrt.save_engines(half, tmp_path / "engines"), tiny_checkpoint, exported=half)
     report.require()
-    assert report.outcomes == {"passed": 8, "failed": 0, "reported": 1, "not run": 0}  # greedy codes have no limit
+    assert report.outcomes == {"passed": 9, "failed": 0, "reported": 1, "not run": 0}  # greedy codes have no limit
 
 
 @pytest.mark.usefixtures("pretended_gpu")

@@ -47,7 +47,7 @@ def _is_small(config: JukeboxConfig) -> bool:
     return system_parameters(config) <= _SMALL_SYSTEM
 
 
-def _let_go(config: JukeboxConfig) -> None:
+def let_go(config: JukeboxConfig) -> None:
     """Free the engine of a comparison; its modules have reference cycles and need the garbage collector."""
     if not _is_small(config):
         gc.collect()
@@ -85,13 +85,13 @@ def compare_graph(
         return random_feed(tensor, spec, found.config, sizes, seed)
 
     with ArraysOnDisk(run_graph(open_expected(), spec, sizes["B"], feed)) as expected:
-        _let_go(found.config)
+        let_go(found.config)
         rows = [
             row
             for name, array in run_graph(found, spec, sizes["B"], feed)
             for row in _compare_output(spec, name, expected[name], array, feed, measure)
         ]
-    _let_go(found.config)
+    let_go(found.config)
     return rows
 
 

@@ -6,6 +6,7 @@ import math
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, replace
 from functools import partial
+from typing import TypeVar
 
 import numpy as np
 import torch
@@ -29,11 +30,12 @@ from jukebox_deploy.jobs.comparison.error_statistics import error_statistics
 from jukebox_deploy.jobs.comparison.graph_runs import run_graph
 from jukebox_deploy.jobs.comparison.parity import (
     compare_graph,
+    let_go,
     reference,
     sizes_to_compare,
     slots_to_compare,
 )
-from jukebox_deploy.jobs.comparison.quality import compare_logits
+from jukebox_deploy.jobs.comparison.quality import compare_logits, times_rounding
 from jukebox_deploy.jobs.comparison.window_runs import (
     StretchPlace,
     WindowStretch,
@@ -56,6 +58,8 @@ from jukebox_deploy.jobs.verification.report import (
 )
 from jukebox_deploy.jobs.verification.weights import rounded_weights
 from jukebox_deploy.training.metrics import error_energy
+
+_Result = TypeVar("_Result")
 
 SOUND_LIMIT = -20 * math.log10(LIMITS[Precision.FP32].relative_error)
 """Least signal-to-error ratio of the audio in decibels: 100. The decoder is fp32 in every bundle."""
@@ -100,9 +104,11 @@ class Ladder:
         platform = self.found.platform if isinstance(self.found, TensorRtEngine) else None
         self.origins = OriginFinder(checkpoint, graphs, self.rounded, platform)
         # The model computes the conditioning of windows, whether or not the bundle has those graphs.
-        tables = declare_graphs(manifest.config, GraphOptions(manifest.precision)) | bundle.graphs
+        tables = declare_graphs(self.config, GraphOptions(manifest.precision)) | bundle.graphs
         open_model = partial(eager_engine, checkpoint, tables, manifest.precision, rounded=self.rounded)
-        self.open_model: Callable[[], Engine] = reference(open_model, manifest.config)
+        self.open_model: Callable[[], Engine] = reference(open_model, self.config)
+        open_exact = partial(eager_engine, checkpoint, declare_graphs(self.config), rounded=self.rounded)
+        self.open_exact: Callable[[], Engine] = reference(open_exact, self.config)  # the model in fp32
 
     def climb(self, specs: Mapping[str, GraphSpec]) -> Iterator[Check]:
         """Yield all checks that are possible with the graphs, graph by graph."""
@@ -190,23 +196,50 @@ class Ladder:
         return f"the bundle has no {missing[0]}" if missing else ""
 
     def _given_codes(self, spec: GraphSpec, stretch: WindowStretch) -> Iterator[Check]:
-        prior = self.config.prior(spec.level)
-        expected, found = (
-            run_given_codes(engine.prior_session(spec.level, stretch.slots), prior, stretch)
-            for engine in self._model_then_engine()
-        )
+        """Check steps over given codes; the first check that fails tells where the difference starts."""
+        expected, found = self._on_model_and_engine(partial(self._run_given_codes, spec, stretch))
+        located = False
+        for check in self._checks_of_given_codes(spec, stretch, expected, found):
+            if located or not check.failed:
+                yield check
+                continue
+            located = True
+            worst = _worst_step(expected, found)
+            yield self._with_origin(check, spec, partial(self._feeds_of_step, spec, stretch, worst))
+
+    def _checks_of_given_codes(
+        self, spec: GraphSpec, stretch: WindowStretch, expected: Arrays, found: Arrays
+    ) -> Iterator[Check]:
         rows = compare(expected, found.items(), spec.precision, error_statistics)
-        check = check_of_tensors(spec.name, CheckKind.GIVEN_CODES, _place_of(stretch), rows)
-        yield self._with_origin(check, spec, lambda: self._feeds_of_step(spec, stretch, _worst_step(expected, found)))
-        if "logits" not in expected:
+        yield check_of_tensors(spec.name, CheckKind.GIVEN_CODES, _place_of(stretch), rows)
+        if "logits" in expected:
+            yield from self._probabilities(spec, stretch, expected["logits"], found["logits"])
+            if (limit := LIMITS[spec.precision].times_rounding) is not None:
+                yield self._rounding(spec, stretch, expected["logits"], found["logits"], limit)
+        else:
             reason = "the step gives no logits; export it without --no-logits"
-            yield from (not_run(spec.name, kind, reason) for kind in (CheckKind.LOGITS, CheckKind.TOP_1))
-            return
-        quality = compare_logits(expected["logits"], found["logits"])
-        limits, where = LIMITS[spec.precision], _place_of(stretch)
+            yield from (not_run(spec.name, kind, reason) for kind in _kinds_from_logits(spec.precision))
+
+    def _probabilities(
+        self, spec: GraphSpec, stretch: WindowStretch, expected: np.ndarray, found: np.ndarray
+    ) -> Iterator[Check]:
+        quality, limits, where = compare_logits(expected, found), LIMITS[spec.precision], _place_of(stretch)
         yield check_of_error(spec.name, CheckKind.LOGITS, where, "nats of mean KL", quality.mean_kl, limits.mean_kl)
         share = quality.top1_agreement
         yield check_of_share(spec.name, CheckKind.TOP_1, where, "share of equal codes", share, limits.top1)
+
+    def _rounding(
+        self, spec: GraphSpec, stretch: WindowStretch, expected: np.ndarray, found: np.ndarray, limit: float
+    ) -> Check:
+        """Check the error of logits beside the difference between the model in half precision and in fp32."""
+        exact = self._run_given_codes(spec, stretch, self.open_exact())["logits"]
+        let_go(self.config)
+        times, measure = times_rounding(exact, expected, found), f"times what {spec.precision} costs"
+        return check_of_error(spec.name, CheckKind.ROUNDING, _place_of(stretch), measure, times, limit)
+
+    def _run_given_codes(self, spec: GraphSpec, stretch: WindowStretch, engine: Engine) -> Arrays:
+        session = engine.prior_session(spec.level, stretch.slots)
+        return run_given_codes(session, self.config.prior(spec.level), stretch)
 
     def _feeds_of_step(self, spec: GraphSpec, stretch: WindowStretch, steps: int, given: bool = True) -> Arrays:
         """Return the inputs of the model's step after a number of steps of a stretch."""
@@ -215,9 +248,8 @@ class Ladder:
 
     def _greedy_codes(self, spec: GraphSpec, stretch: WindowStretch) -> Check:
         prior = self.config.prior(spec.level)
-        expected, found = (
-            run_greedy_codes(engine.prior_session(spec.level, stretch.slots), prior, stretch)
-            for engine in self._model_then_engine()
+        expected, found = self._on_model_and_engine(
+            lambda engine: run_greedy_codes(engine.prior_session(spec.level, stretch.slots), prior, stretch)
         )
         equal = expected == found
         limit = LIMITS[spec.precision].equal_codes
@@ -231,22 +263,28 @@ class Ladder:
         length = min(spec.range("T").maximum, math.ceil(tokens_per_second(self.config.vqvae, spec.level)))
         sizes = {"B": slots_to_compare(spec, 1), "T": length}
         feeds = self._random_feeds(spec, sizes)
-        expected, found = (
-            dict(run_graph(engine, spec, sizes["B"], lambda tensor: feeds[tensor.name]))
-            for engine in self._model_then_engine()
+        expected, found = self._on_model_and_engine(
+            lambda engine: dict(run_graph(engine, spec, sizes["B"], lambda tensor: feeds[tensor.name]))
         )
         ratio = signal_to_error(expected["audio"], found["audio"])
         check = check_of_share(spec.name, CheckKind.SOUND, f"{length} codes", "dB over error", ratio, SOUND_LIMIT)
         return self._with_origin(check, spec, lambda: feeds)
 
-    def _model_then_engine(self) -> Iterator[Engine]:
-        yield self.open_model()
-        yield self.found
+    def _on_model_and_engine(self, run: Callable[[Engine], _Result]) -> tuple[_Result, _Result]:
+        """Return what the model gives and what the engine gives; a large model is freed in between."""
+        expected = run(self.open_model())
+        let_go(self.config)
+        return expected, run(self.found)
 
 
 def signal_to_error(expected: np.ndarray, found: np.ndarray) -> float:
     """Return the signal-to-error ratio in decibels; infinite for equal signals."""
     return error_energy(torch.from_numpy(expected), torch.from_numpy(found)).decibels
+
+
+def _kinds_from_logits(precision: Precision) -> tuple[CheckKind, ...]:
+    kinds = (CheckKind.LOGITS, CheckKind.TOP_1)
+    return kinds if LIMITS[precision].times_rounding is None else (*kinds, CheckKind.ROUNDING)
 
 
 def _worst_step(expected: Arrays, found: Arrays) -> int:

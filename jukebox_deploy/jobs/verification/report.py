@@ -29,6 +29,7 @@ class CheckKind(StrEnum):
     GIVEN_CODES = "given codes"  # prefill, then steps over codes that are given
     LOGITS = "logits"  # of these steps, compared as probabilities of codes
     TOP_1 = "top-1"  # the most likely code at each of these steps
+    ROUNDING = "rounding"  # the error of these logits, beside what half precision costs this model
     GREEDY_CODES = "greedy codes"  # prefill, then steps that choose the most likely code
     QUANTISED_WEIGHTS = "quantised weights"  # as they are stored, against the checkpoint's
     PROBABILITIES = "probabilities"  # of codes: quantised weights as they run, against the checkpoint's
