@@ -1,9 +1,9 @@
 from __future__ import annotations
 
-import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Generator, Mapping
 from functools import partial
 from pathlib import Path
+from types import SimpleNamespace
 from unittest.mock import patch
 
 import numpy as np
@@ -65,15 +65,27 @@ def test_a_run_that_goes_on_from_a_checkpoint_is_the_uninterrupted_one_bit_for_b
             assert torch.equal(tensor, resumed.snapshot().tensors[group][name]), (group, name)
 
 
-def test_a_step_tells_how_long_it_waited_for_examples() -> None:
-    def late_batch(number: int, size: int) -> Mapping[str, np.ndarray]:
-        time.sleep(1)
-        return code_batch(number, size)
+def test_a_step_tells_how_long_it_waited_for_examples(monkeypatch: pytest.MonkeyPatch) -> None:
+    """By a clock that moves only while examples are made and copied, however busy the machine is."""
+    seconds = 0.0
+    trainer = prior_trainer(steps=3, accumulate=2)
+    batches, to_device = trainer.batches(), trainer._to_device
 
-    prompt, late = prior_trainer(), prior_trainer(late_batch)
-    # Two threads make six batches in three seconds; all that the steps do meanwhile takes less than one.
-    assert sum(report.waited for report in late.steps()) > 2
-    assert sum(report.waited for report in prompt.steps()) < 1
+    def late_batches() -> Generator[Mapping[str, np.ndarray]]:
+        nonlocal seconds
+        for batch in batches:
+            seconds += 2.5
+            yield batch
+
+    def slow_copy(batch: Mapping[str, np.ndarray]) -> dict[str, torch.Tensor]:
+        nonlocal seconds
+        seconds += 100
+        return to_device(batch)
+
+    monkeypatch.setattr(trainer_module, "time", SimpleNamespace(monotonic=lambda: seconds))
+    monkeypatch.setattr(trainer, "batches", late_batches)
+    monkeypatch.setattr(trainer, "_to_device", slow_copy)
+    assert [report.waited for report in trainer.steps()] == [5.0] * 3
 
 
 @pytest.mark.parametrize("make", MAKERS)
