@@ -19,6 +19,7 @@ from jukebox_deploy.engines.manifest import PIECE_BYTES, FileRecord, Manifest
 from jukebox_deploy.engines.manifest_json import manifest_from_json, manifest_to_json
 from jukebox_deploy.errors import EngineError
 from jukebox_deploy.files import sha256_of_file, sha256_of_pieces, write_json_atomic
+from jukebox_deploy.listing import words_of
 from jukebox_deploy.threads import map_in_threads, usable_cores
 
 MANIFEST_NAME = "manifest.json"
@@ -44,7 +45,7 @@ class EngineBundle:
         """
         graphs = self.graphs
         if unknown := [name for name in names if name not in graphs]:
-            raise EngineError(f"{self.folder} has no graphs {unknown}; it has {list(graphs)}.")
+            raise EngineError(f"{self.folder} has no graph {words_of(unknown, 'or')}; it has {words_of(graphs)}.")
         return {name: spec for name, spec in graphs.items() if not names or name in names}
 
     @property

@@ -37,7 +37,11 @@ class NoDeviceError(EngineError):
 
 
 class OutOfDeviceMemoryError(EngineError):
-    """The device has too little free memory."""
+    """The device has too little free memory. `said` is the message without general advice, for whoever knows better."""
+
+    def __init__(self, said: str, advice: str = "") -> None:
+        super().__init__(f"{said} {advice}".rstrip())
+        self.said = said
 
 
 @dataclass(frozen=True)

@@ -15,6 +15,7 @@ from typing import Any
 from jukebox_deploy.contract import Dimension, GraphSpec, TensorSpec, dimension_symbol, numpy_dtype
 from jukebox_deploy.engines.onnx_files import read_graph
 from jukebox_deploy.errors import EngineError
+from jukebox_deploy.listing import words_of
 
 UPDATE_OPERATOR = "TensorScatter"
 CACHE_AXIS = 2  # of [B, H, S, D]
@@ -94,8 +95,9 @@ def _check_values(spec: GraphSpec, side: str, values: Sequence[Any], expected: d
     if found != list(expected):
         missing = [name for name in expected if name not in found]
         extra = [name for name in found if name not in expected]
-        detail = f"missing {missing}, unknown {extra}" if missing or extra else f"the order is {found}"
-        yield f"the {side}s are not the declared ones: {detail}."
+        amiss = {"missing": missing, "unknown": extra, "found in this order": [] if missing or extra else found}
+        detail = "; ".join(f"{what}: {words_of(names)}" for what, names in amiss.items() if names)
+        yield f"the {side}s are not the declared ones ({detail})."
     for value in values:
         if value.name in expected:
             yield from _check_value(spec, side, value, expected[value.name])
@@ -138,18 +140,18 @@ def _fits(found: Dimension | None, declared: Dimension, fixed: Mapping[str, int]
 
 def _check_operators(uses: _Uses) -> Iterator[str]:
     """Check that there are only standard operators, because a vendor's operators tie the graph to one runtime."""
-    odd = {
-        f"{node.domain}.{node.op_type}" for node in (*uses.nodes, *uses.nested) if node.domain not in STANDARD_DOMAINS
-    }
+    nodes = (*uses.nodes, *uses.nested)
+    odd = {f"{node.domain}.{node.op_type}" for node in nodes if node.domain not in STANDARD_DOMAINS}
     if odd:
-        yield f"the operators {sorted(odd)} are not standard ONNX, so TensorRT cannot parse them."
+        yield f"there are operators that are not standard ONNX, so TensorRT cannot parse them: {words_of(sorted(odd))}."
 
 
 def _check_weight_files(model: Any, allowed: Collection[str]) -> Iterator[str]:
     """Check that external weights come only from the listed files, because only their hashes were checked."""
     found = {entry.value for tensor in _tensors(model) for entry in tensor.external_data if entry.key == "location"}
     if odd := sorted(found - set(allowed)):
-        yield f"weights come from {odd}, which the manifest does not list for this graph (listed: {sorted(allowed)})."
+        listed = words_of(sorted(allowed)) or "none"
+        yield f"weights come from {words_of(odd)}, but the manifest lists other files for this graph ({listed})."
 
 
 def _tensors(message: Any) -> Iterator[Any]:
@@ -171,7 +173,7 @@ def _check_cache_declaration(state: TensorSpec) -> Iterator[str]:
     elif not isinstance(state.dims[CACHE_AXIS], int):
         yield f"cache {state.name!r} has a dynamic length {state.dims[CACHE_AXIS]!r}; it must be a number."
     if state.dtype not in CACHE_DTYPES:
-        yield f"cache {state.name!r} has dtype {state.dtype}; an in-place update needs one of {list(CACHE_DTYPES)}."
+        yield f"cache {state.name!r} has dtype {state.dtype}; an in-place update needs {words_of(CACHE_DTYPES, 'or')}."
 
 
 def _check_cache_update(state: TensorSpec, uses: _Uses) -> Iterator[str]:

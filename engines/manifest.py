@@ -67,11 +67,6 @@ class GraphEntry:
         return self.parts or (GraphPart(self.spec, self.file),)
 
     @property
-    def between(self) -> tuple[TensorSpec, ...]:
-        """The tensors that its parts pass to later parts."""
-        return tensors_between(self.spec, (part.spec for part in self.parts))
-
-    @property
     def files(self) -> tuple[str, ...]:
         """All files that the graph needs."""
         return (*(piece.file for piece in self.pieces), *self.weights)

@@ -36,6 +36,7 @@ from jukebox_deploy.engines.manifest import (
 )
 from jukebox_deploy.errors import ConfigError, EngineError
 from jukebox_deploy.graph_cutting import cut_graph
+from jukebox_deploy.listing import words_of
 
 _AGAIN = "Export or build the bundle again."
 # No absolute paths, no "..", no hidden files, and no characters that other operating systems interpret differently.
@@ -180,7 +181,7 @@ def _require_files(manifest: Manifest) -> None:
                 f"the manifest names the file {name!r}, which is not a plain path inside the bundle. {_AGAIN}"
             )
     if odd := sorted(needed ^ set(manifest.files)):
-        raise EngineError(f"the manifest's graphs and its list of files disagree on {odd}. {_AGAIN}")
+        raise EngineError(f"the manifest's graphs and its list of files disagree on {words_of(odd)}. {_AGAIN}")
     for name, record in manifest.files.items():
         _require_hashes(f"file {name!r} of the manifest", record)
 

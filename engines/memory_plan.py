@@ -12,7 +12,8 @@ What CUDA takes on a GPU (its context and the code of kernels) is not counted: i
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
+from types import MappingProxyType
 
 from jukebox_deploy.config import JukeboxConfig
 from jukebox_deploy.contract import (
@@ -27,9 +28,10 @@ from jukebox_deploy.contract import (
 )
 from jukebox_deploy.costs import WeightStorage, prefill_weight_bytes, weight_bytes
 from jukebox_deploy.engines.bundle import EngineBundle
-from jukebox_deploy.engines.manifest import GraphEntry, Manifest, Target
+from jukebox_deploy.engines.manifest import GraphEntry, Manifest, Target, tensors_between
 from jukebox_deploy.engines.onnxruntime.sessions import GraphFile
 from jukebox_deploy.graphs import GraphOptions, declare_graphs
+from jukebox_deploy.quantities import byte_size
 
 
 @dataclass(frozen=True)
@@ -82,7 +84,7 @@ def what_fits(plan: PriorMemory, slots: int, free: int) -> str:
         advice = f"The engines take at least {plan.fewest_slots} slots, which do not fit; build them for fewer."
     return (
         f"Level {plan.level} with {slots} slots takes {'about' if known else 'at least'} "
-        f"{plan.total(slots) / 2**30:.2f} GiB, and {free / 2**30:.2f} GiB were free. {advice}"
+        f"{byte_size(plan.total(slots))}, and {byte_size(free)} were free. {advice}"
     )
 
 
@@ -119,12 +121,13 @@ def plan_bundle(bundle: EngineBundle) -> list[PriorMemory]:
     """
     manifest = bundle.manifest
     specs = {name: entry.spec for name, entry in manifest.graphs.items()}
-    plans = (
-        plan_prior(specs, level, manifest.precision, _loaded_weights(bundle, opened), _activations(opened))
+    return [
+        plan_prior(
+            specs, level, manifest.precision, _loaded_weights(bundle, opened), _activations(opened), bundle.parts
+        )
         for level in graph_levels(specs, GraphKind.STEP)
         for opened in [_opened(manifest, level)]
-    )
-    return [replace(plan, hand_over_per_slot=_hand_over(manifest, plan.level)) for plan in plans]
+    ]
 
 
 def plan_config(config: JukeboxConfig, precision: Precision) -> list[PriorMemory]:
@@ -139,11 +142,17 @@ def plan_config(config: JukeboxConfig, precision: Precision) -> list[PriorMemory
 
 
 def plan_prior(
-    specs: Mapping[str, GraphSpec], level: int, precision: Precision, weights: int, activations: int | None = None
+    specs: Mapping[str, GraphSpec],
+    level: int,
+    precision: Precision,
+    weights: int,
+    activations: int | None = None,
+    parts: Mapping[str, Sequence[GraphSpec]] = MappingProxyType({}),
 ) -> PriorMemory:
     """Plan the memory of a prior from the declarations of its graphs.
 
-    `weights`: bytes of the weights of all these graphs. `activations`: see `PriorMemory`.
+    `weights`: bytes of the weights of all these graphs. `activations`: see `PriorMemory`. `parts`: the declarations of
+    the parts of each cut graph, by its name.
     """
     step = find_graph(specs, GraphKind.STEP, level)
     slots = step.range("B")
@@ -157,6 +166,7 @@ def plan_prior(
         window_per_slot=sum(_buffers(tensor) * tensor.bytes({"B": 1}) for tensor in others),
         activations=activations,
         most_slots=slots.maximum,
+        hand_over_per_slot=sum(tensor.bytes({"B": 1}) for tensor in _handed_over(specs, level, parts)),
         one_window=sum(
             tensor.bytes({"B": 1})
             for spec in specs.values()
@@ -185,9 +195,12 @@ def _loaded_weights(bundle: EngineBundle, opened: Sequence[GraphEntry]) -> int:
     return own + sum(GraphFile.read(piece.spec, bundle.folder / piece.file).weight_bytes for piece in pieces)
 
 
-def _hand_over(manifest: Manifest, level: int) -> int:
-    """Return the bytes per slot of the tensors between parts; step and prefill have separate buffers for these."""
-    return sum(tensor.bytes({"B": 1}) for entry in _opened(manifest, level) for tensor in entry.between)
+def _handed_over(
+    specs: Mapping[str, GraphSpec], level: int, parts: Mapping[str, Sequence[GraphSpec]]
+) -> list[TensorSpec]:
+    """Return the tensors between the parts of a prior's graphs; step and prefill have separate buffers for these."""
+    cut = [spec for name, spec in specs.items() if spec.model_level == level and name in parts]
+    return [tensor for spec in cut for tensor in tensors_between(spec, parts[spec.name])]
 
 
 def _activations(opened: Sequence[GraphEntry]) -> int | None:

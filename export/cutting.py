@@ -35,7 +35,7 @@ class Cutting:
                 return parts
         raise ExportError(
             f"prior {prior.level}: a layer with embeddings or output matrix has {byte_size(layer_bytes + ends_bytes)}, "
-            f"so no part has at most {self.largest_bytes / 1e9:g} GB."
+            f"so no part has at most {self.largest_bytes / 1e9:g} GB. Give --parts a larger size, or a number of parts."
         )
 
 

@@ -13,6 +13,7 @@ from fnmatch import fnmatchcase
 
 from jukebox_deploy.errors import ExportError
 from jukebox_deploy.export.quantisation import WeightFormat
+from jukebox_deploy.listing import words_of
 
 _STACK = ".transformer.layers."
 
@@ -73,7 +74,7 @@ def _nothing_to_keep(pattern: str, names: Mapping[str, Sequence[str]]) -> str:
     shorter = {path[path.index(_STACK) + len(_STACK) - len("layers.") :] for path in layers}
     known = dict.fromkeys(part for path in sorted(shorter) for part in _beginnings(path))
     near = difflib.get_close_matches(pattern, known, n=5, cutoff=0.3) or list(known)[:5]
-    return f"there is no linear layer {pattern!r} to keep. Nearest are {', '.join(near)}."
+    return f"there is no linear layer {pattern!r} to keep. Nearest are {words_of(near)}."
 
 
 def _beginnings(path: str) -> Iterator[str]:

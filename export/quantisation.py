@@ -14,6 +14,7 @@ from torch import Tensor
 
 from jukebox_deploy.contract import INT4_GROUP, LinearWeights
 from jukebox_deploy.errors import ExportError
+from jukebox_deploy.listing import words_of
 
 
 @dataclass(frozen=True)
@@ -32,7 +33,7 @@ class WeightFormat:
     def of(weights: LinearWeights) -> WeightFormat:
         """Return the format of quantised weights. Raises `ExportError` for weights that are not quantised."""
         if weights not in _FORMATS:
-            raise ExportError(f"{weights} is not a format of quantised weights; choose {', '.join(_FORMATS)}.")
+            raise ExportError(f"{weights} is not a format of quantised weights; choose {words_of(_FORMATS, 'or')}.")
         return _FORMATS[weights]
 
     def group_size(self, inputs: int) -> int:

@@ -16,6 +16,7 @@ import onnx_ir as ir
 
 from jukebox_deploy.contract import GraphSpec
 from jukebox_deploy.errors import ExportError
+from jukebox_deploy.listing import words_of
 
 _PRIMES = (1_000_003, 7_000_003)
 """Stand-ins: larger than any fixed size of a model, and without a common multiple in the range of real sizes."""
@@ -69,7 +70,8 @@ def _as_multiple(number: int, symbols: Mapping[str, int]) -> _Multiple | None:
     for symbol, size in symbols.items():
         if number % size == 0:
             return _Multiple(symbol, number // size)
-    raise ExportError(f"the traced graph has the number {number}, which is not a multiple of any of {dict(symbols)}.")
+    sizes = words_of((f"{size} ({symbol})" for symbol, size in symbols.items()), "or")
+    raise ExportError(f"the traced graph has the number {number}, which is not a multiple of {sizes}.")
 
 
 def _symbolic(dimension: int | ir.SymbolicDim, symbols: Mapping[str, int]) -> int | str | None:

@@ -15,6 +15,7 @@ from jukebox_deploy.errors import ExportError
 from jukebox_deploy.export.quantisation import WeightFormat
 from jukebox_deploy.export.tracing import parameters
 from jukebox_deploy.export.weights import SCALES
+from jukebox_deploy.listing import words_of
 
 
 def store_quantised(spec: GraphSpec, model: ir.Model, names: Collection[str], form: WeightFormat) -> int:
@@ -34,8 +35,10 @@ def store_quantised(spec: GraphSpec, model: ir.Model, names: Collection[str], fo
 def _dequantise(spec: GraphSpec, graph: ir.Graph, weight: ir.Value, form: WeightFormat) -> None:
     uses = list(weight.uses())
     if len(uses) != 1 or uses[0].node.op_type != "MatMul" or uses[0].idx != 1:
-        found = [use.node.op_type for use in uses]
-        raise ExportError(f"{spec.name}: {weight.name} goes into {found}, expected one MatMul; keep it with --keep.")
+        found = words_of(use.node.op_type for use in uses) or "nothing"
+        raise ExportError(
+            f"{spec.name}: {weight.name} goes into {found}, expected one MatMul as its matrix; keep it with --keep."
+        )
     assert weight.shape is not None
     assert weight.type is not None
     inputs, outputs = weight.shape.numpy()

@@ -27,6 +27,7 @@ from jukebox_deploy.export.graph_calls import GraphCalls, Piece, SideBySide, cut
 from jukebox_deploy.export.graph_modules import graph_module
 from jukebox_deploy.export.stand_ins import sizes_to_trace
 from jukebox_deploy.export.weights import WeightFile
+from jukebox_deploy.listing import words_of
 from jukebox_deploy.models.prior import Prior
 from jukebox_deploy.models.vqvae import VQVAE
 
@@ -83,7 +84,7 @@ def trace_together(graphs: Sequence[GraphToTrace]) -> list[list[ir.Model]]:
     with FakeTensorMode(allow_non_fake_inputs=True):
         made = [graph_calls(graph_module(graph.spec, graph.build_model())) for graph in graphs]
         pieces = [_make_pieces(graph.spec, calls) for graph, calls in zip(graphs, made, strict=True)]
-        traced = _export(", ".join(graph.spec.name for graph in graphs), list(chain.from_iterable(pieces)))
+        traced = _export(words_of(graph.spec.name for graph in graphs), list(chain.from_iterable(pieces)))
     cut = iter(cut_pieces(traced, list(chain.from_iterable(pieces))))
     return [
         _assemble_tables(graph, calls, [next(cut) for _ in mine])

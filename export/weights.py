@@ -19,6 +19,7 @@ from torch import Tensor
 from jukebox_deploy.errors import ExportError
 from jukebox_deploy.export.quantisation import QuantisedWeight, WeightFormat
 from jukebox_deploy.files import atomic_path
+from jukebox_deploy.listing import listed, words_of
 
 if TYPE_CHECKING:
     import onnx
@@ -100,7 +101,7 @@ def weights_of_graphs(graphs: Iterable[Path]) -> WeightFile:
             offset, length = int(place["offset"]), int(place["length"])
             tensors[initializer.name] = StoredTensor(offset, length, dtype, tuple(initializer.dims))
     if len(files) != 1:
-        raise ExportError(f"the graphs of a model share one weight file, found {sorted(f.name for f in files)}.")
+        raise ExportError(f"the graphs of a model share one weight file, found {_file_names(files)}.")
     return WeightFile(files.pop(), tensors)
 
 
@@ -127,13 +128,17 @@ class RawTensor:
     data: np.ndarray  # the bytes, as uint8
 
 
+def _file_names(files: Iterable[Path]) -> str:
+    return words_of(sorted(file.name for file in files)) or "none"
+
+
 def plain_tensors(dtypes: Mapping[str, torch.dtype], loaders: Mapping[str, TensorLoader]) -> Iterator[RawTensor]:
     """Yield parameters in their dtypes; each is loaded when the iterator reaches it.
 
     Raises `ExportError` if a parameter has no loader.
     """
     if missing := sorted(set(dtypes) - set(loaders)):
-        raise ExportError(f"the checkpoint lacks {missing[:20]} ({len(missing)} in all).")
+        raise ExportError(f"the checkpoint lacks {listed(missing, 20)}. Import it again.")
     for name, dtype in dtypes.items():
         yield _raw_tensor(name, loaders[name]().to(dtype))
 

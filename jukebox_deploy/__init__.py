@@ -33,6 +33,7 @@ if TYPE_CHECKING:  # the table below, for type checkers and editors
     from jukebox_deploy.jobs.export_job import ExportEvent as ExportEvent
     from jukebox_deploy.jobs.export_job import ExportRequest as ExportRequest
     from jukebox_deploy.jobs.export_job import export_bundle as export_bundle
+    from jukebox_deploy.jobs.export_progress import ExportProgress as ExportProgress
     from jukebox_deploy.jobs.quantised_export import Calibration as Calibration
     from jukebox_deploy.jobs.quantised_export import QuantisationRequest as QuantisationRequest
     from jukebox_deploy.jobs.sample_job import Backend as Backend
@@ -80,6 +81,7 @@ _HOMES = {
     "export.cutting": ("Cutting",),
     "graphs": ("GraphOptions",),
     "jobs.export_job": ("ExportEvent", "ExportRequest", "export_bundle"),
+    "jobs.export_progress": ("ExportProgress",),
     "jobs.quantised_export": ("Calibration", "QuantisationRequest"),
     "jobs.sample_job": ("Backend", "EngineChoice", "OpenedModel", "open_model"),
     "jobs.tensorrt_check": ("TensorRtCheck",),

@@ -8,6 +8,7 @@ packing of the matrices for the CPU. Packed matrices in a file would not help: O
 
 from __future__ import annotations
 
+import errno
 import hashlib
 import os
 from collections.abc import Callable, Sequence
@@ -23,6 +24,7 @@ from jukebox_deploy.engines.manifest import GraphEntry, GraphPart, Target
 from jukebox_deploy.engines.onnx_files import read_graph
 from jukebox_deploy.engines.onnxruntime.integer_blocks import block_size
 from jukebox_deploy.engines.onnxruntime.library import import_onnxruntime
+from jukebox_deploy.engines.onnxruntime.memory import failure
 from jukebox_deploy.engines.onnxruntime.ready import ACCURACY_OF_INTEGERS, Maker, mark_ready, this_maker
 from jukebox_deploy.engines.onnxruntime.sessions import ACCURACY, BLOCK_SIZE
 from jukebox_deploy.errors import EngineError
@@ -163,8 +165,10 @@ def _optimise(path: Path, size_of_blocks: int, scratch: Path) -> Path:
         options.add_session_config_entry(key, value)
     try:
         runtime.InferenceSession(str(path), options, providers=["CPUExecutionProvider"])
-    except Exception as error:  # ONNX Runtime has many exception types, all with a readable message
-        raise EngineError(f"ONNX Runtime cannot make {path.name} ready: {error}") from error
+    except Exception as error:  # ONNX Runtime has many exception types
+        if "Failed to write" in str(error):  # its only message for a full disk, with a long C++ signature
+            raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), str(saved)) from error
+        raise failure(f"ONNX Runtime cannot make {path.name} ready", error) from error
     return saved
 
 

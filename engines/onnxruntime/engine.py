@@ -21,6 +21,7 @@ from jukebox_deploy.config import JukeboxConfig
 from jukebox_deploy.contract import GraphKind, GraphSpec, Role, TensorSpec, check_feeds, find_graph
 from jukebox_deploy.engines.cuda_device import free_device_bytes
 from jukebox_deploy.engines.device import OutOfDeviceMemoryError, Provider
+from jukebox_deploy.engines.manifest import tensors_between
 from jukebox_deploy.engines.memory_plan import PriorMemory, plan_prior, what_fits
 from jukebox_deploy.engines.onnxruntime.library import import_onnxruntime
 from jukebox_deploy.engines.onnxruntime.memory import (
@@ -92,10 +93,9 @@ class _Graph:
         return _Piece(file.spec, open_session(file, self.options, self.slots))
 
     @property
-    def between(self) -> list[TensorSpec]:
+    def between(self) -> tuple[TensorSpec, ...]:
         """The tensors that a part passes to a later one."""
-        own = {tensor.name for tensor in self.spec.tensors}
-        return [t for file in self.files for t in file.spec.outputs if t.name not in own]
+        return tensors_between(self.spec, (file.spec for file in self.files))
 
 
 class OnnxRuntimeSession(SlotSession):
@@ -261,21 +261,21 @@ class OnnxRuntimeEngine:
 
     @contextmanager
     def _explained(self, level: int, slots: int) -> Iterator[None]:
-        """Add to an out-of-memory error of a GPU how many slots would have fitted, if its free memory is known."""
+        """Say in an out-of-memory error of a GPU how many slots would have fitted, if its free memory is known."""
         free = None if self._options.provider == Provider.CPU else free_device_bytes()
         try:
             yield
         except OutOfDeviceMemoryError as error:
             if free is None:
                 raise
-            raise OutOfDeviceMemoryError(f"{error} {what_fits(self._plan(level), slots, free)}") from error
+            raise OutOfDeviceMemoryError(error.said, what_fits(self._plan(level), slots, free)) from error
 
     def _plan(self, level: int) -> PriorMemory:
         """Plan the memory of a prior; the working memory of ONNX Runtime's kernels is not known."""
         of_prior = [spec for spec in self.graphs.values() if spec.model_level == level]
         weights = sum(file.weight_bytes for spec in of_prior for file in self._read(spec.kind, level)[1])
         precision = find_graph(self.graphs, GraphKind.STEP, level).precision
-        return plan_prior(self.graphs, level, precision, weights)
+        return plan_prior(self.graphs, level, precision, weights, parts=self._parts)
 
     def _session(self, level: int, slots: int, options: OnnxRuntimeOptions) -> OnnxRuntimeSession:
         step, prefill = (self._graph(kind, level, slots, options) for kind in (GraphKind.STEP, GraphKind.PREFILL))

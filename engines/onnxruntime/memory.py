@@ -181,10 +181,10 @@ def _array_of(value: Any) -> np.ndarray:
 
 def failure(what: str, error: Exception) -> EngineError:
     """Make an error with the first line of ONNX Runtime's message; `OutOfDeviceMemoryError` if memory ran out."""
-    said = str(error).strip().partition("\n")[0]
-    said = said if len(said) <= _LONGEST else f"{said[:_LONGEST]}…"
+    said = str(error).strip().partition("\n")[0].rstrip(".")
+    said = f"{said}." if len(said) <= _LONGEST else f"{said[:_LONGEST]}…"
     if any(word in said for word in _MEMORY_WORDS):
-        return OutOfDeviceMemoryError(f"{what}: {said} Ask for fewer slots, or export smaller weights.")
+        return OutOfDeviceMemoryError(f"{what}: {said}", "Ask for fewer slots, or export smaller weights.")
     return EngineError(f"{what}: {said}")
 
 

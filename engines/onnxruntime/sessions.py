@@ -29,6 +29,7 @@ from jukebox_deploy.engines.onnxruntime.ready import (
 )
 from jukebox_deploy.engines.threads import worthwhile_threads
 from jukebox_deploy.errors import EngineError
+from jukebox_deploy.listing import words_of
 
 if TYPE_CHECKING:
     from onnx import ModelProto
@@ -62,7 +63,7 @@ class OnnxRuntimeOptions:
 
     def __post_init__(self) -> None:
         if self.provider not in list(Provider):
-            raise EngineError(f"ONNX Runtime: unknown provider {self.provider!r}; choose {', '.join(Provider)}.")
+            raise EngineError(f"ONNX Runtime: unknown provider {self.provider!r}; choose {words_of(Provider, 'or')}.")
         if self.cuda_graph and self.provider != Provider.CUDA:
             raise EngineError(
                 f"ONNX Runtime: steps are recorded as CUDA graphs with the provider cuda, not with {self.provider}."
@@ -129,7 +130,7 @@ def _require_provider(session: Any, options: OnnxRuntimeOptions) -> None:
     if options.provider != Provider.CPU and GPU_PROVIDERS[options.provider] not in found:
         raise NoDeviceError(
             f"ONNX Runtime has {GPU_PROVIDERS[options.provider]}, but it does not start on this machine (the session "
-            f"has {', '.join(found)}). Install its libraries, cuDNN among them, and look at `nvidia-smi`."
+            f"has {words_of(found)}). Install its libraries, cuDNN among them, and look at `nvidia-smi`."
         )
 
 

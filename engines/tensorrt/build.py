@@ -30,6 +30,7 @@ from jukebox_deploy.engines.tensorrt.listing import Launches, read_launches
 from jukebox_deploy.engines.tensorrt.timing import TimingCache
 from jukebox_deploy.errors import EngineError
 from jukebox_deploy.files import atomic_path
+from jukebox_deploy.listing import words_of
 
 _INT64_NOTE = "Int64 binding"  # a warning about every int64 tensor, which is declared so on purpose
 _HINTS = {
@@ -115,9 +116,24 @@ def build_engine(
     """
     started = time.perf_counter()
     check_graph_file(onnx_path, spec, weight_files)
-    trt = load_flavour(options.target)
     logger = shared_logger(options.target)
-    events = logger.events = BuildEvents()
+    logger.events = BuildEvents()
+    with logger.events.interruptible():
+        summary = _parse_and_build(onnx_path, spec, engine_path, options, weight_files, progress, logger)
+    return replace(summary, seconds=time.perf_counter() - started)
+
+
+def _parse_and_build(
+    onnx_path: Path,
+    spec: GraphSpec,
+    engine_path: Path,
+    options: BuildOptions,
+    weight_files: Collection[str],
+    progress: Progress,
+    logger: Any,
+) -> BuildSummary:
+    """Return the summary of a build, without its time."""
+    trt, events = load_flavour(options.target), logger.events
     builder = _create_builder(trt, logger, spec, options.target)
     network = builder.create_network(1 << int(trt.NetworkDefinitionCreationFlag.STRONGLY_TYPED))
     parser = trt.OnnxParser(network, logger)
@@ -134,7 +150,7 @@ def build_engine(
     # Also without `progress`, because the monitor ends the build after Ctrl-C.
     builder_config.progress_monitor = progress_monitor(options.target, events, progress)
     layers = network.num_layers
-    with atomic_path(engine_path) as part, part.open("wb") as file, events.interruptible():
+    with atomic_path(engine_path) as part, part.open("wb") as file:
         writer = stream_writer(options.target, events, file)
         done = builder.build_serialized_network_to_stream(network, builder_config, writer)
         _require_engine(done, events, spec, options.target)
@@ -150,7 +166,7 @@ def build_engine(
         kernels=None if launches is None else launches.kernels,
         engine_bytes=events.written,
         activation_bytes=events.number("Total Activation Memory:"),
-        seconds=time.perf_counter() - started,
+        seconds=0.0,
         process_peak_bytes=_process_peak_bytes(),
         warnings=(
             *_remarks(spec, options, launches, network),
@@ -214,7 +230,8 @@ def _configure(trt: Any, builder: Any, network: Any, spec: GraphSpec, options: B
         profile = builder.create_optimization_profile()
         _set_shapes(profile, network, replace(spec, ranges=ranges))
         if builder_config.add_optimization_profile(profile) < 0:
-            raise EngineError(f"{spec.name}: {options.target} refuses the ranges {spec.to_json()['ranges']}.")
+            asked = words_of(f"{r.symbol} from {r.minimum} to {r.maximum}, best {r.optimum}" for r in ranges)
+            raise EngineError(f"{spec.name}: {options.target} refuses the ranges of a profile: {asked}.")
     return builder_config
 
 

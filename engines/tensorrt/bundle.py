@@ -17,12 +17,14 @@ from jukebox_deploy.engines.tensorrt.capabilities import (
     Arithmetic,
     Refusal,
     default_capabilities,
+    find_nameless,
     find_refusals,
 )
 from jukebox_deploy.engines.tensorrt.flavour import Progress, flavour_version, load_flavour
 from jukebox_deploy.engines.tensorrt.trial import try_build
 from jukebox_deploy.errors import EngineError
 from jukebox_deploy.files import atomic_directory
+from jukebox_deploy.listing import words_of
 from jukebox_deploy.processes import map_in_processes
 from jukebox_deploy.threads import usable_cores
 
@@ -66,16 +68,19 @@ def build_bundle(
     graphs: Sequence[str] = (),
     progress: ProgressListener = lambda progress: None,
     processes: int = 1,
+    *,
+    tried: bool = False,
 ) -> tuple[EngineBundle, list[BuildSummary]]:
     """Build engines of an opened ONNX bundle (of the named graphs, or of all) into a new folder.
 
     The folder is written atomically. Raises `JukeboxError` if it is not empty, and `EngineError` for GPUs and numbers
     of slots that a graph does not support. With several `processes` (see `processes_to_build`), `progress` is not
-    called for the steps of an engine.
+    called for the steps of an engine. `tried`: the caller has tried the options (`try_build`), so features need no
+    trial here.
     """
     builds = [build for name in _select(source, graphs) for build in _plan(source, name, options)]
     load_flavour(options.target)
-    if options.features:  # some need a GPU, which a builder says only at the end of a build
+    if options.features and not tried:  # some need a GPU, which a builder says only at the end of a build
         try_build(builds[0].options, builds[0].spec)
     with atomic_directory(folder) as part:
         summaries: list[BuildSummary] = []
@@ -123,13 +128,21 @@ def divide_capabilities(
     """
     asked = options.compute_capabilities or _default_capabilities(options)
     refusals = find_refusals(spec.kind, arithmetic, asked)
-    refused = {refusal.capability for refusal in refusals}
-    left = tuple(capability for capability in asked if capability not in refused)
+    left = _without(asked, refusals)
+    if options.skip_refused:  # otherwise the builder names all such GPUs in one sentence
+        refusals = (*refusals, *find_nameless(options.target, left))
+        left = _without(asked, refusals)
     may_skip = options.skip_refused or not options.compute_capabilities
     if refusals and not (may_skip and left):
-        raise EngineError(f"{spec.name}: " + " ".join(str(refusal) for refusal in refusals))
+        nothing_left = " No GPU of --compute is left to build for." if options.skip_refused else ""
+        raise EngineError(f"{spec.name}: {' '.join(map(str, refusals))}{nothing_left}")
     _require_one_gpu(spec, left, options)
     return (left if refusals else options.compute_capabilities), refusals
+
+
+def _without(capabilities: Sequence[str], refusals: Sequence[Refusal]) -> tuple[str, ...]:
+    refused = {refusal.capability for refusal in refusals}
+    return tuple(capability for capability in capabilities if capability not in refused)
 
 
 def _default_capabilities(options: BuildOptions) -> tuple[str, ...]:
@@ -142,8 +155,8 @@ def _require_one_gpu(spec: GraphSpec, capabilities: Sequence[str], options: Buil
     features = _features_for_one_gpu(options)
     if features and len(capabilities) > 1 and options.target is Target.TENSORRT_RTX:
         raise EngineError(
-            f"{spec.name}: an engine with --feature {' and '.join(features)} is for one GPU only, and --compute asks "
-            f"for {', '.join(capabilities)}: name one, and build for each of the others into a separate folder."
+            f"{spec.name}: an engine with --feature {words_of(features)} is for one GPU only, and --compute asks "
+            f"for {words_of(capabilities)}: name one, and build for each of the others into a separate folder."
         )
 
 

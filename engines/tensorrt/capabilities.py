@@ -12,8 +12,9 @@ from jukebox_deploy.engines.device import NoDeviceError
 from jukebox_deploy.engines.manifest import Target
 from jukebox_deploy.engines.tensorrt.flavour import load_flavour
 from jukebox_deploy.errors import EngineError
+from jukebox_deploy.listing import words_of
 
-_CAPABILITY = re.compile(r"(\d{1,2})\.(\d)")
+_CAPABILITY = re.compile(r"([1-9]\d?)\.(\d)", re.ASCII)
 _WITHOUT_FP32_PRODUCTS = (7, 5)  # up to this capability, the builder cannot multiply fp32 matrices
 _STACKS = (GraphKind.LYRICS, GraphKind.PREFILL, GraphKind.STEP)  # the graphs that have the precision of their bundle
 # These multiply fp32 matrices in every precision: for logits, in the lyric encoder, and for distances to codes.
@@ -39,6 +40,7 @@ _WEIGHTS = {
     LinearWeights.INT4: _Need((8, 0), "store them as int8"),
     LinearWeights.FP8: _Need((8, 9), "store them as int8 or int4"),
 }
+_FOR_NAMELESS = "leave it out; TensorRT (--target tensorrt) builds on such a GPU itself."
 
 
 @dataclass(frozen=True)
@@ -69,6 +71,13 @@ def find_refusals(kind: GraphKind, arithmetic: Arithmetic, capabilities: Sequenc
     return tuple(Refusal(capability, reason) for capability, reason in found if reason)
 
 
+def find_nameless(target: Target, capabilities: Sequence[str]) -> tuple[Refusal, ...]:
+    """Return those of the GPUs that TensorRT-RTX has no name for. The other flavour takes no names of GPUs at all."""
+    known = known_capabilities(load_flavour(target)) if target is Target.TENSORRT_RTX else {}
+    reason = f"has no name in {target}, which knows {words_of(known)}: {_FOR_NAMELESS}"
+    return tuple(Refusal(capability, reason) for capability in capabilities if known and capability not in known)
+
+
 def _parse(capability: str) -> tuple[int, int]:
     match = _CAPABILITY.fullmatch(capability)
     if match is None:
@@ -96,8 +105,8 @@ def set_compute_capabilities(trt: Any, builder_config: Any, capabilities: Sequen
     known = known_capabilities(trt)
     if unknown := [c for c in capabilities if c not in known]:
         raise EngineError(
-            f"{target} cannot build for compute capability {', '.join(unknown)}; it knows {', '.join(known)}. Leave "
-            "out the others; TensorRT (--target tensorrt) builds on such a GPU itself."
+            f"{target} cannot build for compute capability {words_of(unknown)}; it knows {words_of(known)}. Leave "
+            "out the others (--skip-refused does); TensorRT (--target tensorrt) builds on such a GPU itself."
         )
     builder_config.num_compute_capabilities = len(capabilities)
     for index, capability in enumerate(capabilities):

@@ -16,6 +16,7 @@ from collections import deque
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
+from types import FrameType
 from typing import Any, BinaryIO
 
 from jukebox_deploy.engines.manifest import Target
@@ -44,6 +45,8 @@ def load_flavour(target: Target) -> Any:
     try:
         return importlib.import_module(_MODULES[target])
     except (ImportError, OSError) as error:
+        if isinstance(error.__cause__, KeyboardInterrupt):  # Ctrl-C while the module was loaded
+            raise error.__cause__ from error
         raise EngineError(f"{target} is not installed ({error}). Install it: {_INSTALL[target]}") from error
 
 
@@ -74,19 +77,30 @@ class BuildEvents:
 
     @contextmanager
     def interruptible(self) -> Iterator[None]:
-        """Store Ctrl-C as a failure too; the progress monitor then ends the build at its next step."""
+        """Store what the handlers of Ctrl-C and SIGTERM raise, and raise it at the end of the block at the latest.
+
+        A handler may run at any line of a callback, also outside `guarded`. The progress monitor ends the build at its
+        next step after a failure.
+        """
         if threading.current_thread() is not threading.main_thread():
             yield
             return
+        found = {number: signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)}
+        handlers = {number: handler for number, handler in found.items() if callable(handler)}
 
-        def keep(*_: object) -> None:
-            self.failure = self.failure or KeyboardInterrupt()
+        def keep(number: int, frame: FrameType | None) -> None:
+            with self.guarded():
+                handlers[signal.Signals(number)](number, frame)
 
-        previous = signal.signal(signal.SIGINT, keep)
         try:
+            for number in handlers:
+                signal.signal(number, keep)
             yield
         finally:
-            signal.signal(signal.SIGINT, previous)
+            for number, handler in handlers.items():
+                signal.signal(number, handler)
+        if self.failure is not None:
+            raise self.failure
 
     def texts(self, *severities: str) -> list[str]:
         """Return the messages of these severities, without repetitions."""

@@ -17,6 +17,7 @@ from jukebox_deploy.engines.manifest import tensors_between
 from jukebox_deploy.engines.tensorrt.kernels import KernelCache
 from jukebox_deploy.engines.tensorrt.runtime import Platform
 from jukebox_deploy.errors import EngineError
+from jukebox_deploy.listing import words_of
 
 DTYPE_OF = {
     "FLOAT": "float32",
@@ -77,7 +78,7 @@ class EnginePart:
         with self._platform.explaining_errors(f"{self.spec.name}: {self._platform.target} cannot infer shapes"):
             missing = context.infer_shapes()
         if missing:
-            raise self._platform.failure(f"{self.spec.name}: the shapes of {missing} are not known")
+            raise self._platform.failure(f"{self.spec.name}: the shapes of {words_of(missing)} are not known")
         self._shapes = shapes
 
     def _choose_profile(self, shapes: Mapping[str, Shape]) -> None:
@@ -152,7 +153,8 @@ def best_profile(engine: Any, shapes: Mapping[str, Shape], label: str) -> int:
         if all(_within(shapes[name], *ranges[name]) for name in shapes):
             distances[index] = sum(_distance(shapes[name], ranges[name][1]) for name in shapes)
     if not distances:
-        raise EngineError(f"{label}: no profile of the engine takes {dict(shapes)}. Build it for these sizes.")
+        asked = words_of(f"{name} of shape {shape}" for name, shape in shapes.items())
+        raise EngineError(f"{label}: no profile of the engine takes {asked}. Build it for these sizes.")
     return min(distances, key=lambda index: (round(distances[index], 6), -index))
 
 
@@ -219,7 +221,7 @@ def require_declared_tensors(spec: GraphSpec, engine: Any) -> None:
     expected = {**{t.input_name: t for t in spec.inputs}, **{t.output_name: t for t in spec.outputs}}
     found = [engine.get_tensor_name(index) for index in range(engine.num_io_tensors)]
     if odd := sorted(set(found) ^ set(expected)):
-        raise EngineError(f"{spec.name}: the engine and the table disagree on {', '.join(odd)}. Build it again.")
+        raise EngineError(f"{spec.name}: the engine and the table disagree on {words_of(odd)}. Build it again.")
     inputs = {tensor.input_name for tensor in spec.inputs}
     for name in found:
         tensor = expected[name]

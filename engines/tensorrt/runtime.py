@@ -19,6 +19,7 @@ from jukebox_deploy.engines.tensorrt.capabilities import known_capabilities
 from jukebox_deploy.engines.tensorrt.features import TensorRtOptions, has_feature, require_features
 from jukebox_deploy.engines.tensorrt.flavour import BuildEvents, flavour_version, load_flavour, shared_logger
 from jukebox_deploy.errors import EngineError
+from jukebox_deploy.listing import words_of
 
 _ERRORS = ("INTERNAL_ERROR", "ERROR")
 _MEMORY_WORDS = ("OutOfMemory", "out of memory", "cudaErrorMemoryAllocation", "INSUFFICIENT_GPU_MEMORY")
@@ -133,7 +134,7 @@ def _require_capability(bundle: EngineBundle, name: str, entry: GraphEntry, plat
     if entry.compute_capabilities and gpu.compute_capability not in entry.compute_capabilities:
         compute = f" --compute {gpu.compute_capability}" if platform.target is Target.TENSORRT_RTX else ""
         raise EngineError(
-            f"{bundle.folder}: {name} was built for compute capability {', '.join(entry.compute_capabilities)}, and "
+            f"{bundle.folder}: {name} was built for compute capability {words_of(entry.compute_capabilities)}, and "
             f"{gpu.name} has {gpu.compute_capability}. {_again(platform.target)}{compute}"
         )
 
@@ -161,12 +162,12 @@ def _require_validity(platform: Platform, validity: Any, diagnostics: int, *, wh
         return
     reasons = _reasons(platform.trt.EngineInvalidityDiagnostics.__members__, diagnostics)
     # The library logs its reasons with the severity INFO.
-    said = str(platform.failure(f"{what} ({', '.join(reasons) or 'no diagnosis'})", *_ERRORS, "WARNING", "INFO"))
+    said = str(platform.failure(f"{what} ({words_of(reasons) or 'no diagnosis'})", *_ERRORS, "WARNING", "INFO"))
     known, gpu = known_capabilities(platform.trt), platform.device.properties
     if "UNSUPPORTED_CC" in reasons and known and gpu.compute_capability not in known:
         raise NoDeviceError(
             f"{said} {platform.target} {platform.version} does not support compute capability "
-            f"{gpu.compute_capability} of {gpu.name}, only {', '.join(known)}: use another flavour, or ONNX Runtime."
+            f"{gpu.compute_capability} of {gpu.name}, only {words_of(known)}: use another flavour, or ONNX Runtime."
         )
     hints = [_HINTS[reason].format(target=platform.target) for reason in reasons if reason in _HINTS]
     kind = OutOfDeviceMemoryError if "INSUFFICIENT_GPU_MEMORY" in reasons else EngineError

@@ -11,6 +11,7 @@ import click
 from jukebox_deploy.cli.build_choices import (
     QUANTISED,
     build_options,
+    compute_capabilities,
     export_request,
     require_as_exported,
     require_sense,
@@ -18,9 +19,9 @@ from jukebox_deploy.cli.build_choices import (
 )
 from jukebox_deploy.cli.build_report import report_checked, report_engines, report_graphs
 from jukebox_deploy.cli.building_progress import building_progress
-from jukebox_deploy.cli.export_options import export_options
+from jukebox_deploy.cli.export_options import export_options, followed
 from jukebox_deploy.cli.folders import replacing
-from jukebox_deploy.cli.options import PATH, comma_separated, numbers_from
+from jukebox_deploy.cli.options import PATH, OutFolder, comma_separated, numbers_from
 from jukebox_deploy.cli.progress import ProgressDisplay, progress_line
 from jukebox_deploy.contract import Precision
 from jukebox_deploy.engines.bundle import EngineBundle, is_engine_bundle, open_bundle
@@ -44,12 +45,12 @@ _FEATURES = ("weight-streaming", "version-compatible", "refit", "stripped")
 )
 @click.option(
     "--compute",
-    callback=comma_separated,
+    callback=compute_capabilities,
     metavar="8.6,8.9",
     help="Compute capabilities of the GPUs to build for, with tensorrt-rtx. [default: all from 8.0 that can run the "
     "graphs]",
 )
-@click.option("--skip-refused", is_flag=True, help="Skip, and report, GPUs in --compute that cannot run a graph.")
+@click.option("--skip-refused", is_flag=True, help="Skip, and report, GPUs of --compute that cannot be built for.")
 @click.option(
     "--precision",
     type=click.Choice([*map(str, Precision), *QUANTISED]),
@@ -75,9 +76,13 @@ _FEATURES = ("weight-streaming", "version-compatible", "refit", "stripped")
     "--timing-caches", type=PATH, metavar="DIR", help="Folder that keeps kernel timings of tensorrt for later builds."
 )
 @click.option(
-    "--keep-onnx", type=PATH, metavar="DIR", help="Folder to keep the ONNX graphs exported from a checkpoint."
+    "--keep-onnx",
+    type=OutFolder(),
+    callback=followed,
+    metavar="DIR",
+    help="Folder to keep the ONNX graphs exported from a checkpoint.",
 )
-@click.option("--out", type=PATH, help="Folder for the engine bundle.")
+@click.option("--out", type=OutFolder(), callback=followed, help="Folder for the engine bundle.")
 @click.option("--graphs", callback=comma_separated, metavar="step_2,prefill_2", help="Build only these graphs.")
 @click.option(
     "--processes",
@@ -131,7 +136,7 @@ def _build_checkpoint(
     ours = replacing(out, force=force, is_ours=is_engine_bundle, inputs=[source])
     with ours, ProgressDisplay() as display, building_progress(display) as shown:
         if target is Target.ONNXRUNTIME:
-            export_bundle(checkpoint, out, request, shown.export)
+            export_bundle(checkpoint, out, request, progress=shown.export)
         else:
             listener = BuildListener(shown.export, shown.build)
             _, summaries = build_from_checkpoint(checkpoint, out, build, choices["processes"], listener)

@@ -14,7 +14,8 @@ from jukebox_deploy.cli.tables import output_console, plain_table, print_table
 from jukebox_deploy.engines.bundle import EngineBundle
 from jukebox_deploy.engines.manifest import Target
 from jukebox_deploy.errors import EngineError
-from jukebox_deploy.quantities import byte_size, mebibytes
+from jukebox_deploy.listing import words_of
+from jukebox_deploy.quantities import byte_size
 
 if TYPE_CHECKING:
     from jukebox_deploy.engines.tensorrt.build import BuildSummary
@@ -44,15 +45,15 @@ def report_graphs(bundle: EngineBundle, as_json: bool) -> None:
     if as_json:
         _print_json(bundle.folder, Target.ONNXRUNTIME, graphs)
         return
-    fused, right = "integer weights fused", "MiB with weights"
+    fused, right = "integer weights fused", "size with weights"
     table = plain_table("graph", "files", right, fused, right={right}, wrapped={"files"})
     for graph in graphs:
-        size = mebibytes(graph["bytes"])
+        size = byte_size(graph["bytes"])
         table.add_row(graph["graph"], ", ".join(graph["files"]), size, "yes" if graph["ready"] else "")
     console = output_console(120)
     print_table(console, table)
-    whole = mebibytes(bundle.manifest.bytes_of(bundle.manifest.files))
-    console.print(f"{bundle.folder} is for ONNX Runtime; graphs: {len(graphs)}, {whole} MiB in all.")
+    whole = byte_size(bundle.manifest.bytes_of(bundle.manifest.files))
+    console.print(f"{bundle.folder} is for ONNX Runtime; graphs: {len(graphs)}, {whole} in all.")
 
 
 def _graphs(bundle: EngineBundle) -> list[dict[str, Any]]:
@@ -81,7 +82,7 @@ def report_engines(
 
 
 def _print_summaries(out: Path, summaries: Sequence[BuildSummary], exported: bool) -> None:
-    numbers = ("layers", "kernels", "caches in place", "profiles", "engine MiB", "activations MiB", "seconds")
+    numbers = ("layers", "kernels", "caches in place", "profiles", "engine", "activations", "seconds")
     table = plain_table("graph", *numbers, right=numbers)
     for summary in summaries:
         table.add_row(
@@ -90,20 +91,29 @@ def _print_summaries(out: Path, summaries: Sequence[BuildSummary], exported: boo
             "" if summary.kernels is None else f"{summary.kernels:,}",
             str(summary.caches_in_place),
             str(summary.profiles),
-            mebibytes(summary.engine_bytes),
-            mebibytes(summary.activation_bytes),
+            byte_size(summary.engine_bytes),
+            byte_size(summary.activation_bytes),
             f"{summary.seconds:.1f}",
         )
     console = output_console(120)
     print_table(console, table)
-    for summary in summaries:
-        for remark in (*summary.refused, *summary.warnings):
-            console.print(f"{summary.graph}: {remark}")
+    for remark, graphs in _remarks(summaries).items():
+        console.print(f"{words_of(graphs)}: {remark}")
     peak = max((summary.process_peak_bytes or 0 for summary in summaries), default=0)
     # A process that exported the graphs before has had its peak perhaps then.
     included = ", that of the export included where one process does both" if exported else ""
     console.print(f"Peak memory of a building process: {byte_size(peak)}{included}.")
-    console.print(f"{len(summaries)} engines in {out}; see them with: jukebox-deploy inspect {out}")
+    engines = "1 engine" if len(summaries) == 1 else f"{len(summaries)} engines"
+    console.print(f"{engines} in {out}; see them with: jukebox-deploy inspect {out}")
+
+
+def _remarks(summaries: Sequence[BuildSummary]) -> dict[str, list[str]]:
+    """Return the names of the graphs for each remark, because a GPU that has no name is left out of all of them."""
+    graphs: dict[str, list[str]] = {}
+    for summary in summaries:
+        for remark in (*summary.refused, *summary.warnings):
+            graphs.setdefault(remark, []).append(summary.graph)
+    return graphs
 
 
 def _print_json(folder: Path, target: Target, graphs: list[dict[str, Any]]) -> None:

@@ -11,7 +11,7 @@ from jukebox_deploy.cli.progress import Progress, ProgressDisplay
 
 if TYPE_CHECKING:
     from jukebox_deploy.engines.tensorrt.bundle import BuildProgress
-    from jukebox_deploy.jobs.export_job import ExportEvent
+    from jukebox_deploy.jobs.export_progress import ExportProgress
 
 
 _PREPARATION = "preparation"  # the bar of reading and exporting
@@ -25,9 +25,10 @@ class BuildingProgress:
         self._lock = threading.Lock()
         self._last: Progress | None = None
 
-    def export(self, event: ExportEvent) -> None:
-        """Show a finished action of an export."""
-        self.prepare(f"{event.graph}: {event.action} {event.detail}".rstrip())
+    def export(self, progress: ExportProgress) -> None:
+        """Show how many graphs are exported, and what is done with which."""
+        done, of, what = progress.done, progress.graphs, progress.activity
+        self._show(Progress("exporting", done, of, "graphs exported", note=what, bar=_PREPARATION, timed=True))
 
     def prepare(self, what: str) -> None:
         """Show what is done before the first engine is built."""

@@ -5,15 +5,19 @@ from __future__ import annotations
 import json
 import math
 import shlex
+import sys
 import time
+from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import click
 
-from jukebox_deploy.cli.export_options import cutting, export_options, quantisation
+from jukebox_deploy.cli.building_progress import building_progress
+from jukebox_deploy.cli.export_options import cutting, export_options, followed, quantisation
 from jukebox_deploy.cli.folders import replacing
-from jukebox_deploy.cli.options import PATH, comma_separated
+from jukebox_deploy.cli.options import PATH, OutFolder, comma_separated
+from jukebox_deploy.cli.progress import ProgressDisplay
 from jukebox_deploy.contract import LinearWeights, Precision
 from jukebox_deploy.engines.bundle import is_engine_bundle
 from jukebox_deploy.engines.quantised_weights import describe_prior, quantised_weights
@@ -22,7 +26,7 @@ from jukebox_deploy.runtime.lengths import lowest_level, shortest_seconds
 
 if TYPE_CHECKING:
     from jukebox_deploy.engines.manifest import Manifest
-    from jukebox_deploy.jobs.export_job import ExportEvent, Listener
+    from jukebox_deploy.jobs.export_job import ExportEvent, ExportRequest, Listener
 
 _WORDS = {
     "trace": "traced",
@@ -47,7 +51,14 @@ def _slots(context: click.Context, parameter: click.Parameter, value: str) -> tu
 
 @click.command()
 @click.argument("bundle", type=PATH)
-@click.option("--out", required=True, type=PATH, metavar="DIR", help="Folder for the ONNX bundle, new or empty.")
+@click.option(
+    "--out",
+    required=True,
+    type=OutFolder(),
+    callback=followed,
+    metavar="DIR",
+    help="Folder for the ONNX bundle, new or empty.",
+)
 @click.option(
     "--graphs",
     callback=comma_separated,
@@ -85,14 +96,25 @@ def command(bundle: Path, out: Path, force: bool, as_json: bool, **choices: Any)
 
     Each graph is checked, and compared with the PyTorch model at sizes other than those it was traced with.
     """
-    from jukebox_deploy.checkpoints.bundle import CheckpointBundle
+    say = _listener(as_json)
+    with ProgressDisplay() as display, building_progress(display) as shown:
+        from jukebox_deploy.checkpoints.bundle import CheckpointBundle
+        from jukebox_deploy.jobs.export_job import export_bundle
+
+        request = _request(choices)
+        checkpoint = CheckpointBundle.open(bundle)
+        with replacing(out, force=force, is_ours=is_engine_bundle, inputs=[bundle]):
+            manifest = export_bundle(checkpoint, out, request, say, shown.export)
+    _report(out, manifest, as_json)
+
+
+def _request(choices: Mapping[str, Any]) -> ExportRequest:
     from jukebox_deploy.graphs import GraphOptions
-    from jukebox_deploy.jobs.export_job import ExportRequest, export_bundle
+    from jukebox_deploy.jobs.export_job import ExportRequest
     from jukebox_deploy.jobs.tensorrt_check import TensorRtCheck
 
-    options = GraphOptions(Precision(choices["precision"]), choices["batch"], choices["logits"])
-    request = ExportRequest(
-        options,
+    return ExportRequest(
+        GraphOptions(Precision(choices["precision"]), choices["batch"], choices["logits"]),
         choices["graphs"],
         choices["validate"],
         TensorRtCheck(choices["tensorrt_check"]),
@@ -100,10 +122,6 @@ def command(bundle: Path, out: Path, force: bool, as_json: bool, **choices: Any)
         quantisation=quantisation(choices),
         cutting=cutting(choices),
     )
-    checkpoint = CheckpointBundle.open(bundle)
-    with replacing(out, force=force, is_ours=is_engine_bundle, inputs=[bundle]):
-        manifest = export_bundle(checkpoint, out, request, _listener(as_json))
-    _report(out, manifest, as_json)
 
 
 def _listener(as_json: bool) -> Listener:
@@ -112,7 +130,8 @@ def _listener(as_json: bool) -> Listener:
 
     def say(event: ExportEvent) -> None:
         line = f"{time.monotonic() - started:7.1f} s  {_WORDS[event.action]:>12}  {event.graph:<16} {event.detail}"
-        click.echo(line.rstrip(), err=as_json)
+        # By its name, because click's own choice of a stream writes into the bars of a terminal, not above them.
+        click.echo(line.rstrip(), file=sys.stderr if as_json else sys.stdout)
 
     return say
 

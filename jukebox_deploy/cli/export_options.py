@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import re
 from collections.abc import Mapping
 from pathlib import Path
@@ -85,8 +86,13 @@ export_options = grouped(
 """The options of an export, except precision and slots."""
 
 
+def followed(context: click.Context, parameter: click.Parameter, folder: Path | None) -> Path | None:
+    """Follow a link, as a click callback: a finished folder can take the place of an empty folder, not of a link."""
+    return Path(os.path.realpath(folder)) if folder is not None and folder.is_symlink() else folder
+
+
 def quantisation(choices: Mapping[str, Any]) -> QuantisationRequest:
-    """Return how weights are stored. Raises `ExportError` for options that would have no effect."""
+    """Return how weights are stored. Raises `ExportError` or `UsageError` for options that would have no effect."""
     from jukebox_deploy.jobs.quantised_export import Calibration, QuantisationRequest, song_folders
 
     calibrate: str | None = choices["calibrate"]
@@ -96,6 +102,11 @@ def quantisation(choices: Mapping[str, Any]) -> QuantisationRequest:
     weights = LinearWeights(choices["weights"] or LinearWeights.AS_PRECISION)
     calibration = None if calibrate is None else Calibration(calibrate)
     limit, judged = choices["max_kl"], choices["measure_quality"]
+    if weights is not LinearWeights.AS_PRECISION and judged and not choices["logits"]:
+        raise click.UsageError(
+            f"--no-logits: what {weights} weights cost is measured by the logits of the steps; leave it out, or add "
+            "--no-measure-quality."
+        )
     return QuantisationRequest(weights, choices["keep"], calibration, songs, limit, judged)
 
 

@@ -8,7 +8,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 from jukebox_deploy.checkpoints.bundle import CheckpointBundle
-from jukebox_deploy.engines.bundle import EngineBundle, open_bundle
+from jukebox_deploy.engines.bundle import EngineBundle, is_engine_bundle, open_bundle
 from jukebox_deploy.engines.tensorrt.build import BuildOptions, BuildSummary
 from jukebox_deploy.engines.tensorrt.bundle import (
     BuildProgress,
@@ -21,14 +21,15 @@ from jukebox_deploy.engines.tensorrt.flavour import load_flavour
 from jukebox_deploy.engines.tensorrt.trial import try_build
 from jukebox_deploy.errors import EngineError
 from jukebox_deploy.files import require_free, scratch_folder
-from jukebox_deploy.jobs.export_job import ExportEvent, ExportRequest, export_bundle, select_graphs
+from jukebox_deploy.jobs.export_job import ExportRequest, export_bundle, select_graphs
+from jukebox_deploy.jobs.export_progress import ExportProgress
 
 
 @dataclass(frozen=True)
 class BuildListener:
     """Callbacks for progress."""
 
-    exported: Callable[[ExportEvent], None] = lambda event: None
+    exporting: Callable[[ExportProgress], None] = lambda progress: None
     building: Callable[[BuildProgress], None] = lambda progress: None
 
 
@@ -56,14 +57,23 @@ class CheckpointBuild:
             try_build(replace(self.options, compute_capabilities=tuple(gpus)), specs[0])
 
     def _require_folders(self, out: Path) -> None:
-        if self.onnx is not None and self.onnx.resolve().is_relative_to(out.resolve()):
+        if self.onnx is not None and _one_in_the_other(self.onnx.resolve(), out.resolve()):
             raise EngineError(
-                f"the graphs cannot be kept in {self.onnx}: {out} is to be the folder of the engines. Choose a folder "
-                "outside of it for --keep-onnx."
+                f"the graphs cannot be kept in {self.onnx}: {out} is to be the folder of the engines, and neither may "
+                "be inside the other. Choose another folder for --keep-onnx."
+            )
+        if self.onnx is not None and is_engine_bundle(self.onnx):
+            raise EngineError(
+                f"{self.onnx} already holds exported graphs: build from them instead of the checkpoint, remove the "
+                "folder, or choose another one for --keep-onnx."
             )
         for folder in (out, self.onnx):
             if folder is not None:
                 require_free(folder)  # `atomic_directory` would check it only hours later
+
+
+def _one_in_the_other(one: Path, other: Path) -> bool:
+    return one.is_relative_to(other) or other.is_relative_to(one)
 
 
 def build_from_checkpoint(
@@ -80,17 +90,17 @@ def build_from_checkpoint(
     listener = listener or BuildListener()
     build.require_possible(checkpoint, out)
     with _folder_for_graphs(build.onnx, out) as folder:
-        export_bundle(checkpoint, folder, build.export, listener.exported)
+        export_bundle(checkpoint, folder, build.export, progress=listener.exporting)
         source = open_bundle(folder, verify_hashes=False)
         at_once = processes or processes_to_build(source)
-        return build_bundle(source, out, build.options, (), listener.building, at_once)
+        return build_bundle(source, out, build.options, (), listener.building, at_once, tried=True)
 
 
 @contextmanager
 def _folder_for_graphs(wanted: Path | None, out: Path) -> Iterator[Path]:
-    """Yield `wanted`, or else a path for a new temporary folder next to `out`, which is deleted after the build."""
-    if wanted is not None:
-        yield wanted
-        return
+    """Yield `wanted`, or else a path for a new temporary folder next to `out`, which is deleted after the build.
+
+    The temporary folder is made in either case: if nothing can be written there, the export would be in vain.
+    """
     with scratch_folder(out) as scratch:
-        yield scratch / "graphs"
+        yield wanted or scratch / "graphs"

@@ -32,10 +32,12 @@ from jukebox_deploy.export.weights import RawTensor, WeightFile, plain_tensors, 
 from jukebox_deploy.files import atomic_directory
 from jukebox_deploy.graphs import GraphOptions, declare_graphs
 from jukebox_deploy.jobs.comparison.parity import compare_graph, reference, sizes_to_compare
+from jukebox_deploy.jobs.export_progress import ProgressListener, Teller
 from jukebox_deploy.jobs.opening.eager import eager_engine
 from jukebox_deploy.jobs.quantised_export import QuantisationRequest, Quantiser
 from jukebox_deploy.jobs.sampling_advice import bundle_advice
 from jukebox_deploy.jobs.tensorrt_check import TensorRtCheck, check_with_tensorrt
+from jukebox_deploy.listing import listed, words_of
 from jukebox_deploy.tool_versions import tool_versions
 
 
@@ -60,7 +62,8 @@ class ExportRequest:
     @property
     def declared_options(self) -> GraphOptions:
         """The options that graphs are declared with; measuring the quality of quantised weights needs logits."""
-        return replace(self.options, logits=self.options.logits or self.quantises)
+        measured = self.quantises and self.quantisation.judge_quality
+        return replace(self.options, logits=self.options.logits or measured)
 
     def parts(self, config: JukeboxConfig) -> dict[int, int]:
         """Return the number of parts for the level of each prior. Raises `ExportError` as `Cutting.parts_of` does."""
@@ -79,6 +82,8 @@ class ExportEvent:
 
 Listener = Callable[[ExportEvent], None]
 
+_NAMED = 3  # graphs that a line of progress names
+
 TracedGraph = tuple[GraphSpec, ir.Model]
 """A tensor table, and the graph traced for it."""
 
@@ -87,7 +92,11 @@ Entries = Mapping[str, GraphEntry]
 
 
 def export_bundle(
-    checkpoint: CheckpointBundle, out: Path, request: ExportRequest, listener: Listener = lambda event: None
+    checkpoint: CheckpointBundle,
+    out: Path,
+    request: ExportRequest,
+    listener: Listener = lambda event: None,
+    progress: ProgressListener = lambda progress: None,
 ) -> Manifest:
     """Trace, write and validate the graphs of a checkpoint into the new folder `out`.
 
@@ -99,11 +108,13 @@ def export_bundle(
     specs = select_graphs(checkpoint.config, request)
     advice = bundle_advice(checkpoint)
     quantiser = Quantiser(checkpoint, request.quantisation, request.seed) if request.quantises else None
-    job = _Export(checkpoint, request, quantiser, listener)
+    teller = Teller(progress, len(specs))
+    job = _Export(checkpoint, request, quantiser, listener, teller)
     report: dict[str, Any] = {}
     with atomic_directory(out) as folder:
         entries = job.write(specs, folder, report)
-        return write_manifest(
+        teller.begin("hashing the files")
+        manifest = write_manifest(
             folder,
             Manifest(
                 target=Target.ONNXRUNTIME,
@@ -118,6 +129,8 @@ def export_bundle(
                 sampling=advice.to_json(),
             ),
         )
+    teller.finish()
+    return manifest
 
 
 def select_graphs(config: JukeboxConfig, request: ExportRequest) -> dict[str, GraphSpec]:
@@ -127,7 +140,7 @@ def select_graphs(config: JukeboxConfig, request: ExportRequest) -> dict[str, Gr
     """
     declared = declare_graphs(config, request.declared_options)
     if unknown := [name for name in request.graphs if name not in declared]:
-        raise ExportError(f"{config.name} has no graphs {unknown}; it has {', '.join(declared)}.")
+        raise ExportError(f"{config.name} has no graph {words_of(unknown, 'or')}; it has {words_of(declared)}.")
     wanted = {name for graph in request.graphs for name in _with_partner(declared[graph])}
     return {name: spec for name, spec in declared.items() if not request.graphs or name in wanted}
 
@@ -145,15 +158,13 @@ class _Export:
     request: ExportRequest
     quantiser: Quantiser | None
     listener: Listener
+    teller: Teller
 
     def write(self, specs: Mapping[str, GraphSpec], folder: Path, report: dict[str, Any]) -> dict[str, GraphEntry]:
         """Write everything except the manifest; results of checks are added to `report`, by graph."""
         config = self.checkpoint.config
         tracing = TraceRequest(config, list(specs.values()), self.request.options.precision, self.request.parts(config))
-        traced: dict[str, ir.Model] = {}
-        for spec, model in trace_all(tracing, self.request.processes):
-            self.listener(ExportEvent("trace", spec.name))
-            traced[spec.name] = model
+        traced = self._trace(tracing)
         entries: dict[str, GraphEntry] = {}
         for level in dict.fromkeys(spec.model_level for spec in specs.values()):
             mine = {name: spec for name, spec in specs.items() if spec.model_level == level}
@@ -167,11 +178,29 @@ class _Export:
             entries |= saved
             gc.collect()
             for name in mine:
-                built = check_with_tensorrt(entries[name], folder, self.request.tensorrt)
-                if self.request.tensorrt is not TensorRtCheck.NEVER:
-                    self.listener(ExportEvent("tensorrt", name, built))
-                report.setdefault(name, {})["tensorrt_rtx"] = built
+                report.setdefault(name, {})["tensorrt_rtx"] = self._check_with_tensorrt(entries[name], folder)
+                self.teller.count()
         return entries
+
+    def _trace(self, tracing: TraceRequest) -> dict[str, ir.Model]:
+        """Trace all graphs, or their parts. Each process traces its share in one call, so all are in work at once."""
+        tables = {spec.name: {table.name for table in tracing.tables(spec)} for spec in tracing.specs}
+        traced: dict[str, ir.Model] = {}
+        self.teller.begin(f"tracing {listed(tables, _NAMED)}")
+        for spec, model in trace_all(tracing, self.request.processes):
+            self.listener(ExportEvent("trace", spec.name))
+            traced[spec.name] = model
+            if left := [name for name, own in tables.items() if not own <= traced.keys()]:
+                self.teller.begin(f"tracing {listed(left, _NAMED)}")
+        return traced
+
+    def _check_with_tensorrt(self, entry: GraphEntry, folder: Path) -> str:
+        if self.request.tensorrt is TensorRtCheck.NEVER:
+            return check_with_tensorrt(entry, folder, self.request.tensorrt)
+        self.teller.begin(f"checking {entry.spec.name} with TensorRT-RTX")
+        built = check_with_tensorrt(entry, folder, self.request.tensorrt)
+        self.listener(ExportEvent("tensorrt", entry.spec.name, built))
+        return built
 
     def _save_model(
         self, level: int | None, graphs: Mapping[str, Sequence[TracedGraph]], folder: Path
@@ -180,6 +209,7 @@ class _Export:
         pieces = [piece for some in graphs.values() for piece in some]
         dtypes = {name: dtype for spec, model in pieces for name, dtype in parameter_dtypes(spec, model).items()}
         component = component_name(level)
+        self.teller.begin(f"writing the graphs and weights of {component}")
         source = self.checkpoint.tensors(component)
         loaders = {name: partial(source.load, name) for name in source.infos}
         quantised: Iterator[RawTensor] = iter(())
@@ -218,6 +248,7 @@ class _Export:
         for name, entry in entries.items():
             rows: list[dict[str, Any]] = []
             for sizes in sizes_to_compare(entry.spec):
+                self.teller.begin(f"comparing {name} with PyTorch")
                 parity = compare_graph(open_eager, found, entry.spec, sizes, self.request.seed)
                 require_parity(name, str(sizes), parity)
                 worst = max(parity, key=lambda row: row.relative_error)
@@ -231,6 +262,7 @@ class _Export:
         step = entries.get(graph_name(GraphKind.STEP, level))
         quality = None
         if step is not None and quantiser.request.judge_quality:
+            self.teller.begin(f"measuring what {quantiser.request.weights} weights cost in {step.spec.name}")
             quality = quantiser.judge(self._engine(entries, folder), step.spec)  # in use, activations are rounded
             self.listener(ExportEvent("quality", step.spec.name, str(quality)))
         facts = quantiser.facts(level, self._rounded(level, entries, folder).get(level), quality)

@@ -56,6 +56,7 @@ def test_one_graph_as_json(source: Path, tmp_path: Path) -> None:
     assert result.exit_code == 0, result.output
     summary = json.loads(result.stdout)
     assert [graph["graph"] for graph in summary["graphs"]] == ["step_0"]
+    assert "1 engine in" in build(source / "step_0.onnx", "--out", tmp_path / "again").stdout
     assert list(open_bundle(tmp_path / "engines").graphs) == ["step_0"]
 
 
@@ -91,8 +92,10 @@ def test_what_cannot_be_built(source: Path, tmp_path: Path) -> None:
     assert "needs --out DIR" in refusal(build(source))
     assert "there is no manifest.json" in refusal(build(tmp_path / "nowhere", *out))
     assert "stray.onnx is not a graph of the bundle" in refusal(build(stray, *out))
-    assert "has no graphs ['step_9']" in refusal(build(source, *out, "--graphs", "step_9"))
-    assert "is no compute capability" in refusal(build(source, *out, "--compute", "ampere"))
+    assert "has no graph step_9; it has step_0 and vqvae_decode_0" in refusal(build(source, *out, "--graphs", "step_9"))
+    odd = build(source, *out, "--compute", "8.6,ampere")
+    assert odd.exit_code == 2
+    assert "'ampere' is no compute capability; write them like 8.6." in refusal(odd)
     assert not (tmp_path / "engines").exists()
 
 
@@ -208,6 +211,8 @@ def test_what_says_the_same_as_the_export_is_taken(source: Path, tmp_path: Path)
         (["--skip-refused"], "--skip-refused is for the GPUs that --compute lists"),
         (["--precision", "int8", "--weights", "int4"], "contradict each other"),
         (["--slots", "0,4"], "give numbers from 1 on"),
+        (["--out", ""], "an empty name"),
+        (["--keep-onnx", ""], "an empty name"),
         (["--slots", ""], "an empty list; name something, or leave the option out"),
         (["--compute", ""], "an empty list; name something, or leave the option out"),
         (["--parts", "0"], "neither a number of parts nor a size like 4GB"),
@@ -246,6 +251,7 @@ def test_what_cannot_be_built_is_said_before_the_export(
         (["--feature", "refit", "--compute", "8.6,8.9"], "--feature refit is for one GPU only, and --compute asks for"),
         (["--keep-onnx", str(out)], "is to be the folder of the engines"),
         (["--keep-onnx", str(out / "onnx")], "is to be the folder of the engines"),
+        (["--keep-onnx", str(tmp_path)], "neither may be inside the other"),
     ):
         found = refusal(build(tiny_checkpoint.folder, "--out", out, "--graphs", "condition_0", *arguments))
         assert message in " ".join(found.split())
@@ -256,6 +262,34 @@ def test_what_cannot_be_built_is_said_before_the_export(
     assert "engines: already there and not empty; remove it or choose another folder" in found
     found = refusal(build(tiny_checkpoint.folder, "--out", tmp_path / "new", "--keep-onnx", out))
     assert "engines: already there and not empty" in found
+    (out / "manifest.json").touch()
+    found = refusal(build(tiny_checkpoint.folder, "--out", tmp_path / "new", "--keep-onnx", out))
+    assert "engines already holds exported graphs: build from them instead of the checkpoint" in found
+    beside_a_file = ("--out", out / "notes" / "new", "--keep-onnx", tmp_path / "kept")
+    found = refusal(build(tiny_checkpoint.folder, *beside_a_file, "--graphs", "condition_0"))
+    assert "could not be written: a part of this path is a file" in found
+
+
+def test_the_summary_says_once_which_gpu_was_left_out(source: Path, tmp_path: Path) -> None:
+    pytest.importorskip("tensorrt_rtx")
+    result = build(source, "--out", tmp_path / "engines", "--compute", "8.9,9.9", "--skip-refused")
+    assert result.exit_code == 0, result.output
+    words = " ".join(result.stdout.split())
+    assert words.count("9.9") == 1
+    assert "step_0 and vqvae_decode_0: compute capability 9.9 has no name in tensorrt-rtx, which knows 7.5," in words
+
+
+def test_features_are_tried_once_and_before_the_export(
+    tiny_checkpoint: CheckpointBundle, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    pytest.importorskip("tensorrt_rtx")
+    tried: list[object] = []
+    for module in ("jobs.build_job", "engines.tensorrt.bundle"):
+        monkeypatch.setattr(f"jukebox_deploy.{module}.try_build", lambda *given: tried.append(given))
+    arguments = ("--graphs", "condition_0", "--no-validate", "--feature", "version-compatible")
+    result = build(tiny_checkpoint.folder, "--out", tmp_path / "engines", *arguments)
+    assert result.exit_code == 0, result.output
+    assert len(tried) == 1
 
 
 @pytest.mark.parametrize("feature", ["refit", "stripped"])

@@ -39,8 +39,8 @@ def test_integer_graphs_are_made_ready(tmp_path: Path) -> None:
     again = build(source / "step_0.onnx", "--out", out, "--force")
     assert again.exit_code == 0
     words = " ".join(again.output.split())
-    assert "step_0 step_0.onnx, prior_0.weights 0." in words
-    assert "is for ONNX Runtime; graphs: 1, 0." in words
+    assert "step_0 step_0.onnx, prior_0.weights 70.9 kB yes" in words
+    assert "is for ONNX Runtime; graphs: 1, 70.9 kB in all" in words
     assert "there is nothing to build" not in words
     assert list(open_bundle(out).graphs) == ["step_0"]
 
@@ -61,3 +61,16 @@ def test_other_graphs_are_left_alone(tmp_path: Path) -> None:
     assert result.exit_code != 0
     assert "can be prepared, which is for int8 and int4 weights" in " ".join(result.output.split())
     assert not (tmp_path / "ready").exists()
+
+
+def test_a_link_to_a_folder_stands_for_the_folder(tmp_path: Path) -> None:
+    source = handmade_prior.save_integers(tmp_path / "onnx").folder
+    link, folder = tmp_path / "link", tmp_path / "disk" / "ready"
+    folder.parent.mkdir()
+    link.symlink_to(folder)
+    for force in ([], ["--force"]):
+        result = build(source, "--out", link, *force)
+        assert result.exit_code == 0, result.output
+        assert link.is_symlink()
+        assert open_bundle(folder).graphs
+    assert {path.name for path in tmp_path.rglob("*") if path.name.startswith(".")} == set()

@@ -17,7 +17,7 @@ from jukebox_deploy.cli.building_progress import BuildingProgress, building_prog
 from jukebox_deploy.cli.main import cli
 from jukebox_deploy.cli.progress import ProgressDisplay
 from jukebox_deploy.engines.tensorrt.bundle import BuildProgress
-from jukebox_deploy.jobs.export_job import ExportEvent
+from jukebox_deploy.jobs.export_progress import ExportProgress
 from tests.benchmarks.still_clock import StillClock
 from tests.engines.handmade_graphs import save_bundle
 
@@ -50,13 +50,21 @@ def test_a_line_says_which_engine_the_phase_and_the_time() -> None:
 def test_an_export_is_told_with_its_own_time() -> None:
     with watched() as (shown, clock, stream):
         shown.prepare("preparing")
+        clock.now = 1.0
+        shown.export(ExportProgress(0, 2, "tracing step_2, prefill_2"))
+        clock.now = 11.0
+        shown.tick()
+        clock.now = 14.0
+        shown.export(ExportProgress(1, 2, "comparing prefill_2 with PyTorch"))
         clock.now = 15.0
-        shown.export(ExportEvent("trace", "step_2"))
+        shown.export(ExportProgress(2, 2))
         shown.build(BuildProgress(0, 1))
         clock.now = 30.0
         shown.build(BuildProgress(1, 1))
     assert stream.getvalue().splitlines() == [
-        "step_2: trace: 0:00:15 so far",
+        "exporting: 0 of 2 graphs exported, 0:00:01 so far, tracing step_2, prefill_2",
+        "exporting: 0 of 2 graphs exported, 0:00:11 so far, tracing step_2, prefill_2",
+        "exporting: 2 of 2 graphs exported, in 0:00:15",
         "building: 1 of 1 engines built, in 0:00:15",
     ]
 

@@ -1,4 +1,6 @@
+import io
 import json
+import re
 import signal
 import subprocess
 import sys
@@ -9,9 +11,11 @@ import pytest
 from click.testing import CliRunner
 
 from jukebox_deploy.checkpoints.bundle import CheckpointBundle
-from jukebox_deploy.cli.export_command import command
+from jukebox_deploy.cli.export_command import _listener, command
 from jukebox_deploy.cli.inspect_command import command as inspect
+from jukebox_deploy.engines.bundle import open_bundle
 from jukebox_deploy.errors import CheckpointError, ExportError, JukeboxError
+from jukebox_deploy.jobs.export_job import ExportEvent
 from tests.source_tree import REPOSITORY
 
 
@@ -42,6 +46,38 @@ def test_a_graph_is_exported_with_a_report(tiny_checkpoint: CheckpointBundle, tm
     assert "not empty" in str(again.exception)
 
 
+@pytest.mark.parametrize("processes", ["1", "2"])
+def test_what_an_export_does_is_said_before_it_is_done(
+    tiny_checkpoint: CheckpointBundle, tmp_path: Path, processes: str
+):
+    """Results on standard output; on standard error how far it is, from the start and without control characters."""
+    arguments = ["--graphs", "condition_0,condition_2", "--processes", processes, "--tensorrt-check", "never"]
+    result = _run(str(tiny_checkpoint.folder), "--out", str(tmp_path / "onnx"), *arguments)
+    assert result.exit_code == 0, result.output
+    told = result.stderr.splitlines()
+    assert re.fullmatch(
+        r"exporting: 0 of 2 graphs exported, 0:00:\d\d so far, tracing condition_0, condition_2", told[0]
+    )
+    assert re.fullmatch(r"exporting: 2 of 2 graphs exported, in 0:00:\d\d", told[-1])
+    assert all(line.startswith("exporting: ") for line in told)
+    assert "traced  condition_2" in result.stdout
+    assert re.search(r"[^\x20-\x7e\n]", result.output) is None
+
+
+def test_lines_of_an_export_stand_above_its_bar(monkeypatch: pytest.MonkeyPatch):
+    """A terminal redirects `sys.stdout`; click's own choice of a stream would write past that into the bar."""
+
+    class Redirected(io.TextIOWrapper):
+        encoding = None  # type: ignore[assignment]  # as that of a redirected stream is
+
+    stream = Redirected(io.BytesIO(), encoding="utf-8")
+    written: list[str] = []
+    monkeypatch.setattr(stream, "write", written.append)
+    monkeypatch.setattr(sys, "stdout", stream)
+    _listener(as_json=False)(ExportEvent("trace", "step_0"))
+    assert "".join(written).split() == ["0.0", "s", "traced", "step_0"]
+
+
 def test_integer_weights_and_what_they_cost(tiny_checkpoint: CheckpointBundle, tmp_path: Path):
     out = tmp_path / "onnx"
     arguments = ["--graphs", "step_0", "--weights", "int4", "--calibrate", "none", "--keep", "layers.2"]
@@ -64,6 +100,7 @@ def test_the_quality_of_weights_is_left_unmeasured_on_request(tiny_checkpoint: C
     arguments = ["--graphs", "step_0", "--weights", "int8", "--no-validate", "--tensorrt-check", "never", "--json"]
     result = _run(str(tiny_checkpoint.folder), "--out", str(out), *arguments, "--no-measure-quality")
     assert result.exit_code == 0, result.output
+    assert "measuring" not in result.stderr
     assert "measured" not in result.stderr
     assert json.loads(result.stdout)["quantised_weights"]["0"]["quality"] is None
     assert "quality not measured" in " ".join(CliRunner().invoke(inspect, [str(out)]).output.split())
@@ -88,6 +125,18 @@ def test_choices_about_weights_that_cannot_be(
     assert isinstance(result.exception, JukeboxError)
     assert message in str(result.exception)
     assert not list(tmp_path.iterdir())
+
+
+def test_weights_that_are_measured_need_logits(tiny_checkpoint: CheckpointBundle, tmp_path: Path):
+    out = tmp_path / "onnx"
+    arguments = [str(tiny_checkpoint.folder), "--out", str(out), "--graphs", "step_0", "--weights", "int8"]
+    refused = _run(*arguments, "--no-logits")
+    assert refused.exit_code == 2
+    assert "--no-logits: what int8 weights cost is measured by the logits" in " ".join(refused.output.split())
+    unmeasured = ["--no-measure-quality", "--no-validate", "--tensorrt-check", "never"]
+    result = _run(*arguments, "--no-logits", *unmeasured)
+    assert result.exit_code == 0, result.output
+    assert "logits" not in [tensor.name for tensor in open_bundle(out).graphs["step_0"].tensors]
 
 
 @pytest.mark.parametrize("batch", ["0", "4,2,1", "1,2", "many", "-1"])

@@ -62,7 +62,7 @@ def test_a_manifest_from_before_models_said_how_they_are_sampled_is_read() -> No
 
 def test_graphs_are_found_by_kind_and_level() -> None:
     assert example().graph(GraphKind.STEP, 0).file == "step_0.onnx"
-    with pytest.raises(EngineError, match="no graph 'step_1'; it has \\['step_0', 'step_2', 'vqvae_decode_0'\\]"):
+    with pytest.raises(EngineError, match="no graph step_1; it has step_0, step_2 and vqvae_decode_0"):
         example().graph(GraphKind.STEP, 1)
 
 
@@ -118,14 +118,14 @@ CUT = ("graphs", "step_2")
 HOSTILE: list[tuple[Callable[[Any], None], str]] = [
     (assign("format_version", value=1), "format version 1, this program reads 4"),
     (assign("format_version", value="1"), "format version '1'"),
-    (assign("surprise", value=1), "manifest: unknown keys \\['surprise'\\]"),
-    (lambda data: data.pop("tools"), "manifest: missing keys \\['tools'\\]"),
+    (assign("surprise", value=1), "manifest: unknown keys surprise"),
+    (lambda data: data.pop("tools"), "manifest: missing keys tools"),
     (assign("target", value="abacus"), "manifest.target: 'abacus' is none of"),
     (assign("precision", value="fp12"), "manifest.precision: 'fp12' is none of"),
     (assign("linear_weights", value="int5"), "manifest.linear_weights: 'int5' is none of"),
     (assign("config", "name", value=5), "manifest.config.name: expected str, found 5"),
-    (assign("config", "extra", value=5), "manifest.config: unknown keys \\['extra'\\]"),
-    (assign("checkpoint", value=None), "manifest.checkpoint: expected str, found None"),
+    (assign("config", "extra", value=5), "manifest.config: unknown keys extra"),
+    (assign("checkpoint", value=None), "manifest.checkpoint: expected str, found null"),
     (assign("tools", "onnx", value=1), "manifest.tools.onnx: expected str, found 1"),
     (assign("sampling", value=[]), "manifest.sampling: expected an object"),
     (assign("parity", value=[]), "manifest.parity: expected an object"),
@@ -134,12 +134,12 @@ HOSTILE: list[tuple[Callable[[Any], None], str]] = [
     (assign(*STEP, "weights", value="shared.weights"), "manifest.graphs.step_0.weights: expected a list"),
     (assign(*STEP, "weights", value=[7]), "manifest.graphs.step_0.weights\\[0\\]: expected str, found 7"),
     (assign(*STEP, "file", value=7), "manifest.graphs.step_0.file: expected str, found 7"),
-    (lambda data: data["graphs"]["step_0"].pop("weights"), "manifest.graphs.step_0: missing keys \\['weights'\\]"),
-    (assign(*STEP, "extra", value=1), "manifest.graphs.step_0: unknown keys \\['extra'\\]"),
+    (lambda data: data["graphs"]["step_0"].pop("weights"), "manifest.graphs.step_0: missing keys weights"),
+    (assign(*STEP, "extra", value=1), "manifest.graphs.step_0: unknown keys extra"),
     (assign(*STEP, "compute_capabilities", value=[8.6]), "compute_capabilities\\[0\\]: expected str, found 8.6"),
     (assign(*TABLE, "level", value=1), "has the table of 'step_1'"),
     (assign(*TABLE, "kind", value="stride"), "table.kind: 'stride' is none of"),
-    (assign(*TABLE, "extra", value=1), "table: unknown keys \\['extra'\\]"),
+    (assign(*TABLE, "extra", value=1), "table: unknown keys extra"),
     (assign(*TABLE, "tensors", 0, "dtype", value="complex64"), "'position' has the unknown dtype 'complex64'"),
     (assign(*TABLE, "tensors", 0, "dtype", value=["int64"]), "tensors\\[0\\].dtype: expected str"),
     (assign(*TABLE, "tensors", 0, "name", value=7), "tensors\\[0\\].name: expected str, found 7"),
@@ -149,10 +149,10 @@ HOSTILE: list[tuple[Callable[[Any], None], str]] = [
     (assign(*TABLE, "tensors", 0, "dims", value=[-1]), "'position' has the invalid dimension -1"),
     (assign(*TABLE, "tensors", 0, "dims", value=["x*B"]), "'position' has the invalid dimension 'x\\*B'"),
     (assign(*TABLE, "tensors", 0, "dims", value=[2.0]), "dims\\[0\\]: expected int or str, found 2.0"),
-    (assign(*TABLE, "tensors", 0, "dims", value=[True]), "dims\\[0\\]: expected int or str, found True"),
+    (assign(*TABLE, "tensors", 0, "dims", value=[True]), "dims\\[0\\]: expected int or str, found true"),
     (assign(*TABLE, "ranges", "B", value=[4, 1, 16]), "range of 'B' is invalid: 4, 1, 16"),
     (assign(*TABLE, "ranges", "B", value=[1, 4, 2**31]), "range of 'B' is invalid: 1, 4, 2147483648"),
-    (assign(*TABLE, "ranges", "B", value=[1, 4]), "ranges.B: expected 3 items, found \\[1, 4\\]"),
+    (assign(*TABLE, "ranges", "B", value=[1, 4]), "ranges.B: expected 3 items, found 2"),
     (assign(*TABLE, "tensors", 0, "dims", value=[2**62, 2**62]), "has the invalid dimension 4611686018427387904"),
     (assign(*TABLE, "tensors", 0, "dims", value=[f"{2**40}*B"]), "has the invalid dimension '1099511627776\\*B'"),
     (assign(*TABLE, "level", value=0.0), "table.level: expected int, found 0.0"),
@@ -162,7 +162,7 @@ HOSTILE: list[tuple[Callable[[Any], None], str]] = [
     (assign(*CUT, "file", value="step_2.onnx"), "needs either one file or parts"),
     (assign(*CUT, "parts", value={}), "manifest.graphs.step_2.parts: expected a list"),
     (assign(*CUT, "parts", 0, value=None), "manifest.graphs.step_2.parts\\[0\\]: expected an object"),
-    (assign(*CUT, "parts", 1, "extra", value=1), "step_2.parts\\[1\\]: unknown keys \\['extra'\\]"),
+    (assign(*CUT, "parts", 1, "extra", value=1), "step_2.parts\\[1\\]: unknown keys extra"),
     (assign(*CUT, "parts", 1, "file", value="../x.onnx"), "not a plain path inside the bundle"),
     (assign(*CUT, "parts", 1, "table", "part", value=0), "the parts of graph 'step_2' .* do not fit together"),
     (assign(*CUT, "parts", 0, "table", "tensors", -2, "dims", value=["B", 2]), "do not fit together"),
@@ -171,7 +171,7 @@ HOSTILE: list[tuple[Callable[[Any], None], str]] = [
     (lambda data: data["graphs"]["step_2"]["parts"].reverse(), "do not fit together"),
     (lambda data: data["graphs"]["step_2"]["parts"].pop(), "do not fit together|disagree on"),
     (assign("files", "step_0.onnx", "bytes", value=-1), "no readable size and hash"),
-    (assign("files", "step_0.onnx", "bytes", value=True), "step_0.onnx.bytes: expected int, found True"),
+    (assign("files", "step_0.onnx", "bytes", value=True), "step_0.onnx.bytes: expected int, found true"),
     (assign("files", "step_0.onnx", "sha256", value="AB" * 32), "no readable size and hash"),
     (assign("files", "step_0.onnx", "sha256", value=5), "step_0.onnx.sha256: expected str, found 5"),
     (assign("files", "step_0.onnx", "pieces", value=None), "step_0.onnx.pieces: expected a list"),
@@ -179,11 +179,11 @@ HOSTILE: list[tuple[Callable[[Any], None], str]] = [
     (assign("files", "step_0.onnx", "bytes", value=2**26 + 1), "expected valid hashes of 2 pieces"),
     (assign("files", "step_0.onnx", value=_large(["ab" * 32])), "expected valid hashes of 2 pieces"),
     (assign("files", "step_0.onnx", value=_large(["ab" * 32, "AB" * 32])), "expected valid hashes of 2 pieces"),
-    (assign("files", "step_0.onnx", "extra", value=1), "files.step_0.onnx: unknown keys \\['extra'\\]"),
-    (lambda data: data["files"].pop("shared.weights"), "disagree on \\['shared.weights'\\]"),
+    (assign("files", "step_0.onnx", "extra", value=1), "files.step_0.onnx: unknown keys extra"),
+    (lambda data: data["files"].pop("shared.weights"), "disagree on shared.weights"),
     (
         assign("files", "stray.bin", value={"sha256": "ab" * 32, "bytes": 1, "pieces": []}),
-        "disagree on \\['stray.bin'\\]",
+        "disagree on stray.bin",
     ),
 ]
 

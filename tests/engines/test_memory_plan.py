@@ -17,6 +17,7 @@ from jukebox_deploy.costs import allocated_cache_bytes
 from jukebox_deploy.engines.bundle import EngineBundle, open_bundle, write_manifest
 from jukebox_deploy.engines.manifest import FileRecord, GraphEntry, Manifest, Target
 from jukebox_deploy.engines.memory_plan import PriorMemory, VQVAEMemory, plan_bundle, plan_config, plan_vqvae, what_fits
+from jukebox_deploy.engines.onnxruntime.engine import OnnxRuntimeEngine
 from jukebox_deploy.engines.onnxruntime.sessions import GraphFile
 from jukebox_deploy.engines.tensorrt.graph import TensorRtGraph
 from jukebox_deploy.presets import PRESETS, preset
@@ -110,6 +111,16 @@ def test_what_parts_hand_over_counts_and_is_what_the_runner_allocates(tmp_path: 
     assert device.used == slots * plan.hand_over_per_slot  # which aligns well here
 
 
+def test_onnx_runtime_plans_what_parts_hand_over(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    bundle = save_cut_bundle(tmp_path / "graphs", parts=3, target=Target.ONNXRUNTIME)
+    monkeypatch.setattr(GraphFile, "read", lambda *given: SimpleNamespace(weight_bytes=1))
+    engine = OnnxRuntimeEngine(bundle.manifest.config, bundle.graphs, bundle.paths, parts=bundle.parts)
+    files = sum(path.stat().st_size for path in bundle.paths.values() if path.stem != "vqvae_decode_0")
+    (plan,) = plan_bundle(bundle)
+    assert plan.hand_over_per_slot
+    assert engine._plan(2) == replace(plan, weights=plan.weights - files, activations=None)
+
+
 def test_activations_count_where_every_engine_says_them() -> None:
     plan = planned(engines(activation_bytes=500))
     assert plan.activations == 500  # step and prefill take turns
@@ -144,11 +155,11 @@ def test_fewer_slots_than_the_step_takes_do_not_count() -> None:
 @pytest.mark.parametrize(
     ("activations", "fewest", "free", "said"),
     [
-        (60, 1, 1500, "about 0.00 GiB, and 0.00 GiB were free. Ask for fewer slots: 4 would fit."),
-        (60, 1, 10_000, "about 0.00 GiB, and 0.00 GiB were free. Ask for fewer slots: 5 would fit."),
-        (None, 1, 1500, "at least 0.00 GiB, and 0.00 GiB were free. Ask for fewer slots: at most 5 would fit."),
-        (60, 1, 0, "about 0.00 GiB, and 0.00 GiB were free. Not even one slot fits."),
-        (60, 4, 0, "about 0.00 GiB, and 0.00 GiB were free. The engines take at least 4 slots, which do not fit; "),
+        (60, 1, 1500, "about 1.66 kB, and 1.50 kB were free. Ask for fewer slots: 4 would fit."),
+        (60, 1, 10_000, "about 1.66 kB, and 10.0 kB were free. Ask for fewer slots: 5 would fit."),
+        (None, 1, 1500, "at least 1.60 kB, and 1.50 kB were free. Ask for fewer slots: at most 5 would fit."),
+        (60, 1, 1, "about 1.66 kB, and 0.00100 kB were free. Not even one slot fits."),
+        (60, 4, 1000, "about 1.66 kB, and 1.00 kB were free. The engines take at least 4 slots, which do not fit; "),
     ],
 )
 def test_what_did_not_fit_says_what_would(activations: int | None, fewest: int, free: int, said: str) -> None:

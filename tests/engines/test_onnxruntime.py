@@ -166,7 +166,7 @@ def test_a_missing_runtime_is_a_sentence(monkeypatch):
 
 
 def test_an_unknown_provider_is_refused():
-    with pytest.raises(EngineError, match="unknown provider 'cudaa'; choose cpu, cuda, tensorrt, tensorrt-rtx"):
+    with pytest.raises(EngineError, match="unknown provider 'cudaa'; choose cpu, cuda, tensorrt or tensorrt-rtx"):
         OnnxRuntimeOptions("cudaa")
 
 

@@ -122,7 +122,7 @@ def test_a_gpu_is_refused(ready):
 def test_what_cannot_be_made_ready(exported, ready, tmp_path):
     with pytest.raises(EngineError, match="was made ready already"):
         build_ready_bundle(ready, tmp_path / "again")
-    with pytest.raises(EngineError, match=r"has no graphs \['step_9'\]"):
+    with pytest.raises(EngineError, match=r"has no graph step_9; it has "):
         build_ready_bundle(exported, tmp_path / "none", ["step_9"])
     floats = handmade_prior.save(tmp_path / "floats")
     with pytest.raises(EngineError, match=r"nothing in .*floats can be prepared, which is for int8 and int4 weights"):
@@ -160,3 +160,21 @@ def test_a_sealed_graph_that_is_none_is_named(exported, tmp_path):
     with pytest.raises(EngineError, match=r"step_0\.onnx cannot be read as an ONNX graph .* Copy the folder again"):
         build_ready_bundle(open_bundle(folder), tmp_path / "ready")
     assert not (tmp_path / "ready").exists()
+
+
+@pytest.mark.parametrize(
+    ("words", "said"),
+    [
+        ("FAIL : Failed to write external initializers to file", "ready: could not be written: the disk is full"),
+        ("FAIL : no kernel", r"ONNX Runtime cannot make \w+_0\.onnx ready: FAIL : no kernel\."),
+    ],
+)
+def test_what_stops_onnx_runtime_is_said(exported, tmp_path, monkeypatch, words, said):
+    def fail(*arguments: object, **options: object) -> None:
+        raise RuntimeError(f"{words}\nstd::a::very::long::signature()")
+
+    monkeypatch.setattr(import_onnxruntime(), "InferenceSession", fail)
+    with pytest.raises(JukeboxError, match=said) as raised:
+        build_ready_bundle(exported, tmp_path / "ready")
+    assert "std::" not in str(raised.value)
+    assert not list(tmp_path.iterdir())

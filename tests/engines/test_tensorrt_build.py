@@ -137,6 +137,17 @@ def test_a_missing_flavour_says_how_to_install_it(monkeypatch: Any, target: Targ
         load_flavour(target)
 
 
+def test_ctrl_c_while_a_flavour_is_loaded_is_no_missing_flavour(monkeypatch: Any) -> None:
+    """A module in C++ turns it into an `ImportError`."""
+
+    def interrupted(name: str) -> None:
+        raise ImportError("initialization failed") from KeyboardInterrupt()
+
+    monkeypatch.setattr(importlib, "import_module", interrupted)
+    with pytest.raises(KeyboardInterrupt):
+        load_flavour(Target.TENSORRT_RTX)
+
+
 def test_onnx_runtime_needs_no_builder() -> None:
     with pytest.raises(EngineError, match="onnxruntime needs no builder"):
         load_flavour(Target.ONNXRUNTIME)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import signal
+from collections.abc import Iterator
 from dataclasses import replace
 from itertools import combinations
 from pathlib import Path
@@ -17,6 +18,7 @@ from jukebox_deploy.engines.manifest import GraphEntry, Target
 from jukebox_deploy.engines.tensorrt.build import BuildOptions, Feature
 from jukebox_deploy.engines.tensorrt.bundle import BuildProgress, build_bundle, divide_capabilities, with_slots
 from jukebox_deploy.engines.tensorrt.capabilities import Arithmetic
+from jukebox_deploy.engines.tensorrt.flavour import BuildEvents
 from jukebox_deploy.errors import EngineError, JukeboxError
 from jukebox_deploy.graphs import GraphOptions, declare_graphs
 from jukebox_deploy.jobs.opening.onnx_graphs import require_current_tables
@@ -59,7 +61,7 @@ def test_some_graphs_only(rtx: Any, tmp_path: Path) -> None:
     source = save_bundle(tmp_path / "onnx")
     bundle, _ = build_bundle(source, tmp_path / "engines", BuildOptions(), ["vqvae_decode_0"])
     assert list(bundle.graphs) == ["vqvae_decode_0"]
-    with pytest.raises(EngineError, match=r"has no graphs \['step_7'\]; it has \['step_0', 'vqvae_decode_0'\]"):
+    with pytest.raises(EngineError, match=r"has no graph step_7; it has step_0 and vqvae_decode_0"):
         build_bundle(source, tmp_path / "other", BuildOptions(), ["step_7"])
 
 
@@ -116,11 +118,11 @@ def test_none_are_named_for_weights_that_come_later(rtx: Any, feature: Feature) 
 
 
 @pytest.mark.parametrize("feature", [Feature.REFIT, Feature.STRIPPED])
-def test_weights_that_come_later_are_for_one_gpu(feature: Feature) -> None:
+def test_weights_that_come_later_are_for_one_gpu(rtx: Any, feature: Feature) -> None:
     fp16 = Arithmetic(Precision.FP16)
     one, two = (BuildOptions(compute_capabilities=c, features=(feature,)) for c in (("8.9",), ("8.6", "8.9")))
     assert divide_capabilities(cache_spec(), fp16, one) == (("8.9",), ())
-    with pytest.raises(EngineError, match=f"step_0: an engine with --feature {feature} .* asks for 8.6, 8.9: name one"):
+    with pytest.raises(EngineError, match=rf"step_0: .* --feature {feature} .* asks for 8\.6 and 8\.9: name one"):
         divide_capabilities(cache_spec(), fp16, two)
     left_one = replace(two, compute_capabilities=("7.5", "8.9"), skip_refused=True)
     assert divide_capabilities(cache_spec(), fp16, left_one)[0] == ("8.9",)
@@ -139,10 +141,24 @@ def test_features_are_tried_before_anything_is_built(rtx: Any, tmp_path: Path, m
     assert not (tmp_path / "engines").exists()
 
 
-def test_a_graph_for_no_gpu_at_all_is_refused(tmp_path: Path) -> None:
+def test_a_graph_for_no_gpu_at_all_is_refused(rtx: Any, tmp_path: Path) -> None:
     source = save_bundle(tmp_path / "onnx")
     with pytest.raises(EngineError, match="cannot multiply fp32 matrices"):
         build_bundle(source, tmp_path / "engines", BuildOptions(compute_capabilities=("7.5",), skip_refused=True))
+
+
+def test_a_gpu_without_a_name_is_left_out_with_the_reason(rtx: Any, tmp_path: Path) -> None:
+    options = BuildOptions(compute_capabilities=("8.9", "9.9"), skip_refused=True)
+    bundle, summaries = build_bundle(save_bundle(tmp_path / "onnx"), tmp_path / "engines", options)
+    assert {entry.compute_capabilities for entry in bundle.manifest.graphs.values()} == {("8.9",)}
+    for summary in summaries:
+        (refusal,) = summary.refused
+        assert refusal.startswith("compute capability 9.9 has no name in tensorrt-rtx, which knows 7.5, ")
+        assert bundle.manifest.graphs[summary.graph].options["refused"] == [refusal]
+    for gone in (("9.9",), ("7.5", "9.9")):
+        with pytest.raises(EngineError, match=r"step_0: .* 9\.9 has no name.*No GPU of --compute is left"):
+            build_bundle(open_bundle(tmp_path / "onnx"), tmp_path / "none", replace(options, compute_capabilities=gone))
+    assert not (tmp_path / "none").exists()
 
 
 def test_the_manifest_says_how_engines_were_made(rtx: Any, tmp_path: Path) -> None:
@@ -206,10 +222,54 @@ def send_interrupt(*event: object) -> None:
     signal.raise_signal(signal.SIGINT)
 
 
-@pytest.mark.parametrize("interrupt", [raise_interrupt, send_interrupt])
-def test_an_interruption_ends_the_build_and_leaves_nothing(rtx: Any, tmp_path: Path, interrupt: Any) -> None:
-    handler = signal.getsignal(signal.SIGINT)
-    with pytest.raises(KeyboardInterrupt):
+def terminate(*event: object) -> None:
+    signal.raise_signal(signal.SIGTERM)
+
+
+def end(*signal: object) -> None:
+    raise SystemExit(1)
+
+
+@pytest.fixture
+def handlers() -> Iterator[dict[int, Any]]:
+    """Those of a program: Ctrl-C may be ignored where tests run in the background."""
+    own: dict[int, Any] = {signal.SIGINT: signal.default_int_handler, signal.SIGTERM: end}
+    before = {number: signal.signal(number, handler) for number, handler in own.items()}
+    yield {number: signal.getsignal(number) for number in own}
+    for number, handler in before.items():
+        signal.signal(number, handler)
+
+
+@pytest.mark.parametrize(
+    ("interrupt", "raised"),
+    [(raise_interrupt, KeyboardInterrupt), (send_interrupt, KeyboardInterrupt), (terminate, SystemExit)],
+)
+def test_an_interruption_ends_the_build_and_leaves_nothing(
+    rtx: Any, tmp_path: Path, interrupt: Any, raised: type[BaseException], handlers: dict[int, Any]
+) -> None:
+    with pytest.raises(raised):
         build_bundle(save_bundle(tmp_path / "onnx"), tmp_path / "engines", BuildOptions(), progress=interrupt)
-    assert signal.getsignal(signal.SIGINT) is handler
+    assert {number: signal.getsignal(number) for number in handlers} == handlers
     assert [path.name for path in tmp_path.iterdir()] == ["onnx"]
+
+
+@pytest.mark.parametrize(("number", "raised"), [(signal.SIGINT, KeyboardInterrupt), (signal.SIGTERM, SystemExit)])
+def test_a_signal_reaches_no_callback_and_is_not_lost(
+    handlers: dict[int, Any], number: signal.Signals, raised: type[BaseException]
+) -> None:
+    """A handler may run at any line; the library prints and forgets what a callback raises."""
+    events = BuildEvents()
+    reached = False
+    with pytest.raises(raised), events.interruptible():
+        signal.raise_signal(number)
+        reached = True
+    assert reached
+    assert signal.getsignal(number) is handlers[number]
+
+
+def test_a_signal_that_a_program_ignores_stays_ignored(handlers: dict[int, Any]) -> None:
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    events = BuildEvents()
+    with events.interruptible():
+        signal.raise_signal(signal.SIGINT)
+    assert events.failure is None

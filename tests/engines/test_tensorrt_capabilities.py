@@ -44,7 +44,7 @@ def test_what_is_refused(kind: GraphKind, precision: Precision, weights: LinearW
     assert all(str(refusal).endswith("leave it out.") for refusal in found)
 
 
-@pytest.mark.parametrize("capability", ["", "8", "sm86", "8.6 ", "8.6.1"])
+@pytest.mark.parametrize("capability", ["", "8", "sm86", "8.6 ", "8.6.1", "08.6", "\u0668.6"])
 def test_odd_compute_capabilities(capability: str) -> None:
     with pytest.raises(EngineError, match=r"is no compute capability; write them like 8\.6"):
         find_refusals(GraphKind.STEP, Arithmetic(Precision.FP16), [capability])

@@ -28,5 +28,5 @@ def test_a_number_is_for_every_prior() -> None:
 
 
 def test_a_layer_is_not_cut() -> None:
-    with pytest.raises(ExportError, match=r"prior 2: a layer .* so no part has at most 0\.1 GB"):
+    with pytest.raises(ExportError, match=r"prior 2: a layer .* at most 0\.1 GB\. Give --parts a larger size"):
         parts(0.1)

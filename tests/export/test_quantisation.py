@@ -93,7 +93,7 @@ def test_inputs_must_fall_into_whole_groups() -> None:
 
 
 def test_weights_in_the_precision_have_no_format() -> None:
-    with pytest.raises(ExportError, match="choose int8, int4, fp8"):
+    with pytest.raises(ExportError, match="choose int8, int4 or fp8"):
         WeightFormat.of(LinearWeights.AS_PRECISION)
 
 

@@ -33,7 +33,7 @@ def test_bfloat16_survives(tmp_path: Path):
 
 
 def test_a_parameter_without_a_value_leaves_no_file(tmp_path: Path):
-    with pytest.raises(ExportError, match=r"the checkpoint lacks \['b'\]"):
+    with pytest.raises(ExportError, match=r"the checkpoint lacks b\. Import"):
         write(tmp_path / "w", {"b": torch.float32}, {})
     assert not list(tmp_path.iterdir())
 

@@ -9,6 +9,7 @@ from jukebox_deploy.engines.onnxruntime.engine import OnnxRuntimeEngine
 from jukebox_deploy.engines.onnxruntime.sessions import OnnxRuntimeOptions
 from jukebox_deploy.errors import EngineError
 from jukebox_deploy.graphs import GraphOptions, declare_graphs
+from jukebox_deploy.listing import words_of
 
 
 def onnx_engine(bundle: EngineBundle, options: OnnxRuntimeOptions | None = None) -> OnnxRuntimeEngine:
@@ -30,7 +31,7 @@ def require_current_tables(bundle: EngineBundle) -> None:
     declared = declare_graphs(bundle.manifest.config, _options_of(bundle))
     if odd := [name for name, spec in bundle.graphs.items() if declared.get(name) != spec]:
         raise EngineError(
-            f"{bundle.folder}: the tables of {', '.join(odd)} are not those of this version. Export again."
+            f"{bundle.folder}: the tables of {words_of(odd)} are not those of this version. Export again."
         )
 
 
