@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field
 from enum import StrEnum
 from pathlib import Path
 from typing import Any
@@ -19,6 +19,7 @@ from jukebox_deploy.benchmarks.machine import Machine
 from jukebox_deploy.config_json import config_to_dict, read_record_file
 from jukebox_deploy.errors import ConfigError, JukeboxError
 from jukebox_deploy.files import write_json_atomic
+from jukebox_deploy.listing import words_of
 
 FORMAT = "jukebox-deploy benchmark 1"
 _RENAMED = {"units_per_round": "units_per_pass"}  # keys of older files
@@ -143,11 +144,18 @@ class Latency:
 
     def __post_init__(self) -> None:
         if not 0 < self.p50 <= self.p90 <= self.p99 < math.inf:
-            raise ConfigError(f"latency: expected positive percentiles in ascending order, found {self}.")
+            raise ConfigError(f"latency: expected positive percentiles in ascending order, found {self.numbers}.")
         if self.maximum is not None and not self.p99 <= self.maximum < math.inf:
-            raise ConfigError(f"latency: expected a maximum that no percentile exceeds, found {self}.")
+            raise ConfigError(f"latency: expected a maximum that no percentile exceeds, found {self.numbers}.")
         if (self.maximum is None) != (self.calls is None) or self.calls == 0:
-            raise ConfigError(f"latency: expected both a maximum and a number of calls, or neither, found {self}.")
+            raise ConfigError(
+                f"latency: expected both a maximum and a number of calls, or neither, found {self.numbers}."
+            )
+
+    @property
+    def numbers(self) -> str:
+        """All numbers with their names, for messages."""
+        return words_of(f"{name} {'none' if value is None else value}" for name, value in asdict(self).items())
 
     @staticmethod
     def of(seconds: Sequence[float]) -> Latency:
@@ -180,7 +188,8 @@ class VariantResult:
 
     def __post_init__(self) -> None:
         if not self.units_per_second or not all(0 < speed < math.inf for speed in self.units_per_second):
-            raise ConfigError(f"{self.name}: expected rounds with positive speeds, found {self.units_per_second}.")
+            found = words_of(map(str, self.units_per_second)) or "none"
+            raise ConfigError(f"{self.name}: expected rounds with positive speeds, found {found}.")
 
     @property
     def name(self) -> str:
@@ -233,6 +242,18 @@ class WorkloadResult:
 
 
 @dataclass(frozen=True)
+class Agreement:
+    """One number of a verification: how closely an engine agrees with PyTorch."""
+
+    case: str  # what was exported, such as "int8"
+    graph: str
+    check: str  # the kind of check
+    measure: str  # what `value` measures
+    value: float | None  # `None`: not finite
+    limit: float | None  # `None`: it is only reported
+
+
+@dataclass(frozen=True)
 class BackendChecks:
     """The outcome of a backend's tests on this machine, if they were run together with the benchmark."""
 
@@ -240,6 +261,7 @@ class BackendChecks:
     passed: int
     failed: tuple[str, ...]  # one line per failed test
     left_out: str  # why the tests were not run; empty if they were
+    agreement: tuple[Agreement, ...] = ()  # from which limits can be judged, also where all tests pass
 
 
 @dataclass(frozen=True)

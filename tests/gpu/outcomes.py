@@ -2,12 +2,33 @@
 
 from __future__ import annotations
 
+import math
 from collections import defaultdict
 from dataclasses import dataclass, field
 
 import pytest
 
-from jukebox_deploy.benchmarks.results import BackendChecks
+from jukebox_deploy.benchmarks.results import Agreement, BackendChecks
+from jukebox_deploy.jobs.verification.report import Outcome, VerifyReport
+
+AGREEMENT = "agreement"
+"""Property of a test: an `Agreement` as plain data."""
+
+
+def agreement_of(case: str, report: VerifyReport) -> list[Agreement]:
+    """The numbers of a verification, those of checks that failed among them."""
+    return [
+        Agreement(
+            case,
+            check.graph,
+            str(check.kind),
+            check.measure,
+            check.value if math.isfinite(check.value) else None,
+            check.limit,
+        )
+        for check in report.checks
+        if check.outcome is not Outcome.NOT_RUN
+    ]
 
 
 @dataclass
@@ -18,6 +39,7 @@ class Outcomes:
     passed: dict[str, int] = field(default_factory=lambda: defaultdict(int))
     failed: dict[str, list[str]] = field(default_factory=lambda: defaultdict(list))  # the tests
     left_out: dict[str, str] = field(default_factory=dict)  # why
+    agreement: dict[str, list[Agreement]] = field(default_factory=lambda: defaultdict(list))
     under_way: tuple[str, str] | None = None  # the backend and the test that has begun
 
     def begin(self, backend: str, nodeid: str) -> None:
@@ -27,6 +49,9 @@ class Outcomes:
     def note(self, backend: str, report: pytest.TestReport) -> None:
         """Take over a report; a test has several, of which one counts."""
         self.under_way = None
+        if report.when == "call":
+            numbers = (value for name, value in report.user_properties if name == AGREEMENT)
+            self.agreement[backend] += [Agreement(**number) for number in numbers if isinstance(number, dict)]
         if report.skipped:
             reason = report.longrepr[2] if isinstance(report.longrepr, tuple) else str(report.longrepr)
             self.left_out[backend] = reason.removeprefix("Skipped: ")
@@ -43,7 +68,13 @@ class Outcomes:
             failed.setdefault(backend, []).append(f"{test}: the process ended in this test")
         names = dict.fromkeys((*self.passed, *failed, *self.left_out))
         return tuple(
-            BackendChecks(name, self.passed[name], tuple(failed.get(name, ())), self.left_out.get(name, ""))
+            BackendChecks(
+                name,
+                self.passed[name],
+                tuple(failed.get(name, ())),
+                self.left_out.get(name, ""),
+                tuple(self.agreement[name]),
+            )
             for name in names
         )
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import datetime
 from collections.abc import Callable
-from dataclasses import replace
+from dataclasses import asdict, replace
 from pathlib import Path
 
 import pytest
@@ -29,11 +29,13 @@ from jukebox_deploy.jobs.verify_job import verify_bundle
 from tests.gpu import suite
 from tests.gpu.backends import BACKENDS, CASES, UPSAMPLER, Case, Material, NotHereError
 from tests.gpu.conftest import MakeMaterial
+from tests.gpu.outcomes import AGREEMENT, agreement_of
 
 pytestmark = pytest.mark.gpu
 
 LEVELS = (0, 2)
 UsedBytes = Callable[[], int]
+RecordProperty = Callable[[str, object], None]
 
 
 @pytest.fixture(params=BACKENDS)
@@ -113,7 +115,9 @@ def test_songs_go_on_as_if_nothing_had_happened(engine: Engine, level: int, tmp_
 
 @pytest.mark.parametrize("case", CASES)
 @pytest.mark.parametrize("backend", ["onnxruntime cuda", "tensorrt-rtx", "tensorrt"])
-def test_every_arithmetic_agrees_with_pytorch(backend: str, case: str, make_material: MakeMaterial) -> None:
+def test_every_arithmetic_agrees_with_pytorch(
+    backend: str, case: str, make_material: MakeMaterial, record_property: RecordProperty
+) -> None:
     """What `verify` finds, within the tolerances of each precision."""
     require_cuda()
     material = make_material(CASES[case])
@@ -126,6 +130,8 @@ def test_every_arithmetic_agrees_with_pytorch(backend: str, case: str, make_mate
             report = verify_bundle(material.engines(Target(backend)), material.checkpoint, exported=material.onnx)
     except NotHereError as error:
         pytest.skip(str(error))
+    for number in agreement_of(case, report):
+        record_property(AGREEMENT, asdict(number))
     report.require()
 
 
