@@ -20,7 +20,7 @@ from pathlib import Path
 from typing import Any
 
 from jukebox_deploy.benchmarks.process_memory import memory_field, output_of
-from jukebox_deploy.benchmarks.scripts import in_sentences, new_record, result_file, script_parser
+from jukebox_deploy.benchmarks.scripts import in_sentences, new_record, number_from, result_file, script_parser
 from jukebox_deploy.config import JukeboxConfig
 from jukebox_deploy.files import write_json_atomic
 from jukebox_deploy.presets import preset
@@ -119,7 +119,9 @@ def main(arguments: Sequence[str] | None = None) -> None:
     words = list(sys.argv[1:] if arguments is None else arguments)
     parser = script_parser(_MODULE, __doc__)
     parser.add_argument("--preset", default="1b_lyrics", help="sizes of the model (default: %(default)s)")
-    parser.add_argument("--levels", type=int, nargs="*", help="levels of the priors to import (default: all)")
+    parser.add_argument(
+        "--levels", type=number_from(0), nargs="*", help="levels of the priors to import (default: all)"
+    )
     parser.add_argument("--scratch", type=Path, help="folder for temporary files (five times the model)")
     parser.add_argument("--out", type=Path, help="result file (default: in benchmarks/results)")
     parser.add_argument("--measure", choices=["openai", "huggingface"], help=argparse.SUPPRESS)

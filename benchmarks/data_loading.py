@@ -18,7 +18,7 @@ from itertools import islice
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from jukebox_deploy.benchmarks.scripts import in_sentences, new_record, script_parser
+from jukebox_deploy.benchmarks.scripts import in_sentences, new_record, number_from, script_parser, seconds_of
 from jukebox_deploy.files import write_json_atomic
 
 if TYPE_CHECKING:  # this module imports PyTorch
@@ -104,14 +104,14 @@ def main(arguments: Sequence[str] | None = None) -> None:
     parser.add_argument("--data", type=Path, required=True, help="folder of songs")
     parser.add_argument("--bundle", type=Path, required=True, help="checkpoint bundle whose parts are trained")
     parser.add_argument("--codes", type=Path, required=True, help="folder of the songs' codes")
-    parser.add_argument("--batch", type=int, default=4, help="examples per batch (default: %(default)s)")
-    parser.add_argument("--seconds", type=float, default=1.024, help="length of an example of the VQ-VAE")
-    parser.add_argument("--steps", type=int, default=20, help="training steps per part (default: %(default)s)")
+    parser.add_argument("--batch", type=number_from(1), default=4, help="examples per batch (default: %(default)s)")
+    parser.add_argument("--seconds", type=seconds_of, default=1.024, help="length of an example of the VQ-VAE")
+    parser.add_argument(
+        "--steps", type=number_from(1), default=20, help="training steps per part (default: %(default)s)"
+    )
     parser.add_argument("--precision", choices=["fp32", "bf16", "fp16"], default="fp32", help="of training")
     parser.add_argument("--out", type=Path, required=True, help="result file")
     options = parser.parse_args(words)
-    if options.steps < 1:
-        parser.error(f"--steps: expected 1 or more, found {options.steps}")
     record = new_record(_MODULE, words, {})
     with tempfile.TemporaryDirectory() as folder:
         for name, request in requests_of(options, Path(folder)):

@@ -21,7 +21,7 @@ from typing import Any
 
 from jukebox_deploy.benchmarks.preset_bundles import uncalibrated
 from jukebox_deploy.benchmarks.process_memory import memory_field, run_watched
-from jukebox_deploy.benchmarks.scripts import in_sentences, new_record, result_file, script_parser
+from jukebox_deploy.benchmarks.scripts import in_sentences, new_record, number_from, result_file, script_parser
 from jukebox_deploy.config import JukeboxConfig
 from jukebox_deploy.config_json import config_from_dict, config_to_dict
 from jukebox_deploy.contract import ITEM_BYTES, GraphKind, LinearWeights, Precision, graph_name
@@ -164,10 +164,12 @@ def measure(case: BuildCase, work: Path) -> dict[str, Any]:
 def _parser() -> argparse.ArgumentParser:
     parser = script_parser(_MODULE, __doc__)
     parser.add_argument("--preset", default="1b_lyrics", help="sizes of the model (default: %(default)s)")
-    parser.add_argument("--level", type=int, help="level of the prior (default: the top one)")
+    parser.add_argument("--level", type=number_from(0), help="level of the prior (default: the top one)")
     choices = [str(weights) for weights in LinearWeights]
     parser.add_argument("--weights", nargs="+", choices=choices, default=["precision"], help="weight formats")
-    parser.add_argument("--parts", type=int, default=1, help="number of engines that the step is divided into")
+    parser.add_argument(
+        "--parts", type=number_from(1), default=1, help="number of engines that the step is divided into"
+    )
     parser.add_argument("--compute", default="8.9", help="compute capability to build for (default: %(default)s)")
     parser.add_argument("--work", type=Path, required=True, help="folder for temporary files")
     parser.add_argument("--out", type=Path, help="result file (default: in benchmarks/results)")

@@ -19,7 +19,7 @@ from pathlib import Path
 from statistics import median
 from typing import Any
 
-from jukebox_deploy.benchmarks.scripts import in_sentences, new_record, script_parser
+from jukebox_deploy.benchmarks.scripts import in_sentences, new_record, number_from, script_parser
 from jukebox_deploy.config_json import config_from_dict, config_to_dict
 from jukebox_deploy.files import write_json_atomic
 
@@ -119,11 +119,11 @@ def _openings(options: argparse.Namespace) -> list[Opening]:
 def _parser() -> argparse.ArgumentParser:
     parser = script_parser(_MODULE, __doc__)
     parser.add_argument("bundles", nargs="+", type=Path, help="folders of ONNX graphs")
-    parser.add_argument("--level", type=int, default=0, help="level of the prior (default: %(default)s)")
-    parser.add_argument("--slots", type=int, default=1, help="songs sampled at once (default: %(default)s)")
-    parser.add_argument("--threads", type=int, help="CPU threads (default: as many as speed it up)")
+    parser.add_argument("--level", type=number_from(0), default=0, help="level of the prior (default: %(default)s)")
+    parser.add_argument("--slots", type=number_from(1), default=1, help="songs sampled at once (default: %(default)s)")
+    parser.add_argument("--threads", type=number_from(1), help="CPU threads (default: as many as speed it up)")
     parser.add_argument("--mapped", action="store_true", help="also open float weights memory-mapped")
-    parser.add_argument("--rounds", type=int, default=ROUNDS, help="counted rounds (default: %(default)s)")
+    parser.add_argument("--rounds", type=number_from(1), default=ROUNDS, help="counted rounds (default: %(default)s)")
     parser.add_argument("--out", type=Path, required=True, help="result file")
     return parser
 
@@ -136,10 +136,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
         opening = config_from_dict(Opening, json.loads(words[1]), "opening")
         print(json.dumps(asdict(open_once(opening, float(words[2])))))
         return
-    parser = _parser()
-    options = parser.parse_args(words)
-    if options.rounds < 1:
-        parser.error(f"--rounds: expected 1 or more, found {options.rounds}")
+    options = _parser().parse_args(words)
     results = measure(_openings(options), options.rounds, open_in_process)
     write_json_atomic(options.out, new_record(_MODULE, words, results))
     for result in results:

@@ -49,7 +49,7 @@ class BenchmarkPlan:
     """
 
     workloads: tuple[WorkloadKind, ...] = (WorkloadKind.STEP, WorkloadKind.PREFILL)
-    level: int | None = None  # `None`: every prior of the bundle; encode and decode at level 0
+    level: int | None = None  # `None`: every prior of the bundle; encode and decode at level 0; not for songs
     slots: tuple[int, ...] = (1, 4)  # each number is measured
     steps: int = 64  # per pass
     rounds: int = MIN_ROUNDS
@@ -72,6 +72,10 @@ class BenchmarkPlan:
             raise ConfigError(f"{self.songs} songs cannot be timed; give 1 or more.")
         if not 0 < self.seconds < math.inf:
             raise ConfigError(f"{self.seconds} seconds of audio cannot be timed; give more than 0.")
+        if self.level is not None and WorkloadKind.SONG in self.workloads:
+            raise ConfigError(
+                f"--level {self.level}: a song is sampled at every level; drop --level, or measure songs by themselves."
+            )
         if self.only_baselines and self.mapped:
             raise ConfigError("--only-baselines measures no engines, and --mapped is for engines; drop one of them.")
         if self.only_baselines and not self.compared:

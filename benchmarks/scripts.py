@@ -8,6 +8,7 @@ from __future__ import annotations
 import argparse
 import datetime
 import functools
+import math
 import shlex
 import sys
 from collections.abc import Callable, Sequence
@@ -25,6 +26,28 @@ def script_parser(module: str, text: str | None) -> argparse.ArgumentParser:
     return argparse.ArgumentParser(
         prog=f"python -m {module}", description=text, formatter_class=argparse.RawDescriptionHelpFormatter
     )
+
+
+def number_from(least: int) -> Callable[[str], int]:
+    """Return a converter of an option's text to a whole number; a number below `least` is a usage error."""
+
+    def convert(text: str) -> int:
+        if not text.isdecimal() or int(text) < least:
+            raise argparse.ArgumentTypeError(f"expected a whole number, {least} or more, found {text}")
+        return int(text)
+
+    return convert
+
+
+def seconds_of(text: str) -> float:
+    """Convert the text of an option to a length of time; anything but a number above 0 is a usage error."""
+    try:
+        seconds = float(text)
+    except ValueError:
+        seconds = math.nan
+    if not 0 < seconds < math.inf:
+        raise argparse.ArgumentTypeError(f"expected a number above 0, found {text}")
+    return seconds
 
 
 def in_sentences(main: Callable[_Arguments, None]) -> Callable[_Arguments, None]:

@@ -16,6 +16,7 @@ from jukebox_deploy.config import JukeboxConfig
 from jukebox_deploy.contract import GraphKind, GraphSpec, find_graph
 from jukebox_deploy.engines.eager.engine import EagerEngine, EagerSession, GraphFunction, GraphOpener
 from jukebox_deploy.errors import EngineError
+from jukebox_deploy.listing import words_of
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -98,7 +99,7 @@ class SequentialSession(EagerSession):
         if set(positions) != {self._model.filled}:
             raise EngineError(
                 f"the caches of this baseline hold {self._model.filled} positions of every slot, but the slots are at "
-                f"positions {positions}; start all slots at one position."
+                f"positions {words_of(map(str, positions))}; start all slots at one position."
             )
 
     def prefill(self, slots: range) -> None:

@@ -26,7 +26,7 @@ from typing import Any
 import numpy as np
 
 from jukebox_deploy.benchmarks.process_memory import memory_field
-from jukebox_deploy.benchmarks.scripts import in_sentences, new_record, result_file, script_parser
+from jukebox_deploy.benchmarks.scripts import in_sentences, new_record, number_from, result_file, script_parser
 from jukebox_deploy.config import JukeboxConfig
 from jukebox_deploy.errors import TrainingError
 from jukebox_deploy.files import write_json_atomic
@@ -141,7 +141,7 @@ def _measure_in_this_process(case: Case, sender: Connection) -> None:
 def _parser() -> argparse.ArgumentParser:
     parser = script_parser(_MODULE, __doc__)
     parser.add_argument("--presets", nargs="+", default=["tiny", "small_demo"], help="models to measure")
-    parser.add_argument("--samples", type=int, default=SAMPLES, help="samples per example of a VQ-VAE")
+    parser.add_argument("--samples", type=number_from(1), default=SAMPLES, help="samples per example of a VQ-VAE")
     parser.add_argument("--only", nargs="*", default=[], help="measure only cases whose names have all these words")
     parser.add_argument("--computed", action="store_true", help="compute from the configuration instead of measuring")
     parser.add_argument("--out", type=Path, help="result file (default: in benchmarks/results)")

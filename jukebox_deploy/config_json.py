@@ -14,6 +14,7 @@ from types import MappingProxyType
 from typing import Any, TypeVar
 
 from jukebox_deploy.errors import ConfigError, JukeboxError
+from jukebox_deploy.listing import words_of
 
 _Config = TypeVar("_Config")
 
@@ -39,11 +40,11 @@ def config_from_dict(kind: type[_Config], data: Any, where: str = "config") -> _
         raise ConfigError(f"{where}: expected an object, found {type(data).__name__}.")
     fields = {f.name: f for f in dataclasses.fields(kind)}  # type: ignore[arg-type]  # kind is a dataclass
     if unknown := sorted(set(data) - set(fields)):
-        raise ConfigError(f"{where}: unknown keys {unknown}; known are {sorted(fields)}.")
+        raise ConfigError(f"{where}: unknown keys {words_of(unknown)}; known are {words_of(sorted(fields))}.")
     required = {n for n, f in fields.items() if f.default is dataclasses.MISSING}
     required -= {n for n, f in fields.items() if f.default_factory is not dataclasses.MISSING}
     if missing := sorted(required - set(data)):
-        raise ConfigError(f"{where}: missing keys {missing}.")
+        raise ConfigError(f"{where}: missing keys {words_of(missing)}.")
     hints = _type_hints(kind)  # type: ignore[arg-type]  # mypy does not know that classes are hashable
     values = {name: _value(hints[name], value, f"{where}.{name}") for name, value in data.items()}
     try:
@@ -82,6 +83,15 @@ def read_record_file(
         raise error(f"{path} is damaged: {cause}") from cause
 
 
+def json_words(value: Any) -> str:
+    """Say what a value from a JSON file is: plain values as such, objects and lists without what they hold."""
+    if isinstance(value, dict):
+        return "an object"
+    if isinstance(value, list | tuple):
+        return "a list"
+    return "null" if value is None else str(value).lower() if isinstance(value, bool) else repr(value)
+
+
 _type_hints = functools.cache(typing.get_type_hints)  # a graph has hundreds of tensors
 
 
@@ -96,7 +106,7 @@ def _value(hint: Any, value: Any, where: str) -> Any:
         return _items(arguments, value, where)
     if origin in (dict, Mapping):
         if not isinstance(value, dict):
-            raise ConfigError(f"{where}: expected an object, found {value!r}.")
+            raise ConfigError(f"{where}: expected an object, found {json_words(value)}.")
         return {name: _value(arguments[1], item, f"{where}.{name}") for name, item in value.items()}
     if dataclasses.is_dataclass(hint):
         return config_from_dict(typing.cast(type[Any], hint), value, where)
@@ -113,18 +123,19 @@ def _one_of(kinds: Sequence[Any], value: Any, where: str) -> Any:
     if len(others) == 1:
         return _value(others[0], value, where)
     if type(value) not in others:
-        raise ConfigError(f"{where}: expected {' or '.join(kind.__name__ for kind in others)}, found {value!r}.")
+        expected = " or ".join(kind.__name__ for kind in others)
+        raise ConfigError(f"{where}: expected {expected}, found {json_words(value)}.")
     return value
 
 
 def _items(kinds: Sequence[Any], value: Any, where: str) -> tuple[Any, ...]:
     """Convert a list of any length (`tuple[int, ...]`), or of as many items as there are types."""
     if not isinstance(value, list | tuple):
-        raise ConfigError(f"{where}: expected a list, found {value!r}.")
+        raise ConfigError(f"{where}: expected a list, found {json_words(value)}.")
     if kinds[-1] is Ellipsis:
         kinds = [kinds[0]] * len(value)
     if len(value) != len(kinds):
-        raise ConfigError(f"{where}: expected {len(kinds)} items, found {value!r}.")
+        raise ConfigError(f"{where}: expected {len(kinds)} items, found {len(value)}.")
     return tuple(_value(kind, item, f"{where}[{i}]") for i, (kind, item) in enumerate(zip(kinds, value, strict=True)))
 
 
@@ -132,12 +143,12 @@ def _member(kind: type[StrEnum], value: Any, where: str) -> StrEnum:
     try:
         return kind(value)
     except ValueError:
-        raise ConfigError(f"{where}: {value!r} is none of {[str(m) for m in kind]}.") from None
+        raise ConfigError(f"{where}: {json_words(value)} is none of {words_of(kind)}.") from None
 
 
 def _plain(kind: type, value: Any, where: str) -> Any:
     if kind is float and type(value) is int and abs(value) <= 2**53:  # larger integers would be rounded
         return float(value)
     if type(value) is not kind:
-        raise ConfigError(f"{where}: expected {kind.__name__}, found {value!r}.")
+        raise ConfigError(f"{where}: expected {kind.__name__}, found {json_words(value)}.")
     return value

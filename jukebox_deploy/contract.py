@@ -17,6 +17,7 @@ import numpy as np
 
 from jukebox_deploy.config_json import config_to_dict
 from jukebox_deploy.errors import ConfigError, EngineError
+from jukebox_deploy.listing import shape_text, words_of
 
 
 class Role(StrEnum):
@@ -146,7 +147,7 @@ class TensorSpec:
         if symbol is None:
             return factor
         if symbol not in sizes:
-            raise ConfigError(f"{self.name}: no size given for dimension {symbol!r}; given are {dict(sizes)}.")
+            raise ConfigError(f"{self.name}: no size given for dimension {symbol!r}; given are {_sizes_text(sizes)}.")
         return factor * sizes[symbol]
 
     def bytes(self, sizes: Mapping[str, int]) -> int:
@@ -203,14 +204,14 @@ class GraphSpec:
         for spec in self.tensors:
             if spec.name == name:
                 return spec
-        raise EngineError(f"{self.name} has no tensor {name!r}; it has {[t.name for t in self.tensors]}.")
+        raise EngineError(f"{self.name} has no tensor {name}; it has {words_of(t.name for t in self.tensors)}.")
 
     def range(self, symbol: str) -> DimensionRange:
         """Return the range of a symbol. Raises `EngineError` if the graph has no such symbol."""
         for declared in self.ranges:
             if declared.symbol == symbol:
                 return declared
-        raise EngineError(f"{self.name} has no size {symbol!r}; it has {[r.symbol for r in self.ranges]}.")
+        raise EngineError(f"{self.name} has no size {symbol}; it has {words_of(r.symbol for r in self.ranges)}.")
 
     def with_range(self, changed: DimensionRange) -> GraphSpec:
         """Return this declaration with the range of one symbol replaced."""
@@ -259,7 +260,7 @@ def find_graph(graphs: Mapping[str, _Graph], kind: GraphKind, level: int, owner:
     """
     name = graph_name(kind, level)
     if name not in graphs:
-        raise EngineError(f"{owner} has no graph {name!r}; it has {sorted(graphs)}. Export that graph too.")
+        raise EngineError(f"{owner} has no graph {name}; it has {words_of(sorted(graphs))}. Export that graph too.")
     return graphs[name]
 
 
@@ -275,9 +276,9 @@ def check_feeds(spec: GraphSpec, feeds: Mapping[str, np.ndarray]) -> dict[str, i
     """
     expected = {t.input_name: t for t in spec.inputs}
     if missing := [name for name in expected if name not in feeds]:
-        raise EngineError(f"{spec.name}: inputs {missing} are missing; expected are {list(expected)}.")
+        raise EngineError(f"{spec.name}: missing inputs {words_of(missing)}; expected are {words_of(expected)}.")
     if extra := [name for name in feeds if name not in expected]:
-        raise EngineError(f"{spec.name}: unknown inputs {extra}; expected are {list(expected)}.")
+        raise EngineError(f"{spec.name}: unknown inputs {words_of(extra)}; expected are {words_of(expected)}.")
     sizes: dict[str, int] = {}
     for name, tensor in expected.items():
         _check_feed(spec.name, tensor, feeds[name], sizes)
@@ -293,7 +294,7 @@ def _check_feed(graph: str, tensor: TensorSpec, array: np.ndarray, sizes: dict[s
     if array.dtype != numpy_dtype(tensor.dtype):
         raise EngineError(f"{label} has dtype {array.dtype}, expected {tensor.dtype}.")
     if array.ndim != len(tensor.dims):
-        raise EngineError(f"{label} has shape {array.shape}, expected {list(tensor.dims)}.")
+        raise EngineError(f"{label} has shape {shape_text(array.shape)}, expected {shape_text(tensor.dims)}.")
     for dimension, size in zip(tensor.dims, array.shape, strict=True):
         symbol, factor = dimension_symbol(dimension)
         if symbol is None:
@@ -301,4 +302,9 @@ def _check_feed(graph: str, tensor: TensorSpec, array: np.ndarray, sizes: dict[s
         else:
             fits = size % factor == 0 and sizes.setdefault(symbol, size // factor) * factor == size
         if not fits:
-            raise EngineError(f"{label} has shape {array.shape}, expected {list(tensor.dims)} with {sizes}.")
+            expected = shape_text(tensor.dims) + (f" with {_sizes_text(sizes)}" if sizes else "")
+            raise EngineError(f"{label} has shape {shape_text(array.shape)}, expected {expected}.")
+
+
+def _sizes_text(sizes: Mapping[str, int]) -> str:
+    return words_of(f"{symbol} = {size}" for symbol, size in sizes.items()) or "none"

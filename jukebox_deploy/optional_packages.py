@@ -24,6 +24,9 @@ OPTIONAL_PACKAGES = {
 }
 """The extra that installs each optional package, by the name that is imported."""
 
+_PYTORCH_FIRST = "; without an NVIDIA GPU, first python tools/install_torch.py, for the small CPU build of PyTorch"
+"""On Linux, pip alone takes PyTorch's build for CUDA, which is gigabytes."""
+
 
 @contextmanager
 def packages_explained() -> Iterator[None]:
@@ -35,6 +38,7 @@ def packages_explained() -> Iterator[None]:
             raise
         raise MissingPackageError(
             f"this needs the package {error.name.replace('_', '-')}, which is not installed. In a clone of the "
-            f"repository: pip install '.[{OPTIONAL_PACKAGES[error.name]}]'.",
+            f"repository: pip install '.[{OPTIONAL_PACKAGES[error.name]}]'"
+            f"{_PYTORCH_FIRST if error.name == 'torch' else ''}.",
             name=error.name,
         ) from error

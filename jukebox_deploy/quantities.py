@@ -43,16 +43,6 @@ def times(ratio: float | None, written: Callable[[float], str] = number) -> str:
     return NOT_MEASURED if ratio is None else f"{written(ratio)}{TIMES}"
 
 
-def mebibytes(size: int | None) -> str:
-    """In MiB, the number alone, for a column of a table; empty where nobody knows."""
-    return "" if size is None else f"{size / 2**20:,.1f}"
-
-
-def gigabytes(size: int) -> str:
-    """In GB of a thousand million bytes, the number alone."""
-    return f"{size / 1e9:,.3f}"
-
-
 def _scaled(value: float | None, units: tuple[tuple[float, str], ...], written: Callable[[float], str]) -> str:
     if value is None:
         return NOT_MEASURED

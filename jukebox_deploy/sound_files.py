@@ -1,7 +1,9 @@
-"""Reading of sound files with libsndfile, with its errors as `AudioError`, and resampling with soxr."""
+"""Sound files, read and written with libsndfile, with errors of reading as `AudioError`; resampling with soxr."""
 
 from __future__ import annotations
 
+import os
+import struct
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -16,6 +18,7 @@ if TYPE_CHECKING:
     import soundfile
 
 _BLOCK = 1 << 18  # frames
+_RIFF_HEADER = 12  # bytes: "RIFF", the size of the file, "WAVE"
 _UNKNOWN_LENGTH = 2**63 - 1  # libsndfile's value for an unknown number of frames, as of a FLAC stream
 
 
@@ -56,6 +59,23 @@ def read_blocks(file: soundfile.SoundFile, frames: int) -> Iterator[npt.NDArray[
             return
         yield block
         frames -= len(block)
+
+
+def erase_time_of_peak(path: Path) -> None:
+    """Set the time in a WAV file's PEAK chunk to zero, so that equal samples give equal files.
+
+    libsndfile writes this chunk, with the loudest sample and the time of writing, before the samples of every file with
+    float samples. A file without the chunk stays as it is.
+    """
+    with path.open("r+b") as file:
+        file.seek(_RIFF_HEADER)
+        while len(header := file.read(8)) == 8 and not header.startswith(b"data"):
+            name, size = struct.unpack("<4sI", header)
+            if name == b"PEAK":
+                file.seek(4, os.SEEK_CUR)  # behind the version
+                file.write(bytes(4))
+                return
+            file.seek(size + size % 2, os.SEEK_CUR)  # chunks begin at even places
 
 
 def resample(audio: npt.NDArray[np.float32], rate: int, target_rate: int) -> npt.NDArray[np.float32]:

@@ -67,19 +67,19 @@ def test_keys_with_defaults_may_be_missing() -> None:
 @pytest.mark.parametrize(
     ("change", "message"),
     [
-        ({"extra": 1}, r"config: unknown keys \['extra'\]"),
+        ({"extra": 1}, "config: unknown keys extra; known are colour, inner, range, rest, share and sizes."),
         ({"share": "half"}, "config.share: expected float, found 'half'"),
-        ({"share": True}, "config.share: expected float, found True"),
-        ({"colour": "blue"}, r"config.colour: 'blue' is none of \['red'\]"),
+        ({"share": True}, "config.share: expected float, found true."),
+        ({"colour": "blue"}, "config.colour: 'blue' is none of red."),
         ({"sizes": "B"}, "config.sizes: expected a list, found 'B'"),
         ({"sizes": [1, 2.0]}, r"config.sizes\[1\]: expected int or str, found 2.0"),
-        ({"sizes": [None]}, r"config.sizes\[0\]: expected int or str, found None"),
-        ({"range": [1, 4]}, r"config.range: expected 3 items, found \[1, 4\]"),
+        ({"sizes": [None]}, r"config.sizes\[0\]: expected int or str, found null."),
+        ({"range": [1, 4]}, "config.range: expected 3 items, found 2."),
         ({"range": [1, 4, "16"]}, r"config.range\[2\]: expected int, found '16'"),
-        ({"inner": []}, r"config.inner: expected an object, found \[\]"),
-        ({"inner": {"a": {}}}, r"config.inner.a: missing keys \['number'\]"),
+        ({"inner": []}, "config.inner: expected an object, found a list."),
+        ({"inner": {"a": {}}}, "config.inner.a: missing keys number."),
         ({"inner": {"a": {"number": 1, "optional": 2}}}, "config.inner.a.optional: expected str, found 2"),
-        ({"rest": None}, "config.rest: expected an object, found None"),
+        ({"rest": None}, "config.rest: expected an object, found null."),
     ],
 )
 def test_what_does_not_fit_is_named(change: dict[str, Any], message: str) -> None:

@@ -40,8 +40,8 @@ SYSTEM = JukeboxConfig("system", VQVAE, (UPSAMPLER, TOP))
 _CHANGES: list[tuple[Any, dict[str, Any], str]] = [
     (VQVAE, {"downs": (), "strides": (), "multipliers": ()}, "vqvae: there are no levels"),
     (VQVAE, {"downs": (0, 1)}, "vqvae: downs must be at least 1, found 0"),
-    (VQVAE, {"strides": (0, 2)}, "vqvae: strides must be even and at least 2, found (0, 2)"),
-    (VQVAE, {"strides": (3, 2)}, "vqvae: strides must be even and at least 2, found (3, 2)"),
+    (VQVAE, {"strides": (0, 2)}, "vqvae: strides must be even and at least 2, found 0 and 2."),
+    (VQVAE, {"strides": (3, 2)}, "vqvae: strides must be even and at least 2, found 3 and 2."),
     (VQVAE, {"multipliers": (1, -1)}, "vqvae: multipliers must be at least 1, found -1"),
     (VQVAE, {"depth": 0}, "vqvae: depth must be at least 1, found 0"),
     (VQVAE, {"codebook_size": 0}, "vqvae: codebook_size must be at least 1, found 0"),

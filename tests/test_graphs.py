@@ -2,10 +2,22 @@
 
 from __future__ import annotations
 
+import re
+
+import numpy as np
 import pytest
 
 from jukebox_deploy.config_json import config_from_dict
-from jukebox_deploy.contract import DimensionRange, GraphKind, GraphRecord, GraphSpec, Role, TensorSpec, find_graph
+from jukebox_deploy.contract import (
+    DimensionRange,
+    GraphKind,
+    GraphRecord,
+    GraphSpec,
+    Role,
+    TensorSpec,
+    check_feeds,
+    find_graph,
+)
 from jukebox_deploy.errors import ConfigError, EngineError
 from jukebox_deploy.graph_cutting import cut_graph
 from jukebox_deploy.graphs import GraphOptions, declare_graphs, declare_prior
@@ -65,8 +77,31 @@ def test_ranges_are_found_and_changed_by_symbol() -> None:
     changed = spec.with_range(DimensionRange("T", 5, 5, 5))
     assert changed.ranges == (spec.range("B"), DimensionRange("T", 5, 5, 5))
     assert changed.fixed_sizes == {"B": 1, "T": 5}
-    with pytest.raises(EngineError, match="vqvae_decode_0 has no size 'Q'; it has \\['B', 'T'\\]"):
+    with pytest.raises(EngineError, match=r"vqvae_decode_0 has no size Q; it has B and T\."):
         spec.range("Q")
+
+
+@pytest.mark.parametrize(
+    ("feeds", "told"),
+    [
+        ({}, "vqvae_decode_0: missing inputs codes; expected are codes."),
+        ({"codes": np.zeros((1, 2), np.int64), "a": np.zeros(1)}, "unknown inputs a; expected are codes."),
+        ({"codes": np.zeros(2, np.int64)}, "input 'codes' has shape [2], expected [B, T]."),
+    ],
+)
+def test_feeds_that_do_not_fit_are_named(feeds: dict[str, np.ndarray], told: str) -> None:
+    spec = find_graph(declare_graphs(preset("tiny")), GraphKind.VQVAE_DECODE, 0)
+    with pytest.raises(EngineError, match=re.escape(told)):
+        check_feeds(spec, feeds)
+
+
+def test_a_shape_is_told_with_the_sizes_that_are_known() -> None:
+    ranges = (DimensionRange("B", 1, 4, 8),)
+    tensors = (TensorSpec("a", "int64", ("B", 3), Role.INPUT), TensorSpec("b", "int64", ("B",), Role.INPUT))
+    spec = GraphSpec(GraphKind.CONDITION, 0, tensors, ranges)
+    told = "condition_0: input 'b' has shape [4], expected [B] with B = 2."
+    with pytest.raises(EngineError, match=re.escape(told)):
+        check_feeds(spec, {"a": np.zeros((2, 3), np.int64), "b": np.zeros(4, np.int64)})
 
 
 @pytest.mark.parametrize(

@@ -27,8 +27,3 @@ def test_bytes_and_shares():
     assert quantities.byte_size(3_080_000_000) == "3.08 GB"
     assert quantities.byte_size(512) == "0.512 kB"
     assert [quantities.percent(share) for share in (0.876, 0.0123, 1.2)] == ["88 %", "1.2 %", "120 %"]
-
-
-def test_columns_of_one_unit_have_the_number_alone():
-    assert [quantities.mebibytes(size) for size in (3 << 19, 2 << 30, None)] == ["1.5", "2,048.0", ""]
-    assert quantities.gigabytes(1_234_567_890_123) == "1,234.568"

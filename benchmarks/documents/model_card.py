@@ -15,6 +15,7 @@ from jukebox_deploy.benchmarks.documents.filled_blocks import Block, escaped
 from jukebox_deploy.benchmarks.documents.training_commands import commands_of, runs_of
 from jukebox_deploy.benchmarks.drawing.markup import printable
 from jukebox_deploy.errors import JukeboxError
+from jukebox_deploy.listing import words_of
 from jukebox_deploy.markdown import table
 from jukebox_deploy.quantities import percent
 
@@ -90,9 +91,14 @@ def _parts(repository: Path) -> dict[str, Data] | None:
     expected = {"vqvae": "vqvae", "prior_2": "prior", "prior_1": "upsampler", "prior_0": "upsampler"}
     found = {name: parts.get(name, {}).get("part") for name in expected}
     if found != expected:
+        odd = words_of(
+            f"{name} as {found[name] or 'nothing'} instead of {part}"
+            for name, part in expected.items()
+            if found[name] != part
+        )
         raise JukeboxError(
-            f"{path} does not record how each part was trained: expected {expected}, found {found}. Join the runs "
-            "again with `jukebox-deploy import trained`, the VQ-VAE's run first."
+            f"{path} does not record how each part was trained: it has {odd}. Join the runs again with "
+            "`jukebox-deploy import trained`, the VQ-VAE's run first."
         )
     return {name: parts[name] for name in expected}
 

@@ -38,6 +38,7 @@ from jukebox_deploy.errors import CheckpointError
 from jukebox_deploy.files import sha256_of_file
 from jukebox_deploy.labels.vocabulary import Vocabulary
 from jukebox_deploy.labels.vocabulary_files import find_vocabulary
+from jukebox_deploy.listing import listed, words_of
 from jukebox_deploy.presets import PRESETS
 
 _INDICES = ("model.safetensors.index.json", "pytorch_model.bin.index.json")
@@ -142,7 +143,7 @@ def _read_index(path: Path) -> list[str]:
         if not isinstance(name, str) or not name or PurePosixPath(name).name != name or "\\" in name:
             raise CheckpointError(f"{path}: names the shard {name!r}, which is not a file of this folder.")
     if absent := sorted(name for name in files if not (path.parent / name).is_file()):
-        raise CheckpointError(f"{path}: the shards {absent} are missing; get the whole repository.")
+        raise CheckpointError(f"{path}: missing shards: {words_of(absent)}; get the whole repository.")
     return sorted(files)
 
 
@@ -152,7 +153,9 @@ def _locate_tensors(folder: Path, shards: list[str]) -> dict[str, _Place]:
     for shard in shards:
         infos = _open_file(folder / shard, values=False).infos
         if twice := sorted(set(places) & set(infos)):
-            raise CheckpointError(f"{folder / shard}: {twice[:5]} are in another shard, too; get the files again.")
+            raise CheckpointError(
+                f"{folder / shard}: has tensors of another shard, too: {listed(twice, 5)}. Get the files again."
+            )
         places |= {name: _Place(shard, info) for name, info in infos.items()}
     return places
 

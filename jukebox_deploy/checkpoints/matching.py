@@ -11,6 +11,7 @@ from jukebox_deploy.checkpoints.layout import FileLayout, Shapes, file_layout
 from jukebox_deploy.checkpoints.names import Dialect
 from jukebox_deploy.config import JukeboxConfig
 from jukebox_deploy.errors import CheckpointError
+from jukebox_deploy.listing import listed, shape_text
 from jukebox_deploy.presets import PRESETS, preset
 
 _LISTED = 3  # maximum number of tensors that a message lists per kind of difference
@@ -37,7 +38,7 @@ class Mismatch:
             missing=tuple(aliases[0] for aliases in names.values() if not any(name in found for name in aliases)),
             unexpected=tuple(name for name in found if name not in expected),
             misshaped=tuple(
-                f"{name} {list(found[name])} (expected {list(shape)})"
+                f"{name} {shape_text(found[name])} (expected {shape_text(shape)})"
                 for name, shape in expected.items()
                 if name in found and found[name] != shape
             ),
@@ -50,12 +51,7 @@ class Mismatch:
 
     def __str__(self) -> str:
         kinds = {"missing": self.missing, "unexpected": self.unexpected, "of another shape": self.misshaped}
-        return "\n".join(f"  {kind} ({len(names)}): {_cut(names)}" for kind, names in kinds.items() if names)
-
-
-def _cut(names: Sequence[str]) -> str:
-    more = len(names) - _LISTED
-    return ", ".join(names[:_LISTED]) + (f", and {more} more" if more > 0 else "")
+        return "\n".join(f"  {kind} ({len(names)}): {listed(names, _LISTED)}" for kind, names in kinds.items() if names)
 
 
 def compare(found: Shapes, layout: FileLayout) -> Mismatch:

@@ -33,6 +33,7 @@ from jukebox_deploy.config import JukeboxConfig
 from jukebox_deploy.errors import CheckpointError
 from jukebox_deploy.files import sha256_of_file
 from jukebox_deploy.labels.vocabulary import Vocabulary
+from jukebox_deploy.listing import listed
 from jukebox_deploy.presets import PRESETS
 
 _PUBLISHED_NAME = re.compile(r"prior_level_(\d+)")
@@ -92,7 +93,11 @@ def _read(path: Path, *, values: bool) -> tuple[dict[str, Tensor], Any]:
     """Read the tensors of a file, with variants of OpenAI's names unified, and its settings."""
     data = read_torch_file(path, values=values)
     if not isinstance(data, dict) or "model" not in data:
-        found = f"a dictionary with {sorted(map(str, data))[:8]}" if isinstance(data, dict) else type(data).__name__
+        found = (
+            f"a dictionary with {listed(sorted(map(str, data)), 8) or 'nothing in it'}"
+            if isinstance(data, dict)
+            else type(data).__name__
+        )
         raise CheckpointError(
             f"{path}: not an OpenAI checkpoint: expected a dictionary with 'model', found {found}. "
             "For a Hugging Face checkpoint use `import hf`."

@@ -12,6 +12,7 @@ from typing import Any
 from safetensors import SafetensorError, safe_open
 
 from jukebox_deploy.errors import CheckpointError
+from jukebox_deploy.listing import words_of
 
 _DTYPES = {"F64": ("float64", 8), "F32": ("float32", 4), "BF16": ("bfloat16", 2), "F16": ("float16", 2)}
 
@@ -67,7 +68,7 @@ def headers_of(path: Path, file: Any) -> dict[str, TensorHeader]:
 
 def _tensor(path: Path, name: str, part: Any) -> TensorHeader:
     if (stored := part.get_dtype()) not in _DTYPES:
-        raise CheckpointError(f"{path}: {name} has elements of type {stored}, expected {list(_DTYPES)}.")
+        raise CheckpointError(f"{path}: {name} has elements of type {stored}, expected one of {words_of(_DTYPES)}.")
     dtype, width = _DTYPES[stored]
     shape = tuple(part.get_shape())
     return TensorHeader(dtype, shape, math.prod(shape) * width)

@@ -15,7 +15,7 @@ from jukebox_deploy.cli.bench_run_command import (
     stored_as,
     weights_option,
 )
-from jukebox_deploy.cli.options import PATH, UsualFloat, numbers_from
+from jukebox_deploy.cli.options import PATH, UsualFloat, numbers_from, settings_from_options
 from jukebox_deploy.cli.progress import progress_line
 from jukebox_deploy.cli.recorded_command import RecordedCommand
 
@@ -75,7 +75,8 @@ def growth(
     from jukebox_deploy.benchmarks.workload_groups import Axis
 
     choices["slots"] = (choices["slots"],)
-    plan = plan_of(choices)
+    with settings_from_options():
+        plan = plan_of(choices)
     sweep = Growth(preset, Axis(axis), values or usual_values(preset, Axis(axis), plan), plan)
     with progress_line("preparing") as say:
         result = record(measure_growth(sweep, stored_as(weights), workdir, say), say, plan.device, out)

@@ -11,7 +11,15 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from jukebox_deploy.cli.options import PATH, OutFile, UsualFloat, comma_separated, grouped, numbers_from
+from jukebox_deploy.cli.options import (
+    PATH,
+    OutFile,
+    UsualFloat,
+    comma_separated,
+    grouped,
+    numbers_from,
+    settings_from_options,
+)
 from jukebox_deploy.cli.progress import progress_line
 from jukebox_deploy.cli.recorded_command import RecordedCommand, words_of_command
 from jukebox_deploy.cli.tensorrt_options import TENSORRT_CHOICES, chosen_tensorrt, tensorrt_options
@@ -60,7 +68,11 @@ weights_option = click.option(
 
 
 plan_options = grouped(
-    click.option("--level", type=click.IntRange(min=0), help="Measure only this level. [default: all priors]"),
+    click.option(
+        "--level",
+        type=click.IntRange(min=0),
+        help="Measure only this level; not for songs, which take every level. [default: all priors]",
+    ),
     click.option(
         "--steps",
         type=click.IntRange(min=1),
@@ -168,7 +180,8 @@ def run(
     tensorrt = chosen_tensorrt(choices)
     if preset is not None and tensorrt is not None:
         raise click.UsageError("--preset makes ONNX graphs; the options of engines for TensorRT need ENGINE_BUNDLEs.")
-    plan = plan_of({name: choice for name, choice in choices.items() if name not in TENSORRT_CHOICES})
+    with settings_from_options():
+        plan = plan_of({name: choice for name, choice in choices.items() if name not in TENSORRT_CHOICES})
     _check_sources(bundles, against, preset, workdir)
     if preset is None and weights != ("fp32",):
         raise click.UsageError("--weights belongs to --preset; ENGINE_BUNDLEs have their own.")

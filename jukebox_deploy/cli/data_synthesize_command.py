@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from jukebox_deploy.cli.options import PATH
+from jukebox_deploy.cli.options import PATH, settings_from_options
 from jukebox_deploy.cli.progress import Progress, ProgressDisplay
 from jukebox_deploy.data.synthesis.score import Arrangement
 
@@ -77,8 +77,9 @@ def synthesize(
     from jukebox_deploy.data.synthesis.corpus import CorpusRequest, synthesize_corpus
     from jukebox_deploy.data.synthesis.song_files import CorpusIdentity, SoundFormat
 
-    identity = CorpusIdentity(**numbers, sound_format=SoundFormat(sound_format), arrangement=Arrangement(arrangement))
-    request = CorpusRequest(out, identity, hours, songs, processes)
+    settings = {**numbers, "sound_format": SoundFormat(sound_format), "arrangement": Arrangement(arrangement)}
+    with settings_from_options():
+        request = CorpusRequest(out, CorpusIdentity(**settings), hours, songs, processes)
     started = time.monotonic()
     progress = CorpusProgress()
     with ProgressDisplay() as display:

@@ -35,7 +35,7 @@ if TYPE_CHECKING:
 )
 @click.option(
     "--train-fraction",
-    type=float,
+    type=UsualFloat(0, 1, min_open=True),
     default=0.9,
     show_default=True,
     help="Share of songs used for training, as given to `train`.",

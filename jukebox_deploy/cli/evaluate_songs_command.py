@@ -137,7 +137,7 @@ def _table(quality: SampleQuality) -> Table:
         interval = f"{entry.interval.low:.1%} to {entry.interval.high:.1%}"
         by_chance = (f"{entry.chance:.1%}", "" if entry.p_value is None else f"{entry.p_value:.2g}")
         shares = (f"{entry.accuracy:.1%}", interval, *by_chance, f"{entry.corpus_accuracy:.1%}")
-        table.add_row(f"{entry.kind} is heard", str(entry.samples), *shares)
+        table.add_row(f"{entry.kind} recognised", str(entry.samples), *shares)
     if (scale := quality.scale) is not None:
         count, noise = str(scale.samples), f"{scale.noise:.1%} to {scale.random:.1%}"
         table.add_row("energy on the genre's scale", count, *_share(scale.asked), noise, "", f"{scale.corpus:.1%}")

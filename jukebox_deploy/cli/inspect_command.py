@@ -23,6 +23,7 @@ from jukebox_deploy.engines.quantised_weights import quantised_weights
 from jukebox_deploy.errors import EngineError
 from jukebox_deploy.graph_cutting import layers_of_parts
 from jukebox_deploy.jobs.sampling_advice import bundle_advice, engine_advice
+from jukebox_deploy.listing import words_of
 from jukebox_deploy.optional_packages import OPTIONAL_PACKAGES
 
 if TYPE_CHECKING:
@@ -62,7 +63,7 @@ def command(folder: Path, graphs: tuple[str, ...], memory: float | None, quick: 
         raise EngineError(f"{folder} is no bundle: {found}.")
     tables = _tables(description)
     if unknown := [name for name in graphs if name not in tables]:
-        raise EngineError(f"{folder} has no graphs {unknown}; it has {list(tables)}.")
+        raise EngineError(f"{folder} has no graph {words_of(unknown)}; it has {words_of(tables)}.")
     if as_json:
         click.echo(json.dumps(description, indent=2))
     else:

@@ -10,9 +10,10 @@ from jukebox_deploy.cli.level_values import settings_options
 from jukebox_deploy.cli.tables import output_console, print_rows
 from jukebox_deploy.config_json import config_from_dict
 from jukebox_deploy.contract import SLOT_GRAPHS, LinearWeights
+from jukebox_deploy.engines.manifest import SOURCE_GRAPHS
 from jukebox_deploy.engines.quantised_weights import describe_prior
 from jukebox_deploy.jobs.sampling_advice import SamplingAdvice
-from jukebox_deploy.quantities import gigabytes, mebibytes
+from jukebox_deploy.quantities import byte_size
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -30,35 +31,42 @@ def print_description(description: Description, tables: dict[str, Description]) 
         _print_checkpoint(console, description)
     for name, table in tables.items():
         _print_tensors(console, name, table)
-    _print_memory(console, description["memory"], description["vqvae_memory"])
+    _print_memory(console, _with_weights(description), description["vqvae_memory"])
 
 
 def _print_engines(console: Console, description: Description) -> None:
     console.print(
         f"{description['folder']}: engine bundle of {description['model']} for {description['target']}, "
-        f"{_element_types(description)}, {gigabytes(description['bytes'])} GB"
+        f"{_element_types(description['precision'], description)}, {byte_size(description['bytes'])}"
     )
     console.print(f"hashes: {description['hashes']}; checkpoint {description['checkpoint']}")
     _print_sampling(console, description)
-    for line in _parity(description["parity"]):
+    for line in _parity(description):
         console.print(f"parity: {line}")
     for level, facts in description["quantised_weights"].items():
         console.print(describe_prior(level, facts))
     console.print("made with " + ", ".join(f"{name} {version}" for name, version in description["tools"].items()))
     rows = [row for name, graph in description["graphs"].items() for row in _graph_rows(name, graph)]
-    print_rows(
-        console, ("graph", "file", "MiB with weights", "layers", "sizes", "GPUs"), rows, right=("MiB with weights",)
-    )
+    size = "size with weights"
+    print_rows(console, ("graph", "file", size, "layers", "sizes", "GPUs"), rows, right=(size,))
     _print_builds(console, description["graphs"])
 
 
-def _parity(parity: Description | None) -> Iterator[str]:
+def _parity(description: Description) -> Iterator[str]:
     """Yield what the manifest records of comparisons with PyTorch: by the export, and by `verify --record`."""
-    if not parity:
-        yield "not compared"
-        return
-    if set(parity) - {"verification"}:
+    parity = description["parity"] or {}
+    built = any(SOURCE_GRAPHS in graph["options"] for graph in description["graphs"].values())
+    if any("runs" in report for report in parity.get("graphs", {}).values()):
         yield "the export compared its graphs; the report is in the manifest"
+    elif built:
+        yield (
+            "the export compared the graphs that this bundle was built from, unless it had --no-validate; the report "
+            "is in their manifest"
+        )
+    else:
+        yield "the export compared nothing (--no-validate)"
+    if built and "verification" not in parity:
+        yield "what was built was not compared; `jukebox-deploy verify DIR --against BUNDLE --record` does that"
     if "verification" in parity:
         outcomes = parity["verification"]["outcomes"]
         counts = ", ".join(f"{count} {outcome}" for outcome, count in outcomes.items())
@@ -106,16 +114,22 @@ def _graph_rows(name: str, graph: Description) -> Iterator[tuple[str, ...]]:
     parts = graph["parts"]
     file = graph["file"] or f"{len(parts)} parts"
     capabilities = ", ".join(graph["compute_capabilities"])
-    yield name, file, mebibytes(graph["bytes"]), "", _ranges(graph["table"]), capabilities
+    yield name, file, byte_size(graph["bytes"]), "", _ranges(graph["table"]), capabilities
     for part in parts:
-        size = mebibytes(part["bytes"]) + (" + shared" if graph["weights"] else "")
+        size = byte_size(part["bytes"]) + (" + shared" if graph["weights"] else "")
         first, last = part["stack_layers"]
         yield "", part["file"], size, f"{first}-{last}", "", ""
 
 
-def _element_types(description: Description) -> str:
-    weights = description["linear_weights"]
-    return description["precision"] + ("" if weights == LinearWeights.AS_PRECISION else f" with {weights} weights")
+def _element_types(precision: str, description: Description) -> str:
+    """Return a precision and how a bundle stores linear layers; checkpoint bundles store all weights alike."""
+    weights = description.get("linear_weights", LinearWeights.AS_PRECISION)
+    return precision + ("" if weights == LinearWeights.AS_PRECISION else f" with {weights} weights")
+
+
+def _with_weights(description: Description) -> list[Description]:
+    """Return the memory plans of a bundle, the precision of each completed by how the bundle stores its weights."""
+    return [{**plan, "precision": _element_types(plan["precision"], description)} for plan in description["memory"]]
 
 
 def _ranges(table: Description) -> str:
@@ -129,10 +143,10 @@ def _print_checkpoint(console: Console, description: Description) -> None:
     for rules, counts in description["vocabulary"].items():
         console.print(f"names ({rules}): " + ", ".join(f"{count} {kind}" for kind, count in counts.items()))
     rows = [
-        (name, f"{part['parameters']:,}", mebibytes(part["bytes"]), ", ".join(part["dtypes"]))
+        (name, f"{part['parameters']:,}", byte_size(part["bytes"]), ", ".join(part["dtypes"]))
         for name, part in description["components"].items()
     ]
-    print_rows(console, ("part", "parameters", "MiB", "dtypes"), rows, right=("parameters", "MiB"))
+    print_rows(console, ("part", "parameters", "size", "dtypes"), rows, right=("parameters", "size"))
 
 
 def _print_tensors(console: Console, name: str, table: Description) -> None:
@@ -152,15 +166,15 @@ def _print_memory(console: Console, plans: list[Description], vqvae: list[Descri
     """Print what the memory of a prior consists of, and how much there is in all by number of slots."""
     if plans:
         cut = any(plan["hand_over_per_slot"] for plan in plans)
-        between = ["between parts MiB/slot"] if cut else []
-        headings = ["prior", "precision", "weights GB", "caches MiB/slot", "window MiB/slot", *between]
-        headings += ["one window MiB", "activations MiB"]
+        between = ["between parts per slot"] if cut else []
+        headings = ["prior", "precision", "weights", "caches per slot", "window per slot", *between]
+        headings += ["one window", "activations"]
         print_rows(console, headings, [_memory_row(plan, cut) for plan in plans], right=headings[2:])
         _print_totals(console, plans)
     if vqvae:
-        headings = ["VQ-VAE", "weights GB", "activations MiB", "GB in all"]
+        headings = ["VQ-VAE", "weights", "activations", "in all"]
         rows = [
-            (plan["graph"], gigabytes(plan["weights"]), mebibytes(plan["activations"]), gigabytes(plan["total"]))
+            (plan["graph"], byte_size(plan["weights"]), byte_size(plan["activations"]), byte_size(plan["total"]))
             for plan in vqvae
         ]
         print_rows(console, headings, rows, right=headings[1:])
@@ -172,22 +186,22 @@ def _memory_row(plan: Description, cut: bool) -> list[str]:
     return [
         str(plan["level"]),
         plan["precision"],
-        gigabytes(plan["weights"]),
-        mebibytes(plan["caches_per_slot"]),
-        mebibytes(plan["window_per_slot"]),
-        *([mebibytes(plan["hand_over_per_slot"])] if cut else []),
-        mebibytes(plan["one_window"]),
-        mebibytes(plan["activations"]),
+        byte_size(plan["weights"]),
+        byte_size(plan["caches_per_slot"]),
+        byte_size(plan["window_per_slot"]),
+        *([byte_size(plan["hand_over_per_slot"])] if cut else []),
+        byte_size(plan["one_window"]),
+        byte_size(plan["activations"]),
     ]
 
 
 def _print_totals(console: Console, plans: list[Description]) -> None:
     counts = sorted({slots for plan in plans for slots in plan["total"]})
-    headings = ["prior", "precision", *(f"GB with {slots} slot{'s' * (slots != 1)}" for slots in counts)]
+    headings = ["prior", "precision", *(f"with {slots} slot{'s' * (slots != 1)}" for slots in counts)]
     rows = []
     for plan in plans:
         totals = (plan["total"].get(slots) for slots in counts)
-        row = [str(plan["level"]), plan["precision"], *("" if t is None else gigabytes(t) for t in totals)]
+        row = [str(plan["level"]), plan["precision"], *("" if t is None else byte_size(t) for t in totals)]
         rows.append([*row, str(plan["slots_that_fit"])] if "memory" in plan else row)
     if "memory" in plans[0]:
         headings.append(f"slots in {plans[0]['memory'] / 1e9:g} GB")

@@ -17,17 +17,20 @@ class LevelValueType(click.ParamType[LevelValue]):
 
     name = "[level=]value"
 
-    def __init__(self, number: type[int] | type[float]) -> None:
+    def __init__(self, number: click.IntRange | click.FloatRange) -> None:
         self._number = number
+        self._is_whole = isinstance(number, click.IntRange)
 
     def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> LevelValue:
         """Parse a value, as click requires."""
         level, _, number = value.rpartition("=")
         try:
-            return LevelValue(int(level) if level else None, self._number(number))
+            place = int(level) if level else None
+            (int if self._is_whole else float)(number)
         except ValueError:
-            kind = "a whole number" if self._number is int else "a number"
+            kind = "a whole number" if self._is_whole else "a number"
             self.fail(f"{value!r} is neither {kind} nor LEVEL=VALUE, such as 2=1.", param, ctx)
+        return LevelValue(place, self._number.convert(number, param, ctx))
 
 
 def settings_options(levels: Sequence[LevelSettings], total_seconds: float | None = None) -> list[str]:

@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import json
 import os
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, TypeVar
 
 import click
 
+from jukebox_deploy.errors import ConfigError
 from jukebox_deploy.files import write_json_atomic
 from jukebox_deploy.runtime.song import is_text
 
@@ -28,7 +30,7 @@ class OutFolder(click.ParamType[Path]):
     def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Path:
         """Return the path; a usage error if it is empty, or not UTF-8 text that song.json and messages can hold."""
         if not str(value):
-            self.fail("an empty name; give the folder of the song.", param, ctx)
+            self.fail("an empty name; give a folder.", param, ctx)
         if not is_text(str(value)):
             self.fail(f"{str(value)!r} is not text in UTF-8; give another name.", param, ctx)
         return Path(value)
@@ -101,6 +103,22 @@ class UsualFloat(click.FloatRange):
         if not abs(number) <= _LARGEST:  # so that nan does not pass
             self.fail(f"{value} is no usual number.", param, ctx)
         return number
+
+
+SECONDS = UsualFloat(min=0, min_open=True)
+"""A length of time."""
+
+SEED = click.IntRange(0, 2**64 - 1)
+"""A random seed."""
+
+
+@contextmanager
+def settings_from_options() -> Iterator[None]:
+    """Turn a `ConfigError` into a usage error: the settings made in this block have no other values than options."""
+    try:
+        yield
+    except ConfigError as error:
+        raise click.UsageError(str(error)) from error
 
 
 def grouped(*options: Decorator[_Command]) -> Decorator[_Command]:

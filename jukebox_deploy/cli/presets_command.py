@@ -26,7 +26,7 @@ from jukebox_deploy.costs import (
 )
 from jukebox_deploy.parameter_counts import prior_parameters, system_parameters, vqvae_parameters
 from jukebox_deploy.presets import PRESETS, preset
-from jukebox_deploy.quantities import gigabytes, mebibytes
+from jukebox_deploy.quantities import byte_size
 
 
 @click.command()
@@ -35,7 +35,8 @@ from jukebox_deploy.quantities import gigabytes, mebibytes
 def command(names: tuple[str, ...], as_json: bool) -> None:
     """List the known models and their sizes, or only those named.
 
-    Weights are in GB (10^9 bytes). Caches are in MiB per slot; a slot is one of the songs sampled at the same time.
+    Weights are given in fp32 and in fp16, and so are the caches of one slot; a slot is one of the songs sampled at the
+    same time. 1 GB is 1,000 MB or 10^9 bytes.
     """
     configs = [preset(name) for name in names] or list(PRESETS.values())
     if as_json:
@@ -80,11 +81,11 @@ def _describe_prior(config: JukeboxConfig, prior: PriorConfig) -> dict[str, Any]
 
 
 def _print_table(configs: list[JukeboxConfig]) -> None:
-    numbers = ("parameters", "fp32 GB", "fp16 GB", "cache fp32 MiB", "cache fp16 MiB", "window")
+    numbers = ("parameters", "fp32", "fp16", "cache fp32", "cache fp16", "window")
     table = plain_table("preset", "part", *numbers, right=numbers)
     for config in configs:
         codec = vqvae_parameters(config.vqvae).total
-        table.add_row(config.name, "VQ-VAE", f"{codec:,}", gigabytes(4 * codec), "", "", "", "")
+        table.add_row(config.name, "VQ-VAE", f"{codec:,}", byte_size(4 * codec), "", "", "", "")
         for prior in reversed(config.priors):
             table.add_row("", *_cells(config, prior))
         table.add_section()
@@ -98,7 +99,6 @@ def _cells(config: JukeboxConfig, prior: PriorConfig) -> list[str]:
     return [
         part,
         f"{prior_parameters(prior).total:,}",
-        *map(gigabytes, sizes),
-        *map(mebibytes, caches),
+        *map(byte_size, (*sizes, *caches)),
         f"{window_seconds(config, prior):.2f} s",
     ]

@@ -11,7 +11,7 @@ from typing import Any
 import click
 
 from jukebox_deploy.cli.level_values import LevelValueType, settings_options
-from jukebox_deploy.cli.options import PATH, OutFolder, grouped
+from jukebox_deploy.cli.options import PATH, SECONDS, SEED, OutFolder, UsualFloat, grouped
 from jukebox_deploy.cli.progress import ProgressDisplay
 from jukebox_deploy.cli.sampling_progress import SamplingProgress
 from jukebox_deploy.cli.tensorrt_options import chosen_tensorrt, tensorrt_options
@@ -31,7 +31,7 @@ from jukebox_deploy.runtime.song import Mode
 
 _song_options = grouped(
     click.option(
-        "--seconds", type=float, help="Length of the result in seconds, including a prompt or continued song."
+        "--seconds", type=SECONDS, help="Length of the result in seconds, including a prompt or continued song."
     ),
     click.option("--artist", help="Artist, by name or by number, such as #12."),
     click.option("--genre", help="Genre, by name or by number, such as #12."),
@@ -39,13 +39,17 @@ _song_options = grouped(
     click.option("--lyrics-file", type=PATH, help="Text file (UTF-8) with the lyrics of the whole song."),
     click.option(
         "--total-seconds",
-        type=float,
+        type=SECONDS,
         help="Length of the whole song that the model is conditioned on. [default: the model's own default, else "
         "--offset plus --seconds]",
     ),
-    click.option("--offset", type=float, help="Where in the whole song the result begins, in seconds. [default: 0]"),
     click.option(
-        "--seed", type=int, default=0, show_default=True, help="Random seed; the same seed gives the same songs."
+        "--offset",
+        type=UsualFloat(min=0),
+        help="Where in the whole song the result begins, in seconds. [default: 0]",
+    ),
+    click.option(
+        "--seed", type=SEED, default=0, show_default=True, help="Random seed; the same seed gives the same songs."
     ),
 )
 _source_options = grouped(
@@ -64,47 +68,53 @@ _source_options = grouped(
         "as for --continue.",
     ),
     click.option(
-        "--prompt-seconds", type=float, help="Use only the first seconds of --prompt, --continue or --upsample."
+        "--prompt-seconds", type=SECONDS, help="Use only the first seconds of --prompt, --continue or --upsample."
     ),
 )
 _sampling_options = grouped(
     click.option(
         "--temperature",
-        type=LevelValueType(float),
+        type=LevelValueType(UsualFloat(min=0)),
         multiple=True,
         help="Sampling temperature for all levels, or LEVEL=VALUE once per level; 0 always takes the most likely "
         "code. [default: the model's own default, else 0.99]",
     ),
     click.option(
         "--top-k",
-        type=LevelValueType(int),
+        type=LevelValueType(click.IntRange(min=1)),
         multiple=True,
         help="Sample from the K most likely codes. [default: the model's own default, else all codes]",
     ),
     click.option(
         "--top-p",
-        type=LevelValueType(float),
+        type=LevelValueType(UsualFloat(0, 1, min_open=True)),
         multiple=True,
         help="Nucleus sampling: sample from the fewest codes whose probabilities add up to P. [default: the model's "
         "own default, else all codes]",
     ),
     click.option(
         "--lowest-level",
-        type=int,
+        type=click.IntRange(min=0),
         default=0,
         show_default=True,
         help="Stop at level N instead of 0; the sound is then level_N.wav.",
     ),
 )
 _several_options = grouped(
-    click.option("--songs", type=int, help="Number of songs, which differ only in their random numbers."),
+    click.option(
+        "--songs", type=click.IntRange(min=1), help="Number of songs, which differ only in their random numbers."
+    ),
     click.option(
         "--requests",
         type=PATH,
         help="File with one song per line, as a JSON object with artist, genre, lyrics, seconds, … Options apply to "
         "songs whose lines leave them out. docs/sampling.md lists all keys.",
     ),
-    click.option("--slots", type=int, default=16, show_default=True, help="Largest number of songs sampled at once."),
+    click.option(
+        "--slots",
+        type=click.IntRange(min=1),
+        help="Largest number of songs sampled at once. [default: 16, or as many as ENGINE_BUNDLE takes]",
+    ),
 )
 _engine_options = grouped(
     click.option(
@@ -193,8 +203,9 @@ def command(bundle: Path, **options: Any) -> None:
     choice = EngineChoice(backend, **where, tensorrt=chosen_tensorrt(options))
     sample_format = SampleFormat(options["sample_format"])
     same = ("slots", "lowest_level", "every_level", "resume")
-    sampling = SamplingOptions(**{name: options[name] for name in same}, sample_format=sample_format)
-    model = open_model(bundle, choice)
+    given = {name: options[name] for name in same if options[name] is not None}
+    sampling = SamplingOptions(**given, sample_format=sample_format)
+    model = open_model(bundle, choice, options["slots"])
     summary = SampleSummary(_jobs(model, defaults, options))
     of_model = _options_of_model(model, summary.jobs, options)
     if of_model:

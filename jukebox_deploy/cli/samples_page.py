@@ -12,7 +12,7 @@ import click
 
 from jukebox_deploy.cli.folders import replacing
 from jukebox_deploy.cli.main import in_sentences
-from jukebox_deploy.cli.options import PATH
+from jukebox_deploy.cli.options import PATH, SEED, UsualFloat
 from jukebox_deploy.data.synthesis.score import Arrangement
 from jukebox_deploy.errors import CheckpointError
 from jukebox_deploy.jobs.shipped_model import SHIPPED, shipped_model
@@ -27,17 +27,17 @@ if TYPE_CHECKING:
 @click.option("--bundle", type=PATH, help="Checkpoint bundle. [default: the model in a clone of the repository]")
 @click.option("--engines", type=PATH, help="Engine bundle made from it. [default: export one]")
 @click.option("--out", type=PATH, default="docs/samples", show_default=True, help="Folder for the page.")
-@click.option("--seed", type=int, default=1, show_default=True, help="Random seed of the samples.")
+@click.option("--seed", type=SEED, default=1, show_default=True, help="Random seed of the samples.")
 @click.option(
     "--corpus-seed",
-    type=int,
+    type=SEED,
     default=52,
     show_default=True,
     help="Random seed of the corpus songs that labels are taken from.",
 )
 @click.option(
     "--corpus-grid",
-    type=float,
+    type=UsualFloat(min=0),
     default=0.032,
     show_default=True,
     help="Time grid of those songs in seconds, as --grid of `data synthesize`.",

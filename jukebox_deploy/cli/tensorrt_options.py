@@ -22,8 +22,9 @@ tensorrt_options = grouped(
     click.option(
         "--weight-budget",
         type=UsualFloat(min=0),
-        metavar="GIB",
-        help="GPU memory for the weights of each engine built with weight-streaming; the rest is streamed.",
+        metavar="GB",
+        help="GPU memory for the weights of each engine built with weight-streaming, in GB (10^9 bytes); the rest is "
+        "streamed.",
     ),
     click.option(
         "--weights-from", type=PATH, metavar="ONNX_BUNDLE", help="ONNX bundle with the weights of stripped engines."
@@ -52,7 +53,7 @@ def chosen_tensorrt(options: Mapping[str, Any]) -> TensorRtOptions | None:
     return TensorRtOptions(
         host_code=options["host_code"],
         lean_runtime=options["lean_runtime"],
-        weight_budget=None if budget is None else int(budget * 2**30),
+        weight_budget=None if budget is None else int(budget * 1e9),
         weights_from=None if source is None else open_bundle(source),
         kernel_caches=kernels,
     )

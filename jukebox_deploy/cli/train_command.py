@@ -12,7 +12,15 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from jukebox_deploy.cli.level_values import LevelValueType
-from jukebox_deploy.cli.options import PATH, comma_separated, grouped, numbers_from, song_options
+from jukebox_deploy.cli.options import (
+    PATH,
+    UsualFloat,
+    comma_separated,
+    grouped,
+    numbers_from,
+    settings_from_options,
+    song_options,
+)
 from jukebox_deploy.cli.progress import ProgressDisplay
 from jukebox_deploy.cli.training_progress import training_progress
 
@@ -137,7 +145,7 @@ _prior = grouped(
 @click.option("--anew", is_flag=True, help="Start the levels of --levels from newly initialised weights.")
 @click.option(
     "--waveform-weight",
-    type=LevelValueType(float),
+    type=LevelValueType(UsualFloat(min=0)),
     multiple=True,
     help="LEVEL=VALUE, once per level: weight of the waveform loss relative to the spectral loss. [default: 1]",
 )
@@ -180,7 +188,9 @@ def train_prior(**options: Any) -> None:
 @command.command("upsampler", short_help="Train an upsampler.")
 @_where
 @_prior
-@click.option("--level", required=True, type=int, help="Level that the upsampler predicts; 0 is the finest.")
+@click.option(
+    "--level", required=True, type=click.IntRange(min=0), help="Level that the upsampler predicts; 0 is the finest."
+)
 @_how
 @_when
 def train_upsampler(**options: Any) -> None:
@@ -197,7 +207,8 @@ def _run(part: Part, options: dict[str, Any]) -> None:
         import torch
 
         torch.set_num_threads(options["threads"])
-    request = _request(part, options)
+    with settings_from_options():
+        request = _request(part, options)
     _warn_of_emulation(request)
     with _listener() as listen:
         summary = train(request, listen)

@@ -6,6 +6,7 @@ import math
 from dataclasses import dataclass
 
 from jukebox_deploy.config.checks import require, require_at_least, require_finite
+from jukebox_deploy.listing import words_of
 
 
 @dataclass(frozen=True)
@@ -41,7 +42,7 @@ class VQVAEConfig:
             codebook_size=self.codebook_size,
         )
         even = all(stride >= 2 and stride % 2 == 0 for stride in self.strides)
-        require(even, f"vqvae: strides must be even and at least 2, found {self.strides}.")
+        require(even, f"vqvae: strides must be even and at least 2, found {words_of(map(str, self.strides))}.")
         require_residual_blocks("vqvae", self.width * min(self.multipliers), self)
 
     @property

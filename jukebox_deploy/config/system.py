@@ -8,6 +8,7 @@ from jukebox_deploy.config.checks import require
 from jukebox_deploy.config.convolutions import VQVAEConfig
 from jukebox_deploy.config.prior import PriorConfig
 from jukebox_deploy.errors import ConfigError
+from jukebox_deploy.listing import words_of
 
 
 @dataclass(frozen=True)
@@ -20,7 +21,8 @@ class JukeboxConfig:
 
     def __post_init__(self) -> None:
         levels = [prior.level for prior in self.priors]
-        require(levels == sorted(set(levels)), f"{self.name}: priors must be listed level 0 first, found {levels}.")
+        in_order = f"{self.name}: priors must be listed level 0 first, found levels {words_of(map(str, levels))}."
+        require(levels == sorted(set(levels)), in_order)
         for prior in self.priors:
             where = f"{self.name}: prior {prior.level}"
             found, size = prior.codebook_size, self.vqvae.codebook_size
@@ -45,7 +47,8 @@ class JukeboxConfig:
         for prior in self.priors:
             if prior.level == level:
                 return prior
-        raise ConfigError(f"{self.name} has no prior for level {level}; it has {[p.level for p in self.priors]}.")
+        others = f"those for level {words_of(str(prior.level) for prior in self.priors)}" if self.priors else "none"
+        raise ConfigError(f"{self.name} has no prior for level {level}; it has {others}.")
 
     @property
     def top_level(self) -> int:

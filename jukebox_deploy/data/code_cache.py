@@ -22,6 +22,7 @@ from jukebox_deploy.data.audio_files import Audio, read_song
 from jukebox_deploy.data.catalogue import Catalogue, SkippedFile, SongEntry
 from jukebox_deploy.errors import AudioError, DataError
 from jukebox_deploy.files import atomic_path, remove_leftovers
+from jukebox_deploy.listing import shape_text
 from jukebox_deploy.threads import map_in_threads
 
 FORMAT_VERSION = 1
@@ -133,7 +134,9 @@ class CodeCache:
     ) -> npt.NDArray[np.uint16]:
         expected = self.lengths(samples)[level]
         if codes.shape != (expected,):
-            raise DataError(f"{song.name}: level {level} has codes of shape {codes.shape}, expected ({expected},).")
+            raise DataError(
+                f"{song.name}: level {level} has codes of shape {shape_text(codes.shape)}, expected [{expected}]."
+            )
         if codes.min() < 0 or codes.max() > _LARGEST_CODE:
             raise DataError(f"{song.name}: codes must be 0 to {_LARGEST_CODE}, found {codes.min()} to {codes.max()}.")
         return codes.astype(np.uint16)

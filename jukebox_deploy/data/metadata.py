@@ -11,7 +11,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from jukebox_deploy.config_json import json_words
 from jukebox_deploy.errors import DataError
+from jukebox_deploy.listing import listed
 
 TABLE_NAMES = ("metadata.jsonl", "metadata.csv")
 _FILE, _ARTIST, _GENRES, _GENRE, _LYRICS = "file", "artist", "genres", "genre", "lyrics"
@@ -116,7 +118,7 @@ _READERS: dict[str, Callable[[Path], Iterator[tuple[int, Mapping[str, Any]]]]] =
 
 def _parse_row(row: Mapping[str, Any], where: str) -> tuple[str, SongMetadata]:
     if _FILE not in row:
-        raise DataError(f"{where}: expected a column {_FILE!r} with the song's name, found {sorted(row)[:8]}.")
+        raise DataError(f"{where}: expected a column {_FILE!r} with the song's name, found {listed(sorted(row), 8)}.")
     name = _text(row, _FILE, where).strip()
     if not name:
         raise DataError(f"{where}: the column {_FILE!r} is empty; name a file, or remove the row.")
@@ -129,7 +131,7 @@ def _text(row: Mapping[str, Any], column: str, where: str) -> str:
     if value is None:
         return ""
     if not isinstance(value, str):
-        raise DataError(f"{where}: {column}: expected text, found {value!r}.")
+        raise DataError(f"{where}: {column}: expected text, found {json_words(value)}.")
     return value
 
 
@@ -137,5 +139,6 @@ def _genres(row: Mapping[str, Any], column: str, where: str) -> tuple[str, ...]:
     value = row.get(column)
     names = value.split(_SEPARATOR) if isinstance(value, str) else value or []
     if not isinstance(names, list) or not all(isinstance(name, str) for name in names):
-        raise DataError(f"{where}: {column}: expected a list of names, or text with {_SEPARATOR!r}, found {value!r}.")
+        expected = f"a list of names, or text with {_SEPARATOR!r}"
+        raise DataError(f"{where}: {column}: expected {expected}, found {json_words(value)}.")
     return tuple(name.strip() for name in names if name.strip())

@@ -24,7 +24,7 @@ from jukebox_deploy.engines.onnxruntime.library import import_onnxruntime
 from jukebox_deploy.engines.onnxruntime.sessions import OnnxRuntimeOptions
 from jukebox_deploy.engines.tensorrt.features import TensorRtOptions
 from jukebox_deploy.errors import EngineError
-from jukebox_deploy.jobs.opening.bundle import tensorrt_engine
+from jukebox_deploy.jobs.opening.bundle import require_slots_of_bundle, tensorrt_engine
 from jukebox_deploy.jobs.opening.onnx_graphs import onnx_engine
 from jukebox_deploy.jobs.opening.same_model import require_same_model
 from jukebox_deploy.jobs.sampling_advice import NO_ADVICE, SamplingAdvice, engine_advice
@@ -134,14 +134,16 @@ class OpenedModel:
         return SongSampler(self.engine, self.fingerprint, self.vocabulary, options)
 
 
-def open_model(folder: Path, choice: EngineChoice | None = None) -> OpenedModel:
-    """Open an engine bundle after checking its hashes.
+def open_model(folder: Path, choice: EngineChoice | None = None, slots: int | None = None) -> OpenedModel:
+    """Open an engine bundle after checking its hashes; `slots`: as many are to be used, if the number matters.
 
     Raises `EngineError` for a bundle, backend or provider that cannot run here, `CheckpointError` for a
-    damaged checkpoint, `SamplingError` for invalid sampling settings in the manifest, `MissingPackageError` for the
-    backend eager without PyTorch.
+    damaged checkpoint, `SamplingError` for slots that the bundle does not take and for invalid sampling settings in the
+    manifest, `MissingPackageError` for the backend eager without PyTorch.
     """
     bundle = open_bundle(folder)
+    if slots is not None:
+        require_slots_of_bundle(bundle, slots)
     manifest, advice = bundle.manifest, engine_advice(bundle)
     choice = (choice or EngineChoice()).settle(manifest.target)
     if choice.map_weights and manifest.linear_weights is not LinearWeights.AS_PRECISION:

@@ -15,7 +15,7 @@ import numpy.typing as npt
 
 from jukebox_deploy.config import LabelRules, LyricsConfig
 from jukebox_deploy.errors import LabelError
-from jukebox_deploy.listing import listed
+from jukebox_deploy.listing import listed, words_of
 
 PADDING = 0
 """The token that pads short lyrics at the front; it stands for no character."""
@@ -67,7 +67,7 @@ class LyricAlphabet:
         for rules in LabelRules:
             if cls(rules).size == config.vocabulary:
                 return cls(rules)
-        sizes = [cls(rules).size for rules in LabelRules]
+        sizes = words_of(str(cls(rules).size) for rules in LabelRules)
         raise LabelError(
             f"The model has {config.vocabulary} lyric characters, but the known alphabets have {sizes}. "
             "It takes lyrics only as tokens."

@@ -12,7 +12,9 @@ from dataclasses import dataclass, field
 from typing import Any, Self
 
 from jukebox_deploy.config import LabelConfig, LabelRules
+from jukebox_deploy.config_json import json_words
 from jukebox_deploy.errors import LabelError
+from jukebox_deploy.listing import words_of
 
 UNKNOWN_ID = 0
 """The id of every name that a model does not know."""
@@ -166,9 +168,11 @@ class Vocabulary:
         lists = {}
         for key, names in parse_object(data, where).items():
             if key not in set(LabelRules):
-                raise LabelError(f"{where}: {key!r} is not one of the rule sets {[r.value for r in LabelRules]}.")
+                raise LabelError(f"{where}: {key!r} is not one of the rule sets {words_of(LabelRules)}.")
             if sorted(parse_object(names, f"{where}.{key}")) != ["artists", "genres"]:
-                raise LabelError(f"{where}.{key}: expected artists and genres, found {sorted(names)}.")
+                raise LabelError(
+                    f"{where}.{key}: expected artists and genres, found {words_of(sorted(names)) or 'nothing'}."
+                )
             lists[LabelRules(key)] = NameLists(
                 *(parse_names(names[kind], f"{where}.{key}.{kind}") for kind in ("artists", "genres"))
             )
@@ -187,7 +191,7 @@ def parse_names(data: Any, where: str) -> dict[str, int]:
     names = parse_object(data, where)
     for name, number in names.items():
         if type(number) is not int or number < 0:
-            raise LabelError(f"{where}: the id of {name!r} must be an integer from 0, found {number!r}.")
+            raise LabelError(f"{where}: the id of {name!r} must be an integer from 0, found {json_words(number)}.")
     return {name.lower(): number for name, number in names.items()}
 
 

@@ -15,6 +15,7 @@ from typing import Any
 from jukebox_deploy.config import LabelRules
 from jukebox_deploy.errors import LabelError
 from jukebox_deploy.labels.vocabulary import NameLists, Vocabulary, parse_names, parse_object
+from jukebox_deploy.listing import listed
 
 _OPENAI_FOLDERS = ("", "jukebox/data/ids", "data/ids")
 _HUGGING_FACE_SUFFIX = ".v2"  # of the names of the rules "v2"; names of "v3" have no suffix
@@ -98,7 +99,7 @@ def _part(data: dict[str, Any], kind: str, path: Path) -> dict[str, int]:
     for key in (kind, f"{kind}_encoder"):
         if key in data:
             return parse_names(data[key], f"{path}, {key}")
-    raise LabelError(f"{path}: expected a list {kind!r}, found {sorted(data)[:5]}.")
+    raise LabelError(f"{path}: expected a list {kind!r}, found {listed(sorted(data), 5) or 'nothing'}.")
 
 
 def _of_rules(names: Mapping[str, int], rules: LabelRules) -> dict[str, int]:

@@ -14,6 +14,7 @@ import torch
 from torch import Tensor
 
 from jukebox_deploy.errors import AudioError, ConfigError
+from jukebox_deploy.listing import words_of
 from jukebox_deploy.models.vqvae import Reconstruction
 
 
@@ -69,7 +70,8 @@ class LossSettings:
         if not any((self.l1, self.l2, self.linf)):
             raise ConfigError("loss: the weights of l1, l2 and linf are all 0; give at least one of them.")
         if not all(0 <= factor < float("inf") for factor in self.waveform):
-            raise ConfigError(f"loss: the waveform factors by level are {self.waveform}; expected 0 or more for each.")
+            factors = words_of(map(str, self.waveform))
+            raise ConfigError(f"loss: the waveform factors by level are {factors}; expected 0 or more for each.")
 
     def waveform_factor(self, level: int) -> float:
         """Return the factor of the waveform terms of a level."""

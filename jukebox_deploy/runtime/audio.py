@@ -13,7 +13,7 @@ import numpy as np
 
 from jukebox_deploy.errors import AudioError
 from jukebox_deploy.files import atomic_path
-from jukebox_deploy.sound_files import open_sound, resample
+from jukebox_deploy.sound_files import erase_time_of_peak, open_sound, resample
 
 if TYPE_CHECKING:
     import soundfile
@@ -128,7 +128,9 @@ def writing_wav(path: Path, sample_rate: int, sample_format: SampleFormat = Samp
         yield writer  # an error of the block is its own, not one of writing
         with _explained(path):
             file.close()
-            if sample_format is SampleFormat.PCM_16:
+            if sample_format is SampleFormat.FLOAT:
+                erase_time_of_peak(temporary)
+            else:
                 writer.scale = 1.0 / max(writer.peak, 1.0)
                 _convert_to_pcm(temporary, writer.scale)
 

@@ -27,7 +27,7 @@ import numpy as np
 from jukebox_deploy.config_json import config_to_dict, read_record_file
 from jukebox_deploy.errors import SamplingError
 from jukebox_deploy.files import atomic_path, remove_leftovers, write_json_atomic
-from jukebox_deploy.runtime.song import SongLengths, SongRequest
+from jukebox_deploy.runtime.song import LevelSettings, SongLengths, SongRequest
 
 FORMAT_VERSION = 1
 _RECORD = "song.json"
@@ -198,15 +198,29 @@ def _load_codes(path: Path) -> np.ndarray:
 
 def _differences(there: Any, here: Any) -> list[str]:
     """Describe the fields in which two instances of one dataclass differ."""
-    return [
-        f"{field.name} was {_shown(getattr(there, field.name))}, is now {_shown(getattr(here, field.name))}"
-        for field in dataclasses.fields(there)
-        if getattr(there, field.name) != getattr(here, field.name)
-    ]
+    found: list[str] = []
+    for field in dataclasses.fields(there):
+        was, now = getattr(there, field.name), getattr(here, field.name)
+        if was == now:
+            continue
+        if field.name == "levels":
+            found += _level_differences(was, now)
+        else:
+            found.append(f"{field.name} was {_shown(was)}, is now {_shown(now)}")
+    return found
+
+
+def _level_differences(there: Sequence[LevelSettings], here: Sequence[LevelSettings]) -> list[str]:
+    """Describe the settings of levels that differ, or how many levels have some."""
+    if len(there) != len(here):
+        return [f"settings were given for {len(there)} levels, are now for {len(here)}"]
+    pairs = enumerate(zip(there, here, strict=True))
+    return [f"{told} at level {level}" for level, (was, now) in pairs for told in _differences(was, now)]
 
 
 def _shown(value: Any) -> str:
-    """Format a value as it appears in song.json."""
+    if value is None:
+        return "not given"
     return repr(str(value) if isinstance(value, StrEnum) else value)
 
 

@@ -6,10 +6,12 @@ The recipes are from the paper where it gives them. Source: specification sectio
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass, field, fields, replace
+from dataclasses import dataclass, field, fields, is_dataclass, replace
 from enum import StrEnum
+from typing import Any
 
 from jukebox_deploy.errors import ConfigError
+from jukebox_deploy.listing import words_of
 from jukebox_deploy.models.losses import LossSettings
 from jukebox_deploy.training.precision import TrainingPrecision
 
@@ -131,11 +133,24 @@ class RunSettings:
         if done <= min(self.steps_at_full_rate, before.steps_at_full_rate):
             optimiser = replace(before.optimiser, anneal=self.optimiser.anneal)
             before = replace(before, steps=self.steps, optimiser=optimiser)
-        for entry in fields(self):
-            mine, theirs = getattr(self, entry.name), getattr(before, entry.name)
-            if mine != theirs:
-                return f"{entry.name.replace('_', ' ')} is {mine}, and was {theirs}"
-        return None
+        return _first_difference(self, before)
+
+
+def _first_difference(settings: Any, before: Any) -> str | None:
+    """Describe the first field that differs in two instances of one dataclass, or in the dataclasses in these."""
+    for entry in fields(settings):
+        mine, theirs = getattr(settings, entry.name), getattr(before, entry.name)
+        if mine != theirs:
+            if is_dataclass(mine):
+                return _first_difference(mine, theirs)
+            return f"{entry.name.replace('_', ' ')} is {_shown(mine)}, and was {_shown(theirs)}"
+    return None
+
+
+def _shown(value: Any) -> str:
+    if isinstance(value, tuple):
+        return words_of(map(str, value)) or "not given"
+    return "not given" if value is None else str(value)
 
 
 @dataclass(frozen=True)

@@ -9,6 +9,7 @@ from torch import Tensor
 from torch.distributed.tensor import DTensor, distribute_tensor
 
 from jukebox_deploy.errors import CheckpointError
+from jukebox_deploy.listing import shape_text
 
 
 def gather(tensors: Mapping[str, Tensor], *, keep: bool = True) -> dict[str, Tensor]:
@@ -38,8 +39,8 @@ def scatter(tensors: Mapping[str, Tensor], whole: Mapping[str, Tensor]) -> None:
         value = whole[name].to(tensor.device, tensor.dtype)
         if value.shape != tensor.shape:
             raise CheckpointError(
-                f"the training checkpoint belongs to another model: {name} is {list(value.shape)}, "
-                f"expected {list(tensor.shape)}."
+                f"the training checkpoint belongs to another model: {name} is {shape_text(value.shape)}, "
+                f"expected {shape_text(tensor.shape)}."
             )
         if isinstance(tensor, DTensor):
             value = distribute_tensor(value, tensor.device_mesh, tensor.placements)

@@ -29,10 +29,22 @@ def test_every_part_has_its_rates(name: str, parts: set[str], tmp_path: Path, mo
     assert record["results"]["vqvae"]["unit"] == "samples"
 
 
-def test_no_steps_are_refused_before_anything_is_done(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+@pytest.mark.parametrize(
+    ("option", "value", "told"),
+    [
+        ("--steps", "0", "--steps: expected a whole number, 1 or more, found 0"),
+        ("--batch", "-1", "--batch: expected a whole number, 1 or more, found -1"),
+        ("--seconds", "0", "--seconds: expected a number above 0, found 0"),
+        ("--seconds", "nan", "--seconds: expected a number above 0, found nan"),
+        ("--seconds", "long", "--seconds: expected a number above 0, found long"),
+    ],
+)
+def test_numbers_that_measure_nothing_are_refused_before_anything_is_done(
+    option: str, value: str, told: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
     out = tmp_path / "rates.json"
-    words = ["--data", "songs", "--bundle", "bundle", "--codes", "codes", "--steps", "0", "--out", str(out)]
-    with pytest.raises(SystemExit):
+    words = ["--data", "songs", "--bundle", "bundle", "--codes", "codes", option, value, "--out", str(out)]
+    with pytest.raises(SystemExit, match="2"):
         data_loading.main(words)
-    assert "--steps: expected 1 or more, found 0" in capsys.readouterr().err
+    assert told in capsys.readouterr().err
     assert not out.exists()

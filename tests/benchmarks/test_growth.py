@@ -75,16 +75,18 @@ def test_positions_are_those_of_the_presets_window() -> None:
 
 
 @pytest.mark.parametrize(
-    ("axis", "values", "message"),
+    ("name", "axis", "values", "level", "message"),
     [
-        (Axis.POSITION, (0, 1024), "position 1024 do not fit"),
-        (Axis.SONGS, (1, 2), "cannot sample songs"),
+        ("tiny", Axis.POSITION, (0, 1024), 0, "position 1024 do not fit"),
+        ("mid", Axis.SONGS, (1, 2), None, "cannot sample songs"),
+        ("tiny", Axis.LENGTH, (1, 2), 1, "--level 1: a song is sampled at every level"),
     ],
 )
-def test_values_that_do_not_fit_are_refused_before_anything_is_made(axis, values, message, tmp_path) -> None:
+def test_values_that_do_not_fit_are_refused_before_anything_is_made(
+    name, axis, values, level, message, tmp_path
+) -> None:
     """However many would fit before them."""
-    name = "mid" if axis is Axis.SONGS else "tiny"
-    sweep = Growth(name, axis, values, dataclasses.replace(PLAN, level=0))
+    sweep = Growth(name, axis, values, dataclasses.replace(PLAN, level=level))
     with pytest.raises(ConfigError, match=message):
         next(measure_growth(sweep, [LinearWeights.AS_PRECISION], tmp_path / "work"))
     assert not (tmp_path / "work").exists()

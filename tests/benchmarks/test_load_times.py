@@ -56,7 +56,7 @@ def test_bundles_take_turns_and_the_first_round_is_not_counted():
 def test_a_round_at_least_is_counted(tmp_path, capsys, rounds):
     with pytest.raises(SystemExit, match="2"):
         load_times.main([str(tmp_path), "--rounds", rounds, "--out", str(tmp_path / "load.json")])
-    assert f"--rounds: expected 1 or more, found {rounds}" in capsys.readouterr().err
+    assert f"--rounds: expected a whole number, 1 or more, found {rounds}" in capsys.readouterr().err
 
 
 def test_a_run_from_the_command_line(tmp_path, monkeypatch, capsys):

@@ -27,7 +27,7 @@ def test_only_the_priors_that_are_measured_get_weights() -> None:
     assert [p.level for p in system_to_measure("1b_lyrics", BenchmarkPlan((STEP,), level=1)).priors] == [1]
     assert [p.level for p in system_to_measure("1b_lyrics", BenchmarkPlan((STEP,))).priors] == [0, 1, 2]
     assert system_to_measure("1b_lyrics", BenchmarkPlan((DECODE,), level=1)).priors == ()
-    assert len(system_to_measure("tiny", BenchmarkPlan((SONG,), level=1)).priors) == 3
+    assert len(system_to_measure("tiny", BenchmarkPlan((SONG,))).priors) == 3
 
 
 def test_the_upsampler_alone_is_the_released_one() -> None:

@@ -163,6 +163,12 @@ def test_names_are_known_ones(tiny_engine_bundle, tiny_checkpoint, option):
     assert "nothing: unknown; choose from" in result.output
 
 
+def test_songs_have_no_level(tiny_engine_bundle, tiny_checkpoint):
+    result = bench(tiny_engine_bundle, tiny_checkpoint, "--workloads", "step,song", "--level", "1")
+    assert result.exit_code == 2
+    assert "--level 1: a song is sampled at every level; drop --level" in " ".join(result.output.split())
+
+
 def test_fewer_than_five_rounds_are_refused(tiny_engine_bundle, tiny_checkpoint):
     assert bench(tiny_engine_bundle, tiny_checkpoint, "--rounds", "4").exit_code == 2
 

@@ -39,7 +39,7 @@ def test_a_table_for_each_level(songs, corpus):
     for level in (0, 2):
         assert f"level {level}: 4 samples of 2.00 s, held against 24 clips of 8 songs" in result.stdout
     rows = [line.strip().split("  ")[0] for line in result.stdout.splitlines() if line.count("%") > 2]
-    lines = ["artist is heard", "genre is heard", "energy on the genre's scale", "on those of other genres"]
+    lines = ["artist recognised", "genre recognised", "energy on the genre's scale", "on those of other genres"]
     assert rows == [*lines, "the difference"] * 2
     assert "50.0%" in result.stdout  # chance
 

@@ -15,9 +15,9 @@ import pytest
 from click.testing import CliRunner, Result
 
 from jukebox_deploy.cli.main import cli
-from jukebox_deploy.contract import DimensionRange
-from jukebox_deploy.engines.bundle import write_manifest
-from jukebox_deploy.engines.manifest import GraphEntry, Target
+from jukebox_deploy.contract import DimensionRange, LinearWeights
+from jukebox_deploy.engines.bundle import open_bundle, write_manifest
+from jukebox_deploy.engines.manifest import SOURCE_GRAPHS, GraphEntry, Target
 from tests.engines.handmade_graphs import cache_spec, make_manifest, save_bundle, save_cut_bundle
 
 
@@ -69,9 +69,48 @@ def test_an_engine_bundle_for_people(engines: Path) -> None:
     assert result.exit_code == 0, result.output
     for part in ("engine bundle of tiny for onnxruntime, fp16", "all match", "[B, 2, 8, 16]", "in place"):
         assert part in " ".join(result.output.split())  # a long path breaks the line
-    assert re.search(r"0 +fp16( +0\.000){5} +16\b", result.output), "the totals end with the slots that fit"
+    totals = r"0 +fp16( +[\d.]+ kB){5} +16\b"
+    assert re.search(totals, result.output), "the totals end with the slots that fit"
+    assert not re.search(r"[KMG]iB", result.output)
     assert "on a GPU, what CUDA itself takes" in " ".join(result.output.split())
     assert "hashes: not checked" in inspect(engines, "--quick").output
+
+
+def test_integer_weights_are_named_wherever_the_precision_is(engines: Path) -> None:
+    manifest = open_bundle(engines).manifest
+    write_manifest(engines, replace(manifest, linear_weights=LinearWeights.INT8))
+    output = " ".join(inspect(engines).output.split())
+    assert "for onnxruntime, fp16 with int8 weights, " in output
+    assert output.count(" 0 fp16 with int8 weights ") == 2, "in the rows of what memory consists of, and of its sum"
+
+
+WAS_COMPARED = "parity: the export compared its graphs; the report is in the manifest"
+WAS_NOT = "parity: the export compared nothing (--no-validate)"
+BEFORE_THE_BUILD = "parity: the export compared the graphs that this bundle was built from, unless it had --no-validate"
+AFTER_THE_BUILD = "parity: what was built was not compared; `jukebox-deploy verify DIR --against BUNDLE --record`"
+
+
+@pytest.mark.parametrize(
+    ("report", "built", "said"),
+    [
+        ({"graphs": {"step_0": {"runs": [], "tensorrt_rtx": "not checked"}}}, False, [WAS_COMPARED]),
+        ({"graphs": {"step_0": {"tensorrt_rtx": "not checked"}}}, False, [WAS_NOT]),
+        (None, True, [BEFORE_THE_BUILD, AFTER_THE_BUILD]),
+        (
+            {"verification": {"outcomes": {"passed": 3}}},
+            True,
+            [BEFORE_THE_BUILD, "parity: verify recorded 3 passed"],
+        ),
+    ],
+)
+def test_what_was_compared_with_pytorch(engines: Path, report: Any, built: bool, said: list[str]) -> None:
+    manifest = open_bundle(engines).manifest
+    facts = {SOURCE_GRAPHS: ["0" * 64]} if built else {}
+    graphs = {name: replace(entry, options=facts) for name, entry in manifest.graphs.items()}
+    write_manifest(engines, replace(manifest, graphs=graphs, parity=report))
+    output = " ".join(inspect(engines).output.split())
+    assert output.count("parity: ") == len(said)
+    assert [line for line in said if line not in output] == []
 
 
 def test_settings_that_suit_the_model(tmp_path: Path, checkpoint: Path) -> None:
@@ -117,9 +156,10 @@ def test_parts_are_shown_one_by_one(tmp_path: Path) -> None:
 def test_parts_for_people(tmp_path: Path) -> None:
     folder = save_cut_bundle(tmp_path / "engines", parts=3).folder
     output = " ".join(inspect(folder, "--graph", "step_2_part_1").output.split())
-    for text in ("step_2 3 parts 0.0", "step_2_part_2.engine 0.0 10-15", " between ", "tensors of step_2_part_1"):
+    rows = ("step_2 3 parts 16.4 kB", "step_2_part_2.engine 6.14 kB 10-15")
+    for text in (*rows, " between ", "tensors of step_2_part_1"):
         assert text in output
-    assert "has no graphs ['step_2_part_3']" in inspect(folder, "--graph", "step_2_part_3").output
+    assert "has no graph step_2_part_3; it has" in inspect(folder, "--graph", "step_2_part_3").output
 
 
 def built_bundle(folder: Path, taken: DimensionRange, **options: Any) -> Path:
@@ -149,7 +189,7 @@ def test_how_engines_were_built(tmp_path: Path) -> None:
 def test_an_engine_of_one_number_of_slots(tmp_path: Path) -> None:
     folder = built_bundle(tmp_path / "engines", DimensionRange("B", 1, 1, 1))
     rows = [line for line in inspect(folder, "--memory", "8").output.splitlines() if line.strip().startswith("0 ")]
-    assert rows[1].split() == ["0", "fp16", "0.000", "1"]
+    assert re.sub(r"[\d.]+ kB", "SIZE", rows[1]).split() == ["0", "fp16", "SIZE", "1"]
     assert list(described(folder)["memory"][0]["total"]) == ["1"]
 
 
@@ -223,4 +263,4 @@ def test_what_cannot_be_shown(engines: Path, tmp_path: Path) -> None:
 def test_an_unknown_graph(engines: Path) -> None:
     result = inspect(engines, "--graph", "step_9")
     assert result.exit_code == 1
-    assert "has no graphs ['step_9']; it has ['step_0', 'vqvae_decode_0']" in result.output
+    assert "has no graph step_9; it has step_0 and vqvae_decode_0" in result.output

@@ -187,7 +187,8 @@ def test_what_needs_pytorch_says_how_to_install_it(tmp_path, monkeypatch, argume
     assert done.returncode == 1
     assert done.stderr.splitlines()[0] == (
         "Error: this needs the package torch, which is not installed. In a clone of the repository: "
-        "pip install '.[export]'."
+        "pip install '.[export]'; without an NVIDIA GPU, first python tools/install_torch.py, for the small CPU build "
+        "of PyTorch."
     )
 
 

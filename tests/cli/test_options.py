@@ -167,7 +167,7 @@ def test_other_numbers_are_taken():
         ["bench", "growth", "songs", "--preset", "tiny", "--workdir", ".", "--seconds"],
         ["evaluate", ".", "--data", ".", "--seconds"],
         ["data", "requests", ".", "--out", "requests", "--seconds"],
-        ["sample", ".", "--out", "song", "--weight-budget"],
+        *(["sample", ".", "--out", "song", option] for option in ("--offset", "--temperature", "--weight-budget")),
         ["export", ".", "--out", "graphs", "--weights", "int8", "--max-kl"],
     ],
 )
@@ -175,3 +175,16 @@ def test_commands_refuse_them_before_any_work(command, number):
     result = CliRunner().invoke(cli, [*command, number])
     assert result.exit_code == 2
     assert f"{number} is no usual number" in " ".join(result.output.split())
+
+
+@pytest.mark.parametrize(
+    ("command", "value"),
+    [
+        (["evaluate", ".", "--data", ".", "--train-fraction"], "2"),
+        (["train", "upsampler", "--data", ".", "--out", "run", "--bundle", ".", "--steps", "1", "--level"], "-1"),
+    ],
+)
+def test_numbers_out_of_range_are_usage_errors(command, value):
+    result = CliRunner().invoke(cli, [*command, value])
+    assert result.exit_code == 2
+    assert "is not in the range" in result.output

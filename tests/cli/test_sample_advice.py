@@ -123,6 +123,6 @@ def test_a_song_goes_on_with_the_settings_it_began_with(
     assert sample(engines, tmp_path / "song", "--resume")[0] == request
     result = run(tiny_engine_bundle.folder, tmp_path / "song", "--resume")
     assert result.exit_code != 0
-    assert "total_seconds was 20.0, is now None" in result.stderr
+    assert "total_seconds was 20.0, is now not given" in result.stderr
     assert "engine was" not in result.stderr
     assert sample(tiny_engine_bundle.folder, tmp_path / "song", "--resume", *told.split())[0] == request

@@ -23,6 +23,7 @@ from jukebox_deploy.cli.main import cli
 from jukebox_deploy.engines.bundle import EngineBundle, write_manifest
 from jukebox_deploy.engines.device import NoDeviceError
 from jukebox_deploy.engines.manifest import FORMAT_VERSION, Target
+from jukebox_deploy.jobs import sample_job
 from jukebox_deploy.optional_packages import OPTIONAL_PACKAGES
 from jukebox_deploy.runtime.song import LevelSettings
 from jukebox_deploy.runtime.store import read_record
@@ -297,9 +298,9 @@ class TestBadInput:
         ("arguments", "told"),
         [
             ((), "needs the length of the song; give it with --seconds"),
-            (("--seconds", 0), "seconds 0.0 is invalid"),
-            (("--seconds", -3), "seconds -3.0 is invalid"),
-            (("--seconds", "nan"), "seconds nan is invalid"),
+            (("--seconds", 0), "Invalid value for '--seconds': 0.0 is not in the range x>0."),
+            (("--seconds", -3), "Invalid value for '--seconds': -3.0 is not in the range x>0."),
+            (("--seconds", "nan"), "Invalid value for '--seconds': nan is no usual number"),
             (("--seconds", 0.001), "less than one top-level code"),
             (
                 ("--seconds", 0.5),
@@ -309,27 +310,36 @@ class TestBadInput:
                 ("--seconds", "1e8"),
                 "--seconds: a song of 1e+08 s is longer than the model supports: 1.00 s to 120.00 s",
             ),
-            (("--seconds", "1e308"), "longer than the model supports: 1.00 s to 120.00 s"),
-            (("--seconds", "inf"), "--seconds inf is invalid"),
-            (("--seconds", 3, "--total-seconds", "1e300"), "--total-seconds: a song of 1e+300 s is longer"),
-            (("--seconds", 3, "--total-seconds", "nan"), "--total-seconds nan is invalid"),
+            (("--seconds", "1e308"), "Invalid value for '--seconds': 1e308 is no usual number"),
+            (("--seconds", "inf"), "Invalid value for '--seconds': inf is no usual number"),
+            (
+                ("--seconds", 3, "--total-seconds", "1e300"),
+                "Invalid value for '--total-seconds': 1e300 is no usual number",
+            ),
+            (("--seconds", 3, "--total-seconds", "nan"), "Invalid value for '--total-seconds': nan is no usual number"),
             (("--seconds", 3, "--artist", "\udcff"), "--artist '\\udcff' is not text in UTF-8"),
             (("--seconds", 121), "longer than the model supports: 1.00 s to 120.00 s"),
             (("--seconds", 3, "--total-seconds", 2), "after the song's end at 2.00 s"),
             (("--seconds", 3, "--total-seconds", 500), "longer than the model supports"),
-            (("--seconds", 3, "--offset", -1), "--offset -1.0 is invalid"),
-            (("--seconds", 3, "--top-p", 0), "top-p 0.0 is invalid"),
-            (("--seconds", 3, "--top-p", "1=1.5"), "top-p 1.5 is invalid"),
-            (("--seconds", 3, "--top-k", 0), "top-k 0 is invalid"),
+            (("--seconds", 3, "--offset", -1), "Invalid value for '--offset': -1.0 is not in the range x>=0."),
+            (("--seconds", 3, "--top-p", 0), "Invalid value for '--top-p': 0.0 is not in the range 0<x<=1."),
+            (("--seconds", 3, "--top-p", "1=1.5"), "Invalid value for '--top-p': 1.5 is not in the range 0<x<=1."),
+            (("--seconds", 3, "--top-k", 0), "Invalid value for '--top-k': 0 is not in the range x>=1."),
             (("--seconds", 3, "--top-k", 5, "--top-p", 0.5), "exclude each other"),
-            (("--seconds", 3, "--temperature", -0.5), "temperature -0.5 is invalid"),
+            (
+                ("--seconds", 3, "--temperature", -0.5),
+                "Invalid value for '--temperature': -0.5 is not in the range x>=0.",
+            ),
             (("--seconds", 3, "--temperature", "3=1"), "there is no level 3"),
             (("--seconds", 3, "--temperature", "warm"), "neither a number nor LEVEL=VALUE"),
             (("--seconds", 3, "--lowest-level", 3), "the model has no level 3"),
-            (("--seconds", 3, "--slots", 0), "the number of slots is 0"),
-            (("--seconds", 3, "--songs", 0), "ask for at least 1"),
-            (("--seconds", 3, "--seed", -1), "seed -1 is out of range"),
-            (("--seconds", 3, "--seed", 2**64), "seed 18446744073709551616 is out of range"),
+            (("--seconds", 3, "--slots", 0), "Invalid value for '--slots': 0 is not in the range x>=1."),
+            (("--seconds", 3, "--songs", 0), "Invalid value for '--songs': 0 is not in the range x>=1."),
+            (
+                ("--seconds", 3, "--seed", -1),
+                "Invalid value for '--seed': -1 is not in the range 0<=x<=18446744073709551615.",
+            ),
+            (("--seconds", 3, "--seed", 2**64), "Invalid value for '--seed': 18446744073709551616 is not in the range"),
             (("--seconds", 3, "--artist", "#99"), "There is no artist #99"),
             (("--seconds", 3, "--lyrics", "a", "--lyrics-file", "b.txt"), "exclude each other"),
             (("--seconds", 3, "--lyrics-file", "nowhere.txt"), "the lyrics cannot be read"),
@@ -337,7 +347,10 @@ class TestBadInput:
             (("--requests", "nowhere.jsonl"), "the songs cannot be read"),
             (("--seconds", 3, "--prompt", "a.wav", "--upsample", "b"), "exclude each other"),
             (("--seconds", 3, "--prompt-seconds", 1), "needs --prompt"),
-            (("--seconds", 3, "--prompt", "a.wav", "--prompt-seconds", 0), "--prompt-seconds 0.0 is invalid"),
+            (
+                ("--seconds", 3, "--prompt", "a.wav", "--prompt-seconds", 0),
+                "Invalid value for '--prompt-seconds': 0.0 is not in the range x>0.",
+            ),
             (("--seconds", 3, "--prompt", "nowhere.wav"), "there is no such sound file"),
             (("--seconds", 3, "--continue", "nowhere"), "there is no such song folder"),
             (("--upsample", "nowhere"), "there is no such song folder"),
@@ -350,7 +363,19 @@ class TestBadInput:
         ],
     )
     def test_requests(self, sample, tmp_path: Path, arguments: tuple[object, ...], told: str) -> None:
-        assert told in refusal(sample("--out", tmp_path / "song", *arguments))
+        result = sample("--out", tmp_path / "song", *arguments)
+        assert told in refusal(result)
+        assert (result.exit_code == 2) == ("Usage: " in result.stderr)
+        assert list(tmp_path.iterdir()) == []
+
+    @pytest.mark.parametrize("slots", [17, 20])
+    def test_more_slots_than_the_graphs_take(
+        self, sample, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, slots: int
+    ) -> None:
+        monkeypatch.setattr(sample_job, "onnx_engine", lambda *given: pytest.fail("the graphs were opened"))
+        told = refusal(sample("--out", tmp_path / "song", "--seconds", 3, "--slots", slots))
+        assert f"{slots} slots are asked for, and step_0 takes 1 to 16" in told
+        assert "`export` again with another --batch (engines: `build` with other --slots)" in told
         assert list(tmp_path.iterdir()) == []
 
     @pytest.mark.parametrize(("out", "told"), [("", "an empty name"), ("\udcff", "is not text in UTF-8")])

@@ -18,7 +18,7 @@ from jukebox_deploy.jobs.sample_job import EngineChoice
     [
         ([], None, None),
         (["--kernel-caches", "kernels"], TensorRtOptions(kernel_caches=Path("kernels")), None),
-        (["--weight-budget", "1.5", "--cuda-graph"], TensorRtOptions(weight_budget=3 << 29), True),
+        (["--weight-budget", "1.5", "--cuda-graph"], TensorRtOptions(weight_budget=1_500_000_000), True),
         (["--weight-budget", "0"], TensorRtOptions(weight_budget=0), None),
         (["--host-code", "--no-cuda-graph"], TensorRtOptions(host_code=True), False),
         (["--lean-runtime", "lean.so"], TensorRtOptions(lean_runtime=Path("lean.so")), None),
@@ -29,7 +29,7 @@ def test_options(
 ) -> None:
     seen: list[EngineChoice] = []
 
-    def open_model(folder: Path, choice: EngineChoice) -> None:
+    def open_model(folder: Path, choice: EngineChoice, slots: int | None) -> None:
         seen.append(choice)
         raise EngineError("no engines here")
 

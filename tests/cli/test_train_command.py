@@ -127,6 +127,24 @@ def test_levels_that_are_trained(seen: list[object]) -> None:
     assert "'top': give numbers from 0 on" in refused.output
 
 
+@pytest.mark.parametrize(
+    ("option", "told"),
+    [
+        (("--steps", "0"), "steps: expected 1 or more, found 0."),
+        (("--anneal", "10"), "anneal: expected at most the 9 steps of the run, found 10."),
+        (("--learning-rate", "nan"), "learning rate: expected a finite number above 0, found nan."),
+        (("--keep", "0"), "checkpoints to keep"),
+        (("--waveform-weight", "1=-1"), "Invalid value for '--waveform-weight': -1.0 is not in the range x>=0."),
+    ],
+)
+def test_a_value_that_no_run_can_have_is_a_usage_error(seen: list[object], option: tuple[str, str], told: str) -> None:
+    words = ["train", "vqvae", "--data", "songs", "--out", "run", "--steps", "9", "--preset", "tiny"]
+    result = CliRunner().invoke(cli, [*words, *option])
+    assert result.exit_code == 2
+    assert told in result.output
+    assert seen == []
+
+
 @pytest.mark.parametrize("threads", ["0", "-1"])
 def test_a_number_of_threads_below_one_is_refused(seen: list[object], threads: str) -> None:
     words = ["train", "vqvae", "--data", "songs", "--out", "run", "--steps", "9", "--preset", "tiny"]

@@ -180,7 +180,7 @@ def test_the_checkpoint_is_required(tiny_engine_bundle):
     [
         ([], None),
         (["--kernel-caches", "kernels", "--host-code"], TensorRtOptions(kernel_caches=Path("kernels"), host_code=True)),
-        (["--weight-budget", "0.5"], TensorRtOptions(weight_budget=1 << 29)),
+        (["--weight-budget", "0.5"], TensorRtOptions(weight_budget=500_000_000)),
     ],
 )
 def test_how_engines_are_run_reaches_what_opens_them(

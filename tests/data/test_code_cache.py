@@ -159,7 +159,7 @@ def test_songs_that_cannot_be_encoded_are_listed(tmp_path):
 @pytest.mark.parametrize(
     ("encode", "message"),
     [
-        (lambda audio, level: place_codes(audio, level)[:-1], r"level 0 has codes of shape \(47,\), expected \(48,\)"),
+        (lambda audio, level: place_codes(audio, level)[:-1], r"level 0 has codes of shape \[47\], expected \[48\]"),
         (lambda audio, level: place_codes(audio, level) - 1, "codes must be 0 to 65535, found -1 to"),
         (lambda audio, level: place_codes(audio, level) + 65_500, "codes must be 0 to 65535, found 65500 to 65547"),
     ],

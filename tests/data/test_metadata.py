@@ -41,7 +41,7 @@ def test_rows_of_csv(tmp_path):
         ("t.txt", "file", r"expected a table of songs as .jsonl or .csv, found .txt"),
         ("t.jsonl", '{"file": "a"}\n{"file"', "t.jsonl, line 2: not JSON"),
         ("t.jsonl", '["a"]', "line 1: expected an object, found list"),
-        ("t.jsonl", '{"name": "a"}', r"line 1: expected a column 'file' .* found \['name'\]"),
+        ("t.jsonl", '{"name": "a"}', "line 1: expected a column 'file' .* found name."),
         ("t.jsonl", '{"file": 3}', "line 1: file: expected text, found 3"),
         ("t.jsonl", '{"file": " "}', "line 1: the column 'file' is empty"),
         ("t.jsonl", '{"file": "a", "artist": 311}', "line 1: artist: expected text, found 311"),

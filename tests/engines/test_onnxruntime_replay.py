@@ -149,7 +149,7 @@ def test_memory_that_ran_out_says_what_would_fit(
     monkeypatch.setattr(recording.engine, "_session", fail)
     monkeypatch.setattr(recording.engine, "_options", OnnxRuntimeOptions("cuda"))
     monkeypatch.setattr("jukebox_deploy.engines.onnxruntime.engine.free_device_bytes", lambda: free)
-    said = rf"BFCArena: out of memory\. Level 0 with 3 slots takes at least \S+ [kM]B, and (0|\S+ [kM]B) were free\. {advice}"
+    said = rf"BFCArena: out of memory\. Level 0 with 3 slots takes at least \S+ kB, and (0|\S+ kB) were free\. {advice}"
     with pytest.raises(OutOfDeviceMemoryError, match=said) as raised:
         recording.engine.prior_session(0, 3)
     assert str(raised.value).count("fewer slots") == (slots > 0)

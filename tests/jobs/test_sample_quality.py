@@ -142,7 +142,7 @@ def test_labels_that_the_corpus_lacks_are_left_out(corpus, sounds, tmp_path):
 
 def test_samples_without_any_known_label_are_refused(corpus, sounds, tmp_path):
     write_song(tmp_path, {0: sounds[0]}, "somebody", "polka")
-    with pytest.raises(SamplingError, match=r"nothing to judge: the samples ask for \['polka', 'somebody'\], and"):
+    with pytest.raises(SamplingError, match=r"nothing to judge: the samples ask for polka and somebody, and"):
         judge_samples(JudgeRequest(tmp_path, corpus, clips=36))
 
 

@@ -142,7 +142,7 @@ def test_tables_of_another_version_are_refused(tiny_engine_bundle, tiny_checkpoi
 
 
 def test_unknown_graphs_are_refused(tiny_engine_bundle, tiny_checkpoint):
-    with pytest.raises(EngineError, match=r"has no graphs \['step_7'\]; it has \['vqvae_encode_0'"):
+    with pytest.raises(EngineError, match=r"has no graph step_7; it has vqvae_encode_0, "):
         verify_bundle(tiny_engine_bundle, tiny_checkpoint, VerifyRequest(("step_7",)))
 
 

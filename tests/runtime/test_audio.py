@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import resource
 import signal
+import struct
 from pathlib import Path
 
 import numpy as np
@@ -10,6 +11,7 @@ import soundfile
 
 from jukebox_deploy.errors import AudioError
 from jukebox_deploy.runtime.audio import SampleFormat, read_prompt, writing_wav
+from jukebox_deploy.sound_files import erase_time_of_peak
 from tests.data.song_folders import streamed, write_sound
 
 RATE, HOP = 44_100, 128
@@ -127,6 +129,23 @@ def test_float_files_keep_the_samples_as_they_are(tmp_path: Path) -> None:
     assert rate == RATE
     report = wav.report()
     assert (report.samples, report.peak, report.scale) == (4, 2.0, 1.0)
+
+
+def test_equal_samples_give_equal_files_at_any_time(tmp_path: Path) -> None:
+    _write_wav(tmp_path / "song.wav", [np.linspace(-0.5, 0.5, 101)])
+    content = (tmp_path / "song.wav").read_bytes()
+    chunk = content.index(b"PEAK")
+    assert content[chunk + 8 : chunk + 16] == struct.pack("<II", 1, 0), "the version of the chunk, and no time"
+    assert struct.unpack("<fI", content[chunk + 16 : chunk + 24]) == (0.5, 0)
+
+
+@pytest.mark.parametrize("subtype", ["PCM_16", "PCM_24"])
+def test_a_file_without_a_time_stays_as_it_is(subtype: str, tmp_path: Path) -> None:
+    path = tmp_path / "prompt.wav"
+    soundfile.write(path, np.linspace(-0.5, 0.5, 101), RATE, subtype)
+    before = path.read_bytes()
+    erase_time_of_peak(path)
+    assert path.read_bytes() == before
 
 
 @pytest.mark.parametrize(("peak", "scale"), [(2.0, 0.5), (0.8, 1.0), (1.0, 1.0)])

@@ -19,7 +19,7 @@ from jukebox_deploy.errors import AudioError, ConfigError, EngineError, JukeboxE
 from jukebox_deploy.runtime.decode import encode_audio
 from jukebox_deploy.runtime.events import DecodeProgress, LevelProgress, SongDecoded, SongWarning
 from jukebox_deploy.runtime.sampler import SamplingOptions, SongJob, SongSampler
-from jukebox_deploy.runtime.song import Mode, SongRequest
+from jukebox_deploy.runtime.song import LevelSettings, Mode, SongRequest
 from jukebox_deploy.runtime.store import Fingerprint, read_record
 from tests.runtime.fake_engine import FakeEngine, Faults, PowerCutError
 from tests.runtime.song_cases import (
@@ -464,6 +464,13 @@ def test_a_begun_song_is_neither_overwritten_nor_mixed(tmp_path: Path) -> None:
     other = SongJob(replace(REQUESTS[1], seed=8, lyrics="Ah"), job.folder)
     with pytest.raises(SamplingError, match=r"lyrics was 'Oh', is now 'Ah'; seed was 1, is now 8"):
         sample(FakeEngine(MODEL), [other], RESUME)
+    levels = (LevelSettings(), LevelSettings(0.8, top_k=5))
+    first = SongJob(replace(REQUESTS[1], levels=(LevelSettings(), LevelSettings())), tmp_path / "cool")
+    sample(FakeEngine(MODEL), [first])
+    cooler = SongJob(replace(first.request, levels=levels), first.folder)
+    told = "temperature was 0.99, is now 0.8 at level 1; top_k was not given, is now 5 at level 1"
+    with pytest.raises(SamplingError, match=told):
+        sample(FakeEngine(MODEL), [cooler], RESUME)
     sampler = SongSampler(FakeEngine(MODEL), Fingerprint("engine 2", "checkpoint 1"), options=RESUME)
     with pytest.raises(SamplingError, match="engine was 'engine 1', is now 'engine 2'"):
         list(sampler.sample([job]))

@@ -78,6 +78,13 @@ def test_predictions_are_what_was_measured(case: tuple[str, int | None, str, boo
     assert predicted(*case) + LIBRARIES == pytest.approx(measured()[case], rel=TOLERANCE, abs=SLACK)
 
 
+@pytest.mark.parametrize("samples", ["0", "-1"])
+def test_an_example_without_samples_is_refused(samples: str, capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit, match="2"):
+        main(["--presets", "tiny", "--computed", "--samples", samples])
+    assert f"--samples: expected a whole number, 1 or more, found {samples}" in capsys.readouterr().err
+
+
 @pytest.mark.slow
 def test_words_that_no_case_has_are_refused(capsys: pytest.CaptureFixture[str]) -> None:
     with pytest.raises(SystemExit, match="2"):

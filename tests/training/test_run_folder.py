@@ -46,6 +46,10 @@ def test_a_folder_with_other_things_is_left_alone(tmp_path: Path) -> None:
         (replace(RECORD, source="bundle"), "the bundle that training began from"),
         (replace(RECORD, vocabulary="w"), "the lists of artists and genres are not the same"),
         (replace(RECORD, settings=settings(Part.VQVAE, batch=8)), "batch is 8, and was 4"),
+        (
+            replace(RECORD, settings=settings(Part.VQVAE, frozen=("labels", "core"))),
+            "frozen is labels and core, and was not given",
+        ),
         (replace(RECORD, settings=settings(Part.VQVAE, seed=1)), "seed is 1, and was 0"),
     ],
 )
@@ -90,7 +94,7 @@ def test_a_run_may_become_longer_while_its_rate_is_full(
     ("before", "done", "longer", "reason"),
     [
         (run_of(6, 2), 5, run_of(60, 2), "steps is 60, and was 6"),
-        (run_of(60, 2), 5, run_of(60, 56), "optimiser is"),
+        (run_of(60, 2), 5, run_of(60, 56), "anneal is 56, and was 2"),
         (run_of(6, 0), 6, run_of(60, 56), "steps is 60, and was 6"),
         (run_of(6, 0), 5, run_of(4, 0), "5 steps are already done, but only 4 are requested"),
     ],

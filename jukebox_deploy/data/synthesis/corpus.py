@@ -104,9 +104,12 @@ def synthesize_corpus(request: CorpusRequest, listen: Listener = lambda event: N
     corpus. With a smaller limit, the tables list fewer songs, but no file is removed.
 
     Raises:
+        ModuleNotFoundError: without SciPy, before the folder is made.
         JukeboxError: for a folder that contains other files or songs of another identity, and for files that cannot
             be written.
     """
+    import scipy  # noqa: F401  # the sounds need it, and without it no folder shall be begun
+
     _claim(request.folder, request.identity)
     lengths = request.song_lengths()
     songs: dict[int, SongFiles] = {}

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+from jukebox_deploy.contract import GraphKind
 from jukebox_deploy.engine import Engine
 from jukebox_deploy.engines.bundle import EngineBundle
 from jukebox_deploy.engines.manifest import Target
 from jukebox_deploy.engines.onnxruntime.sessions import OnnxRuntimeOptions
 from jukebox_deploy.engines.tensorrt.engine import TensorRtEngine, open_tensorrt
 from jukebox_deploy.engines.tensorrt.features import TensorRtOptions
-from jukebox_deploy.errors import EngineError
+from jukebox_deploy.errors import EngineError, SamplingError
 from jukebox_deploy.jobs.opening.onnx_graphs import onnx_engine, require_current_tables
 
 
@@ -31,3 +32,17 @@ def tensorrt_engine(bundle: EngineBundle, options: TensorRtOptions | None = None
     """Open a bundle of TensorRT engines, of either flavour."""
     require_current_tables(bundle)
     return open_tensorrt(bundle, options)
+
+
+def require_slots_of_bundle(bundle: EngineBundle, slots: int) -> None:
+    """Raise `SamplingError` for a number of slots that a step of the bundle does not take."""
+    for name, spec in bundle.graphs.items():
+        if spec.kind is not GraphKind.STEP:
+            continue
+        taken = spec.range("B")
+        if not taken.minimum <= slots <= taken.maximum:
+            raise SamplingError(
+                f"{bundle.folder}: {slots} slots are asked for, and {name} takes {taken.minimum} to {taken.maximum}. "
+                "Choose --slots in that range, or `export` again with another --batch (engines: `build` with other "
+                "--slots)."
+            )

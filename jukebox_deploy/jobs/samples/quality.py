@@ -20,6 +20,7 @@ from jukebox_deploy.jobs.samples.recognition import HeardClips, Recognition, rec
 from jukebox_deploy.jobs.samples.scale_shares import ScaleShares, compare_scale_shares
 from jukebox_deploy.jobs.samples.song_clips import Clip, ClipFormat, corpus_clips, sampled_clips, sampled_levels
 from jukebox_deploy.jobs.samples.sound_features import Numbers, band_levels, pitch_class_energies
+from jukebox_deploy.listing import words_of
 from jukebox_deploy.threads import map_in_threads
 
 CORPUS_CLIPS = 600
@@ -153,9 +154,10 @@ def _judge(
     scale = compare_scale_shares((samples.pitch_classes, genres), (corpus.pitch_classes, corpus.labels("genre")), form)
     found = tuple(entry for entry in recognitions if entry is not None)
     if not found and scale is None:
-        asked = sorted({name for kind in ("artist", "genre") for name in samples.labels(kind) if name})
+        names = sorted({name for kind in ("artist", "genre") for name in samples.labels(kind) if name})
+        asked = words_of(names) or "no artist and no genre"
         raise SamplingError(
-            f"level {level}: there is nothing to judge: the samples ask for {asked or 'no artist and no genre'}, and "
+            f"level {level}: there is nothing to judge: the samples ask for {asked}, and "
             f"{catalogue.folder} has none of them. Sample with names of the corpus."
         )
     notes = tuple(_notes(samples, found))

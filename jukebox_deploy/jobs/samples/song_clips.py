@@ -17,6 +17,7 @@ from jukebox_deploy.data.coverage import spread_indices
 from jukebox_deploy.errors import AudioError, DataError, SamplingError
 from jukebox_deploy.jobs.samples.sound_features import SHORTEST_SECONDS
 from jukebox_deploy.labels.vocabulary import canonical
+from jukebox_deploy.listing import words_of
 from jukebox_deploy.runtime.store import Fingerprint, find_songs, read_record
 from jukebox_deploy.sound_files import open_sound
 
@@ -80,7 +81,8 @@ def sampled_clips(folder: Path, level: int) -> tuple[ClipFormat, tuple[Clip, ...
         raise SamplingError(f"{folder}: no song has a sound file level_{level}.wav; nothing to judge at level {level}.")
     rates = {rate for _, rate, _ in clips}
     if len(rates) > 1:
-        raise AudioError(f"{folder}: the songs have different sample rates, {sorted(rates)}; judge them apart.")
+        found_rates = words_of(map(str, sorted(rates)))
+        raise AudioError(f"{folder}: the songs have different sample rates, {found_rates} Hz; judge them apart.")
     (rate,) = rates
     shortest, _, length = min(clips, key=lambda clip: clip[2])
     if length < SHORTEST_SECONDS * rate:
