@@ -38,7 +38,7 @@ def cut_graph(spec: GraphSpec, prior: PriorConfig, parts: int) -> tuple[GraphSpe
         raise ConfigError(f"{spec.name} is not a stack of layers with caches, so it cannot be cut into parts.")
     depth = prior.transformer.depth
     if not 1 <= parts <= depth:
-        raise ConfigError(f"{spec.name} has {depth} layers, which cannot be cut into {parts} parts.")
+        raise ConfigError(f"{spec.name} has {depth} layers, which cannot be cut into {parts} parts; at most {depth}.")
     if parts == 1:
         return (spec,)
     return tuple(

@@ -102,12 +102,12 @@ def export_bundle(
 
     The quality of quantised weights is measured whether or not graphs are validated, unless `request.quantisation`
     disables it. Raises `ExportError` for unknown graphs and layers, `SamplingError` for invalid sampling settings
-    next to the checkpoint, and `ParityError` for graphs that disagree with the model or lose too much quality by
-    quantisation; then nothing is written.
+    next to the checkpoint and for songs that cannot calibrate a prior, and `ParityError` for graphs that disagree with
+    the model or lose too much quality by quantisation; then nothing is written.
     """
     specs = select_graphs(checkpoint.config, request)
     advice = bundle_advice(checkpoint)
-    quantiser = Quantiser(checkpoint, request.quantisation, request.seed) if request.quantises else None
+    quantiser = _quantiser(checkpoint, request, specs) if request.quantises else None
     teller = Teller(progress, len(specs))
     job = _Export(checkpoint, request, quantiser, listener, teller)
     report: dict[str, Any] = {}
@@ -148,6 +148,13 @@ def select_graphs(config: JukeboxConfig, request: ExportRequest) -> dict[str, Gr
 def _with_partner(spec: GraphSpec) -> Sequence[str]:
     """Return the names of a graph and its partner: a step needs the prefill that fills its caches, and vice versa."""
     return [graph_name(kind, spec.level) for kind in SLOT_GRAPHS] if spec.states else [spec.name]
+
+
+def _quantiser(checkpoint: CheckpointBundle, request: ExportRequest, specs: Mapping[str, GraphSpec]) -> Quantiser:
+    """Return what quantises the priors of these graphs; it is sure to have what it needs."""
+    quantiser = Quantiser(checkpoint, request.quantisation, request.seed)
+    quantiser.require_songs(sorted({spec.level for spec in specs.values() if spec.states}))
+    return quantiser
 
 
 @dataclass(frozen=True)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import gc
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from enum import StrEnum
 from functools import cached_property
@@ -24,7 +24,13 @@ from jukebox_deploy.export.linear_layers import LinearChoice, choose_layers
 from jukebox_deploy.export.quantisation import WeightFormat, column_error
 from jukebox_deploy.export.weights import RawTensor, WeightFile, quantised_tensors
 from jukebox_deploy.graphs import GraphOptions, declare_graphs, declare_step
-from jukebox_deploy.jobs.comparison.forced_windows import ForcedWindows, sample_windows, song_windows, whole_blocks
+from jukebox_deploy.jobs.comparison.forced_windows import (
+    ForcedWindows,
+    require_songs,
+    sample_windows,
+    song_windows,
+    whole_blocks,
+)
 from jukebox_deploy.jobs.comparison.quality import Quality, compare_logits, logits_of
 from jukebox_deploy.jobs.opening.eager import eager_engine
 from jukebox_deploy.runtime.store import find_songs
@@ -98,6 +104,11 @@ class Quantiser:
                 f"--keep leaves {kept} in the precision, and {unfit} have no whole groups of inputs. Keep fewer, or "
                 "leave out --weights."
             )
+
+    def require_songs(self, levels: Iterable[int]) -> None:
+        """Raise `SamplingError` for a song of the request that cannot calibrate the priors of these levels."""
+        config = self.checkpoint.config
+        require_songs(config, map(config.prior, levels), self.request.songs)
 
     @cached_property
     def choices(self) -> Mapping[str, LinearChoice]:

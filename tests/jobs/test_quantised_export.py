@@ -21,7 +21,7 @@ from jukebox_deploy.engines.quantised_weights import describe_prior, quantised_w
 from jukebox_deploy.errors import ExportError, ParityError, SamplingError
 from jukebox_deploy.graphs import GraphOptions, declare_graphs
 from jukebox_deploy.jobs import quantised_export
-from jukebox_deploy.jobs.comparison.forced_windows import sample_windows, song_windows, whole_blocks
+from jukebox_deploy.jobs.comparison.forced_windows import require_songs, sample_windows, song_windows, whole_blocks
 from jukebox_deploy.jobs.comparison.quality import compare_logits, logits_of, times_rounding
 from jukebox_deploy.jobs.export_job import ExportEvent, ExportRequest, export_bundle
 from jukebox_deploy.jobs.opening.eager import eager_engine
@@ -41,7 +41,7 @@ from jukebox_deploy.presets import preset
 from jukebox_deploy.runtime.song import SongLengths, SongRequest
 from jukebox_deploy.runtime.store import Fingerprint, SongRecord, SongStore
 from tests.damaged_bundles import with_flipped_weight
-from tests.export.small_models import separate_lyrics_config, write_checkpoint
+from tests.export.small_models import separate_lyrics_config, unlabelled_config, write_checkpoint
 from tests.jobs.traced_once import traced_once
 
 pytest.importorskip("onnxruntime")
@@ -387,15 +387,42 @@ class TestWindows:
         with pytest.raises(SamplingError, match=r"has 0 of .* codes at level 0"):
             song_windows(model, self.TINY.prior(0), tiny_checkpoint.vocabulary, (folder,), 1)
 
+    @pytest.mark.parametrize(
+        ("seconds", "lost", "said"),
+        [
+            (0.8, "codes_2.npy", r"song has 0 of \d+ codes at level 2; sample the song to its end"),
+            (0.8, "codes_1.npy", r"song has 0 of \d+ codes at level 1; sample the song to its end"),
+            (0.02, "", r"song: the song has \d+ codes at level 1, less than one block of 32; leave it out"),
+        ],
+    )
+    def test_songs_that_cannot_calibrate_are_refused_before_anything_is_traced(
+        self, tiny_checkpoint, tmp_path, monkeypatch, seconds, lost, said
+    ):
+        folder = self.song(tmp_path / "song", seconds)
+        if lost:
+            (folder / lost).unlink()
+        monkeypatch.setattr("jukebox_deploy.jobs.export_job.trace_all", lambda *_: pytest.fail("it was traced"))
+        stored = QuantisationRequest(LinearWeights.INT4, calibration=Calibration.SONGS, songs=(folder,))
+        request = ExportRequest(GraphOptions(), ("step_2", "step_1"), quantisation=stored, processes=1)
+        with pytest.raises(SamplingError, match=said):
+            export_bundle(tiny_checkpoint, tmp_path / "onnx", request)
+        assert not (tmp_path / "onnx").exists()
+
+    def test_songs_of_a_model_with_other_levels_are_refused(self, tmp_path):
+        config = unlabelled_config()
+        assert config.vqvae.levels != self.TINY.vqvae.levels
+        with pytest.raises(SamplingError, match="song has 3 levels, but this model has 1"):
+            require_songs(config, config.priors, [self.song(tmp_path / "song")])
+
     def test_a_folder_without_songs_is_refused(self, tmp_path):
         with pytest.raises(SamplingError, match="nor a folder with songs"):
             song_folders(tmp_path)
 
-    def song(self, folder: Path) -> Path:
+    def song(self, folder: Path, seconds: float = 0.8) -> Path:
         """A song whose codes are random."""
         vqvae = self.TINY.vqvae
         top = vqvae.hop_length(vqvae.levels - 1)
-        samples = int(0.8 * vqvae.sample_rate) // top * top
+        samples = int(seconds * vqvae.sample_rate) // top * top
         totals = tuple(samples // vqvae.hop_length(level) for level in range(vqvae.levels))
         lengths = SongLengths((0,) * vqvae.levels, totals)
         request = SongRequest(seconds=0.8, lyrics="la la")

@@ -5,7 +5,7 @@ The codes are the model's own samples, or those of song folders.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -13,7 +13,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from jukebox_deploy.config import PriorConfig
+from jukebox_deploy.config import JukeboxConfig, PriorConfig
 from jukebox_deploy.contract import GraphKind, GraphSpec, find_graph, graph_name
 from jukebox_deploy.engine import Engine
 from jukebox_deploy.errors import SamplingError
@@ -107,14 +107,12 @@ def song_windows(
 ) -> ForcedWindows:
     """Return at most `count` windows of the songs in these folders, spread evenly over them.
 
-    Raises `SamplingError` for a folder without codes of the prior's level and the one above.
+    Raises `SamplingError` as `require_songs` does.
     """
     windows = [window for folder in folders for window in _windows_of_song(model, prior, vocabulary, folder)]
     chosen = [windows[index] for index in np.unique(np.linspace(0, len(windows) - 1, count).round().astype(int))]
     block = prior.transformer.block_length
     length = min(len(window.ids) for window in chosen) // block * block
-    if length <= prior.lyric_prefix:
-        raise SamplingError(f"{folders[0]}: the song has less than one block of {block} codes at level {prior.level}.")
     codes = np.zeros((len(chosen), prior.transformer.context), np.int32)
     for row, window in zip(codes, chosen, strict=True):
         row[:length] = window.ids[:length]
@@ -123,15 +121,41 @@ def song_windows(
     return ForcedWindows({**tensors, "codes": codes}, np.stack(lyrics) if lyrics else None, length)
 
 
+def require_songs(config: JukeboxConfig, priors: Iterable[PriorConfig], folders: Sequence[Path]) -> None:
+    """Raise `SamplingError` for a folder whose song cannot give windows to these priors.
+
+    It must be complete at the level of each and the one above, and have a whole block of codes.
+    """
+    for prior in priors:
+        for folder in folders:
+            _codes_of_song(config, prior, folder)
+
+
+def _codes_of_song(config: JukeboxConfig, prior: PriorConfig, folder: Path) -> Mapping[int, np.ndarray]:
+    """Return the codes of a song at the level of a prior and the one above."""
+    level, block, totals = prior.level, prior.transformer.block_length, read_record(folder).lengths.totals
+    if len(totals) != config.vqvae.levels:
+        raise SamplingError(
+            f"{folder}: the song has {len(totals)} levels, but this model has {config.vqvae.levels}; use songs that it "
+            "sampled."
+        )
+    codes = {at: read_codes(folder, at, config.vqvae.codebook_size) for at in range(level, min(level + 2, len(totals)))}
+    if short := [at for at in codes if len(codes[at]) < totals[at]]:
+        raise SamplingError(
+            f"{folder} has {len(codes[short[0]])} of {totals[short[0]]} codes at level {short[0]}; sample the song to "
+            "its end, at all levels, or leave it out."
+        )
+    if (prior.lyric_prefix + totals[level]) // block * block <= prior.lyric_prefix:
+        raise SamplingError(
+            f"{folder}: the song has {totals[level]} codes at level {level}, less than one block of {block}; leave it "
+            "out, or use a longer one."
+        )
+    return codes
+
+
 def _windows_of_song(model: Engine, prior: PriorConfig, vocabulary: Vocabulary, folder: Path) -> Iterator[_SongWindow]:
     config, level = model.config, prior.level
-    record = read_record(folder)
-    codes = {at: read_codes(folder, at, config.vqvae.codebook_size) for at in range(level, config.vqvae.levels)}
-    if len(codes[level]) < record.lengths.totals[level]:
-        raise SamplingError(
-            f"{folder} has {len(codes[level])} of {record.lengths.totals[level]} codes at level {level}; "
-            "sample the song to its end, at all levels."
-        )
+    codes, record = _codes_of_song(config, prior, folder), read_record(folder)
     nothing_given = SongLengths((0,) * config.vqvae.levels, record.lengths.totals)
     plan = plan_song(config, vocabulary, record.request, nothing_given, level)[level]
     conditioner = WindowConditioner(model, prior)
