@@ -48,6 +48,21 @@ _NO_ENTRY = {
     errno.EEXIST: "a part of this path is a file, not a folder",
     errno.ENAMETOOLONG: "the name is too long",
 }
+_NO_PLACE = _NO_ROOM | _NO_ENTRY | {errno.ENOENT: "nothing can be created there; choose another place"}
+_TAKEN = dict.fromkeys(
+    (errno.ENOTEMPTY, errno.EEXIST), "something else was put there in the meantime; remove it or choose another folder"
+)
+
+
+class _UnwritableError(JukeboxError):
+    """A file or folder that could not be written, and the reason that the system gave."""
+
+    def __init__(self, path: Path, reason: str) -> None:
+        super().__init__(path, reason)  # from which the error is made again after it has crossed to another process
+        self.path, self.reason = path, reason
+
+    def __str__(self) -> str:
+        return f"{self.path}: could not be written: {self.reason}."
 
 
 @contextmanager
@@ -59,7 +74,7 @@ def atomic_path(path: Path) -> Iterator[Path]:
     """
     path = Path(path)
     partial = path.parent / _partial_name(path)
-    with _explained(path, _NO_ROOM | _NO_ENTRY):
+    with _explained(path, _NO_PLACE):
         path.parent.mkdir(parents=True, exist_ok=True)
         partial.touch(exist_ok=False)
     try:
@@ -74,12 +89,12 @@ def atomic_path(path: Path) -> Iterator[Path]:
 
 @contextmanager
 def atomic_directory(path: Path) -> Iterator[Path]:
-    """Yield a new folder beside `path`; rename it to `path` if the block succeeds.
+    """Yield a new folder beside `path`, or beside what a link at `path` points to; rename it if the block succeeds.
 
     Raises `JukeboxError` if `path` is a file or a non-empty folder, and if there is no disk space or no permission.
     After any error `path` is as it was.
     """
-    path = Path(path)
+    path = followed(Path(path))
     require_free(path)
     with scratch_folder(path) as scratch, _explained(path, _NO_ROOM):
         partial = scratch / _WHOLE
@@ -87,7 +102,8 @@ def atomic_directory(path: Path) -> Iterator[Path]:
         yield partial
         for entry in [*partial.rglob("*"), partial]:
             _flush(entry)
-        os.replace(partial, path)
+        with _explained(path, _TAKEN):
+            os.replace(partial, path)
         _flush(path.parent)
 
 
@@ -98,7 +114,7 @@ def replaced_directory(path: Path) -> Iterator[Path]:
     After any error `path` is as it was. If the process is killed, `path` is the old folder or the new one; in the
     moment between the two renames it is missing, and `restore_directory` restores the old one.
     """
-    path = Path(path)
+    path = followed(Path(path))
     try:
         with scratch_folder(path) as scratch, _explained(path, _NO_ROOM | _NO_ENTRY):
             fresh = scratch / _WHOLE
@@ -122,7 +138,7 @@ def scratch_folder(path: Path) -> Iterator[Path]:
     path = Path(path)
     folder, lock = path.parent / _partial_name(path), None
     try:
-        with _explained(path, _NO_ROOM | _NO_ENTRY):
+        with _explained(path, _NO_PLACE):
             path.parent.mkdir(parents=True, exist_ok=True)
             remove_leftovers(path.parent, _DAY, of=path.name)
             folder.mkdir()
@@ -145,6 +161,11 @@ def restore_directory(path: Path) -> None:
 def aside_of(path: Path) -> Path:
     """Return the path that a folder is moved to while another one replaces it."""
     return path.parent / f".replaced-{path.name}"
+
+
+def followed(path: Path) -> Path:
+    """Return what a link points to: a folder can be renamed to the place of an empty folder, but not of a link."""
+    return Path(os.path.realpath(path)) if path.is_symlink() else path
 
 
 def is_free(path: Path) -> bool:
@@ -257,12 +278,17 @@ def _partial_name(path: Path) -> str:
 
 @contextmanager
 def _explained(path: Path, reasons: dict[int, str]) -> Iterator[None]:
+    """Name `path` in errors with these numbers, also where a hidden file or folder for it could not be written."""
     try:
         yield
+    except _UnwritableError as error:
+        if not any(part.startswith(_PARTIAL) for part in error.path.parts):
+            raise
+        raise _UnwritableError(path, error.reason) from error
     except OSError as error:
         if error.errno not in reasons:
             raise
-        raise JukeboxError(f"{path}: could not be written: {reasons[error.errno]}.") from error
+        raise _UnwritableError(path, reasons[error.errno]) from error
 
 
 def _flush(path: Path) -> None:

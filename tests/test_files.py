@@ -6,6 +6,7 @@ import errno
 import hashlib
 import json
 import os
+import pickle
 import subprocess
 import sys
 import time
@@ -119,6 +120,52 @@ def test_a_folder_appears_only_at_the_end(tmp_path):
         assert os.listdir(target) == []
     assert (target / "deep" / "a").read_text() == "a"
     assert os.listdir(tmp_path) == ["bundle"]
+
+
+def test_a_full_disk_names_what_was_asked_for_and_no_hidden_folder(tmp_path):
+    target = tmp_path / "bundle"
+    with pytest.raises(JukeboxError) as raised, atomic_directory(target) as outer, atomic_path(outer / "x.engine"):
+        full_disk()
+    assert str(raised.value).startswith(f"{target}: could not be written: the disk is full")
+    assert str(pickle.loads(pickle.dumps(raised.value))) == str(raised.value)  # as from a process that builds
+
+
+def test_a_full_disk_elsewhere_is_not_that_of_the_folder(tmp_path):
+    other = tmp_path / "other.json"
+    with pytest.raises(JukeboxError) as raised, atomic_directory(tmp_path / "bundle"), atomic_path(other):
+        full_disk()
+    assert str(raised.value).startswith(f"{other}: could not be written")
+
+
+def test_a_folder_that_was_taken_in_the_meantime_stays(tmp_path):
+    target = tmp_path / "bundle"
+    with (
+        pytest.raises(JukeboxError, match=r"bundle: could not be written: something else was put there"),
+        atomic_directory(target) as partial,
+    ):
+        (partial / "ours").write_text("")
+        target.mkdir()
+        (target / "theirs").write_text("")
+    assert [path.name for path in tmp_path.rglob("*")] == ["bundle", "theirs"]
+
+
+@pytest.mark.parametrize("make", [atomic_directory, replaced_directory])
+def test_a_link_stands_for_its_folder(tmp_path, make):
+    link, folder = tmp_path / "link", tmp_path / "disk" / "bundle"
+    folder.mkdir(parents=True)
+    link.symlink_to(folder)
+    with make(link) as fresh:
+        fresh.mkdir(exist_ok=True)
+        (fresh / "a").write_text("a")
+    assert link.is_symlink()
+    assert (folder / "a").read_text() == "a"
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="needs a folder in which nobody can create anything")
+@pytest.mark.parametrize("make", [atomic_path, atomic_directory])
+def test_a_place_where_nothing_can_be_created_is_explained(make):
+    with pytest.raises(JukeboxError, match="nothing can be created there"), make(Path("/proc/bundle")):
+        pass
 
 
 def test_a_failed_folder_leaves_nothing(tmp_path):

@@ -19,7 +19,7 @@ from jukebox_deploy.cli.build_choices import (
 )
 from jukebox_deploy.cli.build_report import report_checked, report_engines, report_graphs
 from jukebox_deploy.cli.building_progress import building_progress
-from jukebox_deploy.cli.export_options import export_options, followed
+from jukebox_deploy.cli.export_options import export_options
 from jukebox_deploy.cli.folders import replacing
 from jukebox_deploy.cli.options import PATH, OutFolder, comma_separated, numbers_from
 from jukebox_deploy.cli.progress import ProgressDisplay, progress_line
@@ -78,11 +78,10 @@ _FEATURES = ("weight-streaming", "version-compatible", "refit", "stripped")
 @click.option(
     "--keep-onnx",
     type=OutFolder(),
-    callback=followed,
     metavar="DIR",
     help="Folder to keep the ONNX graphs exported from a checkpoint.",
 )
-@click.option("--out", type=OutFolder(), callback=followed, help="Folder for the engine bundle.")
+@click.option("--out", type=OutFolder(), help="Folder for the engine bundle.")
 @click.option("--graphs", callback=comma_separated, metavar="step_2,prefill_2", help="Build only these graphs.")
 @click.option(
     "--processes",

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from jukebox_deploy.cli.building_progress import building_progress
-from jukebox_deploy.cli.export_options import cutting, export_options, followed, quantisation
+from jukebox_deploy.cli.export_options import cutting, export_options, quantisation
 from jukebox_deploy.cli.folders import replacing
 from jukebox_deploy.cli.options import PATH, OutFolder, comma_separated
 from jukebox_deploy.cli.progress import ProgressDisplay
@@ -55,7 +55,6 @@ def _slots(context: click.Context, parameter: click.Parameter, value: str) -> tu
     "--out",
     required=True,
     type=OutFolder(),
-    callback=followed,
     metavar="DIR",
     help="Folder for the ONNX bundle, new or empty.",
 )

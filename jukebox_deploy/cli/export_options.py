@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import re
 from collections.abc import Mapping
 from pathlib import Path
@@ -84,11 +83,6 @@ export_options = grouped(
     ),
 )
 """The options of an export, except precision and slots."""
-
-
-def followed(context: click.Context, parameter: click.Parameter, folder: Path | None) -> Path | None:
-    """Follow a link, as a click callback: a finished folder can take the place of an empty folder, not of a link."""
-    return Path(os.path.realpath(folder)) if folder is not None and folder.is_symlink() else folder
 
 
 def quantisation(choices: Mapping[str, Any]) -> QuantisationRequest:

@@ -8,17 +8,18 @@ from contextlib import contextmanager
 from pathlib import Path
 
 from jukebox_deploy.errors import JukeboxError
-from jukebox_deploy.files import aside_of, is_free, restore_directory
+from jukebox_deploy.files import aside_of, followed, is_free, restore_directory
 
 
 @contextmanager
 def replacing(out: Path, *, force: bool, is_ours: Callable[[Path], bool], inputs: Iterable[Path]) -> Iterator[None]:
-    """With `force`, move the folder `out` aside while the body makes a new one.
+    """With `force`, move the folder `out`, or what a link at `out` points to, aside while the body makes a new one.
 
     The old folder is removed if the body succeeds and restored if it fails; if this process is killed, the next call
     for `out` restores it. Raises `JukeboxError` if `out` is not a folder that this program made, or contains one of
     the inputs.
     """
+    out = followed(out)
     restore_directory(out)
     if not force or is_free(out):
         yield
