@@ -22,6 +22,10 @@ class Limits:
     times_rounding: float | None  # largest error of logits, in multiples of what computing in this precision costs
     equal_codes: float | None  # smallest share of equal greedy codes; `None`: no limit, as rounding decides near ties
 
+    def top1_among(self, positions: int) -> float:
+        """The smallest share among this many positions: where any may differ, two may, however few there are."""
+        return self.top1 if self.top1 == 1.0 else min(self.top1, 1.0 - 2 / positions)
+
 
 LIMITS = {
     Precision.FP32: Limits(1e-5, 1e-8, 1.0, None, 1.0),

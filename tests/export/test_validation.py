@@ -69,3 +69,18 @@ def test_structure_is_checked(tmp_path: Path):
         check_structure(_save(tmp_path / "names.onnx", "sound"), SPEC)
     with pytest.raises(ExportError, match="not valid ONNX"):
         check_structure(_save(tmp_path / "operator.onnx", "audio", "NoSuchOperator"), SPEC)
+
+
+@pytest.mark.parametrize(
+    ("precision", "positions", "equal", "holds"),
+    [
+        (Precision.FP16, 18, 16, True),  # of sound models, too, rounding decides one now and then
+        (Precision.FP16, 18, 15, False),
+        (Precision.FP16, 1000, 950, True),
+        (Precision.FP16, 1000, 949, False),
+        (Precision.BF16, 2, 0, True),
+        (Precision.FP32, 18, 17, False),
+    ],
+)
+def test_among_few_positions_two_may_have_another_most_likely_code(precision, positions, equal, holds):
+    assert (equal / positions >= LIMITS[precision].top1_among(positions)) is holds

@@ -225,8 +225,8 @@ class Ladder:
     ) -> Iterator[Check]:
         quality, limits, where = compare_logits(expected, found), LIMITS[spec.precision], _place_of(stretch)
         yield check_of_error(spec.name, CheckKind.LOGITS, where, "nats of mean KL", quality.mean_kl, limits.mean_kl)
-        share = quality.top1_agreement
-        yield check_of_share(spec.name, CheckKind.TOP_1, where, "share of equal codes", share, limits.top1)
+        share, limit = quality.top1_agreement, limits.top1_among(quality.positions)
+        yield check_of_share(spec.name, CheckKind.TOP_1, where, "share of equal codes", share, limit)
 
     def _rounding(
         self, spec: GraphSpec, stretch: WindowStretch, expected: np.ndarray, found: np.ndarray, limit: float
