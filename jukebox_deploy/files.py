@@ -119,9 +119,9 @@ def replaced_directory(path: Path) -> Iterator[Path]:
         with scratch_folder(path) as scratch, _explained(path, _NO_ROOM | _NO_ENTRY):
             fresh = scratch / _WHOLE
             yield fresh
-            restore_directory(path)  # frees `aside_of(path)`, which the old folder is moved to
+            restore_directory(path)  # frees `_aside_of(path)`, which the old folder is moved to
             if path.exists():
-                os.replace(path, aside_of(path))
+                os.replace(path, _aside_of(path))
             os.replace(fresh, path)
             _flush(path.parent)
     finally:
@@ -151,14 +151,14 @@ def scratch_folder(path: Path) -> Iterator[Path]:
 
 
 def restore_directory(path: Path) -> None:
-    """Move the folder at `aside_of(path)`, if there is one, back to `path`; remove it if `path` is taken."""
-    aside = aside_of(path)
+    """Move the folder at `_aside_of(path)`, if there is one, back to `path`; remove it if `path` is taken."""
+    aside = _aside_of(path)
     if aside.exists() and is_free(path):
         os.replace(aside, path)
     shutil.rmtree(aside, ignore_errors=True)
 
 
-def aside_of(path: Path) -> Path:
+def _aside_of(path: Path) -> Path:
     """Return the path that a folder is moved to while another one replaces it."""
     return path.parent / f".replaced-{path.name}"
 

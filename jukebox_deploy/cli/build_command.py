@@ -114,10 +114,10 @@ def command(source: Path, target: str, out: Path | None, force: bool, as_json: b
 
     out = _required(out, target)
     ours = replacing(out, force=force, is_ours=is_engine_bundle, inputs=[bundle.folder])
-    with ours, ProgressDisplay() as display, building_progress(display) as shown:
+    with ours as fresh, ProgressDisplay() as display, building_progress(display) as shown:
         at_once = choices["processes"] or processes_to_build(bundle, chosen)
         options = build_options(Target(target), choices)
-        _, summaries = build_bundle(bundle, out, options, chosen, shown.build, at_once)
+        _, summaries = build_bundle(bundle, fresh, options, chosen, shown.build, at_once)
     report_engines(out, Target(target), summaries, as_json)
 
 
@@ -132,13 +132,14 @@ def _build_checkpoint(
     request = export_request(target, choices)
     build = CheckpointBuild(request, build_options(target, choices), choices["keep_onnx"])
     summaries: list[BuildSummary] = []
+    build.require_apart(out)
     ours = replacing(out, force=force, is_ours=is_engine_bundle, inputs=[source])
-    with ours, ProgressDisplay() as display, building_progress(display) as shown:
+    with ours as fresh, ProgressDisplay() as display, building_progress(display) as shown:
         if target is Target.ONNXRUNTIME:
-            export_bundle(checkpoint, out, request, progress=shown.export)
+            export_bundle(checkpoint, fresh, request, progress=shown.export)
         else:
             listener = BuildListener(shown.export, shown.build)
-            _, summaries = build_from_checkpoint(checkpoint, out, build, choices["processes"], listener)
+            _, summaries = build_from_checkpoint(checkpoint, fresh, build, choices["processes"], listener)
     if target is Target.ONNXRUNTIME:
         report_graphs(open_bundle(out, verify_hashes=False), as_json)
     else:
@@ -148,8 +149,10 @@ def _build_checkpoint(
 def _make_ready(source: EngineBundle, graphs: tuple[str, ...], out: Path, force: bool) -> EngineBundle:
     from jukebox_deploy.engines.onnxruntime.build import build_ready_bundle
 
-    with replacing(out, force=force, is_ours=is_engine_bundle, inputs=[source.folder]), progress_line("reading") as say:
-        return build_ready_bundle(source, out, graphs, lambda graph: say(f"{graph}: fusing integer weights"))
+    ours = replacing(out, force=force, is_ours=is_engine_bundle, inputs=[source.folder])
+    with ours as fresh, progress_line("reading") as say:
+        build_ready_bundle(source, fresh, graphs, lambda graph: say(f"{graph}: fusing integer weights"))
+    return open_bundle(out, verify_hashes=False)
 
 
 def _required(out: Path | None, target: str) -> Path:

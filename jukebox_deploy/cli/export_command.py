@@ -102,8 +102,8 @@ def command(bundle: Path, out: Path, force: bool, as_json: bool, **choices: Any)
 
         request = _request(choices)
         checkpoint = CheckpointBundle.open(bundle)
-        with replacing(out, force=force, is_ours=is_engine_bundle, inputs=[bundle]):
-            manifest = export_bundle(checkpoint, out, request, say, shown.export)
+        with replacing(out, force=force, is_ours=is_engine_bundle, inputs=[bundle]) as fresh:
+            manifest = export_bundle(checkpoint, fresh, request, say, shown.export)
     _report(out, manifest, as_json)
 
 

@@ -2,35 +2,31 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
 from jukebox_deploy.errors import JukeboxError
-from jukebox_deploy.files import aside_of, followed, is_free, restore_directory
+from jukebox_deploy.files import followed, is_free, replaced_directory, restore_directory
 
 
 @contextmanager
-def replacing(out: Path, *, force: bool, is_ours: Callable[[Path], bool], inputs: Iterable[Path]) -> Iterator[None]:
-    """With `force`, move the folder `out`, or what a link at `out` points to, aside while the body makes a new one.
+def replacing(out: Path, *, force: bool, is_ours: Callable[[Path], bool], inputs: Iterable[Path]) -> Iterator[Path]:
+    """Yield the path at which the body makes a new folder: `out`, or with `force` one that replaces `out` at the end.
 
-    The old folder is removed if the body succeeds and restored if it fails; if this process is killed, the next call
-    for `out` restores it. Raises `JukeboxError` if `out` is not a folder that this program made, or contains one of
-    the inputs.
+    Until the body succeeds, and if it fails or this process is killed, the old folder stays in its place; a link at
+    `out` is followed. Raises `JukeboxError` if `out` is not a folder that this program made, or contains one of the
+    inputs.
     """
     out = followed(out)
     restore_directory(out)
     if not force or is_free(out):
-        yield
+        yield out
         return
     if not is_ours(out):
         raise JukeboxError(f"{out}: --force replaces only what this command made; choose another folder.")
     for path in inputs:
         if path.resolve().is_relative_to(out.resolve()):
             raise JukeboxError(f"{out}: holds the input {path}; choose another folder.")
-    os.replace(out, aside_of(out))
-    try:
-        yield
-    finally:
-        restore_directory(out)
+    with replaced_directory(out) as fresh:
+        yield fresh

@@ -13,7 +13,6 @@ from jukebox_deploy.cli.options import PATH, grouped
 from jukebox_deploy.parameter_counts import system_parameters
 
 if TYPE_CHECKING:
-    from jukebox_deploy.checkpoints.bundle import CheckpointBundle
     from jukebox_deploy.labels.vocabulary import Vocabulary
 
 
@@ -52,9 +51,9 @@ def import_openai_command(
     from jukebox_deploy.checkpoints.openai import import_openai
 
     names = _read_vocabulary(vocabulary)
-    with replacing(out, force=force, is_ours=_is_bundle, inputs=files):
-        bundle = import_openai(files, preset, out, names)
-    _report(bundle)
+    with replacing(out, force=force, is_ours=_is_bundle, inputs=files) as fresh:
+        import_openai(files, preset, fresh, names)
+    _report(out)
 
 
 @command.command("hf", short_help="Import a folder in Hugging Face's layout.")
@@ -68,9 +67,9 @@ def import_hf_command(folder: Path, out: Path, preset: str | None, vocabulary: P
     from jukebox_deploy.checkpoints.huggingface import import_huggingface
 
     names = _read_vocabulary(vocabulary)
-    with replacing(out, force=force, is_ours=_is_bundle, inputs=[folder]):
-        bundle = import_huggingface(folder, out, preset, names)
-    _report(bundle)
+    with replacing(out, force=force, is_ours=_is_bundle, inputs=[folder]) as fresh:
+        import_huggingface(folder, fresh, preset, names)
+    _report(out)
 
 
 @command.command("trained", short_help="Combine separately trained parts into one bundle.")
@@ -105,9 +104,9 @@ def import_trained_command(
 
     parts = [CheckpointBundle.open(run / "bundle" if (run / "bundle").is_dir() else run) for run in runs]
     element: torch.dtype | None = getattr(torch, Precision(dtype).dtype) if dtype else None
-    with replacing(out, force=force, is_ours=_is_bundle, inputs=runs):
-        bundle = join_bundles(parts, out, name, element, later_wins=later_wins)
-    _report(bundle)
+    with replacing(out, force=force, is_ours=_is_bundle, inputs=runs) as fresh:
+        join_bundles(parts, fresh, name, element, later_wins=later_wins)
+    _report(out)
 
 
 def _read_vocabulary(path: Path | None) -> Vocabulary | None:
@@ -126,8 +125,11 @@ def _is_bundle(folder: Path) -> bool:
         return False
 
 
-def _report(bundle: CheckpointBundle) -> None:
-    """Print a summary of the bundle and the next command."""
+def _report(folder: Path) -> None:
+    """Print a summary of the bundle in this folder and the next command."""
+    from jukebox_deploy.checkpoints.bundle import CheckpointBundle
+
+    bundle = CheckpointBundle.open(folder)
     config = bundle.config
     click.echo(
         f"{bundle.folder}: {config.name}, {system_parameters(config):,} numbers: {', '.join(bundle.components)}."

@@ -71,11 +71,11 @@ def _write(folder: Path | None, engines: Path | None, out: Path, force: bool, co
     request = PageRequest(out, checkpoint, **corpus)
     with (
         _model(checkpoint, engines) as model,
-        replacing(out, force=force, is_ours=is_samples_page, inputs=[folder]),
+        replacing(out, force=force, is_ours=is_samples_page, inputs=[folder]) as fresh,
         ProgressDisplay() as display,
     ):
         progress = SamplingProgress(checkpoint.config.vqvae, display)
-        page = write_samples_page(request, model, progress.show)
+        page = write_samples_page(request, fresh, model, progress.show)
     size = sum(path.stat().st_size for path in out.iterdir())
     click.echo(f"{out}: {len(page.samples)} samples, {byte_size(size)} in all.")
 

@@ -56,12 +56,16 @@ class CheckpointBuild:
         if specs:
             try_build(replace(self.options, compute_capabilities=tuple(gpus)), specs[0])
 
-    def _require_folders(self, out: Path) -> None:
+    def require_apart(self, out: Path) -> None:
+        """Raise `EngineError` if the kept graphs would lie in the folder of the engines, or the other way round."""
         if self.onnx is not None and _one_in_the_other(self.onnx.resolve(), out.resolve()):
             raise EngineError(
                 f"the graphs cannot be kept in {self.onnx}: {out} is to be the folder of the engines, and neither may "
                 "be inside the other. Choose another folder for --keep-onnx."
             )
+
+    def _require_folders(self, out: Path) -> None:
+        self.require_apart(out)
         if self.onnx is not None and is_engine_bundle(self.onnx):
             raise EngineError(
                 f"{self.onnx} already holds exported graphs: build from them instead of the checkpoint, remove the "

@@ -22,8 +22,8 @@ def write(folder: Path, text: str) -> None:
 
 
 def replace(out: Path, *, force: bool = True) -> None:
-    with replacing(out, force=force, is_ours=is_ours, inputs=[]):
-        write(out, "new")
+    with replacing(out, force=force, is_ours=is_ours, inputs=[]) as fresh:
+        write(fresh, "new")
 
 
 def contents(parent: Path) -> dict[str, str]:
@@ -34,6 +34,25 @@ def test_the_old_folder_is_gone_when_the_new_one_is_there(tmp_path: Path) -> Non
     write(tmp_path / "out", "old")
     replace(tmp_path / "out")
     assert contents(tmp_path) == {"out": "new"}
+
+
+def test_the_old_folder_is_in_its_place_until_the_new_one_is_there(tmp_path: Path) -> None:
+    """So nothing is lost if the process is killed, and others can use it in the meantime."""
+    out = tmp_path / "out"
+    write(out, "old")
+    with replacing(out, force=True, is_ours=is_ours, inputs=[]) as fresh:
+        write(fresh, "new")
+        assert (out / MARK).read_text() == "old"
+    assert contents(tmp_path) == {"out": "new"}
+
+
+def test_a_link_stands_for_its_folder(tmp_path: Path) -> None:
+    (tmp_path / "disk").mkdir()
+    write(tmp_path / "disk" / "out", "old")
+    (tmp_path / "link").symlink_to(tmp_path / "disk" / "out")
+    replace(tmp_path / "link")
+    assert (tmp_path / "link").is_symlink()
+    assert contents(tmp_path / "disk") == {"out": "new"}
 
 
 def test_the_old_folder_is_back_when_the_new_one_fails(tmp_path: Path) -> None:

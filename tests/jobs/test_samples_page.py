@@ -47,7 +47,7 @@ def test_the_folder_is_a_page_with_its_files_and_the_same_each_time(tmp_path: Pa
     (tmp_path / "model" / "README.md").write_text("a card")
     model = OpenedModel(FakeEngine(CONFIG), FINGERPRINT, Vocabulary())
     for name in ("one", "two"):
-        write_samples_page(PageRequest(tmp_path / name, checkpoint, seconds=SECONDS), model)
+        write_samples_page(PageRequest(tmp_path / name, checkpoint, seconds=SECONDS), tmp_path / name, model)
     page = tmp_path / "one" / "README.md"
     text = page.read_text()
     assert is_samples_page(page.parent)

@@ -44,7 +44,7 @@ _STYLE = PictureStyle(fft_length=512, panel_inches=(6.0, 2.2), dpi=90, colours=6
 class PageRequest:
     """What to make."""
 
-    out: Path  # folder of the page, new or empty
+    place: Path  # the folder in which the page will lie, for its links
     checkpoint: CheckpointBundle  # may have its own defaults for sampling
     seed: int = 1  # of the samples
     corpus_seed: int = 52  # of the synthesized songs; not the one used in training
@@ -54,17 +54,17 @@ class PageRequest:
 
 
 def write_samples_page(
-    request: PageRequest, model: OpenedModel, listen: Callable[[Event], None] = lambda event: None
+    request: PageRequest, out: Path, model: OpenedModel, listen: Callable[[Event], None] = lambda event: None
 ) -> SamplesPage:
-    """Sample songs and write the folder atomically.
+    """Sample songs and write the folder `out` atomically.
 
-    Raises `JukeboxError` if `request.out` is taken, `LabelError` or `SamplingError` for a model that cannot sample
+    Raises `JukeboxError` if `out` is taken, `LabelError` or `SamplingError` for a model that cannot sample
     such songs.
     """
     vqvae = request.checkpoint.config.vqvae
     settings = bundle_advice(request.checkpoint).all_settings(vqvae.levels)
     songs = songs_to_ask_for(request.corpus_seed, request.corpus_grid, request.corpus_arrangement)
-    with atomic_directory(request.out) as folder:
+    with atomic_directory(out) as folder:
         samples = []
         sounds = _sampled(model, [_request(request, settings, *item) for item in enumerate(songs)], listen)
         for song, audio in zip(songs, sounds, strict=True):
@@ -167,4 +167,4 @@ def _write(folder: Path, stem: str, sounds: dict[str, np.ndarray], sample_rate: 
 def _card(request: PageRequest) -> str | None:
     """Return the relative path from the page to the model card, if there is one."""
     card = request.checkpoint.folder / "README.md"
-    return Path(os.path.relpath(card, request.out)).as_posix() if card.is_file() else None
+    return Path(os.path.relpath(card, request.place)).as_posix() if card.is_file() else None
