@@ -12,12 +12,14 @@ from jukebox_deploy.checkpoints.random_bundle import write_random_bundle
 from jukebox_deploy.contract import LinearWeights, Precision
 from jukebox_deploy.engines.bundle import EngineBundle, open_bundle
 from jukebox_deploy.errors import EngineError
+from jukebox_deploy.export.feeds import random_feed
 from jukebox_deploy.export.validation import LIMITS, compare
 from jukebox_deploy.graphs import GraphOptions
 from jukebox_deploy.jobs.export_job import ExportRequest, export_bundle
 from jukebox_deploy.jobs.quantised_export import Calibration, QuantisationRequest
 from jukebox_deploy.jobs.tensorrt_check import TensorRtCheck
 from jukebox_deploy.jobs.verification.ladder import VerifyRequest
+from jukebox_deploy.jobs.verification.origin import OriginFinder
 from jukebox_deploy.jobs.verification.report import CheckKind, Outcome, VerifyReport
 from jukebox_deploy.jobs.verify_job import verify_bundle
 from tests.damaged_bundles import with_scaled_weight, with_zeroed_weight
@@ -60,6 +62,27 @@ def test_a_wrong_layer_is_named(half: EngineBundle, tiny_checkpoint: CheckpointB
     report = verify_bundle(bundle, tiny_checkpoint)
     origins = {check.origin.partition(" (")[0] for check in report.checks if check.failed and check.origin}
     assert origins == {f"the difference starts in {wrong.removesuffix('.weight')}"}
+
+
+def origin_in_step(bundle: EngineBundle, checkpoint: CheckpointBundle) -> str:
+    """Where the step of level 1 begins to differ, on random inputs."""
+    spec = bundle.graphs["step_1"]
+    feeds = {tensor.name: random_feed(tensor, spec, bundle.manifest.config, {"B": 2}, 0) for tensor in spec.inputs}
+    return OriginFinder(checkpoint, bundle, {}).origin(spec, feeds)
+
+
+def test_no_layer_of_a_sound_graph_is_named(half: EngineBundle, tiny_checkpoint: CheckpointBundle) -> None:
+    assert "layers agree within the limits" in origin_in_step(half, tiny_checkpoint)
+
+
+def test_a_layer_that_is_wrong_within_the_tolerance_is_named(
+    half: EngineBundle, tiny_checkpoint: CheckpointBundle, tmp_path: Path
+) -> None:
+    """By half of what the limit of a tensor allows, which is many times what rounding costs."""
+    wrong, precision = "core.transformer.layers.1.mlp.contract", half.manifest.precision
+    factor = 1 + LIMITS[precision].relative_error / 2
+    bundle = with_scaled_weight(half, tmp_path / "wrong", "step_1", f"{wrong}.weight", factor, precision)
+    assert origin_in_step(bundle, tiny_checkpoint).startswith(f"the difference starts in {wrong} (relative error 0.0")
 
 
 def test_what_is_fp32_is_held_to_that(half: EngineBundle, tiny_checkpoint: CheckpointBundle, tmp_path: Path) -> None:

@@ -15,12 +15,13 @@ import onnx
 import torch
 from torch import Tensor, nn
 
-from jukebox_deploy.contract import Precision, Role
+from jukebox_deploy.contract import Precision, Role, numpy_dtype
 from jukebox_deploy.engines.eager.tensors import to_tensor
 from jukebox_deploy.engines.onnxruntime.memory import run_on_arrays
 from jukebox_deploy.engines.onnxruntime.sessions import GraphFile, OnnxRuntimeOptions, open_session
 from jukebox_deploy.export.graph_modules import GraphModule
 from jukebox_deploy.export.validation import LIMITS, TensorParity, compare
+from jukebox_deploy.jobs.comparison.quality import times_rounding
 from jukebox_deploy.models.bf16_products import quick_bf16_products
 
 _PARAMETERS = (".weight", ".bias")
@@ -38,12 +39,12 @@ class Difference:
     """The result of comparing all modules."""
 
     module: str | None  # the first whose result differs, as a path in the model; `None`: all agree
-    relative_error: float
+    relative_error: float  # largest error over the largest value
     agreeing: int  # modules before it whose results agree
 
     def __str__(self) -> str:
         if self.module is None:
-            return f"all {self.agreeing} layers agree: the difference starts after them"
+            return f"all {self.agreeing} layers agree within the limits: the difference starts after them, or is small"
         return (
             f"the difference starts in {self.module} (relative error {self.relative_error:.3g}); "
             f"{self.agreeing} layers before it agree"
@@ -62,18 +63,29 @@ def find_difference(
     feeds: Arrays,
     precision: Precision,
     run: RunPiece = run_on_cpu,
+    exact: Arrays | None = None,
 ) -> Difference:
-    """Compare a graph (whole, or its parts in order) with its module on the same inputs, given by tensor name."""
-    expected = _results_of_modules(module, feeds)
+    """Compare a graph (whole, or its parts in order) with its module on the same inputs, given by tensor name.
+
+    `exact`: the results of the modules in fp32. With these, an error is also too large if it is a multiple of what
+    rounding costs at the same place, see `times_rounding`.
+    """
+    expected = results_of_modules(module, feeds)
     agreeing = 0
     for name, found in _results_of_nodes(pieces, feeds, run):
         if name not in expected or expected[name].size != found.size:
             continue  # the graph computes it in another layout
-        (row,) = compare({name: expected[name]}, [(name, found.reshape(expected[name].shape))], precision)
-        if not row.relative_error <= LIMITS[precision].relative_error:
+        found = found.reshape(expected[name].shape)
+        (row,) = compare({name: expected[name]}, [(name, found)], precision)
+        if not row.holds or _beyond_rounding(None if exact is None else exact[name], expected[name], found, precision):
             return Difference(name, row.relative_error, agreeing)
         agreeing += 1
     return Difference(None, 0.0, agreeing)
+
+
+def _beyond_rounding(exact: np.ndarray | None, expected: np.ndarray, found: np.ndarray, precision: Precision) -> bool:
+    limit = LIMITS[precision].times_rounding
+    return limit is not None and exact is not None and not times_rounding(exact, expected, found) <= limit
 
 
 def first_difference(rows: Sequence[TensorParity]) -> str:
@@ -82,8 +94,11 @@ def first_difference(rows: Sequence[TensorParity]) -> str:
     return "" if row is None else f"the first tensor that differs is {row.tensor}"
 
 
-def _results_of_modules(module: GraphModule, feeds: Arrays) -> dict[str, np.ndarray]:
-    """Return the results of the modules with weights, by their paths, when the graph's function runs."""
+def results_of_modules(module: GraphModule, feeds: Arrays) -> dict[str, np.ndarray]:
+    """Return the results of the modules with weights, by their paths, when the graph's function runs.
+
+    `feeds`: inputs by tensor name, converted to the dtypes that the module declares.
+    """
     results: dict[str, np.ndarray] = {}
 
     def keep(path: str) -> Any:
@@ -97,15 +112,15 @@ def _results_of_modules(module: GraphModule, feeds: Arrays) -> dict[str, np.ndar
     hooks = [part.register_forward_hook(keep(path)) for path, part in parts if list(part.parameters(recurse=False))]
     try:
         with torch.inference_mode(), quick_bf16_products(torch.device("cpu")):
-            module(*(_tensor(feeds[tensor.name]) for tensor in module.spec.inputs))
+            module(*(_tensor(feeds[tensor.name], tensor.dtype) for tensor in module.spec.inputs))
     finally:
         for hook in hooks:
             hook.remove()
     return results
 
 
-def _tensor(array: np.ndarray) -> Tensor:
-    return to_tensor(array.copy(), "cpu")  # a copy, because a module may write into it
+def _tensor(array: np.ndarray, dtype: str) -> Tensor:
+    return to_tensor(array.astype(numpy_dtype(dtype)), "cpu")  # a copy, because a module may write into it
 
 
 def _results_of_nodes(pieces: Sequence[GraphFile], feeds: Arrays, run: RunPiece) -> Iterator[tuple[str, np.ndarray]]:

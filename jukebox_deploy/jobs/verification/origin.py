@@ -8,18 +8,21 @@ from dataclasses import dataclass, field
 import numpy as np
 
 from jukebox_deploy.checkpoints.bundle import CheckpointBundle
-from jukebox_deploy.contract import GraphSpec
+from jukebox_deploy.contract import GraphSpec, Precision
 from jukebox_deploy.engines.bundle import EngineBundle
 from jukebox_deploy.engines.onnxruntime.sessions import GraphFile
 from jukebox_deploy.engines.tensorrt.runtime import Platform
 from jukebox_deploy.errors import EngineError
 from jukebox_deploy.export.graph_modules import graph_module
 from jukebox_deploy.export.validation import TensorParity
+from jukebox_deploy.graphs import declare_graphs
 from jukebox_deploy.jobs.comparison.difference import (
+    Arrays,
     Difference,
     RunPiece,
     find_difference,
     first_difference,
+    results_of_modules,
     run_on_cpu,
 )
 from jukebox_deploy.jobs.comparison.marked_engines import MarkedEngines
@@ -61,10 +64,16 @@ class OriginFinder:
     ) -> Callable[[RunPiece], Difference]:
         """Return a function that compares module by module what runs a graph with the model."""
         precision, level = spec.precision, spec.model_level
+        exact = None if precision is Precision.FP32 else self._exact_results(spec, feeds)
         model = load_model(self.checkpoint, level, graphs.manifest.precision, self.rounded.get(level))
         tables = graphs.parts.get(spec.name) or (graphs.graphs[spec.name],)
         pieces = [GraphFile.read(table, graphs.paths[table.name]) for table in tables]
-        return lambda run: find_difference(pieces, graph_module(spec, model), feeds, precision, run)
+        return lambda run: find_difference(pieces, graph_module(spec, model), feeds, precision, run, exact)
+
+    def _exact_results(self, spec: GraphSpec, feeds: Arrays) -> Arrays:
+        """Return the results of the modules of the model in fp32, which is freed before the other is loaded."""
+        model = load_model(self.checkpoint, spec.model_level, Precision.FP32, self.rounded.get(spec.model_level))
+        return results_of_modules(graph_module(declare_graphs(self.checkpoint.config)[spec.name], model), feeds)
 
 
 def _inside(find: Callable[[RunPiece], Difference], engines: MarkedEngines) -> str:
