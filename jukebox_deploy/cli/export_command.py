@@ -150,7 +150,9 @@ def _report(out: Path, manifest: Manifest, as_json: bool) -> None:
     weights = (
         "" if manifest.linear_weights is LinearWeights.AS_PRECISION else f" with {manifest.linear_weights} weights"
     )
-    click.echo(f"{out}: {len(manifest.graphs)} graphs in {manifest.precision}{weights}, {byte_size(size)}.")
+    count = len(manifest.graphs)
+    graphs = "1 graph" if count == 1 else f"{count} graphs"
+    click.echo(f"{out}: {graphs} in {manifest.precision}{weights}, {byte_size(size)}.")
     for level, facts in quantised_weights(manifest).items():
         click.echo(describe_prior(level, facts))
     click.echo(f"Next: {', or '.join(next_commands(out, manifest))}.")

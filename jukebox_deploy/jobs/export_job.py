@@ -31,7 +31,7 @@ from jukebox_deploy.export.validation import check_structure, require_parity
 from jukebox_deploy.export.weights import RawTensor, WeightFile, plain_tensors, weights_of_graphs, write_weights
 from jukebox_deploy.files import atomic_directory
 from jukebox_deploy.graphs import GraphOptions, declare_graphs
-from jukebox_deploy.jobs.comparison.parity import compare_graph, reference, sizes_to_compare
+from jukebox_deploy.jobs.comparison.parity import compare_graph, reference, sizes_text, sizes_to_compare
 from jukebox_deploy.jobs.export_progress import ProgressListener, Teller
 from jukebox_deploy.jobs.opening.eager import eager_engine
 from jukebox_deploy.jobs.quantised_export import QuantisationRequest, Quantiser
@@ -257,9 +257,10 @@ class _Export:
             for sizes in sizes_to_compare(entry.spec):
                 self.teller.begin(f"comparing {name} with PyTorch")
                 parity = compare_graph(open_eager, found, entry.spec, sizes, self.request.seed)
-                require_parity(name, str(sizes), parity)
+                where = sizes_text(sizes)
+                require_parity(name, where, parity)
                 worst = max(parity, key=lambda row: row.relative_error)
-                self.listener(ExportEvent("validate", name, f"{sizes}: relative error {worst.relative_error:.1e}"))
+                self.listener(ExportEvent("validate", name, f"{where}: relative error {worst.relative_error:.1e}"))
                 rows.append({"sizes": sizes, "worst": worst.tensor, "relative_error": worst.relative_error})
             report[name] = {"tolerance": parity[0].tolerance or None, "runs": rows}
         return report

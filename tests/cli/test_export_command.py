@@ -61,6 +61,7 @@ def test_what_an_export_does_is_said_before_it_is_done(
     assert re.fullmatch(r"exporting: 2 of 2 graphs exported, in 0:00:\d\d", told[-1])
     assert all(line.startswith("exporting: ") for line in told)
     assert "traced  condition_2" in result.stdout
+    assert re.search(r"validated  condition_2 +B=1: relative error \d", result.stdout)
     assert re.search(r"[^\x20-\x7e\n]", result.output) is None
 
 

@@ -32,6 +32,7 @@ from jukebox_deploy.jobs.comparison.parity import (
     compare_graph,
     let_go,
     reference,
+    sizes_text,
     sizes_to_compare,
     slots_to_compare,
 )
@@ -128,8 +129,7 @@ class Ladder:
             return
         for sizes in sizes_to_compare(spec):
             rows = compare_graph(self.open_model, self.found, spec, sizes, self.request.seed, error_statistics)
-            where = ", ".join(f"{symbol}={size}" for symbol, size in sizes.items())
-            check = check_of_tensors(spec.name, CheckKind.RANDOM_INPUTS, where, rows)
+            check = check_of_tensors(spec.name, CheckKind.RANDOM_INPUTS, sizes_text(sizes), rows)
             yield self._with_origin(check, spec, partial(self._random_feeds, spec, sizes))
 
     def _random_feeds(self, spec: GraphSpec, sizes: Mapping[str, int]) -> dict[str, np.ndarray]:
