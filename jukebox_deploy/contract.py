@@ -147,7 +147,7 @@ class TensorSpec:
         if symbol is None:
             return factor
         if symbol not in sizes:
-            raise ConfigError(f"{self.name}: no size given for dimension {symbol!r}; given are {_sizes_text(sizes)}.")
+            raise ConfigError(f"{self.name}: no size given for dimension {symbol!r}; given are {sizes_text(sizes)}.")
         return factor * sizes[symbol]
 
     def bytes(self, sizes: Mapping[str, int]) -> int:
@@ -302,9 +302,10 @@ def _check_feed(graph: str, tensor: TensorSpec, array: np.ndarray, sizes: dict[s
         else:
             fits = size % factor == 0 and sizes.setdefault(symbol, size // factor) * factor == size
         if not fits:
-            expected = shape_text(tensor.dims) + (f" with {_sizes_text(sizes)}" if sizes else "")
+            expected = shape_text(tensor.dims) + (f" with {sizes_text(sizes)}" if sizes else "")
             raise EngineError(f"{label} has shape {shape_text(array.shape)}, expected {expected}.")
 
 
-def _sizes_text(sizes: Mapping[str, int]) -> str:
-    return words_of(f"{symbol} = {size}" for symbol, size in sizes.items()) or "none"
+def sizes_text(sizes: Mapping[str, int]) -> str:
+    """Write sizes by symbol for messages: `B=3, T=33`."""
+    return ", ".join(f"{symbol}={size}" for symbol, size in sizes.items()) or "none"

@@ -99,7 +99,7 @@ def test_a_shape_is_told_with_the_sizes_that_are_known() -> None:
     ranges = (DimensionRange("B", 1, 4, 8),)
     tensors = (TensorSpec("a", "int64", ("B", 3), Role.INPUT), TensorSpec("b", "int64", ("B",), Role.INPUT))
     spec = GraphSpec(GraphKind.CONDITION, 0, tensors, ranges)
-    told = "condition_0: input 'b' has shape [4], expected [B] with B = 2."
+    told = "condition_0: input 'b' has shape [4], expected [B] with B=2."
     with pytest.raises(EngineError, match=re.escape(told)):
         check_feeds(spec, {"a": np.zeros((2, 3), np.int64), "b": np.zeros(4, np.int64)})
 

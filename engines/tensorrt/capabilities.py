@@ -67,7 +67,7 @@ def find_refusals(kind: GraphKind, arithmetic: Arithmetic, capabilities: Sequenc
 
     Raises `EngineError` for text that is not a compute capability.
     """
-    found = ((capability, _reason(kind, arithmetic, _parse(capability))) for capability in capabilities)
+    found = ((capability, _reason(kind, arithmetic, parse_capability(capability))) for capability in capabilities)
     return tuple(Refusal(capability, reason) for capability, reason in found if reason)
 
 
@@ -78,7 +78,8 @@ def find_nameless(target: Target, capabilities: Sequence[str]) -> tuple[Refusal,
     return tuple(Refusal(capability, reason) for capability in capabilities if known and capability not in known)
 
 
-def _parse(capability: str) -> tuple[int, int]:
+def parse_capability(capability: str) -> tuple[int, int]:
+    """Return major and minor number of a compute capability such as `8.6`. Raises `EngineError` for anything else."""
     match = _CAPABILITY.fullmatch(capability)
     if match is None:
         raise EngineError(f"{capability!r} is no compute capability; write them like 8.6.")
@@ -129,7 +130,7 @@ _OLDEST_BY_DEFAULT = (8, 0)
 def default_capabilities(target: Target) -> tuple[str, ...]:
     """Return the GPUs that a flavour chooses by default; empty for one that builds for the GPU of the machine."""
     known = known_capabilities(load_flavour(target)) if target is Target.TENSORRT_RTX else {}
-    return tuple(capability for capability in known if _parse(capability) >= _OLDEST_BY_DEFAULT)
+    return tuple(capability for capability in known if parse_capability(capability) >= _OLDEST_BY_DEFAULT)
 
 
 def capabilities_of_engine(builder_config: Any, asked: Sequence[str]) -> tuple[str, ...]:

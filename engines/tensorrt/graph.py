@@ -17,7 +17,7 @@ from jukebox_deploy.engines.manifest import tensors_between
 from jukebox_deploy.engines.tensorrt.kernels import KernelCache
 from jukebox_deploy.engines.tensorrt.runtime import Platform
 from jukebox_deploy.errors import EngineError
-from jukebox_deploy.listing import words_of
+from jukebox_deploy.listing import shape_text, words_of
 
 DTYPE_OF = {
     "FLOAT": "float32",
@@ -153,7 +153,7 @@ def best_profile(engine: Any, shapes: Mapping[str, Shape], label: str) -> int:
         if all(_within(shapes[name], *ranges[name]) for name in shapes):
             distances[index] = sum(_distance(shapes[name], ranges[name][1]) for name in shapes)
     if not distances:
-        asked = words_of(f"{name} of shape {shape}" for name, shape in shapes.items())
+        asked = words_of(f"{name} of shape {shape_text(shape)}" for name, shape in shapes.items())
         raise EngineError(f"{label}: no profile of the engine takes {asked}. Build it for these sizes.")
     return min(distances, key=lambda index: (round(distances[index], 6), -index))
 

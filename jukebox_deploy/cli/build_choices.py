@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -21,17 +20,20 @@ if TYPE_CHECKING:
     from jukebox_deploy.export.cutting import Cutting
     from jukebox_deploy.jobs.export_job import ExportRequest
 
-_CAPABILITY = re.compile(r"\d{1,2}\.\d")
-
 QUANTISED = [str(w) for w in LinearWeights if w is not LinearWeights.AS_PRECISION]
 """Formats of weights that `--precision` also accepts."""
 
 
 def compute_capabilities(context: click.Context, parameter: click.Parameter, value: str | None) -> tuple[str, ...]:
     """Split a list of compute capabilities, as a click callback; what is written like none of them is a usage error."""
+    from jukebox_deploy.engines.tensorrt.capabilities import parse_capability
+
     found = comma_separated(context, parameter, value)
-    if odd := [part for part in found if not _CAPABILITY.fullmatch(part)]:
-        raise click.BadParameter(f"{odd[0]!r} is no compute capability; write them like 8.6.", context, parameter)
+    try:
+        for capability in found:
+            parse_capability(capability)
+    except EngineError as error:
+        raise click.BadParameter(str(error), context, parameter) from error
     return found
 
 

@@ -132,7 +132,7 @@ def _build_checkpoint(
     request = export_request(target, choices)
     build = CheckpointBuild(request, build_options(target, choices), choices["keep_onnx"])
     summaries: list[BuildSummary] = []
-    build.require_apart(out)
+    build.require_apart(out)  # the build itself sees only the folder that will replace it
     ours = replacing(out, force=force, is_ours=is_engine_bundle, inputs=[source])
     with ours as fresh, ProgressDisplay() as display, building_progress(display) as shown:
         if target is Target.ONNXRUNTIME:

@@ -63,7 +63,7 @@ def command(folder: Path, graphs: tuple[str, ...], memory: float | None, quick: 
         raise EngineError(f"{folder} is no bundle: {found}.")
     tables = _tables(description)
     if unknown := [name for name in graphs if name not in tables]:
-        raise EngineError(f"{folder} has no graph {words_of(unknown)}; it has {words_of(tables)}.")
+        raise EngineError(f"{folder} has no graph {words_of(unknown, 'or')}; it has {words_of(tables)}.")
     if as_json:
         click.echo(json.dumps(description, indent=2))
     else:

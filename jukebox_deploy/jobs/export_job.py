@@ -15,7 +15,7 @@ import onnx_ir as ir
 from jukebox_deploy.checkpoints.bundle import CheckpointBundle
 from jukebox_deploy.checkpoints.components import component_name
 from jukebox_deploy.config import JukeboxConfig
-from jukebox_deploy.contract import SLOT_GRAPHS, GraphKind, GraphSpec, LinearWeights, graph_name
+from jukebox_deploy.contract import SLOT_GRAPHS, GraphKind, GraphSpec, LinearWeights, graph_name, sizes_text
 from jukebox_deploy.engines import quantised_weights
 from jukebox_deploy.engines.bundle import write_manifest
 from jukebox_deploy.engines.graph_check import check_graph_file
@@ -31,7 +31,7 @@ from jukebox_deploy.export.validation import check_structure, require_parity
 from jukebox_deploy.export.weights import RawTensor, WeightFile, plain_tensors, weights_of_graphs, write_weights
 from jukebox_deploy.files import atomic_directory
 from jukebox_deploy.graphs import GraphOptions, declare_graphs
-from jukebox_deploy.jobs.comparison.parity import compare_graph, reference, sizes_text, sizes_to_compare
+from jukebox_deploy.jobs.comparison.parity import compare_graph, reference, sizes_to_compare
 from jukebox_deploy.jobs.export_progress import ProgressListener, Teller
 from jukebox_deploy.jobs.opening.eager import eager_engine
 from jukebox_deploy.jobs.quantised_export import QuantisationRequest, Quantiser

@@ -93,9 +93,10 @@ def test_what_cannot_be_built(source: Path, tmp_path: Path) -> None:
     assert "there is no manifest.json" in refusal(build(tmp_path / "nowhere", *out))
     assert "stray.onnx is not a graph of the bundle" in refusal(build(stray, *out))
     assert "has no graph step_9; it has step_0 and vqvae_decode_0" in refusal(build(source, *out, "--graphs", "step_9"))
-    odd = build(source, *out, "--compute", "8.6,ampere")
-    assert odd.exit_code == 2
-    assert "'ampere' is no compute capability; write them like 8.6." in refusal(odd)
+    for odd in ("ampere", "08.6"):
+        refused = build(source, *out, "--compute", f"8.6,{odd}")
+        assert refused.exit_code == 2
+        assert f"'{odd}' is no compute capability; write them like 8.6." in refusal(refused)
     assert not (tmp_path / "engines").exists()
 
 

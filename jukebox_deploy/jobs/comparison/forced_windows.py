@@ -25,7 +25,7 @@ from jukebox_deploy.labels.vocabulary import Vocabulary
 from jukebox_deploy.runtime.conditioning import WindowConditioner
 from jukebox_deploy.runtime.plan import plan_song
 from jukebox_deploy.runtime.song import SongLengths
-from jukebox_deploy.runtime.store import read_codes, read_record
+from jukebox_deploy.runtime.store import SongRecord, read_codes, read_record
 
 
 @dataclass(frozen=True)
@@ -128,12 +128,14 @@ def require_songs(config: JukeboxConfig, priors: Iterable[PriorConfig], folders:
     """
     for prior in priors:
         for folder in folders:
-            _codes_of_song(config, prior, folder)
+            _codes_of_song(config, prior, folder, read_record(folder))
 
 
-def _codes_of_song(config: JukeboxConfig, prior: PriorConfig, folder: Path) -> Mapping[int, np.ndarray]:
+def _codes_of_song(
+    config: JukeboxConfig, prior: PriorConfig, folder: Path, record: SongRecord
+) -> Mapping[int, np.ndarray]:
     """Return the codes of a song at the level of a prior and the one above."""
-    level, block, totals = prior.level, prior.transformer.block_length, read_record(folder).lengths.totals
+    level, block, totals = prior.level, prior.transformer.block_length, record.lengths.totals
     if len(totals) != config.vqvae.levels:
         raise SamplingError(
             f"{folder}: the song has {len(totals)} levels, but this model has {config.vqvae.levels}; use songs that it "
@@ -155,7 +157,8 @@ def _codes_of_song(config: JukeboxConfig, prior: PriorConfig, folder: Path) -> M
 
 def _windows_of_song(model: Engine, prior: PriorConfig, vocabulary: Vocabulary, folder: Path) -> Iterator[_SongWindow]:
     config, level = model.config, prior.level
-    codes, record = _codes_of_song(config, prior, folder), read_record(folder)
+    record = read_record(folder)
+    codes = _codes_of_song(config, prior, folder, record)
     nothing_given = SongLengths((0,) * config.vqvae.levels, record.lengths.totals)
     plan = plan_song(config, vocabulary, record.request, nothing_given, level)[level]
     conditioner = WindowConditioner(model, prior)

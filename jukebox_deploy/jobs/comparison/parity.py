@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import functools
 import gc
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 
 import numpy as np
@@ -66,11 +66,6 @@ def sizes_to_compare(spec: GraphSpec) -> Sequence[dict[str, int]]:
     if spec.kind in VQVAE_GRAPHS:
         return [{"B": few, "T": 7}, {"B": many, "T": 33}]
     return [{"B": slots} for slots in dict.fromkeys((few, many))]
-
-
-def sizes_text(sizes: Mapping[str, int]) -> str:
-    """Write sizes by symbol for messages: `B=3, T=33`."""
-    return ", ".join(f"{symbol}={size}" for symbol, size in sizes.items())
 
 
 def compare_graph(

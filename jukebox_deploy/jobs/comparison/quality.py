@@ -47,7 +47,8 @@ def times_rounding(exact: np.ndarray, expected: np.ndarray, found: np.ndarray) -
     """Return the error of logits `[steps, B, V]` in multiples of what the precision costs, as root mean squares.
 
     `exact`: of the model in fp32; `expected`: of the model in the precision; `found`: of the engine. Rounding is of
-    about the same size wherever it happens, so a sound engine is near 1, however deep the model. NaN stays NaN.
+    about the same size wherever it happens, so a sound engine is at about 1 or below, however deep the model. NaN stays
+    NaN.
     """
     cost = _root_mean_square(expected, exact)
     return _root_mean_square(found, expected) / max(cost, float(np.finfo(np.float32).tiny))

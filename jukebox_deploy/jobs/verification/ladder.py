@@ -12,7 +12,7 @@ import numpy as np
 import torch
 
 from jukebox_deploy.checkpoints.bundle import CheckpointBundle
-from jukebox_deploy.contract import SLOT_GRAPHS, GraphKind, GraphSpec, Precision, graph_name
+from jukebox_deploy.contract import SLOT_GRAPHS, GraphKind, GraphSpec, Precision, graph_name, sizes_text
 from jukebox_deploy.costs import tokens_per_second
 from jukebox_deploy.engine import Engine
 from jukebox_deploy.engines import quantised_weights
@@ -32,7 +32,6 @@ from jukebox_deploy.jobs.comparison.parity import (
     compare_graph,
     let_go,
     reference,
-    sizes_text,
     sizes_to_compare,
     slots_to_compare,
 )
